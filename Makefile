@@ -1,0 +1,52 @@
+# Every command of the project. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test test-fast lint format base openapi clean
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## Make .venv with everything that the project needs
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Luthier needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: install ## From a file to a tuned answer, through the official openai SDK
+	$(BIN)/python examples/demo/demo.py
+
+up: install ## Serve until Ctrl-C: API, worker and engine on embedded defaults
+	@exec $(BIN)/luthierd up
+
+test: install ## Every test
+	$(BIN)/python -m pytest
+
+test-fast: install ## The tests without real servers or long training
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: install ## ruff, mypy strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+TEXT ?= ../shared/data/books
+base: install ## Remake the bundled base from a folder of .txt files: make base TEXT=folder
+	$(BIN)/python -m workers.bases.make_base --text $(TEXT) --out workers/bases/luthier-tiny
+
+openapi: install ## Rewrite openapi/openapi.json from the routes
+	$(BIN)/luthierd openapi openapi/openapi.json
+
+clean: ## Remove what can be remade
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache
