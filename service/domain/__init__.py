@@ -1,0 +1,1 @@
+"""What the words of the service mean: standard library and pydantic only, no database, no HTTP."""

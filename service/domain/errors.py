@@ -1,0 +1,92 @@
+"""Everything that can go wrong for a user, as one tree. Rendered only in `service.api.errors`.
+
+LuthierError (status, type, code, param, message)
++-- InvalidRequest        400  invalid_request_error   what was sent is wrong; the message says where and what to do
+|   +-- IllegalTransition 400                          never 409: the SDKs retry 409
+|   +-- TooLarge          413                          a body beyond its limit, refused before it is stored
++-- Unauthenticated       401  invalid_request_error   invalid_api_key
++-- Forbidden             403  invalid_request_error
++-- NotFound              404  invalid_request_error   also another project's things
+|   +-- ModelNotFound     404                          model_not_found
++-- RateLimited           429  requests | tokens       rate_limit_exceeded, Retry-After
++-- Unavailable           503  server_error            a part of the service is away; retrying is right
+JobError                  not an HTTP error: why a job failed, stored in `job.error`
+LeaseLost                 not an HTTP error: a worker's claim is no longer its own
+"""
+
+
+class LuthierError(Exception):
+    """An error that a client is told about: status, type, code, param as in OpenAI's envelope."""
+
+    status = 500
+    type = "server_error"
+    default_code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+
+
+class InvalidRequest(LuthierError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class IllegalTransition(InvalidRequest):
+    """The object's state does not allow this; 400 because the SDKs retry 409."""
+
+
+class TooLarge(InvalidRequest):
+    """More bytes than this installation accepts."""
+
+    status = 413
+
+
+class Unauthenticated(LuthierError):
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+
+
+class Forbidden(LuthierError):
+    status = 403
+    type = "invalid_request_error"
+
+
+class NotFound(LuthierError):
+    status = 404
+    type = "invalid_request_error"
+
+
+class ModelNotFound(NotFound):
+    default_code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model '{model}' does not exist or you do not have access to it.", param="model")
+
+
+class RateLimited(LuthierError):
+    status = 429
+    type = "requests"
+    default_code = "rate_limit_exceeded"
+
+
+class Unavailable(LuthierError):
+    status = 503
+    type = "server_error"
+
+
+class JobError(Exception):
+    """Why a job failed; becomes the job's `error {code, message, param}`."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+class LeaseLost(Exception):
+    """The job was cancelled or passed to another worker: stop, and write nothing more."""

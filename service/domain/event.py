@@ -1,0 +1,91 @@
+"""What a job tells its user, in OpenAI's order and wording (openai-api reference, fine-tuning events)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Level = Literal["info", "warn", "error"]
+Kind = Literal["message", "metrics"]
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event to be written. `key` makes a replay harmless: one event of a job per key, later ones are dropped."""
+
+    message: str
+    level: Level = "info"
+    type: Kind = "message"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A written event; `sequence` counts a job's events from 1 without gaps."""
+
+    id: str
+    job_id: str
+    sequence: int
+    created_at: int
+    level: Level
+    type: Kind
+    message: str
+    data: Mapping[str, Any]
+
+
+def created(job_id: str) -> NewEvent:
+    return NewEvent(f"Created fine-tuning job: {job_id}", key="created")
+
+
+def validating(training_file: str, validation_file: str | None) -> NewEvent:
+    also = f" and validation file: {validation_file}" if validation_file else ""
+    return NewEvent(f"Validating training file: {training_file}{also}", key="validating")
+
+
+def validated() -> NewEvent:
+    return NewEvent("Files validated, moving job to queued state", key="validated")
+
+
+def started() -> NewEvent:
+    return NewEvent("Fine-tuning job started", key="started")
+
+
+def step(metrics: Mapping[str, Any]) -> NewEvent:
+    """`metrics` has OpenAI's names: step, total_steps, train_loss, valid_loss, full_valid_loss, ..."""
+    parts = [f"training loss={metrics['train_loss']:.2f}"]
+    if "valid_loss" in metrics:
+        parts.append(f"validation loss={metrics['valid_loss']:.2f}")
+    if "full_valid_loss" in metrics:
+        parts.append(f"full validation loss={metrics['full_valid_loss']:.2f}")
+    message = f"Step {metrics['step']}/{metrics['total_steps']}: {', '.join(parts)}"
+    return NewEvent(message, type="metrics", data=dict(metrics), key=f"step-{metrics['step']}")
+
+
+def checkpoint_created(step_number: int, model: str) -> NewEvent:
+    message = f"Checkpoint created at step {step_number} with Snapshot ID: {model}"
+    return NewEvent(message, data={"step": step_number, "model": model}, key=f"checkpoint-{step_number}")
+
+
+def model_created(model: str) -> NewEvent:
+    return NewEvent(f"New fine-tuned model created: {model}", key="model")
+
+
+def succeeded() -> NewEvent:
+    return NewEvent("The job has successfully completed", key="succeeded")
+
+
+def failed(message: str, data: Mapping[str, Any]) -> NewEvent:
+    return NewEvent(message, level="error", data=data, key="failed")
+
+
+def cancelled() -> NewEvent:
+    return NewEvent("The job was cancelled", key="cancelled")
+
+
+def warning(message: str, key: str) -> NewEvent:
+    return NewEvent(message, level="warn", key=key)
+
+
+def resumed_elsewhere(step_number: int, difference: str) -> NewEvent:
+    message = f"Resumed from step {step_number} in another environment, not bit-exact: {difference}"
+    return NewEvent(message, level="warn", key=f"resumed-{step_number}")

@@ -1,0 +1,39 @@
+"""A file that a user gave us, or that a job made: metadata of a list of stored segments."""
+
+from dataclasses import dataclass
+
+from service.domain.errors import InvalidRequest
+
+UPLOAD_PURPOSES = ("fine-tune", "assistants", "batch", "user_data", "vision", "evals")
+RESULT_PURPOSE = "fine-tune-results"
+BATCH_LIFE_SECONDS = 30 * 24 * 3600  # files for batches go by themselves, as at OpenAI; others stay
+
+
+def check_purpose(purpose: str) -> None:
+    """Raises InvalidRequest, in OpenAI's words, unless a user may upload for `purpose`."""
+    if purpose not in UPLOAD_PURPOSES:
+        raise InvalidRequest(f"'{purpose}' is not one of {list(UPLOAD_PURPOSES)} - 'purpose'")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One write-once object in storage that holds a stretch of a file."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class File:
+    """What the database knows of a file; the bytes are its segments, in order."""
+
+    id: str
+    project_id: str
+    purpose: str
+    filename: str
+    content_type: str
+    bytes: int
+    created_at: int
+    expires_at: int | None = None
+    deleted_at: int | None = None

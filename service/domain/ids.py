@@ -1,0 +1,57 @@
+"""Opaque identifiers with OpenAI's prefixes. Nothing may be read out of an id, not even its age."""
+
+import secrets
+import string
+
+ALPHANUMERIC = string.ascii_letters + string.digits
+
+
+def random_text(length: int) -> str:
+    """Unguessable letters and digits."""
+    return "".join(secrets.choice(ALPHANUMERIC) for _ in range(length))
+
+
+def file_id() -> str:
+    return f"file-{random_text(24)}"
+
+
+def job_id() -> str:
+    return f"ftjob-{random_text(24)}"
+
+
+def event_id() -> str:
+    return f"ftevent-{random_text(24)}"
+
+
+def checkpoint_id() -> str:
+    return f"ftckpt_{random_text(24)}"
+
+
+def project_id() -> str:
+    return f"proj_{random_text(24)}"
+
+
+def organization_id() -> str:
+    return f"org-{random_text(24)}"
+
+
+def api_key() -> str:
+    """A bearer key: 48 characters of 62, so a plain SHA-256 of it is a safe thing to store."""
+    return f"sk-luthier-{random_text(48)}"
+
+
+def key_id() -> str:
+    return f"key_{random_text(24)}"
+
+
+def request_id() -> str:
+    return f"req_{secrets.token_hex(16)}"
+
+
+def publication_id() -> str:
+    """The 8 characters that make each published model's name its own."""
+    return random_text(8)
+
+
+def worker_id() -> str:
+    return f"worker_{random_text(12)}"

@@ -1,0 +1,102 @@
+"""A fine-tuning job and its state machine.
+
+    validating_files --> queued --> running --> succeeded
+            |              |           |
+            +--------------+-----------+------> failed | cancelled
+
+A lost worker changes no status: its lease runs out and another worker claims the same `validating_files` or
+`running` job. Times are unix seconds.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from service.domain.errors import IllegalTransition
+
+Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    "validating_files": frozenset({"queued", "failed", "cancelled"}),
+    "queued": frozenset({"running", "failed", "cancelled"}),
+    "running": frozenset({"succeeded", "failed", "cancelled"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+FINAL: frozenset[Status] = frozenset(status for status, following in TRANSITIONS.items() if not following)
+ACTIVE: frozenset[Status] = frozenset(TRANSITIONS) - FINAL
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the jobs table; `attempt` is the fence that every write of a worker carries."""
+
+    id: str
+    project_id: str
+    base: str
+    training_file: str
+    validation_file: str | None
+    objective: str
+    tuning: dict[str, Any]  # {"type": "lora", "lora": {...}}, resolved
+    hyperparameters: dict[str, Any]  # of the objective; "auto" until the files are validated
+    seed: int
+    suffix: str | None
+    status: Status
+    created_at: int
+    parent_model: str | None = None
+    metadata: dict[str, str] | None = None
+    integrations: list[dict[str, Any]] = field(default_factory=list)
+    started_at: int | None = None
+    finished_at: int | None = None
+    error: dict[str, Any] | None = None
+    fine_tuned_model: str | None = None
+    result_file: str | None = None
+    trained_tokens: int | None = None
+    step: int = 0
+    total_steps: int | None = None
+    seconds_per_step: float | None = None
+    data_prefix: str | None = None  # where the tokenised files lie in storage, once validated
+    attempt: int = 0
+    crashes: int = 0
+
+
+def check_transition(job: Job, target: Status) -> None:
+    """Raises IllegalTransition, in the user's words, unless `job` may become `target`."""
+    if target in TRANSITIONS[job.status]:
+        return
+    verb = {"cancelled": "cancelled", "running": "started"}.get(target, f"moved to {target}")
+    raise IllegalTransition(f"Job {job.id} cannot be {verb}: its status is '{job.status}'.")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to a job until the lease ends; `job.attempt` is its fence."""
+
+    job: Job
+    owner: str
+
+    @property
+    def attempt(self) -> int:
+        return self.job.attempt
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A public adapter at a step, as the checkpoints endpoint lists it."""
+
+    id: str
+    job_id: str
+    step: int
+    model_name: str
+    metrics: dict[str, int | float]
+    created_at: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Private state from which a job continues exactly; `files` maps names to sha256."""
+
+    job_id: str
+    step: int
+    prefix: str
+    files: dict[str, str]

@@ -1,0 +1,113 @@
+"""Recipes: an objective (which loss) and a tuning (which parameters move), with their settings and "auto" rules.
+
+`method` and `hyperparameters` are OpenAI's (openai-api reference, 1.3.2); `tuning` is our extension field.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.domain.base import Base
+from service.domain.errors import InvalidRequest
+
+OBJECTIVES = ("supervised",)
+
+Auto = Literal["auto"]
+
+
+class Hyperparameters(BaseModel):
+    """Of the supervised objective; "auto" is replaced once the files are validated."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685): W + (alpha / r) B A on the base's linear layers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    r: int = Field(16, ge=1, le=512)
+    alpha: float = Field(32, gt=0, allow_inf_nan=False)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=32)] = "all-linear"
+
+
+class PromptSettings(BaseModel):
+    """Prompt tuning (Lester et al., 2021, arXiv 2104.08691): learned vectors before the input."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_virtual_tokens: int = Field(20, ge=1, le=256)
+
+
+class Tuning(BaseModel):
+    """The job's extension field `tuning`: which parameters move. The settings of the named type only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["lora", "prompt"] = "lora"
+    lora: LoraSettings | None = None
+    prompt: PromptSettings | None = None
+
+    def resolved(self) -> dict[str, Any]:
+        """`{"type": t, t: settings}` with defaults filled in. Raises InvalidRequest for another type's settings."""
+        defaults: dict[str, BaseModel] = {"lora": LoraSettings(), "prompt": PromptSettings()}
+        for other in defaults:
+            if other != self.type and getattr(self, other) is not None:
+                raise InvalidRequest(
+                    f"'tuning.{other}' was given, but the tuning's type is '{self.type}'.", param=f"tuning.{other}"
+                )
+        settings = getattr(self, self.type) or defaults[self.type]
+        return {"type": self.type, self.type: settings.model_dump()}
+
+
+TUNINGS: dict[str, str] = {
+    "lora": "Low-rank adapters on the linear layers; served by every engine.",
+    "prompt": "Soft prompts before the input; served by the embedded engine only.",
+}
+
+
+def check_servable(base: Base, tuning: dict[str, Any]) -> None:
+    """Raises InvalidRequest where the engines of `base` could not serve what the job would make."""
+    kind = tuning["type"]
+    if kind not in base.serving.tunings or kind not in base.learning_rate:
+        offered = ", ".join(sorted(base.serving.tunings & base.learning_rate.keys()))
+        raise InvalidRequest(
+            f"The engines of '{base.id}' cannot serve the tuning '{kind}'; use one of: {offered}.", param="tuning.type"
+        )
+    if kind == "lora" and tuning["lora"]["r"] > base.serving.max_lora_rank:
+        raise InvalidRequest(
+            f"The engines of '{base.id}' serve LoRA up to rank {base.serving.max_lora_rank}; "
+            f"the job asks for {tuning['lora']['r']}.",
+            param="tuning.lora.r",
+        )
+
+
+def auto_epochs(num_examples: int) -> int:
+    """OpenAI's rule (cookbook, data preparation for chat fine-tuning): aim at 100 to 25,000 example passes."""
+    if 3 * num_examples < 100:
+        return max(1, min(25, 100 // num_examples))
+    if 3 * num_examples > 25_000:
+        return max(1, 25_000 // num_examples)
+    return 3
+
+
+def auto_batch_size(num_examples: int) -> int:
+    """OpenAI's rule (legacy fine-tuning guide): about 0.2 % of the examples, at most 256."""
+    return max(1, min(256, round(0.002 * num_examples)))
+
+
+def resolve_auto(hyperparameters: dict[str, Any], num_examples: int) -> dict[str, Any]:
+    """Concrete numbers for every "auto". The multiplier's is 1: the catalogue's learning rate as it stands."""
+    rules = {
+        "n_epochs": auto_epochs(num_examples),
+        "batch_size": auto_batch_size(num_examples),
+        "learning_rate_multiplier": 1.0,
+    }
+    resolved = {name: rules[name] if value == "auto" else value for name, value in hyperparameters.items()}
+    resolved["batch_size"] = min(resolved["batch_size"], num_examples)
+    return resolved
