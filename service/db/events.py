@@ -1,0 +1,81 @@
+"""A job's events: numbered from 1 without gaps under the job's row lock, so that a follower never misses one."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, update
+
+from service.db.connection import Transaction
+from service.db.tables import job_events, jobs
+from service.domain import ids
+from service.domain.event import Event, NewEvent
+
+_COLUMNS = [column for column in job_events.c if column.name != "key"]
+BATCH_ROWS = 500
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(**row._mapping)
+
+
+async def add(tx: Transaction, job_id: str, events: Sequence[NewEvent]) -> None:
+    """Appends the events; one whose key the job already has is a replay and is dropped."""
+    await _lock(tx, job_id)
+    keys = [event.key for event in events if event.key is not None]
+    query = select(job_events.c.key).where(job_events.c.job_id == job_id, job_events.c.key.in_(keys))
+    seen = set((await tx.connection.execute(query)).scalars())
+    new = [event for event in events if event.key is None or event.key not in seen]
+    last = select(func.max(job_events.c.sequence)).where(job_events.c.job_id == job_id)
+    sequence = (await tx.connection.execute(last)).scalar_one() or 0
+    rows = [_values(job_id, number, event) for number, event in enumerate(new, sequence + 1)]
+    if rows:
+        await tx.connection.execute(insert(job_events), rows)
+
+
+async def page(tx: Transaction, job_id: str, after: str | None, limit: int) -> list[Event]:
+    """At most `limit` events, newest first, older than `after`; an unknown `after` gives none."""
+    query = select(*_COLUMNS).where(job_events.c.job_id == job_id).order_by(job_events.c.sequence.desc()).limit(limit)
+    if after is not None:
+        cursor = select(job_events.c.sequence).where(job_events.c.id == after, job_events.c.job_id == job_id)
+        query = query.where(job_events.c.sequence < cursor.scalar_subquery())
+    return [_event(row) for row in await tx.connection.execute(query)]
+
+
+async def metrics(tx: Transaction, job_id: str) -> AsyncIterator[dict[str, Any]]:
+    """The data of every metrics event, oldest first, read in batches."""
+    sequence = 0
+    while True:
+        query = (
+            select(job_events.c.sequence, job_events.c.data)
+            .where(
+                job_events.c.job_id == job_id, job_events.c.type == "metrics", job_events.c.sequence > sequence
+            )
+            .order_by(job_events.c.sequence)
+            .limit(BATCH_ROWS)
+        )  # fmt: skip
+        rows = (await tx.connection.execute(query)).all()
+        if not rows:
+            return
+        for row in rows:
+            yield row.data
+        sequence = rows[-1].sequence
+
+
+async def _lock(tx: Transaction, job_id: str) -> None:
+    """Holds the job's row until the commit: two writers of one job's events follow each other."""
+    await tx.connection.execute(update(jobs).where(jobs.c.id == job_id).values(id=jobs.c.id))
+
+
+def _values(job_id: str, sequence: int, event: NewEvent) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "sequence": sequence,
+        "id": ids.event_id(),
+        "created_at": int(time.time()),
+        "level": event.level,
+        "type": event.type,
+        "message": event.message,
+        "data": dict(event.data),
+        "key": event.key,
+    }

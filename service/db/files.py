@@ -1,0 +1,87 @@
+"""Rows of files and of the stored segments that hold their bytes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from service.db.connection import Transaction
+from service.db.tables import file_segments, files, jobs
+from service.domain.file import File, Segment
+from service.domain.job import ACTIVE
+
+_COLUMNS = [files.c[field.name] for field in fields(File)]
+
+
+def _file(row: Row[Any]) -> File:
+    return File(**row._mapping)
+
+
+async def add(tx: Transaction, file: File, segments: Sequence[Segment]) -> None:
+    """Writes a file whose segments are already stored."""
+    await tx.connection.execute(insert(files).values({field.name: getattr(file, field.name) for field in fields(File)}))
+    rows = [
+        {"file_id": file.id, "position": position, "key": segment.key, "bytes": segment.bytes, "sha256": segment.sha256}
+        for position, segment in enumerate(segments)
+    ]
+    if rows:
+        await tx.connection.execute(insert(file_segments), rows)
+
+
+async def find(tx: Transaction, project_id: str | None, id: str, *, deleted: bool = False) -> File | None:
+    """The project's file; `None` as project for the workers. Deleted ones only when asked for."""
+    query = select(*_COLUMNS).where(files.c.id == id)
+    if project_id is not None:
+        query = query.where(files.c.project_id == project_id)
+    if not deleted:
+        query = query.where(files.c.deleted_at.is_(None))
+    row = (await tx.connection.execute(query)).one_or_none()
+    return None if row is None else _file(row)
+
+
+async def segments(tx: Transaction, file_id: str) -> list[Segment]:
+    """Where the file's bytes lie, in order."""
+    columns = [file_segments.c.key, file_segments.c.bytes, file_segments.c.sha256]
+    query = select(*columns).where(file_segments.c.file_id == file_id).order_by(file_segments.c.position)
+    return [Segment(**row._mapping) for row in await tx.connection.execute(query)]
+
+
+async def page(
+    tx: Transaction, project_id: str, purpose: str | None, after: str | None, limit: int, *, ascending: bool
+) -> list[File]:
+    """At most `limit` living files beyond `after`; an unknown `after` gives none."""
+    query = select(*_COLUMNS).where(files.c.project_id == project_id, files.c.deleted_at.is_(None))
+    if purpose is not None:
+        query = query.where(files.c.purpose == purpose)
+    if after is not None:
+        cursor = select(files.c.sequence).where(files.c.id == after, files.c.project_id == project_id).scalar_subquery()
+        query = query.where(files.c.sequence > cursor if ascending else files.c.sequence < cursor)
+    order = files.c.sequence if ascending else files.c.sequence.desc()
+    return [_file(row) for row in await tx.connection.execute(query.order_by(order).limit(limit))]
+
+
+async def hide(tx: Transaction, id: str) -> bool:
+    """Deletes the file for its users; the bytes stay until `unneeded` lists it. False when it was gone already."""
+    living = update(files).where(files.c.id == id, files.c.deleted_at.is_(None))
+    return (await tx.connection.execute(living.values(deleted_at=int(time.time())))).rowcount == 1
+
+
+async def expired(tx: Transaction, limit: int) -> list[File]:
+    """Living files whose time is over."""
+    query = select(*_COLUMNS).where(files.c.deleted_at.is_(None), files.c.expires_at <= int(time.time()))
+    return [_file(row) for row in await tx.connection.execute(query.limit(limit))]
+
+
+async def unneeded(tx: Transaction, limit: int) -> list[str]:
+    """Ids of deleted files that no active job names, and whose bytes still lie in storage."""
+    active = select(jobs.c.id).where(
+        jobs.c.status.in_(ACTIVE), (jobs.c.training_file == files.c.id) | (jobs.c.validation_file == files.c.id)
+    )
+    query = select(files.c.id).where(files.c.deleted_at.is_not(None), files.c.swept_at.is_(None), ~active.exists())
+    return list((await tx.connection.execute(query.limit(limit))).scalars())
+
+
+async def mark_swept(tx: Transaction, id: str) -> None:
+    await tx.connection.execute(update(files).where(files.c.id == id).values(swept_at=int(time.time())))

@@ -1,0 +1,158 @@
+"""Rows of fine-tuning jobs. Every change of state is a compare-and-set; a worker's carries its attempt."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, case, func, insert, null, or_, select, update
+
+from service.db.connection import Transaction, database_now
+from service.db.tables import jobs
+from service.domain.job import ACTIVE, FINAL, Claim, Job, Status
+
+SETTLED_SECONDS = 120
+_COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(**row._mapping)
+
+
+async def add(tx: Transaction, job: Job) -> None:
+    """Writes a new job; its id must be new."""
+    await tx.connection.execute(insert(jobs).values({field.name: getattr(job, field.name) for field in fields(Job)}))
+
+
+async def find(tx: Transaction, project_id: str | None, id: str) -> Job | None:
+    """The job of that project; `None` as project for the workers, who serve all."""
+    query = select(*_COLUMNS).where(jobs.c.id == id)
+    if project_id is not None:
+        query = query.where(jobs.c.project_id == project_id)
+    row = (await tx.connection.execute(query)).one_or_none()
+    return None if row is None else _job(row)
+
+
+async def page(tx: Transaction, project_id: str, after: str | None, limit: int) -> list[Job]:
+    """At most `limit` jobs, newest first, older than `after`; an unknown `after` gives none."""
+    query = select(*_COLUMNS).where(jobs.c.project_id == project_id).order_by(jobs.c.sequence.desc()).limit(limit)
+    if after is not None:
+        cursor = select(jobs.c.sequence).where(jobs.c.id == after, jobs.c.project_id == project_id)
+        query = query.where(jobs.c.sequence < cursor.scalar_subquery())
+    return [_job(row) for row in await tx.connection.execute(query)]
+
+
+async def queue_position(tx: Transaction, id: str) -> int:
+    """How many queued jobs of the same base are before this one."""
+    mine = select(jobs.c.sequence, jobs.c.base).where(jobs.c.id == id).subquery()
+    query = select(func.count()).where(
+        jobs.c.status == "queued", jobs.c.base == mine.c.base, jobs.c.sequence < mine.c.sequence
+    )
+    return int((await tx.connection.execute(query)).scalar_one())
+
+
+async def uses_file(tx: Transaction, file_id: str) -> list[Job]:
+    """The jobs that are not final and name this file."""
+    named = or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id)
+    rows = await tx.connection.execute(select(*_COLUMNS).where(named, jobs.c.status.in_(ACTIVE)))
+    return [_job(row) for row in rows]
+
+
+async def change(tx: Transaction, id: str, expected: Status, values: Mapping[str, Any]) -> bool:
+    """Sets `values` if the job's status is `expected`; False when it was not."""
+    result = await tx.connection.execute(
+        update(jobs).where(jobs.c.id == id, jobs.c.status == expected).values(dict(values))
+    )
+    return result.rowcount == 1
+
+
+async def write(tx: Transaction, claim: Claim, values: Mapping[str, Any]) -> bool:
+    """A worker's write: only while the claim's attempt and status still stand; False when they do not."""
+    result = await tx.connection.execute(update(jobs).where(_held(claim)).values(dict(values)))
+    return result.rowcount == 1
+
+
+async def count_crash(tx: Transaction, claim: Claim) -> int | None:
+    """One more trainer crash in this job's turn; answers how many there are, None when the claim is gone."""
+    counted = update(jobs).where(_held(claim)).values(crashes=jobs.c.crashes + 1).returning(jobs.c.crashes)
+    crashes: int | None = (await tx.connection.execute(counted)).scalar_one_or_none()
+    return crashes
+
+
+async def claim(
+    tx: Transaction, owner: str, statuses: Sequence[Status], bases: Sequence[str], lease_seconds: float
+) -> Job | None:
+    """Takes the oldest job that waits in one of `statuses`, or whose worker was lost there, for one of `bases`.
+
+    `queued` becomes `running`; a lost `running` stays so. The attempt is counted up, which fences the former worker.
+    """
+    free = or_(jobs.c.lease_expires_at.is_(None), jobs.c.lease_expires_at < database_now())
+    oldest = (
+        select(jobs.c.id)
+        .where(jobs.c.status.in_(statuses), jobs.c.base.in_(bases), free)
+        .order_by(jobs.c.sequence)
+        .limit(1)
+    )
+    if tx.connection.dialect.name == "postgresql":
+        oldest = oldest.with_for_update(skip_locked=True)
+    id = (await tx.connection.execute(oldest)).scalar_one_or_none()
+    if id is None:
+        return None
+    taken = (
+        update(jobs)
+        .where(jobs.c.id == id)
+        .values(
+            status=case((jobs.c.status == "queued", "running"), else_=jobs.c.status),
+            started_at=case((jobs.c.status == "queued", int(time.time())), else_=jobs.c.started_at),
+            attempt=jobs.c.attempt + 1,
+            lease_owner=owner,
+            lease_expires_at=database_now() + lease_seconds,
+        )
+        .returning(*_COLUMNS)
+    )
+    return _job((await tx.connection.execute(taken)).one())
+
+
+async def renew(tx: Transaction, owner: str, lease_seconds: float) -> dict[str, int]:
+    """Renews every lease of `owner` and answers what it still holds: job id -> attempt."""
+    result = await tx.connection.execute(
+        update(jobs)
+        .where(jobs.c.lease_owner == owner, jobs.c.status.in_(ACTIVE))
+        .values(lease_expires_at=database_now() + lease_seconds)
+        .returning(jobs.c.id, jobs.c.attempt)
+    )
+    return {row.id: row.attempt for row in result}
+
+
+async def unswept(tx: Transaction, limit: int) -> list[str]:
+    """Ids of final jobs whose tokenised data and snapshots may still lie in storage.
+
+    Only a while after the end: a worker that lost the job may still be storing its last snapshot.
+    """
+    settled = int(time.time()) - SETTLED_SECONDS
+    query = select(jobs.c.id).where(jobs.c.status.in_(FINAL), jobs.c.swept_at.is_(None), jobs.c.finished_at < settled)
+    return list((await tx.connection.execute(query.limit(limit))).scalars())
+
+
+async def mark_swept(tx: Transaction, id: str) -> None:
+    await tx.connection.execute(update(jobs).where(jobs.c.id == id).values(swept_at=int(time.time())))
+
+
+async def release_all(tx: Transaction, owner: str) -> None:
+    """Gives back every job that `owner` holds."""
+    await tx.connection.execute(update(jobs).where(jobs.c.lease_owner == owner).values(released()))
+
+
+def released() -> dict[str, Any]:
+    """The values of a job that nobody holds."""
+    return {"lease_owner": null(), "lease_expires_at": null()}
+
+
+async def count_by_status(tx: Transaction) -> dict[str, int]:
+    """How many jobs there are in each status, over all projects."""
+    rows = await tx.connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+    return {row[0]: row[1] for row in rows}
+
+
+def _held(claim: Claim) -> ColumnElement[bool]:
+    return and_(jobs.c.id == claim.job.id, jobs.c.attempt == claim.attempt, jobs.c.status == claim.job.status)

@@ -1,0 +1,93 @@
+"""Rows of the installation, its projects and their API keys. A key is stored as its SHA-256, never as itself."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from service.db.connection import Transaction
+from service.db.tables import api_keys, installation, projects
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The one organisation of this installation; `organization` is the slug in model names."""
+
+    organization_id: str
+    organization: str
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as the database knows it."""
+
+    id: str
+    project_id: str
+    role: str
+    name: str
+    created_at: int
+    revoked_at: int | None = None
+
+
+_KEY = [api_keys.c[name] for name in ("id", "project_id", "role", "name", "created_at", "revoked_at")]
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    return ApiKey(**row._mapping)
+
+
+async def find_installation(tx: Transaction) -> Installation | None:
+    columns = [installation.c.organization_id, installation.c.organization]
+    row = (await tx.connection.execute(select(*columns))).one_or_none()
+    return None if row is None else Installation(**row._mapping)
+
+
+async def add_installation(tx: Transaction, new: Installation) -> None:
+    await tx.connection.execute(
+        insert(installation).values(
+            singleton=1,
+            organization_id=new.organization_id,
+            organization=new.organization,
+            created_at=int(time.time()),
+        )
+    )
+
+
+async def add_project(tx: Transaction, id: str, name: str) -> None:
+    await tx.connection.execute(insert(projects).values(id=id, name=name, created_at=int(time.time())))
+
+
+async def find_project(tx: Transaction, name: str) -> str | None:
+    """The id of the project of that name."""
+    return (await tx.connection.execute(select(projects.c.id).where(projects.c.name == name))).scalar_one_or_none()
+
+
+async def add_key(tx: Transaction, key: ApiKey, sha256: str) -> None:
+    await tx.connection.execute(
+        insert(api_keys).values(
+            id=key.id,
+            project_id=key.project_id,
+            role=key.role,
+            sha256=sha256,
+            name=key.name,
+            created_at=key.created_at,
+        )
+    )
+
+
+async def find_key(tx: Transaction, sha256: str) -> ApiKey | None:
+    """The living key with this hash."""
+    query = select(*_KEY).where(api_keys.c.sha256 == sha256, api_keys.c.revoked_at.is_(None))
+    row = (await tx.connection.execute(query)).one_or_none()
+    return None if row is None else _key(row)
+
+
+async def all_keys(tx: Transaction) -> list[ApiKey]:
+    return [_key(row) for row in await tx.connection.execute(select(*_KEY).order_by(api_keys.c.created_at))]
+
+
+async def revoke_key(tx: Transaction, id: str) -> bool:
+    """False when there is no such living key."""
+    living = update(api_keys).where(api_keys.c.id == id, api_keys.c.revoked_at.is_(None))
+    return (await tx.connection.execute(living.values(revoked_at=int(time.time())))).rowcount == 1

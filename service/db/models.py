@@ -1,0 +1,91 @@
+"""Rows of published models and of the checkpoints that list them. A deleted name keeps its row as a tombstone."""
+
+import time
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from service.db.connection import Transaction
+from service.db.tables import checkpoints, models
+from service.domain.job import Checkpoint
+from service.domain.model import Model
+
+_MODEL = [models.c[field.name] for field in fields(Model)]
+_CHECKPOINT = [checkpoints.c[field.name] for field in fields(Checkpoint)]
+
+
+def _model(row: Row[Any]) -> Model:
+    return Model(**row._mapping)
+
+
+def _checkpoint(row: Row[Any]) -> Checkpoint:
+    return Checkpoint(**row._mapping)
+
+
+async def add(tx: Transaction, model: Model) -> None:
+    """Makes a name public. Names are never reused: a doubled one is an integrity error."""
+    await tx.connection.execute(
+        insert(models).values({field.name: getattr(model, field.name) for field in fields(Model)})
+    )
+
+
+async def find(tx: Transaction, project_id: str | None, name: str) -> Model | None:
+    """The model of that project, tombstones included; `None` as project for any."""
+    query = select(*_MODEL).where(models.c.name == name)
+    if project_id is not None:
+        query = query.where(models.c.project_id == project_id)
+    row = (await tx.connection.execute(query)).one_or_none()
+    return None if row is None else _model(row)
+
+
+async def all_of(tx: Transaction, project_id: str) -> list[Model]:
+    """Every living model of the project, oldest first."""
+    query = select(*_MODEL).where(models.c.project_id == project_id, models.c.deleted_at.is_(None))
+    return [_model(row) for row in await tx.connection.execute(query.order_by(models.c.sequence))]
+
+
+async def bury(tx: Transaction, name: str) -> bool:
+    """Deletes the model and its line in the checkpoints list; False when it was gone already."""
+    now = int(time.time())
+    dead = update(models).where(models.c.name == name, models.c.deleted_at.is_(None)).values(deleted_at=now)
+    if (await tx.connection.execute(dead)).rowcount == 0:
+        return False
+    await tx.connection.execute(update(checkpoints).where(checkpoints.c.model_name == name).values(pruned_at=now))
+    return True
+
+
+async def unswept(tx: Transaction, limit: int) -> list[str]:
+    """Names of dead models whose artifacts still lie in storage."""
+    query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None)).limit(limit)
+    return list((await tx.connection.execute(query)).scalars())
+
+
+async def mark_swept(tx: Transaction, name: str) -> None:
+    await tx.connection.execute(update(models).where(models.c.name == name).values(swept_at=int(time.time())))
+
+
+async def add_checkpoint(tx: Transaction, checkpoint: Checkpoint) -> None:
+    """One line of the checkpoints list; a job has one per step."""
+    values = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
+    await tx.connection.execute(insert(checkpoints).values(values))
+
+
+async def find_checkpoint(tx: Transaction, job_id: str, step: int) -> Checkpoint | None:
+    query = select(*_CHECKPOINT).where(checkpoints.c.job_id == job_id, checkpoints.c.step == step)
+    row = (await tx.connection.execute(query)).one_or_none()
+    return None if row is None else _checkpoint(row)
+
+
+async def checkpoint_page(tx: Transaction, job_id: str, after: str | None, limit: int) -> list[Checkpoint]:
+    """At most `limit` living checkpoints, newest first, older than `after`; an unknown `after` gives none."""
+    query = (
+        select(*_CHECKPOINT)
+        .where(checkpoints.c.job_id == job_id, checkpoints.c.pruned_at.is_(None))
+        .order_by(checkpoints.c.sequence.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        cursor = select(checkpoints.c.sequence).where(checkpoints.c.id == after, checkpoints.c.job_id == job_id)
+        query = query.where(checkpoints.c.sequence < cursor.scalar_subquery())
+    return [_checkpoint(row) for row in await tx.connection.execute(query)]

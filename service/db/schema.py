@@ -1,0 +1,55 @@
+"""The schema's version: `migrate` brings the database up to date, `check` refuses an old or newer one.
+
+The steps themselves are alembic revisions in `migrations/versions`. Only `luthierd up` and `luthierd migrate` migrate.
+"""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from service.db.connection import Database
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class SchemaError(Exception):
+    """The database's schema is not the one of this version; the message says what to do."""
+
+
+async def migrate(database: Database) -> None:
+    """Runs every missing migration; nothing where there is none."""
+    async with database.engine.connect() as connection:
+        await connection.run_sync(_upgrade)
+        await connection.commit()
+
+
+async def check(database: Database) -> None:
+    """Raises SchemaError unless the database has exactly this version's schema."""
+    async with database.reading() as tx:
+        current = await tx.connection.run_sync(_current)
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if current != head:
+        raise SchemaError(
+            f"The database's schema is at revision {current or 'none'}, this version needs {head}: "
+            "run `luthierd migrate` first (or a newer luthierd, if the database is ahead)."
+        )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,189 @@
+"""Every table, once. Lists are ordered by `sequence`, never by seconds; times are unix seconds.
+
+Rows are read and written by the files beside this one, one per noun.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("singleton", Integer, primary_key=True),  # always 1
+    Column("organization_id", String(64), nullable=False),
+    Column("organization", String(32), nullable=False),  # the slug, frozen: it is in every model name
+    Column("created_at", BigInteger, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("role", String(16), nullable=False),  # project | admin
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("name", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+bases = Table(
+    "bases",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("revision", String(255), nullable=False),
+    Column("hashes", JSON, nullable=False),  # weights, tokenizer, chat_template -> sha256
+    Column("created_at", BigInteger, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("deleted_at", BigInteger),  # hidden from users; the bytes stay while a job needs them
+    Column("swept_at", BigInteger),  # the bytes are gone
+    Index(None, "project_id", "sequence"),
+)
+
+file_segments = Table(
+    "file_segments",
+    metadata,
+    Column("file_id", ForeignKey("files.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("base", String(255), nullable=False),
+    Column("training_file", ForeignKey("files.id"), nullable=False),
+    Column("validation_file", ForeignKey("files.id")),
+    Column("objective", String(32), nullable=False),
+    Column("tuning", JSON, nullable=False),
+    Column("hyperparameters", JSON, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("suffix", String(64)),
+    Column("status", String(24), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("parent_model", Text),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("integrations", JSON, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("error", JSON(none_as_null=True)),
+    Column("fine_tuned_model", Text),
+    Column("result_file", String(64)),
+    Column("trained_tokens", BigInteger),
+    Column("step", Integer, nullable=False, default=0),
+    Column("total_steps", Integer),
+    Column("seconds_per_step", Float),
+    Column("data_prefix", Text),
+    Column("attempt", Integer, nullable=False, default=0),  # the fence: every claim counts it up
+    Column("crashes", Integer, nullable=False, default=0),  # trainer crashes in this job's turns
+    Column("lease_owner", String(64)),
+    Column("lease_expires_at", Float),  # by the database's clock; null while nobody holds it
+    Column("swept_at", BigInteger),  # its tokenised data and snapshots are gone
+    Index(None, "project_id", "sequence"),
+    Index(None, "status", "sequence"),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("type", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("key", String(64)),  # what makes a replayed event the same event
+    UniqueConstraint("job_id", "key"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("pruned_at", BigInteger),
+    UniqueConstraint("job_id", "step"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("prefix", Text, nullable=False),
+    Column("files", JSON, nullable=False),  # name -> sha256
+    Column("created_at", BigInteger, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("name", String(512), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("base", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("tuning", String(32), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),  # a tombstone: the name is never used again
+    Column("swept_at", BigInteger),  # the artifact's bytes are gone
+)
