@@ -187,3 +187,36 @@ models = Table(
     Column("deleted_at", BigInteger),  # a tombstone: the name is never used again
     Column("swept_at", BigInteger),  # the artifact's bytes are gone
 )
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),  # announced
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("life_seconds", BigInteger),  # of the file that it becomes
+    Column("status", String(16), nullable=False),
+    Column("stored_bytes", BigInteger, nullable=False),
+    Column("stored_parts", Integer, nullable=False),
+    Column("file_id", ForeignKey("files.id")),
+    Column("swept_at", BigInteger),  # nothing but its file's bytes is left in storage
+    Index(None, "swept_at", "expires_at"),
+)
+
+upload_parts = Table(
+    "upload_parts",  # until they become the segments of a file, or are swept
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("upload_id", ForeignKey("uploads.id"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Index(None, "upload_id"),
+)

@@ -55,3 +55,11 @@ def publication_id() -> str:
 
 def worker_id() -> str:
     return f"worker_{random_text(12)}"
+
+
+def upload_id() -> str:
+    return f"upload_{secrets.token_hex(16)}"
+
+
+def part_id() -> str:
+    return f"part_{secrets.token_hex(16)}"

@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from service.domain.base import Base
 from service.domain.errors import InvalidRequest
@@ -15,14 +15,24 @@ OBJECTIVES = ("supervised",)
 Auto = Literal["auto"]
 
 
+def _json_integer(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# JSON has one kind of number: 3.0 is an integer there, `"3"` and `true` are none.
+Integer = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = BeforeValidator(_json_integer)
+
+
 class Hyperparameters(BaseModel):
     """Of the supervised objective; "auto" is replaced once the files are validated."""
 
     model_config = ConfigDict(extra="forbid")
 
-    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"
-    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Annotated[Auto | Annotated[Integer, Field(ge=1, le=256)], Whole] = "auto"
+    learning_rate_multiplier: Auto | Annotated[Number, Field(gt=0)] = "auto"
+    n_epochs: Annotated[Auto | Annotated[Integer, Field(ge=1, le=50)], Whole] = "auto"
 
 
 class LoraSettings(BaseModel):
@@ -30,9 +40,9 @@ class LoraSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    r: int = Field(16, ge=1, le=512)
-    alpha: float = Field(32, gt=0, allow_inf_nan=False)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    r: Annotated[Integer, Whole] = Field(16, ge=1, le=512)
+    alpha: Number = Field(32, gt=0)
+    dropout: Number = Field(0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=32)] = "all-linear"
 
 
@@ -41,7 +51,7 @@ class PromptSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    num_virtual_tokens: int = Field(20, ge=1, le=256)
+    num_virtual_tokens: Annotated[Integer, Whole] = Field(20, ge=1, le=256)
 
 
 class Tuning(BaseModel):
