@@ -1,0 +1,5 @@
+"""`python -m service` is `luthierd`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""The ASGI application of one installation: routes, layers, and what opens and closes with the process.
+
+Start of every journey. A request passes headers (outermost), errors, auth (in the route), then its route.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from service import chores
+from service.api import errors, uploads
+from service.api.auth import KnownKeys
+from service.api.headers import ResponseHeaders
+from service.api.openapi import add_routes, document
+from service.gateway.forward import Gateway
+from service.operations.context import Context
+
+
+def create_app(ctx: Context) -> FastAPI:
+    """The app; its lifespan does the chores and closes `ctx`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(chores.run(ctx))
+        yield
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+        await app.state.gateway.close()
+        await ctx.close()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.state.context = ctx
+    app.state.known_keys = KnownKeys(ctx)
+    app.state.gateway = Gateway(ctx.settings)
+    add_routes(app)
+    app.include_router(uploads.router, prefix="/v1")
+    _serve_document(app)
+    errors.install(app)
+    app.add_middleware(ResponseHeaders)
+    return app
+
+
+def _serve_document(app: FastAPI) -> None:
+    described = document()
+
+    async def openapi() -> JSONResponse:
+        return JSONResponse(described)
+
+    app.add_api_route("/openapi.json", openapi, include_in_schema=False)

@@ -1,0 +1,22 @@
+"""What a route may ask for: the installation's parts, and who is calling."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.operations.context import Context
+from service.operations.keys import Caller
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller  # put there by auth.ApiRoute
+    return caller
+
+
+ContextDep = Annotated[Context, Depends(_context)]
+CallerDep = Annotated[Caller, Depends(_caller)]

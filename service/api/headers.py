@@ -1,0 +1,86 @@
+"""The outermost layer: OpenAI's response headers on every answer, and an answer for every mistake of ours.
+
+Plain ASGI, so that streams pass untouched. Request ids are made here and never taken from a client.
+"""
+
+import time
+
+import structlog
+from fastapi.routing import APIRoute
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api import errors
+from service.domain import ids
+from service.operations.keys import Caller
+
+log = structlog.get_logger()
+API_VERSION = "2020-10-01"
+
+
+class AnswerBroken(Exception):
+    """Something broke in the middle of an answer: the connection must break too, or half would look whole."""
+
+
+class ResponseHeaders:
+    """Middleware: see the module."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(scope, send)
+        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
+            await self._answer(answer, scope, receive)
+
+    async def _answer(self, answer: "_Answer", scope: Scope, receive: Receive) -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            log.info("request.abandoned")
+        except Exception as error:
+            response = errors.unexpected(error)
+            if answer.status is not None:
+                raise AnswerBroken(answer.request_id) from None
+            await response(scope, receive, answer.send)
+        route = scope.get("route")  # its pattern: the path itself is what a client wrote
+        log.debug(
+            "request",
+            method=scope["method"],
+            route=route.path if isinstance(route, APIRoute) else None,
+            status=answer.status,
+            milliseconds=answer.milliseconds(),
+        )
+
+
+class _Answer:
+    """One answer on its way out."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request_id = ids.request_id()
+        self.status: int | None = None
+        self._scope = scope
+        self._send = send
+        self._started = time.perf_counter()
+
+    def milliseconds(self) -> int:
+        return round((time.perf_counter() - self._started) * 1000)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._add_headers(MutableHeaders(scope=message))
+        await self._send(message)
+
+    def _add_headers(self, headers: MutableHeaders) -> None:
+        headers["x-request-id"] = self.request_id
+        headers["openai-version"] = API_VERSION
+        headers["openai-processing-ms"] = str(self.milliseconds())
+        caller: Caller | None = self._scope.get("state", {}).get("caller")
+        if caller is not None:
+            headers["openai-organization"] = caller.organization
+            headers["openai-project"] = caller.project_id

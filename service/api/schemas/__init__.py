@@ -1,0 +1,1 @@
+"""Wire models, one file per noun: OpenAI's names, types and order of keys."""

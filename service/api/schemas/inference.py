@@ -1,0 +1,168 @@
+"""Wire models of requests to POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only.
+
+What a request may say is checked here; what an engine can do with it is `service.gateway.fields`' business, so that a
+field may be well-formed and still be refused. Of a union the array stands first: its findings name the element.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from service.api.schemas.fields import Text
+
+PROMPT_LIMIT = 2048
+MESSAGE_LIMIT = 2048
+TOKEN_LIMIT = 2**20
+
+
+def _unicode(text: str) -> str:
+    """JSON can carry half a surrogate pair, which is no character and which no tokenizer or database takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("invalid_unicode", "the text holds half a surrogate pair") from None
+    return text
+
+
+def _prompt(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """One sentence for all the ways in which a prompt fits none of its four forms."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "prompt",
+            "expected a string, an array of strings, an array of tokens or an array of token arrays, none of them "
+            "empty, and at most {limit} prompts",
+            {"limit": PROMPT_LIMIT},
+        ) from None
+
+
+Unicode = Annotated[str, AfterValidator(_unicode)]  # of any length: the body has a limit
+NonEmpty = Annotated[Unicode, Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=TOKEN_LIMIT)]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[int, Field(ge=-100, le=100)]
+
+Prompt = Annotated[
+    NonEmpty
+    | Annotated[list[NonEmpty], Field(min_length=1, max_length=PROMPT_LIMIT)]
+    | Tokens
+    | Annotated[list[Tokens], Field(min_length=1, max_length=PROMPT_LIMIT)],
+    WrapValidator(_prompt),
+]
+Stop = Annotated[list[NonEmpty], Field(max_length=4)] | NonEmpty
+ToolChoice = Literal["none", "auto", "required"] | dict[str, Any]
+
+
+class Wire(BaseModel):
+    """A request or a part of one: unknown fields are errors, and "5" is not 5."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Wire):
+    include_usage: bool | None = Field(None, description="Send one more chunk, with the usage, before `[DONE]`.")
+    include_obfuscation: bool | None = Field(None, description="Accepted; streams are never padded here.")
+
+
+class Generation(Wire):
+    """What both requests have."""
+
+    model: Annotated[Text, StringConstraints(min_length=1)] = Field(
+        description="A base, an alias of one, or a tuned model."
+    )
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[Text, Bias] | None = Field(None, description="Only empty: engines here do not bias tokens.")
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="Answers per prompt; 1 unless given.")
+    seed: Int64 | None = Field(None, description="Same seed, same request, same environment: same tokens.")
+    stop: Stop | None = None
+    stream: bool | None = Field(None, description="Answer with server-sent events, ended by `data: [DONE]`.")
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    user: Text | None = Field(None, description="Accepted; changes nothing.")
+
+
+class CreateCompletionRequest(Generation):
+    prompt: Prompt
+    best_of: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Only 0 or the value of `n`.")
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    suffix: Unicode | None = Field(None, description="Only empty: engines here do not insert.")
+
+
+class TextPart(Wire):
+    type: Literal["text"]
+    text: Unicode
+    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, description="Accepted; changes nothing.")
+
+
+class OtherPart(BaseModel):
+    """A content part that is well known and that no engine here can read; refused by its index."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["image_url", "input_audio", "file", "refusal"]
+
+
+Part = Annotated[TextPart | OtherPart, Field(discriminator="type")]
+Content = Annotated[list[Part], Field(min_length=1, max_length=MESSAGE_LIMIT)] | Unicode
+
+
+class Message(Wire):
+    """A message of any role. The fields below `tool_call_id` may be null or empty, as an SDK echoes an answer back."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: Text | None = None
+    tool_call_id: Text | None = None
+    refusal: Unicode | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
+    annotations: list[dict[str, Any]] | None = None
+    reasoning: Unicode | None = None
+    reasoning_content: Unicode | None = None
+
+
+class CreateChatCompletionRequest(Generation):
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MESSAGE_LIMIT)]
+    max_completion_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    metadata: dict[Annotated[Text, StringConstraints(max_length=64)], Text] | None = Field(None, max_length=16)
+    safety_identifier: Annotated[Text, StringConstraints(max_length=128)] | None = None
+    prompt_cache_key: Text | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+
+    audio: dict[str, Any] | None = None
+    function_call: ToolChoice | None = None
+    functions: list[dict[str, Any]] | None = Field(None, max_length=128)
+    modalities: list[Literal["text", "audio"]] | None = None
+    moderation: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    response_format: dict[str, Any] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    store: bool | None = None
+    tool_choice: ToolChoice | None = None
+    tools: list[dict[str, Any]] | None = Field(None, max_length=128)
+    verbosity: Literal["low", "medium", "high"] | None = None
+    web_search_options: dict[str, Any] | None = None

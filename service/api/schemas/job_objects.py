@@ -1,0 +1,182 @@
+"""Fine-tuning jobs, their events and checkpoints in answers (openai-api reference, 1.3.3 to 1.3.7).
+
+Keys stand in the order of OpenAI's real answers; `progress` and `tuning` at the end of a job are Luthier's own.
+"""
+
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from service.domain.event import Event, Kind, Level
+from service.domain.job import FINAL, Checkpoint, Job, Status
+from service.domain.methods import Auto
+from service.operations.jobs import JobView
+
+
+class JobHyperparameters(BaseModel):
+    """ "auto" until the files are validated, then what it came to."""
+
+    n_epochs: Auto | int
+    batch_size: Auto | int
+    learning_rate_multiplier: Auto | float
+
+
+class MethodSettings(BaseModel):
+    """Of the method that the job uses."""
+
+    hyperparameters: JobHyperparameters
+
+
+class JobMethod(BaseModel):
+    """Which loss, with what is known of its settings."""
+
+    type: str
+    supervised: MethodSettings
+
+
+class JobFailure(BaseModel):
+    """Why the job failed."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class Progress(BaseModel):
+    """How far the job is. `queue_position` counts the jobs before it, and is null once it has left the queue."""
+
+    percent: float
+    step: int
+    total_steps: int | None
+    seconds_remaining: int | None
+    queue_position: int | None
+
+    @classmethod
+    def of(cls, view: JobView) -> "Progress":
+        job = view.job
+        return cls(
+            percent=_percent(job),
+            step=job.step,
+            total_steps=job.total_steps,
+            seconds_remaining=_seconds_remaining(job),
+            queue_position=view.queue_position,
+        )
+
+
+class JobObject(BaseModel):
+    """OpenAI's `fine_tuning.job`."""
+
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    id: str
+    model: str
+    created_at: int
+    finished_at: int | None
+    fine_tuned_model: str | None
+    organization_id: str
+    result_files: list[str]
+    status: Status
+    validation_file: str | None
+    training_file: str
+    hyperparameters: JobHyperparameters
+    trained_tokens: int | None
+    error: JobFailure | None
+    user_provided_suffix: str | None
+    seed: int
+    estimated_finish: int | None
+    integrations: list[dict[str, Any]]
+    metadata: dict[str, str] | None
+    usage_metrics: None = None
+    shared_with_openai: bool = False
+    eval_id: None = None
+    method: JobMethod
+    progress: Progress
+    tuning: dict[str, Any]
+
+    @classmethod
+    def of(cls, view: JobView, organization_id: str) -> "JobObject":
+        job = view.job
+        remaining = _seconds_remaining(job)
+        hyperparameters = JobHyperparameters(**job.hyperparameters)
+        return cls(
+            id=job.id,
+            model=job.base,
+            created_at=job.created_at,
+            finished_at=job.finished_at,
+            fine_tuned_model=job.fine_tuned_model,
+            organization_id=organization_id,
+            result_files=[] if job.result_file is None else [job.result_file],
+            status=job.status,
+            validation_file=job.validation_file,
+            training_file=job.training_file,
+            hyperparameters=hyperparameters,
+            trained_tokens=job.trained_tokens if job.status in FINAL else None,
+            error=None if job.error is None else JobFailure(**job.error),
+            user_provided_suffix=job.suffix,
+            seed=job.seed,
+            estimated_finish=None if remaining is None else int(time.time()) + remaining,
+            integrations=job.integrations,
+            metadata=job.metadata,
+            method=JobMethod(type=job.objective, supervised=MethodSettings(hyperparameters=hyperparameters)),
+            progress=Progress.of(view),
+            tuning=job.tuning,
+        )
+
+
+class EventObject(BaseModel):
+    """OpenAI's `fine_tuning.job.event`."""
+
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    id: str
+    created_at: int
+    level: Level
+    message: str
+    type: Kind
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> "EventObject":
+        return cls(
+            id=event.id,
+            created_at=event.created_at,
+            level=event.level,
+            message=event.message,
+            type=event.type,
+            data=dict(event.data),
+        )
+
+
+class CheckpointObject(BaseModel):
+    """OpenAI's `fine_tuning.job.checkpoint`."""
+
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    id: str
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: dict[str, float]
+    step_number: int
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "CheckpointObject":
+        return cls(
+            id=checkpoint.id,
+            created_at=checkpoint.created_at,
+            fine_tuned_model_checkpoint=checkpoint.model_name,
+            fine_tuning_job_id=checkpoint.job_id,
+            metrics=checkpoint.metrics,
+            step_number=checkpoint.step,
+        )
+
+
+def _percent(job: Job) -> float:
+    if job.status == "succeeded":
+        return 100.0
+    return round(100 * job.step / job.total_steps, 1) if job.total_steps else 0.0
+
+
+def _seconds_remaining(job: Job) -> int | None:
+    """Known while the job runs and has made a step."""
+    if job.status != "running" or job.total_steps is None or job.seconds_per_step is None:
+        return None
+    return round((job.total_steps - job.step) * job.seconds_per_step)

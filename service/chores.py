@@ -1,0 +1,109 @@
+"""What must happen by itself: files and uploads expire, bytes that nobody needs go, dead artifacts. Waits for no slot.
+
+Lost leases need no chore: a job whose lease ran out is claimable as it stands. Runs in the API process; several at
+once are harmless, each step is a compare-and-set or a delete that may happen twice.
+"""
+
+import asyncio
+from collections.abc import Collection
+
+import structlog
+
+from service.db import files, jobs, models, snapshots, uploads
+from service.domain.errors import Unavailable
+from service.domain.model import artifact_prefix
+from service.domain.upload import storage_prefix
+from service.operations.context import Context
+from service.storage import StorageError
+
+log = structlog.get_logger()
+BATCH = 100
+
+
+async def run(ctx: Context) -> None:
+    """Sweeps at every interval until cancelled; a part that is away is tried again at the next sweep."""
+    while True:
+        try:
+            await sweep(ctx)
+        except (Unavailable, StorageError) as error:
+            log.warning("chores.postponed", reason=type(error).__name__)
+        await asyncio.sleep(ctx.settings.sweep_seconds)
+
+
+async def sweep(ctx: Context) -> None:
+    """Everything once."""
+    await _expire_files(ctx)
+    await _remove_file_bytes(ctx)
+    await _expire_uploads(ctx)
+    await _remove_unneeded_parts(ctx)
+    await _remove_stray_parts(ctx)
+    await _remove_artifacts(ctx)
+    await _remove_job_objects(ctx)
+
+
+async def _expire_files(ctx: Context) -> None:
+    async with ctx.database.transaction() as tx:
+        for file in await files.expired(tx, BATCH):
+            await files.hide(tx, file.id)
+
+
+async def _remove_file_bytes(ctx: Context) -> None:
+    async with ctx.database.reading() as tx:
+        doomed = {id: await files.segments(tx, id) for id in await files.unneeded(tx, BATCH)}
+    for id, segments in doomed.items():
+        for segment in segments:
+            await ctx.storage.delete(segment.key)
+        async with ctx.database.transaction() as tx:
+            await files.mark_swept(tx, id)
+
+
+async def _expire_uploads(ctx: Context) -> None:
+    async with ctx.database.transaction() as tx:
+        await uploads.expire(tx)
+
+
+async def _remove_unneeded_parts(ctx: Context) -> None:
+    """Parts of uploads that were cancelled or expired, and those that the completing list did not name."""
+    async with ctx.database.reading() as tx:
+        parts = await uploads.unneeded_parts(tx, BATCH)
+    for key in parts.values():
+        await ctx.storage.delete(key)
+    async with ctx.database.transaction() as tx:
+        await uploads.remove_parts(tx, list(parts))
+
+
+async def _remove_stray_parts(ctx: Context) -> None:
+    """Bytes without a row: the process died after storing them. Looked for once, when none can come any more."""
+    async with ctx.database.reading() as tx:
+        ended = await uploads.unswept(tx, BATCH)
+        kept = {upload.id: await files.segments(tx, upload.file_id) if upload.file_id else [] for upload in ended}
+    for id, segments in kept.items():
+        await _remove_prefix(ctx, storage_prefix(id), keep={segment.key for segment in segments})
+        async with ctx.database.transaction() as tx:
+            await uploads.mark_swept(tx, id)
+
+
+async def _remove_artifacts(ctx: Context) -> None:
+    async with ctx.database.reading() as tx:
+        names = await models.unswept(tx, BATCH)
+    for name in names:
+        await _remove_prefix(ctx, artifact_prefix(name))
+        async with ctx.database.transaction() as tx:
+            await models.mark_swept(tx, name)
+
+
+async def _remove_job_objects(ctx: Context) -> None:
+    """Tokenised data and snapshots of finished jobs."""
+    async with ctx.database.reading() as tx:
+        finished = await jobs.unswept(tx, BATCH)
+    for id in finished:
+        await _remove_prefix(ctx, f"jobs/{id}/")
+        async with ctx.database.transaction() as tx:
+            await snapshots.remove_all(tx, id)
+            await jobs.mark_swept(tx, id)
+
+
+async def _remove_prefix(ctx: Context, prefix: str, keep: Collection[str] = ()) -> None:
+    async for key in ctx.storage.list(prefix):
+        if key not in keep:
+            await ctx.storage.delete(key)

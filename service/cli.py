@@ -1,0 +1,126 @@
+"""`luthierd`: up | serve | migrate | keys | openapi. Parses arguments; the work is elsewhere."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvicorn
+
+from service import logs, up
+from service.api.app import create_app
+from service.api.openapi import document
+from service.bootstrap import create_context
+from service.db import schema
+from service.db.keys import ApiKey
+from service.domain.base import CatalogueError
+from service.operations import keys
+from service.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Luthier: a self-hosted fine-tuning service.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys of this installation.")
+app.add_typer(keys_app, name="keys")
+log = structlog.get_logger()
+
+
+@app.command("up")
+def up_command() -> None:
+    """Migrate, then run API, worker and engine on this machine until Ctrl-C."""
+    raise typer.Exit(up.run(Settings()))
+
+
+@app.command()
+def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
+    """Run the API alone; refuses a database of another schema version."""
+    settings = Settings()
+    asyncio.run(_check_schema(settings))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(create_context(settings)),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    if die_with_parent:
+        up.end_with_parent()
+    server.run()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to this version."""
+    asyncio.run(up.prepare(Settings()))
+
+
+@app.command()
+def openapi(path: Annotated[Path, typer.Argument()] = Path("openapi/openapi.json")) -> None:
+    """Write the OpenAPI document."""
+    path.write_text(json.dumps(document(), indent=2) + "\n", encoding="utf-8")
+
+
+@keys_app.command("create")
+def create_key(project: str = "default", name: str = "key", admin: bool = False) -> None:
+    """Make a key for a project (made too if it is new) and print it, once."""
+    typer.echo(asyncio.run(_create_key(project, name, "admin" if admin else "project")))
+
+
+@keys_app.command("list")
+def list_keys() -> None:
+    """Every key without its secret."""
+    for key in asyncio.run(_list_keys()):
+        state = "revoked" if key.revoked_at else "active"
+        typer.echo(f"{key.id}  {key.role:7}  {key.project_id}  {state:7}  {key.name}")
+
+
+@keys_app.command("revoke")
+def revoke_key(id: str) -> None:
+    """Make a key useless within seconds."""
+    if not asyncio.run(_revoke_key(id)):
+        raise typer.BadParameter(f"There is no active key '{id}'.")
+
+
+def main() -> None:
+    """The console script: mistakes in the settings end in one clear line."""
+    try:
+        logs.configure(Settings().log_level)
+        app()
+    except (CatalogueError, schema.SchemaError, keys.InstallationError, ValueError) as error:
+        sys.exit(f"luthierd: {error}")
+
+
+async def _check_schema(settings: Settings) -> None:
+    ctx = create_context(settings)
+    try:
+        await schema.check(ctx.database)
+    finally:
+        await ctx.close()
+
+
+async def _create_key(project: str, name: str, role: str) -> str:
+    ctx = create_context(Settings())
+    try:
+        return await keys.create_key(ctx, project, role, name)
+    finally:
+        await ctx.close()
+
+
+async def _list_keys() -> list[ApiKey]:
+    ctx = create_context(Settings())
+    try:
+        return await keys.list_keys(ctx)
+    finally:
+        await ctx.close()
+
+
+async def _revoke_key(id: str) -> bool:
+    ctx = create_context(Settings())
+    try:
+        return await keys.revoke_key(ctx, id)
+    finally:
+        await ctx.close()

@@ -1,0 +1,87 @@
+"""HTTP to the engines: one session per process, and what aiohttp raises in our words.
+
+Stands between `forward` (what is sent, what comes back) and the wire. Must not know models, fields or what an answer
+says; bytes are never decoded, decompressed or cut into lines here.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+
+from service.domain.errors import Unavailable
+from service.operations.context import Context
+
+CONNECT_SECONDS = 2.0
+HEALTH_SECONDS = 1.0
+KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5: an engine must not hang up on a connection just when we take it again
+CONNECTION_LIMIT = 4096
+HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+
+
+class EngineDown(Exception):
+    """Nobody accepts connections at that URL. Nothing was sent: another replica may be tried."""
+
+
+class EngineClient:
+    """The shared session, opened by the first request; `silence_seconds` bounds every wait for an engine."""
+
+    def __init__(self, silence_seconds: float) -> None:
+        self._silence_seconds = silence_seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, url: str, body: bytes) -> aiohttp.ClientResponse:
+        """An engine's answer, of any status, its body unread. Raises EngineDown or Unavailable."""
+        with engine_errors():
+            try:
+                response = await self._opened().post(url, data=body, allow_redirects=False)
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                raise EngineDown(url) from error
+        return response
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTION_LIMIT, keepalive_timeout=KEEPALIVE_SECONDS),
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    connect=self._silence_seconds,  # for a free place among the connections
+                    sock_connect=CONNECT_SECONDS,
+                    sock_read=self._silence_seconds,
+                ),
+                headers=HEADERS,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._session
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Around every read of an answer: a silent engine and a broken connection become Unavailable."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable("The engine was silent for too long. Please try again.") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unavailable("The connection to the engine broke before its answer was complete. Try again.") from error
+
+
+async def engine_health(ctx: Context) -> dict[str, bool]:
+    """Which engines answer `GET /health` with 200, by URL; takes at most `HEALTH_SECONDS`."""
+    urls = ctx.settings.engines
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
+        return dict(zip(urls, await asyncio.gather(*(_answers(session, url) for url in urls)), strict=True))
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/health") as response:
+            return response.status == 200
+    except (aiohttp.ClientError, OSError):
+        return False

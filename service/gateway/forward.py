@@ -1,0 +1,189 @@
+"""A request to one of the engines, and its answer back: the bytes of a good answer are the engine's own.
+
+Called by `service.api.inference` once the model is resolved and the fields are allowed; uses `routing` (which replica),
+`client` (the wire), `sse` (a stream's events) and `refusals` (what an error means). Must not know keys, adapters or the
+API's wire models. What a request cost is reported when its answer is closed: numbers, never text.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aiohttp
+import orjson
+import structlog
+
+from service.domain.errors import LuthierError, Unavailable
+from service.gateway.client import EngineClient, EngineDown, engine_errors
+from service.gateway.fields import Endpoint
+from service.gateway.refusals import broken_off, refused
+from service.gateway.routing import Replicas
+from service.gateway.sse import Events
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+Outcome = Literal["answered", "failed", "hung_up"]
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What goes to an engine: `fields` are allowed ones, `model` is the name that the engine knows."""
+
+    endpoint: Endpoint
+    project_id: str
+    model: str
+    fields: dict[str, Any]
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.fields.get("stream"))
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.fields.get("stream_options", {}).get("include_usage"))
+
+    def body(self) -> bytes:
+        """The JSON for the engine; a stream is always asked for its usage."""
+        fields = {name: value for name, value in self.fields.items() if name != "stream_options"}
+        if self.streams:
+            fields["stream_options"] = {"include_usage": True}
+        return orjson.dumps({"model": self.model, **fields})
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one request cost; tokens are None where the engine never said them."""
+
+    endpoint: Endpoint
+    project_id: str
+    model: str
+    streamed: bool
+    outcome: Outcome
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float
+
+
+def log_usage(usage: Usage) -> None:
+    log.info("inference.done", **vars(usage))
+
+
+class Answer:
+    """An engine's good answer, its bytes still to be read by `body` or by `events`. Close it, always."""
+
+    def __init__(
+        self,
+        request: EngineRequest,
+        started: float,
+        response: aiohttp.ClientResponse,
+        release: Callable[[], None],
+        on_done: Callable[[Usage], None],
+    ) -> None:
+        self._request = request
+        self._started = started
+        self._response = response
+        self._release = release
+        self._on_done = on_done
+        self._closed = False
+        self._outcome: Outcome = "hung_up"
+        self._usage: dict[str, Any] = {}
+
+    async def body(self) -> bytes:
+        """The whole answer, unchanged. Raises Unavailable when the engine dies or falls silent."""
+        with self._watched():
+            answer = await self._response.read()
+        self._usage = _usage_of(answer)
+        return answer
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Whole events as they arrive. Raises LuthierError, after the last good event, when the stream breaks off."""
+        events = Events(keep_usage=self._request.wants_usage)
+        with self._watched():
+            async for chunk in self._response.content.iter_any():
+                if ready := events.feed(chunk):
+                    yield ready
+                if events.usage is not None:
+                    self._usage = events.usage
+                if events.error is not None:
+                    raise broken_off(events.error, self._request.model)
+            if not events.done:
+                raise Unavailable("The engine's answer ended too early. Please try again.")
+
+    def close(self) -> None:
+        """Ends the connection to the engine at once, unless the answer was read to its end. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._release()
+        self._on_done(self._cost())
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What leaves this block decides the outcome; a client that hangs up cancels or closes it."""
+        try:
+            with engine_errors():
+                yield
+            self._outcome = "answered"
+        except LuthierError:
+            self._outcome = "failed"
+            raise
+
+    def _cost(self) -> Usage:
+        return Usage(
+            endpoint=self._request.endpoint,
+            project_id=self._request.project_id,
+            model=self._request.model,
+            streamed=self._request.streams,
+            outcome=self._outcome,
+            prompt_tokens=self._usage.get("prompt_tokens"),
+            completion_tokens=self._usage.get("completion_tokens"),
+            seconds=round(time.monotonic() - self._started, 6),
+        )
+
+
+class Gateway:
+    """The way to all engines of an installation; one per process. `on_done` hears what each answer cost."""
+
+    def __init__(self, settings: Settings, on_done: Callable[[Usage], None] = log_usage) -> None:
+        self._client = EngineClient(settings.engine_timeout_seconds)
+        self._replicas = Replicas(settings.engines)
+        self._on_done = on_done
+
+    async def open(self, request: EngineRequest) -> Answer:
+        """The answer, once its status is known to be good. Raises InvalidRequest, RateLimited or Unavailable."""
+        body = request.body()
+        for url in self._replicas.order(request.model):
+            try:
+                return await self._ask(url, request, body)
+            except EngineDown:
+                log.warning("engine.down", url=url)
+                self._replicas.mark_down(url)
+        raise Unavailable("No engine can be reached at the moment. Please try again.")
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _ask(self, url: str, request: EngineRequest, body: bytes) -> Answer:
+        started = time.monotonic()
+        with ExitStack() as opened:
+            opened.enter_context(self._replicas.serving(url))
+            response = await self._client.post(f"{url}/v1/{request.endpoint}", body)
+            opened.callback(response.close)
+            if response.status == 200:
+                return Answer(request, started, response, opened.pop_all().close, self._on_done)
+            with engine_errors():
+                error = refused(response.status, await response.read(), request.model)
+        tell = log.info if error.status < 500 else log.warning
+        tell("engine.refused", url=url, engine_status=response.status, status=error.status, model=request.model)
+        raise error
+
+
+def _usage_of(answer: bytes) -> dict[str, Any]:
+    try:
+        usage = orjson.loads(answer).get("usage")
+    except (orjson.JSONDecodeError, AttributeError):
+        return {}
+    return usage if isinstance(usage, dict) else {}

@@ -1,0 +1,25 @@
+"""What a public base id stands for, remembered from its first use: other weights under the same id are refused."""
+
+from service.db import bases
+from service.db.bases import BaseRecord
+from service.domain.errors import JobError
+from service.operations.context import Context
+
+__all__ = ["BaseRecord", "register"]
+
+
+async def register(ctx: Context, record: BaseRecord) -> None:
+    """Remembers the base, or checks it against what is remembered. Raises JobError `base_changed`."""
+    async with ctx.database.transaction() as tx:
+        known = await bases.find(tx, record.id)
+        if known is None:
+            await bases.add(tx, record)
+            return
+    changed = sorted(name for name in known.hashes if known.hashes[name] != record.hashes.get(name))
+    if changed:
+        raise JobError(
+            "base_changed",
+            f"The base '{record.id}' is not what it was when it was first used ({', '.join(changed)} differ). "
+            "Give the new weights an id of their own in the catalogue.",
+            "model",
+        )

@@ -1,0 +1,199 @@
+"""Files of a project: bytes stream to storage first, then one transaction makes them a file.
+
+What no row names is nobody's: an upload that ends early leaves nothing behind. Where the create journey begins.
+"""
+
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from service.db import events, files, jobs
+from service.db.connection import Transaction
+from service.domain import event as wording
+from service.domain import ids
+from service.domain.errors import LuthierError, NotFound, TooLarge, Unavailable
+from service.domain.file import BATCH_LIFE_SECONDS, File, Segment, check_purpose
+from service.domain.job import Job
+from service.operations.context import Context
+from service.operations.keys import Caller
+from service.operations.paging import Page, cut
+from service.storage import StorageError
+from service.storage.base import CHUNK_BYTES
+
+NOT_STARTED = ("validating_files", "queued")
+STORAGE_AWAY = "The object storage is not available right now; please try again."
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """What a user says about the bytes; `life_seconds` is None for a file that stays."""
+
+    filename: str
+    purpose: str
+    content_type: str = "application/octet-stream"
+    life_seconds: int | None = None
+
+
+class Incoming:
+    """One upload on its way in: `store` once, then `create` once."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._id = ids.file_id()
+        self._segment: Segment | None = None
+        self._created = False
+
+    async def store(self, chunks: AsyncIterator[bytes]) -> None:
+        """Streams the bytes to storage. Raises TooLarge at the first byte beyond the limit, or Unavailable."""
+        key, counted = f"files/{self._id}/0", _Counted(chunks, self._ctx.settings.file_limit_bytes)
+        try:
+            await self._ctx.storage.put(key, counted.chunks())
+        except StorageError as error:
+            raise Unavailable(STORAGE_AWAY) from error
+        self._segment = Segment(key, counted.size, counted.sha256)
+
+    async def create(self, caller: Caller, new: NewFile) -> File:
+        """Makes the stored bytes a file of the caller's project. Raises InvalidRequest for a purpose nobody knows."""
+        assert self._segment is not None, "nothing was stored"
+        check_purpose(new.purpose)
+        file = _file(self._id, caller, new, self._segment)
+        async with self._ctx.database.transaction() as tx:
+            await files.add(tx, file, [self._segment])
+        self._created = True
+        return file
+
+    async def clear(self) -> None:
+        """Removes stored bytes that did not become a file."""
+        if self._segment is not None and not self._created:
+            with suppress(StorageError):
+                await self._ctx.storage.delete(self._segment.key)
+
+
+@asynccontextmanager
+async def incoming(ctx: Context) -> AsyncIterator[Incoming]:
+    """A block in which bytes come in; what did not become a file by its end is removed."""
+    upload = Incoming(ctx)
+    try:
+        yield upload
+    finally:
+        await upload.clear()
+
+
+async def retrieve(ctx: Context, caller: Caller, id: str) -> File:
+    """One file. Raises NotFound, for another project's too."""
+    async with ctx.database.reading() as tx:
+        return await _find(tx, caller, id)
+
+
+async def page(
+    ctx: Context, caller: Caller, *, purpose: str | None, after: str | None, limit: int, ascending: bool
+) -> Page[File]:
+    """Files by age, beyond `after`; an unknown `after` gives an empty page."""
+    async with ctx.database.reading() as tx:
+        rows = await files.page(tx, caller.project_id, purpose, after, limit + 1, ascending=ascending)
+    return cut(rows, limit)
+
+
+async def delete(ctx: Context, caller: Caller, id: str) -> None:
+    """Hides the file at once; jobs that wait for it fail, running ones go on. Raises NotFound."""
+    async with ctx.database.transaction() as tx:
+        await _find(tx, caller, id)
+        await files.hide(tx, id)
+        for job in await jobs.uses_file(tx, id):
+            if job.status in NOT_STARTED:
+                await _fail(tx, job, id)
+
+
+async def content(ctx: Context, caller: Caller, id: str) -> tuple[File, AsyncIterator[bytes]]:
+    """The file and its bytes in order. Raises NotFound, or Unavailable before the first byte."""
+    async with ctx.database.reading() as tx:
+        file = await _find(tx, caller, id)
+        segments = await files.segments(tx, id)
+    try:
+        for segment in segments[:1]:
+            await ctx.storage.size(segment.key)
+    except StorageError as error:
+        raise Unavailable(STORAGE_AWAY) from error
+    return file, _read(ctx, segments)
+
+
+async def _read(ctx: Context, segments: list[Segment]) -> AsyncIterator[bytes]:
+    for segment in segments:
+        async for chunk in ctx.storage.open(segment.key):
+            yield chunk
+
+
+async def _find(tx: Transaction, caller: Caller, id: str) -> File:
+    file = await files.find(tx, caller.project_id, id)
+    if file is None:
+        raise NotFound(f"No such File object: {id}", param="id")
+    return file
+
+
+async def _fail(tx: Transaction, job: Job, file_id: str) -> None:
+    kind = "training" if job.training_file == file_id else "validation"
+    error = {
+        "code": f"deleted_{kind}_file",
+        "message": f"The job failed because the {kind} file was deleted",
+        "param": f"{kind}_file",
+    }
+    failed = {"status": "failed", "error": error, "finished_at": int(time.time()), **jobs.released()}
+    if await jobs.change(tx, job.id, job.status, failed):
+        await events.add(tx, job.id, [wording.failed(error["message"], error)])
+
+
+def _file(id: str, caller: Caller, new: NewFile, segment: Segment) -> File:
+    now = int(time.time())
+    life = new.life_seconds if new.life_seconds is not None or new.purpose != "batch" else BATCH_LIFE_SECONDS
+    return File(
+        id=id,
+        project_id=caller.project_id,
+        purpose=new.purpose,
+        filename=new.filename,
+        content_type=new.content_type,
+        bytes=segment.bytes,
+        created_at=now,
+        expires_at=None if life is None else now + life,
+    )
+
+
+class _Counted:
+    """Chunks of even size, counted and hashed on their way; small ones are gathered so that storage writes few."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], limit_bytes: int) -> None:
+        self._source = chunks
+        self._limit_bytes = limit_bytes
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        gathered = bytearray()
+        async for chunk in self._source:
+            self._count(chunk)
+            gathered += chunk
+            if len(gathered) >= CHUNK_BYTES:
+                yield bytes(gathered)
+                gathered.clear()
+        if gathered:
+            yield bytes(gathered)
+
+    def _count(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > self._limit_bytes:
+            raise too_large(self._limit_bytes)
+        self._hash.update(chunk)
+
+
+def too_large(limit_bytes: int) -> LuthierError:
+    """The refusal of a file beyond the limit."""
+    return TooLarge(
+        f"The file is too large: this installation accepts at most {limit_bytes:,} bytes per file.",
+        param="file",
+        code="file_too_large",
+    )

@@ -1,0 +1,214 @@
+"""Fine-tuning jobs as their users see them: create, look, cancel. The worker's side is `operations.progress`.
+
+Creation refuses whatever could only fail hours later; a created job rings the bell after its commit.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from service.db import events, files, jobs, models
+from service.db.connection import Transaction
+from service.domain import event as wording
+from service.domain import ids
+from service.domain.base import Base
+from service.domain.errors import InvalidRequest, NotFound, Unavailable
+from service.domain.event import Event, NewEvent
+from service.domain.job import Checkpoint, Job, check_transition
+from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
+from service.domain.model import MODEL_PREFIX
+from service.operations.context import Context
+from service.operations.keys import Caller
+from service.operations.paging import Page, cut
+
+SCAN_ROWS = 200
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What a user asks for, in shape but not yet checked against what the installation has."""
+
+    model: str
+    training_file: str
+    seed: int
+    validation_file: str | None = None
+    suffix: str | None = None
+    objective: str = "supervised"
+    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+    tuning: Tuning = field(default_factory=Tuning)
+    metadata: dict[str, str] | None = None
+    integrations: list[dict[str, Any]] = field(default_factory=list)
+    idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job, and how many queued ones are before it (None unless it is queued itself)."""
+
+    job: Job
+    queue_position: int | None = None
+
+
+async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
+    """Writes the job and its first events, then rings the bell. Raises InvalidRequest."""
+    base = _find_base(ctx, new.model)
+    _check_objective(new.objective)
+    tuning = new.tuning.resolved()
+    check_servable(base, tuning)
+    job = _job(caller, base, new, tuning)
+    async with ctx.database.transaction() as tx:
+        await _check_file(tx, caller, "training_file", new.training_file)
+        if new.validation_file is not None:
+            await _check_file(tx, caller, "validation_file", new.validation_file)
+        await jobs.add(tx, job)
+        await events.add(tx, job.id, [wording.created(job.id), *_warnings(new)])
+        tx.after_commit(lambda: ctx.queue.put(job.id))
+    return JobView(job)
+
+
+async def retrieve(ctx: Context, caller: Caller, id: str) -> JobView:
+    """One job as it stands. Raises NotFound, for another project's too."""
+    async with ctx.database.reading() as tx:
+        return await _view(tx, await _find(tx, caller, id))
+
+
+async def page(
+    ctx: Context, caller: Caller, *, after: str | None, limit: int, metadata: Mapping[str, str] | None = None
+) -> Page[JobView]:
+    """Jobs, newest first, older than `after`; with `metadata` only those that carry all of it ({}: that carry none)."""
+    async with ctx.database.reading() as tx:
+        if metadata is None:
+            rows = await jobs.page(tx, caller.project_id, after, limit + 1)
+        else:
+            rows = await _scan(tx, caller, after, limit + 1, metadata)
+        found = cut(rows, limit)
+        return Page([await _view(tx, job) for job in found.items], found.has_more)
+
+
+async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
+    """Ends the job at once; its worker's next write is refused. Raises NotFound or IllegalTransition."""
+    async with ctx.database.transaction() as tx:
+        job = await _find(tx, caller, id)
+        check_transition(job, "cancelled")
+        cancelled = replace(job, status="cancelled", finished_at=int(time.time()))
+        values = {"status": cancelled.status, "finished_at": cancelled.finished_at, **jobs.released()}
+        if not await jobs.change(tx, id, job.status, values):
+            raise Unavailable(f"Job {id} has just left the status '{job.status}'; please try again.")
+        await events.add(tx, id, [wording.cancelled()])
+        tx.after_commit(lambda: ctx.queue.put(id))
+    return JobView(cancelled)
+
+
+async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int) -> Page[Event]:
+    """The job's events, newest first, older than `after`. Raises NotFound."""
+    async with ctx.database.reading() as tx:
+        await _find(tx, caller, id)
+        return cut(await events.page(tx, id, after, limit + 1), limit)
+
+
+async def checkpoint_page(ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int) -> Page[Checkpoint]:
+    """The job's callable checkpoints, newest first, older than `after`. Raises NotFound."""
+    async with ctx.database.reading() as tx:
+        await _find(tx, caller, id)
+        return cut(await models.checkpoint_page(tx, id, after, limit + 1), limit)
+
+
+async def _find(tx: Transaction, caller: Caller, id: str) -> Job:
+    job = await jobs.find(tx, caller.project_id, id)
+    if job is None:
+        raise NotFound(f"Could not find fine tune: {id}", param="fine_tuning_job_id", code="fine_tune_not_found")
+    return job
+
+
+async def _view(tx: Transaction, job: Job) -> JobView:
+    return JobView(job, await jobs.queue_position(tx, job.id) if job.status == "queued" else None)
+
+
+async def _scan(
+    tx: Transaction, caller: Caller, after: str | None, wanted: int, metadata: Mapping[str, str]
+) -> list[Job]:
+    """The first `wanted` jobs beyond `after` whose metadata fits, read in pages."""
+    found: list[Job] = []
+    while len(found) < wanted:
+        rows = await jobs.page(tx, caller.project_id, after, SCAN_ROWS)
+        if not rows:
+            break
+        found += [job for job in rows if _fits(job.metadata or {}, metadata)]
+        after = rows[-1].id
+    return found[:wanted]
+
+
+def _fits(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return wanted.items() <= metadata.items() if wanted else not metadata
+
+
+def _find_base(ctx: Context, name: str) -> Base:
+    if name.startswith(MODEL_PREFIX):
+        raise InvalidRequest(
+            f"'{name}' is a fine-tuned model; this version fine-tunes base models only. "
+            "Use the base that it was made from, with both training files joined.",
+            param="model",
+            code="model_not_available",
+        )
+    base = ctx.catalogue.find(name)
+    if base is None:
+        raise InvalidRequest(
+            f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
+        )
+    return base
+
+
+def _check_objective(objective: str) -> None:
+    if objective not in OBJECTIVES:
+        offered = " and ".join(f"'{name}'" for name in OBJECTIVES)
+        raise InvalidRequest(
+            f"Invalid value: '{objective}'. This version fine-tunes with the methods: {offered}.",
+            param="method.type",
+            code="invalid_value",
+        )
+
+
+async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> None:
+    file = await files.find(tx, caller.project_id, id)
+    if file is None:
+        raise InvalidRequest(f"invalid {param}: {id}", param=param)
+    if file.purpose != "fine-tune":
+        raise InvalidRequest(
+            f"invalid {param}: {id} has the purpose '{file.purpose}'; upload it with the purpose 'fine-tune'.",
+            param=param,
+        )
+
+
+def _job(caller: Caller, base: Base, new: NewJob, tuning: dict[str, Any]) -> Job:
+    return Job(
+        id=ids.job_id(),
+        project_id=caller.project_id,
+        base=base.id,
+        training_file=new.training_file,
+        validation_file=new.validation_file,
+        objective=new.objective,
+        tuning=tuning,
+        hyperparameters=new.hyperparameters.model_dump(),
+        seed=new.seed,
+        suffix=new.suffix,
+        status="validating_files",
+        created_at=int(time.time()),
+        metadata=new.metadata,
+        integrations=new.integrations,
+    )
+
+
+def _warnings(new: NewJob) -> list[NewEvent]:
+    """What the user should know at once: nothing that was asked for is passed over in silence."""
+    found = []
+    if new.validation_file == new.training_file:
+        text = "The validation file is the training file: the validation loss will only repeat the training loss."
+        found.append(wording.warning(text, key="same-files"))
+    for name in new.idle_methods:
+        text = f"'method.{name}' was given, but the method's type is '{new.objective}': it is not used."
+        found.append(wording.warning(text, key=f"idle-{name}"))
+    if new.integrations:
+        text = "Integrations are not run in this version; the job goes on without them."
+        found.append(wording.warning(text, key="integrations"))
+    return found

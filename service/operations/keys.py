@@ -1,0 +1,118 @@
+"""Who is calling: the installation, its projects and their API keys. First use in every request's journey.
+
+A key is shown once, when it is made; the database knows its SHA-256 only. Caching is the API's affair.
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+from service.db import keys
+from service.db.connection import Transaction
+from service.db.keys import ApiKey, Installation
+from service.domain import ids
+from service.domain.errors import Unauthenticated
+from service.operations.context import Context
+
+DEFAULT_PROJECT = "default"
+ROLES = ("project", "admin")
+
+
+class InstallationError(Exception):
+    """The settings do not fit this database; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whom a request speaks for; every query is scoped by `project_id`. `organization` is the slug in model names."""
+
+    project_id: str
+    role: str
+    organization_id: str
+    organization: str
+
+
+async def ensure_installation(ctx: Context) -> str | None:
+    """At the first start: freezes the organisation, makes the default project and a key, and answers that key.
+
+    Later: None. Raises InstallationError when the settings name another organisation than the frozen one.
+    """
+    async with ctx.database.transaction() as tx:
+        installation = await keys.find_installation(tx)
+        if installation is not None:
+            _check_organization(ctx, installation)
+            return None
+        await keys.add_installation(tx, Installation(ids.organization_id(), ctx.settings.organization))
+        project_id = await _project(tx, DEFAULT_PROJECT)
+        return await _add_key(tx, project_id, "project", "made at the first start")
+
+
+async def create_project(ctx: Context, name: str) -> str:
+    """The id of the project of that name, which is made if it is new."""
+    async with ctx.database.transaction() as tx:
+        return await _project(tx, name)
+
+
+async def create_key(ctx: Context, project: str, role: str, name: str = "key") -> str:
+    """A new key for the project of that name (made if it is new), in clear: nobody can read it again later."""
+    if role not in ROLES:
+        raise ValueError(f"a key's role is one of {', '.join(ROLES)}, not '{role}'")
+    async with ctx.database.transaction() as tx:
+        return await _add_key(tx, await _project(tx, project), role, name)
+
+
+async def list_keys(ctx: Context) -> list[ApiKey]:
+    """Every key of the installation, oldest first."""
+    async with ctx.database.reading() as tx:
+        return await keys.all_keys(tx)
+
+
+async def revoke_key(ctx: Context, id: str) -> bool:
+    """Ends a key; an API that has just seen it may honour it for 5 more seconds. False when there is no living one."""
+    async with ctx.database.transaction() as tx:
+        return await keys.revoke_key(tx, id)
+
+
+async def authenticate(ctx: Context, bearer: str) -> Caller:
+    """Whose key this is. Raises Unauthenticated."""
+    async with ctx.database.reading() as tx:
+        key = await keys.find_key(tx, _sha256(bearer))
+        installation = await keys.find_installation(tx)
+    if key is None or installation is None:
+        raise Unauthenticated(
+            f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
+        )
+    return Caller(key.project_id, key.role, installation.organization_id, installation.organization)
+
+
+def _check_organization(ctx: Context, installation: Installation) -> None:
+    if installation.organization != ctx.settings.organization:
+        raise InstallationError(
+            f"LUTHIER_ORGANIZATION is '{ctx.settings.organization}', but this installation is "
+            f"'{installation.organization}' since its first start: the name is part of every tuned model's name. "
+            f"Set LUTHIER_ORGANIZATION={installation.organization}, or use another database."
+        )
+
+
+async def _project(tx: Transaction, name: str) -> str:
+    found = await keys.find_project(tx, name)
+    if found is not None:
+        return found
+    id = ids.project_id()
+    await keys.add_project(tx, id, name)
+    return id
+
+
+async def _add_key(tx: Transaction, project_id: str, role: str, name: str) -> str:
+    clear = ids.api_key()
+    await keys.add_key(tx, ApiKey(ids.key_id(), project_id, role, name, int(time.time())), _sha256(clear))
+    return clear
+
+
+def _sha256(bearer: str) -> str:
+    return hashlib.sha256(bearer.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _masked(bearer: str) -> str:
+    """Enough to recognise one's own key, too little to use it."""
+    return f"{bearer[:8]}****{bearer[-4:]}" if len(bearer) >= 16 else "****"

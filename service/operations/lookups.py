@@ -1,0 +1,52 @@
+"""What a worker reads to do its part of a job. Writes are in `service.operations.progress`."""
+
+import hashlib
+from typing import Any
+
+from service.db import events, files, keys, models, snapshots
+from service.db.keys import Installation
+from service.domain.file import File, Segment
+from service.domain.job import Checkpoint, Claim, Snapshot
+from service.operations.context import Context
+
+
+async def find_file(ctx: Context, id: str) -> tuple[File, list[Segment]] | None:
+    """A file and where its bytes lie; None when its user deleted it."""
+    async with ctx.database.reading() as tx:
+        file = await files.find(tx, None, id)
+        return None if file is None else (file, await files.segments(tx, id))
+
+
+async def find_snapshots(ctx: Context, job_id: str) -> list[Snapshot]:
+    """What the job can continue from, newest first."""
+    async with ctx.database.reading() as tx:
+        return await snapshots.of_job(tx, job_id)
+
+
+async def find_checkpoint(ctx: Context, claim: Claim, step: int) -> Checkpoint | None:
+    """The job's published checkpoint at `step`, from an earlier attempt."""
+    async with ctx.database.reading() as tx:
+        return await models.find_checkpoint(tx, claim.job.id, step)
+
+
+async def metrics_of(ctx: Context, job_id: str) -> list[dict[str, Any]]:
+    """The data of every metrics event, oldest first."""
+    async with ctx.database.reading() as tx:
+        return [data async for data in events.metrics(tx, job_id)]
+
+
+async def file_hash(ctx: Context, id: str) -> str:
+    """SHA-256 of the file's bytes; of its segments' hashes where it has several. Also of a deleted file."""
+    async with ctx.database.reading() as tx:
+        segments = await files.segments(tx, id)
+    if len(segments) == 1:
+        return segments[0].sha256
+    return hashlib.sha256("".join(segment.sha256 for segment in segments).encode()).hexdigest()
+
+
+async def find_installation(ctx: Context) -> Installation:
+    """The organisation of this installation; `luthierd up` or `keys create` made it."""
+    async with ctx.database.reading() as tx:
+        installation = await keys.find_installation(tx)
+    assert installation is not None, "a job cannot exist without an installation"
+    return installation

@@ -1,0 +1,59 @@
+"""The service as it is, plus one route that only tests have: POST /v1/_test/reset renews the seeds.
+
+`python -m tests.conformance.server`: settings from the environment as ever; ends with its stdin.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+
+import uvicorn
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import logs
+from service.api.app import create_app
+from service.bootstrap import create_context
+from service.db.schema import migrate
+from service.operations.context import Context
+from service.settings import Settings
+from tests.conformance import seeds
+
+RESET_PATH = "/v1/_test/reset"
+
+
+class WithReset:
+    """`app`, behind the reset route."""
+
+    def __init__(self, app: ASGIApp, ctx: Context) -> None:
+        self._app = app
+        self._ctx = ctx
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == RESET_PATH:
+            await seeds.renew(self._ctx)
+            await Response(status_code=204)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM."""
+    logs.configure(settings.log_level)
+    ctx = create_context(settings)
+    await migrate(ctx.database)
+    await seeds.install(ctx)
+    await seeds.renew(ctx)
+    app = WithReset(create_app(ctx), ctx)
+    await uvicorn.Server(uvicorn.Config(app, host=settings.host, port=settings.port, log_config=None)).serve()
+
+
+def _end_with_stdin() -> None:
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    asyncio.run(serve(Settings()))

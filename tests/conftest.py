@@ -1,0 +1,89 @@
+"""Fixtures that every suite shares: an installation in a folder of its own, and HTTP clients of its API."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.bootstrap import create_context
+from service.db.schema import migrate
+from service.operations import keys
+from service.operations.context import Context
+from service.operations.keys import Caller
+from service.settings import Settings
+
+ClientOf = Callable[[str], httpx.AsyncClient]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Embedded defaults in a temporary folder; no engine listens."""
+    return Settings(data_dir=tmp_path / "data", engine_urls="http://127.0.0.1:1")
+
+
+@pytest.fixture
+async def ctx(settings: Settings) -> AsyncIterator[Context]:
+    """A fresh installation: migrated, with no project yet."""
+    ctx = create_context(settings)
+    await migrate(ctx.database)
+    yield ctx
+    await ctx.close()
+
+
+@pytest.fixture
+async def key(ctx: Context) -> str:
+    """The first start's key, of the default project."""
+    key = await keys.ensure_installation(ctx)
+    assert key is not None
+    return key
+
+
+@pytest.fixture
+async def caller(ctx: Context, key: str) -> Caller:
+    """Whom `key` stands for."""
+    return await keys.authenticate(ctx, key)
+
+
+@pytest.fixture
+async def stranger_key(ctx: Context, key: str) -> str:
+    """A key of another project of the same installation."""
+    return await keys.create_key(ctx, "another project", "project")
+
+
+@pytest.fixture
+async def app(ctx: Context) -> AsyncIterator[FastAPI]:
+    """The API on this installation, in this process."""
+    app = create_app(ctx)
+    yield app
+    await app.state.gateway.close()
+
+
+@pytest.fixture
+async def client_of(app: FastAPI) -> AsyncIterator[ClientOf]:
+    """Makes a client for a key."""
+    made: list[httpx.AsyncClient] = []
+
+    def make(key: str) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {key}"}
+        made.append(httpx.AsyncClient(transport=transport, base_url="http://luthier/v1", headers=headers))
+        return made[-1]
+
+    yield make
+    for client in made:
+        await client.aclose()
+
+
+@pytest.fixture
+async def client(client_of: ClientOf, key: str) -> httpx.AsyncClient:
+    """A client of the default project."""
+    return client_of(key)
+
+
+@pytest.fixture
+async def stranger(client_of: ClientOf, stranger_key: str) -> httpx.AsyncClient:
+    """A client of another project."""
+    return client_of(stranger_key)

@@ -1,0 +1,207 @@
+"""Our own OpenAPI document against the API: hundreds of generated requests per endpoint, over a socket.
+
+Whatever is sent, the answer is one that the document describes, never a 5xx, and an error is always the envelope. Most
+of the requests must get as far as an operation, else this would test validation only: the operations are counted.
+"""
+
+import asyncio
+import functools
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+import uvicorn
+from aiohttp import web
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode, Response
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from service.api.app import create_app
+from service.api.openapi import document
+from service.bootstrap import create_context
+from service.db.schema import migrate
+from service.operations import files, jobs, models
+from service.operations.context import Context
+from service.settings import Settings
+from tests.conformance import seeds
+from tests.unit.scripted_engine import answers, scripted_engine, streams
+
+CASES = 200
+NEGATIVE_SHARE = 5  # one case in so many breaks the document's rules on purpose
+SCHEMA = schemathesis.openapi.from_dict(document())
+OPERATIONS = {result.ok().label: result.ok() for result in SCHEMA.get_all_operations()}
+WITHOUT_OPERATION = {"GET /health"}
+REAL = {"file_id": seeds.FILES[1], "fine_tuning_job_id": seeds.JOB, "model": seeds.CHECKPOINT}
+REAL_FIELDS = {
+    "model": "luthier-tiny",
+    "training_file": seeds.FILES[0],
+    "validation_file": seeds.FILES[1],
+    "prompt": "Hello",
+    "messages": [{"role": "user", "content": "Hello"}],
+}
+COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
+    (files, ("retrieve", "page", "delete", "content")),
+    (files.Incoming, ("create",)),
+    (jobs, ("create", "retrieve", "page", "cancel", "event_page", "checkpoint_page")),
+    (models, ("list_all", "retrieve", "delete", "resolve_for_inference")),
+)
+CHAT = (
+    b'{"id":"c","object":"chat.completion","created":1,"model":"luthier-tiny","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}'
+)
+TEXT = (
+    b'{"id":"c","object":"text_completion","created":1,"model":"luthier-tiny","choices":[{"index":0,"text":"Hi",'
+    b'"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}'
+)
+
+
+@dataclass
+class Served:
+    """The API on a port, in a thread of its own, and how often an operation was entered."""
+
+    url: str = ""
+    reached: int = 0
+    renew: Callable[[], None] = field(default=lambda: None)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served, ready, stop = Served(), threading.Event(), threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        for place, names in COUNTED:
+            for name in names:
+                patch.setattr(place, name, _counted(served, getattr(place, name)))
+        thread = threading.Thread(
+            target=lambda: asyncio.run(_serve(tmp_path_factory.mktemp("api"), served, ready, stop))
+        )
+        thread.start()
+        assert ready.wait(30)
+        yield served
+        stop.set()
+        thread.join(30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_any_request_gets_an_answer_that_the_document_describes(label: str, served: Served) -> None:
+    operation = OPERATIONS[label]
+    cases = st.tuples(
+        st.integers(1, NEGATIVE_SHARE).flatmap(
+            lambda number: operation.as_strategy(
+                generation_mode=GenerationMode.NEGATIVE
+                if number == 1 and _has_input(operation)
+                else GenerationMode.POSITIVE
+            )
+        ),
+        st.sampled_from([True, True, False]),  # whether ids are made real ones
+    )
+    served.renew()
+    served.reached = 0
+    statuses: Counter[int] = Counter()
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {seeds.API_KEY}"
+
+        @given(cases)
+        @settings(
+            max_examples=CASES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        def run(drawn: tuple[Case, bool]) -> None:
+            case, real = drawn
+            if real:
+                _make_real(case)
+            statuses[_check(case, case.call(base_url=served.url, session=session))] += 1
+
+        run()
+    total = sum(statuses.values())
+    counts = f"{total} cases, {served.reached} reached an operation, answers {dict(sorted(statuses.items()))}"
+    sys.stdout.write(f"\n{label}: {counts}\n")
+    assert total >= CASES or not _has_input(operation)
+    assert served.reached >= total / 2 or label in WITHOUT_OPERATION
+
+
+def _check(case: Case, response: Response) -> int:
+    """Raises where the answer is not as promised."""
+    status = response.status_code
+    assert status < 500, response.text
+    checks = [status_code_conformance, content_type_conformance]
+    if "text/event-stream" not in str(response.headers["content-type"]):  # OpenAPI 3.1 has no schema for events
+        checks.append(response_schema_conformance)
+    case.validate_response(response, checks=checks)
+    assert response.headers["x-request-id"]
+    if status >= 400:
+        error = response.json()
+        assert list(error) == ["error"]
+        assert list(error["error"]) == ["message", "type", "param", "code"]
+    return status
+
+
+def _make_real(case: Case) -> None:
+    """Ids that exist and texts that make sense, so that an operation finds what it looks for."""
+    for name in case.path_parameters or {}:
+        case.path_parameters[name] = REAL[name]
+    if isinstance(case.body, dict):
+        case.body |= {name: value for name, value in REAL_FIELDS.items() if name in case.body}
+
+
+def _has_input(operation: Any) -> bool:
+    return bool(operation.path_parameters or operation.query or operation.body)
+
+
+def _counted(served: Served, operation: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(operation)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        served.reached += 1
+        return operation(*args, **kwargs)
+
+    return counted
+
+
+async def _serve(folder: Path, served: Served, ready: threading.Event, stop: threading.Event) -> None:
+    async with scripted_engine() as engine:
+        engine.script = _answer
+        ctx = create_context(Settings(data_dir=folder, engine_urls=engine.url))
+        await migrate(ctx.database)
+        await seeds.install(ctx)
+        server = uvicorn.Server(uvicorn.Config(create_app(ctx), port=0, log_config=None))
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        served.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        served.renew = _renew_from_outside(ctx)
+        ready.set()
+        while not stop.is_set():
+            await asyncio.sleep(0.05)
+        server.should_exit = True
+        await serving
+
+
+def _renew_from_outside(ctx: Context) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+    return lambda: asyncio.run_coroutine_threadsafe(seeds.renew(ctx), loop).result(30)
+
+
+async def _answer(request: web.Request) -> web.StreamResponse:
+    """The engine's part: an answer of the right kind, whatever is asked."""
+    body = await request.json()
+    whole = CHAT if request.path.endswith("/chat/completions") else TEXT
+    script = streams(b"data: " + whole + b"\n\n", b"data: [DONE]\n\n") if body.get("stream") else answers(whole)
+    return await script(request)
