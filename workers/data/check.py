@@ -1,0 +1,150 @@
+"""One pass over a file: every line parsed, rendered and tokenised, or every problem found.
+
+Called in a worker thread by `workers.validate_job`, which streams the bytes. Holds one line and the tokens so far,
+never the file.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from service.domain.dataset import BOM, PROBLEMS_KEPT, Problem, details, parse_row, report, report_too_few
+from service.domain.errors import JobError
+from service.domain.rows import ChatRow, Row
+from workers.data.render import Rendered, Renderer
+from workers.data.template import RenderError
+from workers.data.tokenized import TokenizedDataset
+
+
+class DatasetInvalid(Exception):
+    """The file cannot be trained on: the job's error, and all problems as an event's data."""
+
+    def __init__(self, error: JobError, details: dict[str, Any]) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.details = details
+
+
+def split_lines(chunks: Iterable[bytes], row_limit_bytes: int) -> Iterator[bytes]:
+    """The lines of a stream without their ends (LF or CRLF); a longer one is cut after `row_limit_bytes` + 1 bytes.
+
+    So a line over the limit is seen to be over it, and memory stays bounded by the limit and a chunk.
+    """
+    line, kept_bytes = bytearray(), row_limit_bytes + 2
+    for chunk in chunks:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line += end[: kept_bytes - len(line)]
+            yield _without_cr(line, row_limit_bytes)
+            line.clear()
+        line += rest[: kept_bytes - len(line)]
+    if line:
+        yield _without_cr(line, row_limit_bytes)
+
+
+def _without_cr(line: bytearray, row_limit_bytes: int) -> bytes:
+    return bytes(line.removesuffix(b"\r")[: row_limit_bytes + 1])
+
+
+def check_file(
+    lines: Iterable[bytes],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    context_tokens: int,
+    row_limit_bytes: int,
+    examples_minimum: int,
+    param: str,
+) -> TokenizedDataset:
+    """The file's rows, tokenised for the base. `param` is the job's field of the file: it decides codes and wording.
+
+    Raises DatasetInvalid with every problem of the whole file. The dataset may have more rows than the file: see
+    `Renderer.render`; `examples_minimum` counts the file's.
+    """
+    check = _Check(Renderer(tokenizer, context_tokens), row_limit_bytes)
+    for number, line in enumerate(lines, start=1):
+        check.read(line, number)
+    if check.num_problems:
+        raise DatasetInvalid(
+            report(check.problems, check.num_problems, param), details(check.problems, check.num_problems)
+        )
+    if check.num_examples < examples_minimum:
+        raise DatasetInvalid(report_too_few(check.num_examples, examples_minimum, param), details([], 0))
+    return check.dataset()
+
+
+class _Check:
+    """The state of one pass."""
+
+    def __init__(self, renderer: Renderer, row_limit_bytes: int) -> None:
+        self._renderer = renderer
+        self._row_limit_bytes = row_limit_bytes
+        self._format: type[Row] | None = None
+        self._mixed = False
+        self._blank_since: int | None = None
+        self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
+        self.num_examples = 0
+        self.num_problems = 0
+        self.problems: list[Problem] = []
+
+    def read(self, line: bytes, number: int) -> None:
+        if not line.removeprefix(BOM if number == 1 else b"").strip():
+            self._blank_since = self._blank_since or number
+            return
+        self._end_blank_lines(number)
+        self.num_examples += 1
+        if len(line) > self._row_limit_bytes:
+            self._add(Problem(number, "", f"is longer than {self._row_limit_bytes} bytes"))
+            return
+        row = parse_row(line, number)
+        if isinstance(row, list):
+            self._add(*row)
+        elif self._same_format(row, number):
+            self._render(row, number)
+
+    def dataset(self) -> TokenizedDataset:
+        return TokenizedDataset(
+            np.array(self._tokens, dtype=np.int32),
+            np.array(self._trained, dtype=np.uint8),
+            np.array(self._offsets, dtype=np.int64),
+        )
+
+    def _end_blank_lines(self, number: int) -> None:
+        """Blank lines at the end of a file are nothing; between rows they are one problem."""
+        if self._blank_since is not None:
+            until = f", and so is all to line {number - 1}" if number - 1 > self._blank_since else ""
+            self._add(Problem(self._blank_since, "", f"is blank{until}"))
+            self._blank_since = None
+
+    def _same_format(self, row: Row, number: int) -> bool:
+        """A file holds rows of one format; the first row that differs is the problem."""
+        self._format = self._format or type(row)
+        if isinstance(row, self._format):
+            return True
+        if not self._mixed:
+            names = ("chat messages", "prompt/completion pairs")
+            first, other = names if self._format is ChatRow else names[::-1]
+            self._add(Problem(number, "", f"is in another format than the file's first row: {other} after {first}"))
+            self._mixed = True
+        return False
+
+    def _render(self, row: Row, number: int) -> None:
+        try:
+            sequences = self._renderer.render(row)
+        except RenderError as error:
+            self._add(Problem(number, error.field, error.reason))
+            return
+        if not self.num_problems:
+            for sequence in sequences:
+                self._keep(sequence)
+
+    def _keep(self, sequence: Rendered) -> None:
+        self._tokens.extend(sequence.ids)
+        self._trained += sequence.trained
+        self._offsets.append(len(self._tokens))
+
+    def _add(self, *problems: Problem) -> None:
+        self.num_problems += len(problems)
+        self.problems += problems[: PROBLEMS_KEPT - len(self.problems)]
