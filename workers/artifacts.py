@@ -1,0 +1,129 @@
+"""Artifacts: an adapter's folder with its manifest, on its way into storage and out of it again.
+
+The manifest is written last, so an artifact without one does not exist; every byte is checked against it. Needs only
+`service.storage` and `service.domain`: the engines use it too, also inside vLLM's environment. Knows no jobs.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from service.domain.model import MANIFEST, Manifest, artifact_prefix
+from service.storage.base import CHUNK_BYTES, ObjectStore, one_chunk, read
+
+_READABLE = 0o644
+
+
+class ArtifactCorrupt(Exception):
+    """Files are not the ones that the manifest names; the message says which."""
+
+
+async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Manifest:
+    """Stores every file of `folder`, then the manifest with their hashes, which it answers.
+
+    May be called again after an error. Raises StorageError.
+    """
+    complete = manifest.model_copy(update={"files": await asyncio.to_thread(_hashes, folder)})
+    prefix = artifact_prefix(manifest.name)
+    for name in complete.files:
+        await store.put(prefix + name, _chunks(folder / name))
+    await store.put(prefix + MANIFEST, one_chunk(_encode(complete)))
+    return complete
+
+
+async def verify_artifact(folder: Path, manifest: Manifest) -> None:
+    """Raises ArtifactCorrupt unless `folder` holds exactly what the manifest names."""
+    found = await asyncio.to_thread(_hashes, folder)
+    if found != manifest.files:
+        wrong = sorted({name for name, _ in found.items() ^ manifest.files.items()})
+        raise ArtifactCorrupt(f"The artifact of '{manifest.name}' has missing, foreign or damaged files: {wrong}")
+
+
+async def fetch_artifact(store: ObjectStore, name: str, cache: Path) -> Path:
+    """The checked local folder of the artifact of `name`, from the cache or else from storage.
+
+    Raises ObjectMissing when there is none, ArtifactCorrupt, StorageError. Several at once may fetch the same.
+    """
+    target = cache / quote(name, safe="")
+    if await _is_intact(target):
+        return target
+    manifest = await read_manifest(store, name)
+    partial = cache / f".partial-{secrets.token_hex(8)}"
+    try:
+        await _fetch_files(store, manifest, partial)
+        await verify_artifact(partial, manifest)
+        await asyncio.to_thread((partial / MANIFEST).write_bytes, _encode(manifest))
+        await asyncio.to_thread(_publish, partial, target)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
+    return target
+
+
+async def read_manifest(store: ObjectStore, name: str) -> Manifest:
+    """The manifest in storage. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
+    content = await read(store, artifact_prefix(name) + MANIFEST)
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise ArtifactCorrupt(f"The manifest of '{name}' cannot be read.") from error
+    unsafe = [file for file in manifest.files if Path(file).name != file or file == MANIFEST]
+    if manifest.name != name or unsafe:
+        raise ArtifactCorrupt(f"The manifest of '{name}' is for '{manifest.name}' or names other folders' files.")
+    return manifest
+
+
+async def _is_intact(folder: Path) -> bool:
+    """Whether the cache holds all bytes; what a power cut left of an artifact is removed."""
+    if not await asyncio.to_thread(folder.exists):
+        return False
+    try:
+        manifest = Manifest.model_validate_json(await asyncio.to_thread((folder / MANIFEST).read_bytes))
+        await verify_artifact(folder, manifest)
+    except (OSError, ValidationError, ArtifactCorrupt):
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return False
+    return True
+
+
+async def _fetch_files(store: ObjectStore, manifest: Manifest, folder: Path) -> None:
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    for name in manifest.files:
+        path = folder / name
+        with await asyncio.to_thread(path.open, "wb") as stream:
+            async for chunk in store.open(artifact_prefix(manifest.name) + name):
+                await asyncio.to_thread(stream.write, chunk)
+        await asyncio.to_thread(path.chmod, _READABLE)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as stream:
+        while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
+            yield chunk
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """File name -> sha256 of every file but the manifest."""
+    hashes = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST:
+            with path.open("rb") as stream:
+                hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json(indent=2).encode() + b"\n"
+
+
+def _publish(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another fetch was faster, with the same bytes
+            raise

@@ -1,0 +1,130 @@
+"""The base model in memory: loaded once per process, frozen, with the hashes that prove which one it is.
+
+Knows nothing of jobs, tunings or engines: the trainer and the embedded engine both begin here.
+"""
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from huggingface_hub import ResolvedRevision
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.hub import resolve_revision
+
+from service.domain.base import Base
+
+Tokenizer = PreTrainedTokenizerFast
+_PROCESSORS = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A frozen model in eval mode, on its device, with its tokenizer."""
+
+    public_source: str  # how an adapter's files name their base: never a path of this machine
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    revision: str  # the hub's commit; of a folder, the beginning of a hash of its hashes
+    hashes: dict[str, str]  # "weights", "tokenizer", "chat_template" -> sha256
+    device: torch.device
+
+    @property
+    def pad_id(self) -> int:
+        """A token for the places that the attention mask hides; which one never shows in a result."""
+        padding = self.tokenizer.pad_token_id
+        return padding if isinstance(padding, int) else 0
+
+
+def load_base(base: Base, device: torch.device) -> LoadedBase:
+    """Loads from a folder or from the hub (safetensors only, no remote code). Raises OSError or ValueError."""
+    commit = _commit(base)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        base.source,
+        revision=commit,
+        dtype=getattr(torch, base.dtype),
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    torch.nn.Module.to(model, device).requires_grad_(False)  # in eval mode already, as transformers loads it
+    tokenizer = _load_tokenizer(base, commit)
+    hashes = {
+        "weights": weights_digest(model),
+        "tokenizer": _sha256(tokenizer.backend_tokenizer.to_str()),
+        "chat_template": _sha256(json.dumps(tokenizer.chat_template, sort_keys=True)),
+    }
+    return LoadedBase(
+        public_source=base.public_source,
+        model=model,
+        tokenizer=tokenizer,
+        revision=commit or _sha256(json.dumps(hashes, sort_keys=True))[:40],
+        hashes=hashes,
+        device=device,
+    )
+
+
+def load_tokenizer(base: Base) -> Tokenizer:
+    """The tokenizer alone, for what needs no weights. Raises OSError or ValueError."""
+    return _load_tokenizer(base, _commit(base))
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """sha256 over every weight's name, type, shape and bytes. Meaningful only while no tuning is attached."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def choose_device(setting: str) -> torch.device:
+    """The device of the setting `auto`, `cpu` or `cuda`."""
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(setting)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """The fingerprint of what decides the last bit of a result: where it is equal, so are the results."""
+    return {
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": str(torch.get_num_threads()),
+        **{package: version(package) for package in ("torch", "transformers", "peft")},
+    }
+
+
+def _commit(base: Base) -> str | None:
+    """The commit that the revision (empty: the default branch) points to; None for a folder.
+
+    Asked once and used for every file, so that a base which changes on the hub meanwhile is not mixed of two.
+    """
+    if Path(base.source).is_dir():
+        return None
+    revision = resolve_revision(base.source, base.revision or None)
+    if not isinstance(revision, ResolvedRevision):
+        raise OSError(f"The base '{base.id}' is neither a folder nor found on the hub: {base.source} {base.revision}")
+    return revision.resolved
+
+
+def _load_tokenizer(base: Base, commit: str | None) -> Tokenizer:
+    tokenizer = AutoTokenizer.from_pretrained(base.source, revision=commit, trust_remote_code=False)
+    if not isinstance(tokenizer, Tokenizer):
+        raise OSError(f"The base '{base.id}' has no tokenizer.json: {base.source}")
+    return tokenizer
+
+
+def _processor() -> str:
+    if _PROCESSORS.exists():
+        for line in _PROCESSORS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

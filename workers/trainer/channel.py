@@ -1,0 +1,71 @@
+"""The child's end of the pipes: commands in, reports out, and the two ways to notice that the parent is gone.
+
+Knows lines and threads; what a command means is `process`'s.
+"""
+
+import os
+import queue
+import sys
+import threading
+import time
+from typing import BinaryIO
+
+from workers.trainer.launch import EXIT_PARENT_GONE, EXIT_PARENT_SILENT, SILENCE
+from workers.trainer.protocol import Beat, Leave, Report, Seat, decode_command, encode
+
+_LOOKS_PER_LIMIT = 20
+
+
+class Channel:
+    """Made once per process, first thing: from then on nothing else can write to the protocol's stdout."""
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._limit_seconds = SILENCE * lease_seconds
+        self._in, self._out = _claim_standard_streams()
+        self._commands: queue.SimpleQueue[Seat | Leave] = queue.SimpleQueue()
+        self._beaten_at = time.monotonic()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def watch(self) -> None:
+        """From here on, a parent that stays silent too long ends this process, also in the middle of a step."""
+        self._beaten_at = time.monotonic()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def say(self, report: Report) -> None:
+        """Writes one report; waits while the parent is not reading."""
+        self._out.write(encode(report))
+        self._out.flush()
+
+    def commands(self, wait: bool) -> list[Seat | Leave]:
+        """What has come since the last call; with `wait`, at least one command."""
+        commands = [self._commands.get()] if wait else []
+        while not self._commands.empty():
+            commands.append(self._commands.get())
+        return commands
+
+    def _listen(self) -> None:
+        try:
+            for line in self._in:
+                command = decode_command(line)
+                if isinstance(command, Beat):
+                    self._beaten_at = time.monotonic()
+                else:
+                    self._commands.put(command)
+        finally:  # whatever ends this thread: nobody could end the process any more
+            os._exit(EXIT_PARENT_GONE)
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._beaten_at < self._limit_seconds:
+            time.sleep(self._limit_seconds / _LOOKS_PER_LIMIT)
+        os._exit(EXIT_PARENT_SILENT)
+
+
+def _claim_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The protocol's own descriptors; what else prints goes to stderr, what else reads gets nothing."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb")

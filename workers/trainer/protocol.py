@@ -1,0 +1,163 @@
+"""What a supervisor and its trainer say to each other: one JSON object per line, over the child's stdin and stdout.
+
+The child gets a folder and gives back reports and folders. It never sees a database, a bucket or a URL.
+
+A seated job's folder:
+    job.json            JobSpec
+    train.safetensors   tokenised training rows (workers.data.tokenized)
+    valid.safetensors   tokenised validation rows; absent when the job has no validation file
+    resume/             a snapshot to continue from; absent at a first start
+    parent/             adapter weights to start from; absent unless the job continues a tuned model
+    snapshots/step-N/   written by the trainer: private state, complete once `Snapshotted` is reported
+    checkpoints/step-N/ written by the trainer: adapter in PEFT's format, complete once `Checkpointed` is reported
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class JobSpec(BaseModel):
+    """Everything that decides the result of a job, besides its data and its base."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: str
+    objective: str
+    tuning: dict[str, Any]  # {"type": "lora", "lora": {...}}
+    n_epochs: int
+    batch_size: int
+    learning_rate: float  # absolute: the catalogue's times the multiplier
+    seed: int
+    snapshot_steps: int
+
+
+class Seat(BaseModel):
+    """Give the job a slot; its folder is ready."""
+
+    type: Literal["seat"] = "seat"
+    job_id: str
+    folder: str
+
+
+class Leave(BaseModel):
+    """Take the job out of its slot at the next whole step; `snapshot` asks for one first."""
+
+    type: Literal["leave"] = "leave"
+    job_id: str
+    snapshot: bool = False
+
+
+class Beat(BaseModel):
+    """The supervisor lives and its leases are renewed."""
+
+    type: Literal["beat"] = "beat"
+
+
+Command = Annotated[Seat | Leave | Beat, Field(discriminator="type")]
+
+
+class Ready(BaseModel):
+    """The base is loaded. `hashes` has weights, tokenizer and chat_template; `environment` is the fingerprint."""
+
+    type: Literal["ready"] = "ready"
+    revision: str
+    hashes: dict[str, str]
+    environment: dict[str, str]
+
+
+class Seated(BaseModel):
+    """The job has its slot. `difference` says why a resumed run will not be bit-exact; empty when it will."""
+
+    type: Literal["seated"] = "seated"
+    job_id: str
+    step: int
+    total_steps: int
+    difference: str = ""
+
+
+class Turn(BaseModel):
+    """From here to the next report of this kind, a crash is this job's."""
+
+    type: Literal["turn"] = "turn"
+    job_id: str
+
+
+class Stepped(BaseModel):
+    """One optimizer step. `metrics` has OpenAI's names (step, total_steps, train_loss, valid_loss, ...)."""
+
+    type: Literal["stepped"] = "stepped"
+    job_id: str
+    step: int
+    trained_tokens: int  # of the job so far
+    seconds: float  # of this step, by the trainer's clock
+    metrics: dict[str, int | float]
+
+
+class Snapshotted(BaseModel):
+    """`folder` (under the job's) holds a complete snapshot."""
+
+    type: Literal["snapshotted"] = "snapshotted"
+    job_id: str
+    step: int
+    folder: str
+
+
+class Checkpointed(BaseModel):
+    """`folder` (under the job's) holds a complete adapter; `last` at the job's final step."""
+
+    type: Literal["checkpointed"] = "checkpointed"
+    job_id: str
+    step: int
+    folder: str
+    metrics: dict[str, int | float]
+    last: bool
+
+
+class Left(BaseModel):
+    """The job has no slot any more; `finished` when it trained to its end."""
+
+    type: Literal["left"] = "left"
+    job_id: str
+    finished: bool
+
+
+class Failed(BaseModel):
+    """The job cannot go on (its own fault, not the trainer's) and has left its slot."""
+
+    type: Literal["failed"] = "failed"
+    job_id: str
+    code: str
+    message: str
+    param: str | None = None
+
+
+Report = Annotated[
+    Ready | Seated | Turn | Stepped | Snapshotted | Checkpointed | Left | Failed, Field(discriminator="type")
+]
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """Made by the parent, never by the child: the process ended. `guilty` when it was this job's turn."""
+
+    job_id: str
+    guilty: bool
+
+
+_commands: TypeAdapter[Command] = TypeAdapter(Command)
+_reports: TypeAdapter[Report] = TypeAdapter(Report)
+
+
+def encode(message: BaseModel) -> bytes:
+    """One line."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode_command(line: bytes) -> Command:
+    return _commands.validate_json(line)
+
+
+def decode_report(line: bytes) -> Report:
+    return _reports.validate_json(line)

@@ -1,0 +1,42 @@
+"""Fair turns in tokens: whose step is next. Pure bookkeeping that knows names and numbers only.
+
+Deficit round robin (Shreedhar & Varghese, 1995) with the bill paid after the step, since a step's tokens are known
+only then: at its turn a job is given `turn_tokens`; it steps while it has credit; what it overdrew, it waits for.
+Whole steps only, so over time every job gets the same tokens, give or take one step.
+"""
+
+from collections import deque
+
+
+class Turns:
+    """The jobs in a ring; the first one has the turn."""
+
+    def __init__(self, turn_tokens: int) -> None:
+        self._turn_tokens = turn_tokens
+        self._ring: deque[str] = deque()
+        self._credit: dict[str, int] = {}
+
+    def enter(self, name: str) -> None:
+        """Puts `name` at the end of the ring."""
+        if name in self._credit:
+            raise ValueError(f"'{name}' is in the ring already")
+        self._credit[name] = self._turn_tokens
+        self._ring.append(name)
+
+    def leave(self, name: str) -> None:
+        """Takes `name` out, wherever it stands; one that is not there is fine."""
+        if self._credit.pop(name, None) is not None:
+            self._ring.remove(name)
+
+    def charge(self, name: str, tokens: int) -> None:
+        """Takes the tokens of a finished step from the credit of `name`."""
+        self._credit[name] -= tokens
+
+    def next(self) -> str | None:
+        """Whose step is next; None when nobody is there."""
+        if not self._ring:
+            return None
+        while self._credit[self._ring[0]] <= 0:
+            self._credit[self._ring[0]] += self._turn_tokens
+            self._ring.rotate(-1)
+        return self._ring[0]

@@ -1,0 +1,93 @@
+"""Prompt tuning (Lester et al., 2021, arXiv 2104.08691): P learned vectors before the embeddings of the input.
+
+Touches no module of the base. The vectors begin as embeddings of random tokens of the vocabulary (section 3.2 there:
+better than random numbers); so the outputs differ from the base's before the first step, by design.
+Shapes: B rows, T tokens, P virtual tokens, H hidden.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from peft import PromptEmbedding, PromptTuningConfig
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from workers.tunings.base import take_over
+from workers.tunings.files import read_weights, write_adapter
+
+PROMPT = "prompt_embeddings"  # PEFT's name in the file
+
+
+class PromptTuning:
+    """A `Tuning`: one matrix of P vectors."""
+
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
+    shares_base: ClassVar[bool] = True
+
+    def __init__(self, model: PreTrainedModel, name: str, settings: dict[str, Any]) -> None:
+        self._model = model
+        self._embed: nn.Module = model.get_input_embeddings()
+        self._num_virtual_tokens: int = settings["num_virtual_tokens"]
+        self._parameters: dict[str, nn.Parameter] = {}
+
+    @staticmethod
+    def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+        """The tuning's settings from a saved adapter's config."""
+        return {"num_virtual_tokens": config["num_virtual_tokens"]}
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        return self._num_virtual_tokens
+
+    def attach(self) -> None:
+        prompt: nn.Module = PromptEmbedding(self._config(), self._embed)  # type: ignore[no-untyped-call]
+        (weight_PH,) = prompt.parameters()
+        self._parameters = {PROMPT: weight_PH}
+
+    def activate(self) -> None:
+        """Nothing to do: `inputs` is all that makes this tuning."""
+
+    def deactivate(self) -> None:
+        """Nothing to do."""
+
+    def detach(self) -> None:
+        self._parameters = {}
+
+    def train(self, training: bool) -> None:
+        """Nothing to do: no dropout."""
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return self._parameters
+
+    def inputs(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> dict[str, Tensor]:
+        tokens_BTH = self._embed(input_ids_BT)
+        num_rows = input_ids_BT.shape[0]
+        prompt_BPH = self._parameters[PROMPT].to(tokens_BTH.dtype).expand(num_rows, -1, -1)
+        prompt_mask_BP = attention_mask_BT.new_ones(num_rows, self._num_virtual_tokens)
+        return {
+            "inputs_embeds": torch.cat([prompt_BPH, tokens_BTH], dim=1),
+            "attention_mask": torch.cat([prompt_mask_BP, attention_mask_BT], dim=1),
+        }
+
+    def save(self, folder: Path, base_source: str) -> None:
+        config = self._config()
+        config.base_model_name_or_path = base_source
+        config.inference_mode = True
+        write_adapter(folder, config, self._parameters)
+
+    def load(self, folder: Path) -> None:
+        take_over(self._parameters, read_weights(folder))
+
+    def _config(self) -> PromptTuningConfig:
+        text = self._model.config.get_text_config()
+        return PromptTuningConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=self._num_virtual_tokens,
+            prompt_tuning_init="SAMPLE_VOCAB",
+            num_transformer_submodules=1,
+            token_dim=text.hidden_size,
+            num_layers=text.num_hidden_layers,
+            num_attention_heads=text.num_attention_heads,
+        )
