@@ -1,0 +1,59 @@
+"""The engine as a process: settings to a listening server. Started by `luthier-worker engine`.
+
+Knows settings, the catalogue and uvicorn; must not know requests.
+"""
+
+import socket
+
+import structlog
+import torch
+import uvicorn
+
+from service.domain.base import read_catalogue
+from service.settings import Settings
+from service.storage import create_storage
+from workers.base import choose_device, load_base
+from workers.engine.app import create_engine_app
+from workers.engine.engine import Engine, Limits
+
+log = structlog.get_logger()
+SHUTDOWN_SECONDS = 10  # for answers in progress
+
+
+def serve_engine(settings: Settings) -> None:
+    """Serves the catalogue's first base until SIGTERM or SIGINT; logs `engine.ready` once it answers.
+
+    Raises CatalogueError, ValueError or OSError for settings that cannot work.
+    """
+    base = next(iter(read_catalogue(settings.catalogue).bases.values()))
+    torch.set_num_threads(settings.engine_threads)
+    loaded = load_base(base, choose_device(settings.device))
+    limits = Limits(
+        batch_rows=settings.engine_batch_rows,
+        resident_adapters=settings.engine_resident_adapters,
+        cache_bytes=settings.engine_cache_bytes,
+    )
+    engine = Engine(base, loaded, create_storage(settings.storage), settings.scratch_dir / "engine", limits)
+    config = uvicorn.Config(
+        create_engine_app(engine),
+        host=settings.engine_host,
+        port=settings.engine_port,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    _Server(config, base.id).run()
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens, and where: port 0 means any free one."""
+
+    def __init__(self, config: uvicorn.Config, base_id: str) -> None:
+        super().__init__(config)
+        self._base_id = base_id
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        log.info("engine.ready", base=self._base_id, host=host, port=port)

@@ -1,0 +1,100 @@
+"""From logits to the next token of every row: penalties, temperature, nucleus, one draw per row, log-probabilities.
+
+Knows tensors only. A row's draw depends on its own logits and its own random number, never on the rows beside it.
+Shapes: B rows, N rows or positions that want scores, V vocabulary, K most likely tokens.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GREEDY_BELOW = 1e-5  # a temperature that divides float32 logits to infinity means greedy, as in vLLM
+LOWEST_LOGPROB = -9999.0  # OpenAI's value for "next to impossible"; JSON knows no infinity
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the tokens of one row are drawn. `temperature` 0 is greedy; without a `seed` every run differs."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token with the base's own log-probability of it (before penalties and temperature), where one was asked for."""
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()  # the most likely tokens at this place, most likely first
+
+
+def choose(
+    logits_BV: Tensor, samplings: Sequence[Sampling], generated: Sequence[Sequence[int]], draws: Sequence[float]
+) -> list[int]:
+    """The next token of every row; `generated` are its tokens so far, `draws` one number in [0, 1) for each row."""
+    logits_BV = _penalised(logits_BV, samplings, generated)
+    tokens_B = logits_BV.argmax(dim=-1)
+    sampled = [index for index, sampling in enumerate(samplings) if not sampling.greedy]
+    if sampled:
+        rows_N = torch.tensor(sampled, device=logits_BV.device)
+        chosen = [samplings[index] for index in sampled]
+        tokens_B[rows_N] = _draw(logits_BV[rows_N], chosen, [draws[index] for index in sampled])
+    return [int(token) for token in tokens_B.tolist()]
+
+
+def score(logits_NV: Tensor, tokens: Sequence[int], num_top: int) -> list[Token]:
+    """The log-probability of each token under its row of logits, with the `num_top` most likely ones."""
+    logprobs_NV = torch.log_softmax(logits_NV.float(), dim=-1)
+    logprobs_NV = torch.nan_to_num(logprobs_NV, nan=LOWEST_LOGPROB, neginf=LOWEST_LOGPROB).clamp(min=LOWEST_LOGPROB)
+    tokens_N1 = torch.tensor(tokens, device=logits_NV.device)[:, None]
+    own = logprobs_NV.gather(1, tokens_N1)[:, 0].tolist()
+    top_NK = logprobs_NV.topk(num_top, dim=-1)
+    tops = [
+        tuple(zip(ids, values, strict=True))
+        for ids, values in zip(top_NK.indices.tolist(), top_NK.values.tolist(), strict=True)
+    ]
+    return [Token(token, logprob, top) for token, logprob, top in zip(tokens, own, tops, strict=True)]
+
+
+def _penalised(logits_BV: Tensor, samplings: Sequence[Sampling], generated: Sequence[Sequence[int]]) -> Tensor:
+    """OpenAI's formula, on generated tokens: logit - count * frequency_penalty - (count > 0) * presence_penalty."""
+    logits_BV = logits_BV.to(torch.float32, copy=True)
+    for logits_V, sampling, tokens in zip(logits_BV, samplings, generated, strict=True):
+        if tokens and (sampling.frequency_penalty or sampling.presence_penalty):
+            counts = Counter(tokens)
+            seen_N = torch.tensor(list(counts), device=logits_V.device)
+            counts_N = torch.tensor(list(counts.values()), dtype=torch.float32, device=logits_V.device)
+            logits_V[seen_N] -= counts_N * sampling.frequency_penalty + sampling.presence_penalty
+    return logits_BV
+
+
+def _draw(logits_BV: Tensor, samplings: Sequence[Sampling], draws: Sequence[float]) -> Tensor:
+    """Inverse transform sampling: the first token at which the cumulative probability exceeds the row's draw."""
+    temperatures_B1 = logits_BV.new_tensor([sampling.temperature for sampling in samplings])[:, None]
+    probabilities_BV = torch.softmax(logits_BV / temperatures_B1, dim=-1)
+    for index, sampling in enumerate(samplings):
+        if sampling.top_p < 1:
+            probabilities_BV[index] = _nucleus(probabilities_BV[index], sampling.top_p)
+    cumulative_BV = probabilities_BV.double().cumsum(dim=-1)
+    targets_B1 = cumulative_BV.new_tensor(draws)[:, None] * cumulative_BV[:, -1:]
+    tokens_B1 = torch.searchsorted(cumulative_BV, targets_B1, right=True)
+    return tokens_B1[:, 0].clamp(max=logits_BV.shape[-1] - 1)
+
+
+def _nucleus(probabilities_V: Tensor, top_p: float) -> Tensor:
+    """The fewest most likely tokens that hold `top_p` (Holtzman et al., 2019, arXiv 1904.09751); never none."""
+    sorted_V, order_V = probabilities_V.sort(descending=True, stable=True)
+    outside_V = sorted_V.cumsum(dim=-1) - sorted_V >= top_p
+    outside_V[0] = False
+    return probabilities_V.index_fill(0, order_V[outside_V], 0.0)
