@@ -1,0 +1,71 @@
+"""`luthier-worker`: train | engine. Parses arguments; `luthierd up` starts both by name."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from service import logs
+from service.bootstrap import create_context
+from service.db import schema
+from service.domain.base import CatalogueError
+from service.settings import Settings
+
+PARENT_GRACE_SECONDS = 30.0
+
+
+def main() -> None:
+    """The console script: mistakes in the settings end in one clear line."""
+    parser = argparse.ArgumentParser(prog="luthier-worker", description="Train adapters, or serve them.")
+    parser.add_argument("command", choices=sorted(COMMANDS), help="train: claim and run jobs; engine: serve tokens")
+    parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    try:
+        settings = Settings()
+        logs.configure(settings.log_level)
+        if arguments.die_with_parent:
+            threading.Thread(target=_watch_stdin, daemon=True).start()
+        COMMANDS[arguments.command](settings)
+    except (CatalogueError, schema.SchemaError, ValueError) as error:
+        sys.exit(f"luthier-worker: {error}")
+
+
+def _train(settings: Settings) -> None:
+    from workers.supervisor import Supervisor  # noqa: PLC0415  torch is loaded only where it is needed
+    from workers.trainer.handle import create_trainers  # noqa: PLC0415
+
+    async def run() -> None:
+        ctx = create_context(settings)
+        try:
+            await schema.check(ctx.database)
+            await Supervisor(ctx, create_trainers(settings, ctx.catalogue), settings.scratch_dir / "jobs").run()
+        finally:
+            await ctx.close()
+
+    asyncio.run(run())
+
+
+def _engine(settings: Settings) -> None:
+    from workers.engine.serve import serve_engine  # noqa: PLC0415
+
+    serve_engine(settings)
+
+
+COMMANDS: dict[str, Callable[[Settings], None]] = {"train": _train, "engine": _engine}
+
+
+def _watch_stdin() -> None:
+    """Ends this process when its stdin does: the parent is gone."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PARENT_GRACE_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A job's folder on a worker: what is fetched before it is seated, and what is stored of what the trainer wrote.
+
+Every transfer is checked by SHA-256 and tried again while storage is away. Knows folders and keys, no job states.
+"""
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from service.domain.base import Base
+from service.domain.file import Segment
+from service.domain.job import Claim
+from service.operations import lookups
+from service.operations.context import Context
+from service.storage import ObjectMissing, ObjectStore, StorageError
+from service.storage.base import CHUNK_BYTES
+from workers.trainer.protocol import JobSpec
+
+log = structlog.get_logger()
+TRAINING = "train.safetensors"
+VALIDATION = "valid.safetensors"
+RETRY_SECONDS = 120
+
+
+class ObjectCorrupt(Exception):
+    """Bytes in storage are not the ones that were stored."""
+
+
+def _passes_by(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and not isinstance(error, ObjectMissing)
+
+
+storage_retry = retry(
+    retry=retry_if_exception(_passes_by),
+    wait=wait_random_exponential(multiplier=0.2, max=10),
+    stop=stop_after_delay(RETRY_SECONDS),
+    reraise=True,
+)
+
+
+async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> None:
+    """Fills the job's folder as `workers.trainer.protocol` describes it, afresh."""
+    job = claim.job
+    assert job.data_prefix is not None
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    await fetch_file(ctx.storage, job.data_prefix + TRAINING, folder / TRAINING)
+    if job.validation_file is not None:
+        await fetch_file(ctx.storage, job.data_prefix + VALIDATION, folder / VALIDATION)
+    await _stage_snapshot(ctx, job.id, folder / "resume")
+    spec = JobSpec(
+        job_id=job.id,
+        objective=job.objective,
+        tuning=job.tuning,
+        n_epochs=job.hyperparameters["n_epochs"],
+        batch_size=job.hyperparameters["batch_size"],
+        learning_rate=learning_rate(base, claim),
+        seed=job.seed,
+        snapshot_steps=ctx.settings.snapshot_steps,
+    )
+    await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
+
+
+def learning_rate(base: Base, claim: Claim) -> float:
+    """The multiplier multiplies the catalogue's rate for this tuning; it is never the rate itself."""
+    multiplier: float = claim.job.hyperparameters["learning_rate_multiplier"]
+    return multiplier * base.learning_rate[claim.job.tuning["type"]]
+
+
+async def store_folder(store: ObjectStore, folder: Path, prefix: str) -> dict[str, str]:
+    """Stores every file of `folder` under `prefix`; answers name -> sha256."""
+    names = await asyncio.to_thread(lambda: sorted(path.name for path in folder.iterdir() if path.is_file()))
+    return {name: await store_file(store, folder / name, prefix + name) for name in names}
+
+
+@storage_retry
+async def store_file(store: ObjectStore, path: Path, key: str) -> str:
+    """Stores one file; answers its sha256."""
+    digest = hashlib.sha256()
+    await store.put(key, _chunks(path, digest))
+    return digest.hexdigest()
+
+
+async def fetch_folder(store: ObjectStore, prefix: str, files: Mapping[str, str], folder: Path) -> None:
+    """Fetches the named files into `folder`. Raises ObjectCorrupt or ObjectMissing."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    for name, sha256 in files.items():
+        if await fetch_file(store, prefix + name, folder / name) != sha256:
+            raise ObjectCorrupt(prefix + name)
+
+
+@storage_retry
+async def fetch_file(store: ObjectStore, key: str, path: Path) -> str:
+    """Fetches one object; answers its sha256."""
+    digest = hashlib.sha256()
+    with await asyncio.to_thread(path.open, "wb") as stream:
+        async for chunk in store.open(key):
+            digest.update(chunk)
+            await asyncio.to_thread(stream.write, chunk)
+    return digest.hexdigest()
+
+
+async def fetch_segments(store: ObjectStore, segments: Sequence[Segment], path: Path) -> None:
+    """Fetches a file's segments into one local file. Raises ObjectCorrupt or ObjectMissing."""
+    part = path.with_name(f"{path.name}.part")
+    with await asyncio.to_thread(path.open, "wb") as stream:
+        for segment in segments:
+            if await fetch_file(store, segment.key, part) != segment.sha256:
+                raise ObjectCorrupt(segment.key)
+            with await asyncio.to_thread(part.open, "rb") as source:
+                await asyncio.to_thread(shutil.copyfileobj, source, stream, CHUNK_BYTES)
+    await asyncio.to_thread(part.unlink, missing_ok=True)
+
+
+async def _stage_snapshot(ctx: Context, job_id: str, folder: Path) -> None:
+    """The newest snapshot whose bytes are what they should be; without one the job starts at its beginning."""
+    for snapshot in await lookups.find_snapshots(ctx, job_id):
+        try:
+            await fetch_folder(ctx.storage, snapshot.prefix, snapshot.files, folder)
+        except (ObjectCorrupt, ObjectMissing) as error:
+            log.warning("snapshot.unusable", job_id=job_id, step=snapshot.step, reason=type(error).__name__)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            return
+
+
+async def _chunks(path: Path, digest: "hashlib._Hash") -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as stream:
+        while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
+            digest.update(chunk)
+            yield chunk
