@@ -27,6 +27,8 @@ async def run(ctx: Context) -> None:
             await sweep(ctx)
         except (Unavailable, StorageError) as error:
             log.warning("chores.postponed", reason=type(error).__name__)
+        except Exception:
+            log.exception("chores.failed")  # one bad sweep must not end all that follow
         await asyncio.sleep(ctx.settings.sweep_seconds)
 
 

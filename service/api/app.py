@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from service import chores
-from service.api import errors, uploads
+from service.api import errors
 from service.api.auth import KnownKeys
 from service.api.headers import ResponseHeaders
 from service.api.openapi import add_routes, document
@@ -36,7 +36,6 @@ def create_app(ctx: Context) -> FastAPI:
     app.state.known_keys = KnownKeys(ctx)
     app.state.gateway = Gateway(ctx.settings)
     add_routes(app)
-    app.include_router(uploads.router, prefix="/v1")
     _serve_document(app)
     errors.install(app)
     app.add_middleware(ResponseHeaders)

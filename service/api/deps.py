@@ -1,4 +1,4 @@
-"""What a route may ask for: the installation's parts, and who is calling."""
+"""What a route may ask for: the installation's parts, and who is calling. Async, so that no thread is needed."""
 
 from typing import Annotated
 
@@ -8,12 +8,12 @@ from service.operations.context import Context
 from service.operations.keys import Caller
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller  # put there by auth.ApiRoute
     return caller
 

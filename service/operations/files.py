@@ -3,7 +3,6 @@
 What no row names is nobody's: an upload that ends early leaves nothing behind. Where the create journey begins.
 """
 
-import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,14 +15,14 @@ from service.domain import ids
 from service.domain.errors import LuthierError, NotFound, TooLarge, Unavailable
 from service.domain.file import BATCH_LIFE_SECONDS, File, Segment, check_purpose
 from service.domain.job import Job
+from service.operations import segments
 from service.operations.context import Context
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
+from service.operations.segments import STORAGE_AWAY
 from service.storage import StorageError
-from service.storage.base import CHUNK_BYTES
 
 NOT_STARTED = ("validating_files", "queued")
-STORAGE_AWAY = "The object storage is not available right now; please try again."
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,9 @@ class Incoming:
 
     async def store(self, chunks: AsyncIterator[bytes]) -> None:
         """Streams the bytes to storage. Raises TooLarge at the first byte beyond the limit, or Unavailable."""
-        key, counted = f"files/{self._id}/0", _Counted(chunks, self._ctx.settings.file_limit_bytes)
-        try:
-            await self._ctx.storage.put(key, counted.chunks())
-        except StorageError as error:
-            raise Unavailable(STORAGE_AWAY) from error
-        self._segment = Segment(key, counted.size, counted.sha256)
+        limit_bytes = self._ctx.settings.file_limit_bytes
+        key = f"files/{self._id}/0"
+        self._segment = await segments.store(self._ctx, key, chunks, limit_bytes, too_large(limit_bytes))
 
     async def create(self, caller: Caller, new: NewFile) -> File:
         """Makes the stored bytes a file of the caller's project. Raises InvalidRequest for a purpose nobody knows."""
@@ -110,19 +106,13 @@ async def content(ctx: Context, caller: Caller, id: str) -> tuple[File, AsyncIte
     """The file and its bytes in order. Raises NotFound, or Unavailable before the first byte."""
     async with ctx.database.reading() as tx:
         file = await _find(tx, caller, id)
-        segments = await files.segments(tx, id)
+        stored = await files.segments(tx, id)
     try:
-        for segment in segments[:1]:
+        for segment in stored[:1]:
             await ctx.storage.size(segment.key)
     except StorageError as error:
         raise Unavailable(STORAGE_AWAY) from error
-    return file, _read(ctx, segments)
-
-
-async def _read(ctx: Context, segments: list[Segment]) -> AsyncIterator[bytes]:
-    for segment in segments:
-        async for chunk in ctx.storage.open(segment.key):
-            yield chunk
+    return file, segments.read(ctx, stored)
 
 
 async def _find(tx: Transaction, caller: Caller, id: str) -> File:
@@ -157,37 +147,6 @@ def _file(id: str, caller: Caller, new: NewFile, segment: Segment) -> File:
         created_at=now,
         expires_at=None if life is None else now + life,
     )
-
-
-class _Counted:
-    """Chunks of even size, counted and hashed on their way; small ones are gathered so that storage writes few."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], limit_bytes: int) -> None:
-        self._source = chunks
-        self._limit_bytes = limit_bytes
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        gathered = bytearray()
-        async for chunk in self._source:
-            self._count(chunk)
-            gathered += chunk
-            if len(gathered) >= CHUNK_BYTES:
-                yield bytes(gathered)
-                gathered.clear()
-        if gathered:
-            yield bytes(gathered)
-
-    def _count(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self._limit_bytes:
-            raise too_large(self._limit_bytes)
-        self._hash.update(chunk)
 
 
 def too_large(limit_bytes: int) -> LuthierError:

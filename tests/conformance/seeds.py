@@ -6,8 +6,9 @@ Written through the same functions as real rows, so that a list has items whose 
 import hashlib
 import json
 import time
+from dataclasses import replace
 
-from service.db import events, files, jobs, keys, models
+from service.db import events, files, jobs, keys, models, uploads
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
@@ -16,6 +17,7 @@ from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Job
 from service.domain.methods import Tuning
 from service.domain.model import Model
+from service.domain.upload import LIFE_SECONDS, Upload, UploadPart, storage_prefix
 from service.operations.context import Context
 from service.storage.base import one_chunk
 
@@ -24,6 +26,7 @@ API_KEY = "My API Key"  # openai-python's tests say so
 JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
 FILES = ("file_id", "file-abc123")
 DELETABLE = "ft:gpt-4o-mini:acemeco:suffix:abc123"
+UPLOAD = "upload_abc123"
 CHECKPOINT = "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd"
 LEASE_EXPIRES_AT = 1e12  # a real worker must not take the seeded job over
 KEPT_TABLES = ("installation", "projects", "api_keys", "alembic_version")
@@ -34,6 +37,7 @@ ROWS = "".join(
     for n in range(12)
 ).encode()
 SEGMENT = Segment("files/seed/0", len(ROWS), hashlib.sha256(ROWS).hexdigest())
+PART = UploadPart("string", UPLOAD, 1, replace(SEGMENT, key=f"{storage_prefix(UPLOAD)}string"))
 
 
 async def install(ctx: Context) -> None:
@@ -48,6 +52,7 @@ async def install(ctx: Context) -> None:
 
 async def renew(ctx: Context) -> None:
     """Everything as it was before the first test."""
+    await ctx.storage.put(PART.segment.key, one_chunk(ROWS))  # a sweep may have been here
     async with ctx.database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             if table.name not in KEPT_TABLES:
@@ -56,6 +61,7 @@ async def renew(ctx: Context) -> None:
             file = File(id, PROJECT, "fine-tune", "train.jsonl", "text/jsonl", len(ROWS), int(time.time()))
             await files.add(tx, file, [SEGMENT])
         await jobs.add(tx, _job())
+        await _begin_upload(tx)
         await jobs.change(tx, JOB, "running", {"lease_owner": "worker_seed", "lease_expires_at": LEASE_EXPIRES_AT})
         await _tell(tx)
         await _publish(tx)
@@ -69,6 +75,15 @@ def _job() -> Job:
         total_steps=36, seconds_per_step=1.5, trained_tokens=100,
         integrations=[{"type": "wandb", "wandb": {"project": "my-wandb-project", "tags": ["custom-tag"]}}],
     )  # fmt: skip
+
+
+async def _begin_upload(tx: Transaction) -> None:
+    now = int(time.time())
+    size, expires_at = PART.segment.bytes, now + LIFE_SECONDS
+    await uploads.add(
+        tx, Upload(UPLOAD, PROJECT, "train.jsonl", "fine-tune", "text/jsonl", size, now, expires_at, None)
+    )
+    assert await uploads.add_part(tx, PART)
 
 
 async def _tell(tx: Transaction) -> None:

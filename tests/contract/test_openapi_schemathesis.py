@@ -33,7 +33,7 @@ from service.api.app import create_app
 from service.api.openapi import document
 from service.bootstrap import create_context
 from service.db.schema import migrate
-from service.operations import files, jobs, models
+from service.operations import files, jobs, models, uploads
 from service.operations.context import Context
 from service.settings import Settings
 from tests.conformance import seeds
@@ -44,7 +44,12 @@ NEGATIVE_SHARE = 5  # one case in so many breaks the document's rules on purpose
 SCHEMA = schemathesis.openapi.from_dict(document())
 OPERATIONS = {result.ok().label: result.ok() for result in SCHEMA.get_all_operations()}
 WITHOUT_OPERATION = {"GET /health"}
-REAL = {"file_id": seeds.FILES[1], "fine_tuning_job_id": seeds.JOB, "model": seeds.CHECKPOINT}
+REAL = {
+    "file_id": seeds.FILES[1],
+    "upload_id": seeds.UPLOAD,
+    "fine_tuning_job_id": seeds.JOB,
+    "model": seeds.CHECKPOINT,
+}
 REAL_FIELDS = {
     "model": "luthier-tiny",
     "training_file": seeds.FILES[0],
@@ -55,6 +60,7 @@ REAL_FIELDS = {
 COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     (files, ("retrieve", "page", "delete", "content")),
     (files.Incoming, ("create",)),
+    (uploads, ("create", "incoming_part", "complete", "cancel")),
     (jobs, ("create", "retrieve", "page", "cancel", "event_page", "checkpoint_page")),
     (models, ("list_all", "retrieve", "delete", "resolve_for_inference")),
 )

@@ -116,6 +116,29 @@ def upgrade() -> None:
     op.create_index(op.f("ix_jobs_project_id_sequence"), "jobs", ["project_id", "sequence"], unique=False)
     op.create_index(op.f("ix_jobs_status_sequence"), "jobs", ["status", "sequence"], unique=False)
     op.create_table(
+        "uploads",
+        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("filename", sa.Text(), nullable=False),
+        sa.Column("purpose", sa.String(length=32), nullable=False),
+        sa.Column("content_type", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("life_seconds", sa.BigInteger(), nullable=True),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("stored_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("stored_parts", sa.Integer(), nullable=False),
+        sa.Column("file_id", sa.String(length=64), nullable=True),
+        sa.Column("swept_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name=op.f("fk_uploads_file_id_files")),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_uploads_project_id_projects")),
+        sa.PrimaryKeyConstraint("sequence", name=op.f("pk_uploads")),
+        sa.UniqueConstraint("id", name=op.f("uq_uploads_id")),
+    )
+    op.create_index(op.f("ix_uploads_swept_at_expires_at"), "uploads", ["swept_at", "expires_at"], unique=False)
+    op.create_table(
         "checkpoints",
         sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -174,13 +197,29 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_snapshots_job_id_jobs")),
         sa.PrimaryKeyConstraint("job_id", "step", name=op.f("pk_snapshots")),
     )
+    op.create_table(
+        "upload_parts",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("upload_id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name=op.f("fk_upload_parts_upload_id_uploads")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_upload_parts")),
+    )
+    op.create_index(op.f("ix_upload_parts_upload_id"), "upload_parts", ["upload_id"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_upload_parts_upload_id"), table_name="upload_parts")
+    op.drop_table("upload_parts")
     op.drop_table("snapshots")
     op.drop_table("models")
     op.drop_table("job_events")
     op.drop_table("checkpoints")
+    op.drop_index(op.f("ix_uploads_swept_at_expires_at"), table_name="uploads")
+    op.drop_table("uploads")
     op.drop_index(op.f("ix_jobs_status_sequence"), table_name="jobs")
     op.drop_index(op.f("ix_jobs_project_id_sequence"), table_name="jobs")
     op.drop_table("jobs")
