@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import ResolvedRevision
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import resolve_revision
 
 from service.domain.base import Base
@@ -41,6 +42,7 @@ class LoadedBase:
 
 def load_base(base: Base, device: torch.device) -> LoadedBase:
     """Loads from a folder or from the hub (safetensors only, no remote code). Raises OSError or ValueError."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # logs are events, one a line
     commit = _commit(base)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base.source,

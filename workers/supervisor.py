@@ -48,14 +48,15 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
         log.info("worker.ready", worker=self._owner, bases=",".join(self._trainers))
+        warming = asyncio.create_task(self._warm())
         serving = asyncio.create_task(self._ctx.queue.serve(self._look))
         beating = asyncio.create_task(self._beat())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, beating, stopping}, return_when=asyncio.FIRST_COMPLETED)
         serving.cancel()
         await self._give_back()
-        beating.cancel()
-        stopping.cancel()
+        for task in (warming, beating, stopping):
+            task.cancel()
         await asyncio.gather(*(trainer.stop() for trainer in self._trainers.values()))
         for task in (serving, beating):
             if task.done() and not task.cancelled():
@@ -64,6 +65,12 @@ class Supervisor:
     def stop(self) -> None:
         """Asks `run` to return, as a signal does."""
         self._stopping.set()
+
+    async def _warm(self) -> None:
+        """Loads the base at once where there is only one; several would not all fit, so the first job decides."""
+        if len(self._trainers) == 1:
+            for trainer in self._trainers.values():
+                await trainer.start()
 
     async def _look(self) -> None:
         """Claims as much as fits; called at every ring."""

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 def create_trainers(settings: Settings, catalogue: Catalogue) -> dict[str, "TrainerHandle"]:
-    """One trainer per base, by the base's id; none is started before its first job."""
+    """One trainer per base, by the base's id; none is started before its first job or `start`."""
     return {base.id: TrainerHandle(trainer_command(settings, base)) for base in catalogue.bases.values()}
 
 
@@ -56,6 +56,10 @@ class TrainerHandle:
     def pid(self) -> int | None:
         """The running child's process."""
         return self._child.pid if self._child is not None and not self._child.ended else None
+
+    async def start(self) -> None:
+        """Starts the child before a job needs it, so that no job waits for imports and weights."""
+        await self._running_child()
 
     async def seat(self, job_id: str, folder: Path) -> AsyncGenerator[Report | Crashed, None]:
         """The job's reports in order (`Ready` and `Turn` are not among them), from its folder's state to its end.

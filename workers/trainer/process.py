@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from service.domain.errors import JobError
 from workers.base import LoadedBase, choose_device, environment, load_base
@@ -150,7 +149,6 @@ def main() -> None:
     config = TrainerConfig.model_validate_json(sys.argv[1])
     channel = Channel(config.lease_seconds)
     _be_deterministic(config.threads)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     base = load_base(config.base, choose_device(config.device))
     Trainer(base, config.turn_tokens, channel).run()
 
