@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-fast lint format base openapi clean
+.PHONY: help install demo up test test-fast mutate lint format base openapi clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ test: install ## Every test
 
 test-fast: install ## The tests without real servers or long training
 	$(BIN)/python -m pytest -m 'not slow'
+
+mutate: install ## Break the product on purpose and show that the tests notice
+	$(BIN)/python -m tests.mutations.mutate
 
 lint: install ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .
