@@ -16,9 +16,15 @@ from tests.conformance.processes import served
 FOLDER = Path(__file__).parent
 LEFT = FOLDER / "left_for_later.toml"
 FILES = [
-    "test_files.py", "test_uploads.py", "uploads/test_parts.py", "test_models.py", "fine_tuning/test_jobs.py", "fine_tuning/jobs/test_checkpoints.py",
-    "test_completions.py", "chat/test_completions.py",
-]  # fmt: skip
+    "test_files.py",
+    "test_uploads.py",
+    "uploads/test_parts.py",
+    "test_models.py",
+    "fine_tuning/test_jobs.py",
+    "fine_tuning/jobs/test_checkpoints.py",
+    "test_completions.py",
+    "chat/test_completions.py",
+]
 
 Outcomes = dict[str, Counter[str]]  # "chat/test_completions.py::test_method_create" -> how its variants ended
 
