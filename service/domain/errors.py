@@ -14,6 +14,8 @@ JobError                  not an HTTP error: why a job failed, stored in `job.er
 LeaseLost                 not an HTTP error: a worker's claim is no longer its own
 """
 
+from typing import Literal
+
 
 class LuthierError(Exception):
     """An error that a client is told about: status, type, code, param as in OpenAI's envelope."""
@@ -68,9 +70,23 @@ class ModelNotFound(NotFound):
 
 
 class RateLimited(LuthierError):
+    """Too much in too short a time; `retry_after_seconds` says when there will be room, if anybody knows."""
+
     status = 429
-    type = "requests"
     default_code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Literal["requests", "tokens"] = "requests",
+        retry_after_seconds: float | None = None,
+        may_retry: bool = True,  # False: however long it waits, this request will never fit
+    ) -> None:
+        super().__init__(message)
+        self.type = kind
+        self.retry_after_seconds = retry_after_seconds
+        self.may_retry = may_retry
 
 
 class Unavailable(LuthierError):

@@ -24,12 +24,15 @@ class InstallationError(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a request speaks for; every query is scoped by `project_id`. `organization` is the slug in model names."""
+    """Whom a request speaks for; every query is scoped by `project_id`. `organization` is the slug in model names;
+    `key_id` is who pays for what is limited per key.
+    """
 
     project_id: str
     role: str
     organization_id: str
     organization: str
+    key_id: str
 
 
 async def ensure_installation(ctx: Context) -> str | None:
@@ -82,7 +85,7 @@ async def authenticate(ctx: Context, bearer: str) -> Caller:
         raise Unauthenticated(
             f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
         )
-    return Caller(key.project_id, key.role, installation.organization_id, installation.organization)
+    return Caller(key.project_id, key.role, installation.organization_id, installation.organization, key.id)
 
 
 def _check_organization(ctx: Context, installation: Installation) -> None:
