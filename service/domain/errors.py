@@ -4,7 +4,7 @@ LuthierError (status, type, code, param, message)
 +-- InvalidRequest        400  invalid_request_error   what was sent is wrong; the message says where and what to do
 |   +-- IllegalTransition 400                          never 409: the SDKs retry 409
 |   +-- TooLarge          413                          a body beyond its limit, refused before it is stored
-+-- Unauthenticated       401  invalid_request_error   invalid_api_key
++-- Unauthenticated       401  invalid_request_error   invalid_api_key, mismatched_organization, mismatched_project
 +-- Forbidden             403  invalid_request_error
 +-- NotFound              404  invalid_request_error   also another project's things
 |   +-- ModelNotFound     404                          model_not_found

@@ -2,8 +2,8 @@
 
 A leaky bucket as a meter (ITU-T I.371): a request may come in while there is room for it, and a limit of N per minute
 makes room at N per minute. OpenAI's limits are of this kind: its "Limit 10000, Used 8339, Requested 7835. Please try
-again in 37.044s" is (8339 + 7835 - 10000) / 10000 of a minute. It takes two numbers per key and kind, whatever the limit,
-and charges what an answer cost beyond its estimate afterwards, for which a window of entries has no place.
+again in 37.044s" is (8339 + 7835 - 10000) / 10000 of a minute. It takes two numbers per key and kind, whatever the
+limit, and charges what an answer cost beyond its estimate afterwards, for which a window of entries has no place.
 
 Stands before `forward` (admit) and behind it (settle). Per process, and in memory, where nothing can be away; where the
 counts are shared, a store that is away must let requests pass. Must not know HTTP.
