@@ -51,6 +51,13 @@ class Settings(BaseSettings):
     row_limit_bytes: int = Field(8 * MIB, ge=1, description="Longest line of a training file.")
     examples_minimum: int = Field(10, ge=1, description="Fewest examples that a training file may hold.")
 
+    requests_per_minute: int = Field(
+        0, ge=0, description="Completions that one API key may ask for per minute; 0 is no limit."
+    )
+    tokens_per_minute: int = Field(
+        0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
+    )
+
     slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")

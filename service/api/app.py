@@ -4,7 +4,7 @@ Start of every journey. A request passes headers (outermost), errors, auth (in t
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -15,7 +15,8 @@ from service.api import errors
 from service.api.auth import KnownKeys
 from service.api.headers import ResponseHeaders
 from service.api.openapi import add_routes, document
-from service.gateway.forward import Gateway
+from service.gateway.forward import Gateway, Usage, log_usage
+from service.gateway.limits import RateLimits
 from service.operations.context import Context
 
 
@@ -34,12 +35,23 @@ def create_app(ctx: Context) -> FastAPI:
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
-    app.state.gateway = Gateway(ctx.settings)
+    app.state.rate_limits = RateLimits(ctx.settings)
+    app.state.gateway = Gateway(ctx.settings, on_done=_accounting(app))
     add_routes(app)
     _serve_document(app)
     errors.install(app)
     app.add_middleware(ResponseHeaders)
     return app
+
+
+def _accounting(app: FastAPI) -> Callable[[Usage], None]:
+    """Who hears what an answer cost: the log, and the limits of its key."""
+
+    def account(usage: Usage) -> None:
+        log_usage(usage)
+        app.state.rate_limits.settle(usage)
+
+    return account
 
 
 def _serve_document(app: FastAPI) -> None:

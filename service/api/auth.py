@@ -1,4 +1,4 @@
-"""From `Authorization: Bearer ...` to a Caller, before a byte of the body is read.
+"""From `Authorization: Bearer ...`, and the project that it selects, to a Caller, before a byte of the body is read.
 
 Known keys are remembered for at most CACHE_SECONDS, so a revoked one dies within that time.
 """
@@ -17,6 +17,7 @@ from service.operations import keys
 from service.operations.context import Context
 from service.operations.keys import Caller
 
+SELECTING_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 CACHE_SECONDS = 5.0
 CACHE_KEYS = 1024
 JSON_LIMIT_BYTES = 16 * 1024 * 1024
@@ -28,19 +29,19 @@ class KnownKeys:
     def __init__(self, ctx: Context, clock: Callable[[], float] = time.monotonic) -> None:
         self._ctx = ctx
         self._clock = clock
-        self._callers: dict[str, tuple[Caller, float]] = {}
+        self._callers: dict[tuple[str, ...], tuple[Caller, float]] = {}
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request. Raises Unauthenticated."""
-        bearer = _bearer(request)
-        known = self._callers.get(bearer)
+        claimed = (_bearer(request), *(request.headers.get(name, "").strip() for name in SELECTING_HEADERS))
+        known = self._callers.get(claimed)
         if known is not None and self._clock() < known[1]:
             return known[0]
-        self._callers.pop(bearer, None)
-        caller = await keys.authenticate(self._ctx, bearer)
+        self._callers.pop(claimed, None)
+        caller = await keys.authenticate(self._ctx, *claimed)
         if len(self._callers) >= CACHE_KEYS:
             self._callers.clear()
-        self._callers[bearer] = (caller, self._clock() + CACHE_SECONDS)
+        self._callers[claimed] = (caller, self._clock() + CACHE_SECONDS)
         return caller
 
 

@@ -4,6 +4,7 @@ Errors are raised anywhere below as `domain.errors`; validation errors are worde
 something broke, never what a user sent.
 """
 
+import math
 import traceback
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from service.api import validation
-from service.domain.errors import InvalidRequest, LuthierError, NotFound, TooLarge
+from service.domain.errors import InvalidRequest, LuthierError, NotFound, RateLimited, TooLarge
 
 log = structlog.get_logger()
 FRAMES = 8
@@ -57,7 +58,21 @@ def install(app: FastAPI) -> None:
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LuthierError)
-    return envelope(error)
+    return envelope(error, _retry_headers(error))
+
+
+def _retry_headers(error: LuthierError) -> dict[str, str]:
+    """When to come again, for those who came too often: in the two headers that the SDKs wait by."""
+    if not isinstance(error, RateLimited):
+        return {}
+    if not error.may_retry:
+        return {"x-should-retry": "false"}
+    if error.retry_after_seconds is None:
+        return {}
+    return {
+        "Retry-After": str(max(1, math.ceil(error.retry_after_seconds))),
+        "retry-after-ms": str(round(error.retry_after_seconds * 1000)),
+    }
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

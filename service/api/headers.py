@@ -4,6 +4,7 @@ Plain ASGI, so that streams pass untouched. Request ids are made here and never 
 """
 
 import time
+from collections.abc import Callable, Mapping
 
 import structlog
 from fastapi.routing import APIRoute
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import errors
 from service.domain import ids
+from service.gateway.limits import Standing, duration
 from service.operations.keys import Caller
 
 log = structlog.get_logger()
@@ -84,3 +86,8 @@ class _Answer:
         if caller is not None:
             headers["openai-organization"] = caller.organization
             headers["openai-project"] = caller.project_id
+        standing: Callable[[], Mapping[str, Standing]] | None = self._scope.get("state", {}).get("standing")
+        for kind, now in standing().items() if standing is not None else ():
+            headers[f"x-ratelimit-limit-{kind}"] = str(now.limit)
+            headers[f"x-ratelimit-remaining-{kind}"] = str(now.remaining)
+            headers[f"x-ratelimit-reset-{kind}"] = duration(now.reset_seconds)

@@ -7,6 +7,7 @@ engine answers, and how, is the gateway's affair. A client that hangs up ends th
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -23,6 +24,7 @@ from service.api.schemas.inference import CreateChatCompletionRequest, CreateCom
 from service.domain.errors import LuthierError
 from service.gateway.fields import Endpoint, engine_fields
 from service.gateway.forward import Answer, EngineRequest, Gateway
+from service.gateway.limits import RateLimits, estimated_tokens
 from service.operations import models
 from service.operations.context import Context
 from service.operations.keys import Caller
@@ -37,7 +39,15 @@ async def _gateway(request: Request) -> Gateway:  # not `def`: FastAPI would tak
     return gateway
 
 
+async def _rate_limits(request: Request, caller: CallerDep) -> RateLimits:
+    """From here on every answer says what the caller's key has left."""
+    limits: RateLimits = request.app.state.rate_limits
+    request.state.standing = partial(limits.standing, caller.key_id)
+    return limits
+
+
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
+RateLimitsDep = Annotated[RateLimits, Depends(_rate_limits)]
 
 
 def _answer_of(model: type[Completion] | type[ChatCompletion], chunk: str) -> dict[int | str, dict[str, Any]]:
@@ -57,10 +67,17 @@ router = APIRouter(route_class=ApiRoute, responses={429: {"model": ErrorEnvelope
     responses=_answer_of(Completion, "text_completion"),
 )
 async def create_completion(
-    body: CreateCompletionRequest, request: Request, ctx: ContextDep, caller: CallerDep, gateway: GatewayDep
+    body: CreateCompletionRequest,
+    request: Request,
+    ctx: ContextDep,
+    caller: CallerDep,
+    limits: RateLimitsDep,
+    gateway: GatewayDep,
 ) -> Response:
     """Continues one or several texts."""
-    return await _answered(request, gateway, await _prepared(ctx, caller, "completions", body))
+    wanted = await _prepared(ctx, caller, "completions", body)
+    limits.admit(wanted, caller.organization)
+    return await _answered(request, gateway, wanted)
 
 
 @router.post(
@@ -70,17 +87,31 @@ async def create_completion(
     responses=_answer_of(ChatCompletion, "chat.completion.chunk"),
 )
 async def create_chat_completion(
-    body: CreateChatCompletionRequest, request: Request, ctx: ContextDep, caller: CallerDep, gateway: GatewayDep
+    body: CreateChatCompletionRequest,
+    request: Request,
+    ctx: ContextDep,
+    caller: CallerDep,
+    limits: RateLimitsDep,
+    gateway: GatewayDep,
 ) -> Response:
     """Answers a conversation."""
-    return await _answered(request, gateway, await _prepared(ctx, caller, "chat/completions", body))
+    wanted = await _prepared(ctx, caller, "chat/completions", body)
+    limits.admit(wanted, caller.organization)
+    return await _answered(request, gateway, wanted)
 
 
 async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Generation) -> EngineRequest:
     """What goes to an engine. Raises ModelNotFound, then InvalidRequest for what engines cannot do."""
     model = await models.resolve_for_inference(ctx, caller, body.model)
     fields = body.model_dump(exclude={"model"}, exclude_unset=True, exclude_none=True)
-    return EngineRequest(endpoint, caller.project_id, model.name_for_engine, engine_fields(endpoint, fields))
+    return EngineRequest(
+        endpoint,
+        caller.project_id,
+        model.name_for_engine,
+        engine_fields(endpoint, fields),
+        key_id=caller.key_id,
+        reserved_tokens=estimated_tokens(fields),
+    )
 
 
 async def _answered(client: Request, gateway: Gateway, request: EngineRequest) -> Response:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import StreamingResponse
 
+from service.api import event_stream
 from service.api.auth import ApiRoute
 from service.api.deps import CallerDep, ContextDep
 from service.api.pagination import After, CursorList, Limit, ListObject, as_cursor_list, as_list
@@ -76,11 +78,24 @@ async def cancel(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) 
     return JobObject.of(await jobs.cancel(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
-@router.get("/{fine_tuning_job_id}/events", operation_id="listFineTuningEvents")
+@router.get(
+    "/{fine_tuning_job_id}/events",
+    operation_id="listFineTuningEvents",
+    response_model=ListObject[EventObject],
+    responses=event_stream.DESCRIBED,
+)
 async def events(
-    ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId, after: After = None, limit: Limit = 20
-) -> ListObject[EventObject]:
-    """List what a fine-tuning job has told so far, newest first."""
+    ctx: ContextDep,
+    caller: CallerDep,
+    fine_tuning_job_id: JobId,
+    after: After = None,
+    limit: Limit = 20,
+    stream: event_stream.Stream = False,
+    last_event_id: event_stream.LastEventId = None,
+) -> ListObject[EventObject] | StreamingResponse:
+    """List what a fine-tuning job has told so far, newest first; or follow it, oldest first, until it has ended."""
+    if stream:
+        return await event_stream.follow(ctx, caller, fine_tuning_job_id, after=last_event_id or after)
     return as_list(await jobs.event_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit), EventObject.of)
 
 

@@ -42,6 +42,19 @@ async def page(tx: Transaction, job_id: str, after: str | None, limit: int) -> l
     return [_event(row) for row in await tx.connection.execute(query)]
 
 
+async def sequence_of(tx: Transaction, job_id: str, id: str) -> int | None:
+    """Where in the job's events this one stands; None when it is none of them."""
+    query = select(job_events.c.sequence).where(job_events.c.id == id, job_events.c.job_id == job_id)
+    return (await tx.connection.execute(query)).scalar_one_or_none()
+
+
+async def since(tx: Transaction, job_id: str, sequence: int, limit: int) -> list[Event]:
+    """At most `limit` events, oldest first, behind number `sequence`."""
+    behind = select(*_COLUMNS).where(job_events.c.job_id == job_id, job_events.c.sequence > sequence)
+    query = behind.order_by(job_events.c.sequence).limit(limit)
+    return [_event(row) for row in await tx.connection.execute(query)]
+
+
 async def metrics(tx: Transaction, job_id: str) -> AsyncIterator[dict[str, Any]]:
     """The data of every metrics event, oldest first, read in batches."""
     sequence = 0

@@ -63,6 +63,10 @@ async def find_project(tx: Transaction, name: str) -> str | None:
     return (await tx.connection.execute(select(projects.c.id).where(projects.c.name == name))).scalar_one_or_none()
 
 
+async def project_exists(tx: Transaction, id: str) -> bool:
+    return (await tx.connection.execute(select(projects.c.id).where(projects.c.id == id))).first() is not None
+
+
 async def add_key(tx: Transaction, key: ApiKey, sha256: str) -> None:
     await tx.connection.execute(
         insert(api_keys).values(

@@ -4,7 +4,7 @@ LuthierError (status, type, code, param, message)
 +-- InvalidRequest        400  invalid_request_error   what was sent is wrong; the message says where and what to do
 |   +-- IllegalTransition 400                          never 409: the SDKs retry 409
 |   +-- TooLarge          413                          a body beyond its limit, refused before it is stored
-+-- Unauthenticated       401  invalid_request_error   invalid_api_key
++-- Unauthenticated       401  invalid_request_error   invalid_api_key, mismatched_organization, mismatched_project
 +-- Forbidden             403  invalid_request_error
 +-- NotFound              404  invalid_request_error   also another project's things
 |   +-- ModelNotFound     404                          model_not_found
@@ -13,6 +13,8 @@ LuthierError (status, type, code, param, message)
 JobError                  not an HTTP error: why a job failed, stored in `job.error`
 LeaseLost                 not an HTTP error: a worker's claim is no longer its own
 """
+
+from typing import Literal
 
 
 class LuthierError(Exception):
@@ -68,9 +70,23 @@ class ModelNotFound(NotFound):
 
 
 class RateLimited(LuthierError):
+    """Too much in too short a time; `retry_after_seconds` says when there will be room, if anybody knows."""
+
     status = 429
-    type = "requests"
     default_code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Literal["requests", "tokens"] = "requests",
+        retry_after_seconds: float | None = None,
+        may_retry: bool = True,  # False: however long it waits, this request will never fit
+    ) -> None:
+        super().__init__(message)
+        self.type = kind
+        self.retry_after_seconds = retry_after_seconds
+        self.may_retry = may_retry
 
 
 class Unavailable(LuthierError):

@@ -30,12 +30,17 @@ Outcome = Literal["answered", "failed", "hung_up"]
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What goes to an engine: `fields` are allowed ones, `model` is the name that the engine knows."""
+    """What goes to an engine: `fields` are allowed ones, `model` is the name that the engine knows.
+
+    `reserved_tokens` were charged to the key `key_id` before anybody knew what the answer would cost.
+    """
 
     endpoint: Endpoint
     project_id: str
     model: str
     fields: dict[str, Any]
+    key_id: str = ""
+    reserved_tokens: int = 0
 
     @property
     def streams(self) -> bool:
@@ -59,11 +64,13 @@ class Usage:
 
     endpoint: Endpoint
     project_id: str
+    key_id: str
     model: str
     streamed: bool
     outcome: Outcome
     prompt_tokens: int | None
     completion_tokens: int | None
+    reserved_tokens: int
     seconds: float
 
 
@@ -135,11 +142,13 @@ class Answer:
         return Usage(
             endpoint=self._request.endpoint,
             project_id=self._request.project_id,
+            key_id=self._request.key_id,
             model=self._request.model,
             streamed=self._request.streams,
             outcome=self._outcome,
             prompt_tokens=self._usage.get("prompt_tokens"),
             completion_tokens=self._usage.get("completion_tokens"),
+            reserved_tokens=self._request.reserved_tokens,
             seconds=round(time.monotonic() - self._started, 6),
         )
 

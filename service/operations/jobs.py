@@ -4,7 +4,7 @@ Creation refuses whatever could only fail hours later; a created job rings the b
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from service.domain import ids
 from service.domain.base import Base
 from service.domain.errors import InvalidRequest, NotFound, Unavailable
 from service.domain.event import Event, NewEvent
-from service.domain.job import Checkpoint, Job, check_transition
+from service.domain.job import FINAL, Checkpoint, Job, check_transition
 from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
 from service.domain.model import MODEL_PREFIX
 from service.operations.context import Context
@@ -48,6 +48,14 @@ class JobView:
 
     job: Job
     queue_position: int | None = None
+
+
+@dataclass(frozen=True)
+class NextEvents:
+    """What a follower of a job has not seen yet; `ended`: nothing will ever come behind these."""
+
+    events: Sequence[Event]
+    ended: bool
 
 
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
@@ -105,6 +113,24 @@ async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None
     async with ctx.database.reading() as tx:
         await _find(tx, caller, id)
         return cut(await events.page(tx, id, after, limit + 1), limit)
+
+
+async def event_position(ctx: Context, caller: Caller, id: str, after: str | None) -> int:
+    """The number of the event `after`, 0 for None: where a follower begins. Raises NotFound or InvalidRequest."""
+    async with ctx.database.reading() as tx:
+        await _find(tx, caller, id)
+        sequence = 0 if after is None else await events.sequence_of(tx, id, after)
+    if sequence is None:
+        raise InvalidRequest(f"Job {id} has no event '{after}'; leave it out to begin at the first.", param="after")
+    return sequence
+
+
+async def next_events(ctx: Context, caller: Caller, id: str, sequence: int, limit: int) -> NextEvents:
+    """At most `limit` events behind number `sequence`, oldest first. Raises NotFound."""
+    async with ctx.database.reading() as tx:
+        job = await _find(tx, caller, id)  # before its events: the last of them comes with the final status
+        found = await events.since(tx, id, sequence, limit)
+    return NextEvents(found, ended=job.status in FINAL and len(found) < limit)
 
 
 async def checkpoint_page(ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int) -> Page[Checkpoint]:

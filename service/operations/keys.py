@@ -24,12 +24,15 @@ class InstallationError(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a request speaks for; every query is scoped by `project_id`. `organization` is the slug in model names."""
+    """Whom a request speaks for; every query is scoped by `project_id`. `organization` is the slug in model names;
+    `key_id` is who pays for what is limited per key.
+    """
 
     project_id: str
     role: str
     organization_id: str
     organization: str
+    key_id: str
 
 
 async def ensure_installation(ctx: Context) -> str | None:
@@ -73,16 +76,45 @@ async def revoke_key(ctx: Context, id: str) -> bool:
         return await keys.revoke_key(tx, id)
 
 
-async def authenticate(ctx: Context, bearer: str) -> Caller:
-    """Whose key this is. Raises Unauthenticated."""
+async def authenticate(ctx: Context, bearer: str, organization: str = "", project_id: str = "") -> Caller:
+    """Whose key this is, acting in the project that it selects: its own, or for an admin's key any. "": not selected.
+
+    Raises Unauthenticated for a key, an organisation (id or slug) or a project that do not belong together.
+    """
     async with ctx.database.reading() as tx:
         key = await keys.find_key(tx, _sha256(bearer))
         installation = await keys.find_installation(tx)
-    if key is None or installation is None:
+        if key is None or installation is None:
+            raise Unauthenticated(
+                f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
+            )
+        _check_selected_organization(organization, installation)
+        selected = await _select_project(tx, key, project_id)
+    return Caller(selected, key.role, installation.organization_id, installation.organization, key.id)
+
+
+def _check_selected_organization(selected: str, installation: Installation) -> None:
+    if selected not in ("", installation.organization_id, installation.organization):
         raise Unauthenticated(
-            f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
+            f"OpenAI-Organization header should match organization for API key: it says '{selected}', but this is "
+            f"'{installation.organization}'. Send that, or leave the header out.",
+            code="mismatched_organization",
         )
-    return Caller(key.project_id, key.role, installation.organization_id, installation.organization)
+
+
+async def _select_project(tx: Transaction, key: ApiKey, selected: str) -> str:
+    if selected in ("", key.project_id):
+        return key.project_id
+    if key.role != "admin":
+        hint = f"the key's is '{key.project_id}'. Send that, leave the header out, or use an admin's key"
+    elif not await keys.project_exists(tx, selected):
+        hint = "there is no such project. `luthierd keys list` shows the ids of those that have keys"
+    else:
+        return selected
+    raise Unauthenticated(
+        f"OpenAI-Project header should match project for API key: it says '{selected}', but {hint}.",
+        code="mismatched_project",
+    )
 
 
 def _check_organization(ctx: Context, installation: Installation) -> None:

@@ -1,6 +1,7 @@
 """Models through HTTP: bases for everybody, tuned ones for their project."""
 
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -90,6 +91,6 @@ async def test_names_become_what_engines_know(ctx: Context, caller: Caller, job_
         "luthier-tiny", "luthier-tiny", None
     )
     assert await resolve_for_inference(ctx, caller, STEP) == ResolvedModel(STEP, "luthier-tiny", "lora")
-    stranger = Caller("proj_other", "project", caller.organization_id, caller.organization)
+    stranger = replace(caller, project_id="proj_other")
     with pytest.raises(ModelNotFound):
         await resolve_for_inference(ctx, stranger, STEP)

@@ -10,9 +10,7 @@ import httpx
 import openai
 import orjson
 import pytest
-import uvicorn
 from aiohttp import web
-from fastapi import FastAPI
 
 from service.settings import Settings
 from tests.unit.scripted_engine import COMPLETION, ScriptedEngine, answers, dies, hangs, scripted_engine, streams
@@ -50,18 +48,6 @@ def settings(tmp_path: Path, engine: ScriptedEngine) -> Settings:
     catalogue = tmp_path / "bases.toml"
     catalogue.write_text(CATALOGUE)
     return Settings(data_dir=tmp_path / "data", engine_urls=engine.url, catalogue=catalogue)
-
-
-@pytest.fixture
-async def base_url(app: FastAPI) -> AsyncIterator[str]:
-    """The API on a socket: for what an in-process client cannot see, such as when bytes come and who hangs up."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    server.should_exit = True
-    await serving
 
 
 @pytest.fixture
