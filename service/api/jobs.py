@@ -76,6 +76,18 @@ async def cancel(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) 
     return JobObject.of(await jobs.cancel(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
+@router.post("/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob")
+async def pause(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Ask a running job to come to rest: it answers `running`, and is `paused` once its checkpoint is published."""
+    return JobObject.of(await jobs.pause(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
+@router.post("/{fine_tuning_job_id}/resume", operation_id="resumeFineTuningJob")
+async def resume(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Let a paused job go on, exactly where it came to rest; or take a pause back before the job has come to it."""
+    return JobObject.of(await jobs.resume(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
 @router.get("/{fine_tuning_job_id}/events", operation_id="listFineTuningEvents")
 async def events(
     ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId, after: After = None, limit: Limit = 20

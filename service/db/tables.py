@@ -129,6 +129,7 @@ jobs = Table(
     Column("lease_owner", String(64)),
     Column("lease_expires_at", Float),  # by the database's clock; null while nobody holds it
     Column("swept_at", BigInteger),  # its tokenised data and snapshots are gone
+    Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
 )

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as their users see them: create, look, cancel. The worker's side is `operations.progress`.
+"""Fine-tuning jobs as their users see them: create, look, pause, cancel. The worker's side is `operations.progress`.
 
 Creation refuses whatever could only fail hours later; a created job rings the bell after its commit.
 """
@@ -15,7 +15,7 @@ from service.domain import ids
 from service.domain.base import Base
 from service.domain.errors import InvalidRequest, NotFound, Unavailable
 from service.domain.event import Event, NewEvent
-from service.domain.job import Checkpoint, Job, check_transition
+from service.domain.job import Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
 from service.domain.model import MODEL_PREFIX
 from service.operations.context import Context
@@ -93,11 +93,42 @@ async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
         check_transition(job, "cancelled")
         cancelled = replace(job, status="cancelled", finished_at=int(time.time()))
         values = {"status": cancelled.status, "finished_at": cancelled.finished_at, **jobs.released()}
-        if not await jobs.change(tx, id, job.status, values):
-            raise Unavailable(f"Job {id} has just left the status '{job.status}'; please try again.")
+        await _change(tx, job, values)
         await events.add(tx, id, [wording.cancelled()])
         tx.after_commit(lambda: ctx.queue.put(id))
     return JobView(cancelled)
+
+
+async def pause(ctx: Context, caller: Caller, id: str) -> JobView:
+    """Asks a running job to come to rest; it stays `running` until its worker has done so. May be called twice.
+
+    Raises NotFound or IllegalTransition. A job that ends before its worker sees the request just ends.
+    """
+    async with ctx.database.transaction() as tx:
+        job = await _find(tx, caller, id)
+        check_transition(job, "paused")
+        if job.pause_requested_at is None:
+            await _change(tx, job, {"pause_requested_at": int(time.time())})
+            await events.add(tx, id, [wording.pausing()])
+        tx.after_commit(lambda: ctx.queue.put(id))
+    return JobView(job)
+
+
+async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
+    """Puts a paused job back into the queue; takes a pause back that a running job has not come to yet.
+
+    Raises NotFound or IllegalTransition.
+    """
+    async with ctx.database.transaction() as tx:
+        job = await _find(tx, caller, id)
+        check_resumable(job)
+        if job.status == "running" and job.pause_requested_at is None:
+            return JobView(job)  # nothing to take back
+        status: Status = "queued" if job.status == "paused" else job.status
+        await _change(tx, job, {"status": status, "pause_requested_at": None})
+        await events.add(tx, id, [wording.resumed()])
+        tx.after_commit(lambda: ctx.queue.put(id))
+        return await _view(tx, replace(job, status=status, pause_requested_at=None))
 
 
 async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int) -> Page[Event]:
@@ -119,6 +150,11 @@ async def _find(tx: Transaction, caller: Caller, id: str) -> Job:
     if job is None:
         raise NotFound(f"Could not find fine tune: {id}", param="fine_tuning_job_id", code="fine_tune_not_found")
     return job
+
+
+async def _change(tx: Transaction, job: Job, values: Mapping[str, Any]) -> None:
+    if not await jobs.change(tx, job.id, job.status, values):
+        raise Unavailable(f"Job {job.id} has just left the status '{job.status}'; please try again.")
 
 
 async def _view(tx: Transaction, job: Job) -> JobView:

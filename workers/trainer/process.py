@@ -23,6 +23,8 @@ from workers.trainer.protocol import (
     JobSpec,
     Leave,
     Left,
+    Pause,
+    Paused,
     Ready,
     Seat,
     Seated,
@@ -44,6 +46,7 @@ class Trainer:
         self._turns = Turns(turn_tokens)
         self._slots: dict[str, Slot] = {}
         self._folders: dict[str, Path] = {}
+        self._pausing: set[str] = set()
         self._announced: str | None = None
 
     def run(self) -> None:
@@ -59,11 +62,15 @@ class Trainer:
                 with self._on_account_of(job_id):
                     self._advance(job_id)
 
-    def _obey(self, command: Seat | Leave) -> None:
+    def _obey(self, command: Seat | Leave | Pause) -> None:
         if isinstance(command, Seat):
             with self._on_account_of(command.job_id):
                 self._seat(command.job_id, Path(command.folder))
-        elif command.job_id in self._slots:  # it may have ended by itself meanwhile
+        elif command.job_id not in self._slots:
+            return  # it has ended by itself meanwhile
+        elif isinstance(command, Pause):
+            self._pausing.add(command.job_id)
+        else:
             with self._on_account_of(command.job_id):
                 self._leave(command.job_id, command.snapshot)
 
@@ -99,7 +106,7 @@ class Trainer:
 
         The checkpoint comes before the snapshot of the same step: whoever resumes from that snapshot has seen it.
         """
-        slot = self._slots[job_id]
+        slot, pausing = self._slots[job_id], job_id in self._pausing
         step = slot.train_step()
         self._turns.charge(job_id, step.cost_tokens)
         self._channel.say(
@@ -111,13 +118,16 @@ class Trainer:
                 metrics=step.metrics,
             )
         )
-        if slot.at_epoch_end:
+        if slot.at_epoch_end or pausing:
             self._checkpoint(job_id, slot, step)
         if slot.finished:
             self._remove(job_id)
             self._channel.say(Left(job_id=job_id, finished=True))
-        elif slot.at_epoch_end or slot.step % slot.spec.snapshot_steps == 0:
+        elif slot.at_epoch_end or pausing or slot.step % slot.spec.snapshot_steps == 0:
             self._snapshot(job_id, slot)
+        if pausing and not slot.finished:
+            self._remove(job_id)
+            self._channel.say(Paused(job_id=job_id, step=slot.step))
 
     def _leave(self, job_id: str, snapshot: bool) -> None:
         if snapshot:
@@ -140,6 +150,7 @@ class Trainer:
     def _remove(self, job_id: str) -> None:
         self._turns.leave(job_id)
         self._folders.pop(job_id, None)
+        self._pausing.discard(job_id)
         slot = self._slots.pop(job_id, None)
         if slot is not None:
             slot.leave()
