@@ -12,7 +12,7 @@ from service.api.pagination import After, CursorList, Limit, ListObject, as_curs
 from service.api.schemas.fields import Text
 from service.api.schemas.job_objects import CheckpointObject, EventObject, JobObject
 from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
-from service.domain.methods import Hyperparameters, Tuning
+from service.domain.methods import Hyperparameters
 from service.operations import jobs
 from service.operations.jobs import NewJob
 
@@ -114,7 +114,7 @@ def _new_job(body: CreateJob) -> NewJob:
         suffix=body.suffix,
         objective="supervised" if body.method is None else body.method.type,
         hyperparameters=_hyperparameters(body),
-        tuning=body.tuning or Tuning(),
+        tuning=body.tuning,
         metadata=body.metadata,
         integrations=[integration.model_dump(exclude_unset=True) for integration in body.integrations or []],
         idle_methods=_idle_methods(body),

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 
 from service.db.connection import Transaction
-from service.db.tables import checkpoints, models
-from service.domain.job import Checkpoint
+from service.db.tables import checkpoints, jobs, models
+from service.domain.job import ACTIVE, Checkpoint
 from service.domain.model import Model
 
 _MODEL = [models.c[field.name] for field in fields(Model)]
@@ -56,9 +56,10 @@ async def bury(tx: Transaction, name: str) -> bool:
 
 
 async def unswept(tx: Transaction, limit: int) -> list[str]:
-    """Names of dead models whose artifacts still lie in storage."""
-    query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None)).limit(limit)
-    return list((await tx.connection.execute(query)).scalars())
+    """Names of dead models whose artifacts still lie in storage and that no active job continues."""
+    continued = select(jobs.c.id).where(jobs.c.status.in_(ACTIVE), jobs.c.parent_model == models.c.name)
+    query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None))
+    return list((await tx.connection.execute(query.where(~continued.exists()).limit(limit))).scalars())
 
 
 async def mark_swept(tx: Transaction, name: str) -> None:

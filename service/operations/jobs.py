@@ -12,14 +12,14 @@ from service.db import events, files, jobs, models
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
-from service.domain.base import Base
 from service.domain.errors import InvalidRequest, NotFound, Unavailable
 from service.domain.event import Event, NewEvent
 from service.domain.job import Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
-from service.domain.model import MODEL_PREFIX
+from service.operations import origins
 from service.operations.context import Context
 from service.operations.keys import Caller
+from service.operations.origins import Origin
 from service.operations.paging import Page, cut
 
 SCAN_ROWS = 200
@@ -36,7 +36,7 @@ class NewJob:
     suffix: str | None = None
     objective: str = "supervised"
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning | None = None  # None: the parent's, or the default
     metadata: dict[str, str] | None = None
     integrations: list[dict[str, Any]] = field(default_factory=list)
     idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
@@ -52,12 +52,12 @@ class JobView:
 
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
     """Writes the job and its first events, then rings the bell. Raises InvalidRequest."""
-    base = _find_base(ctx, new.model)
     _check_objective(new.objective)
-    tuning = new.tuning.resolved()
-    check_servable(base, tuning)
-    job = _job(caller, base, new, tuning)
     async with ctx.database.transaction() as tx:
+        origin = await origins.find(ctx, tx, caller, new.model)
+        tuning = origin.tuning(new.tuning)
+        check_servable(origin.base, tuning)
+        job = _job(caller, origin, new, tuning)
         await _check_file(tx, caller, "training_file", new.training_file)
         if new.validation_file is not None:
             await _check_file(tx, caller, "validation_file", new.validation_file)
@@ -179,22 +179,6 @@ def _fits(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return wanted.items() <= metadata.items() if wanted else not metadata
 
 
-def _find_base(ctx: Context, name: str) -> Base:
-    if name.startswith(MODEL_PREFIX):
-        raise InvalidRequest(
-            f"'{name}' is a fine-tuned model; this version fine-tunes base models only. "
-            "Use the base that it was made from, with both training files joined.",
-            param="model",
-            code="model_not_available",
-        )
-    base = ctx.catalogue.find(name)
-    if base is None:
-        raise InvalidRequest(
-            f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
-        )
-    return base
-
-
 def _check_objective(objective: str) -> None:
     if objective not in OBJECTIVES:
         offered = " and ".join(f"'{name}'" for name in OBJECTIVES)
@@ -216,11 +200,12 @@ async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> N
         )
 
 
-def _job(caller: Caller, base: Base, new: NewJob, tuning: dict[str, Any]) -> Job:
+def _job(caller: Caller, origin: Origin, new: NewJob, tuning: dict[str, Any]) -> Job:
     return Job(
         id=ids.job_id(),
         project_id=caller.project_id,
-        base=base.id,
+        base=origin.base.id,
+        parent_model=origin.parent,
         training_file=new.training_file,
         validation_file=new.validation_file,
         objective=new.objective,

@@ -77,13 +77,21 @@ def config(ctx: Context, base_id: str) -> str:
     ).model_dump_json()
 
 
-async def create(ctx: Context, caller: Caller, seed: int, *, epochs: int = 3, **fields: Any) -> str:
-    """A job of 6 steps an epoch."""
+async def upload(ctx: Context, caller: Caller) -> str:
+    """A training file of 24 rows."""
     async with files.incoming(ctx) as incoming:
         await incoming.store(one_chunk(rows(24)))
-        file = await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))
-    hyperparameters = {"n_epochs": epochs, "batch_size": 4, "learning_rate_multiplier": 1.0}
-    new = NewJob(**{"model": "tiny", "training_file": file.id, "seed": seed, **fields})
+        return (await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))).id
+
+
+async def create(
+    ctx: Context, caller: Caller, seed: int, *, epochs: int = 3, batch: int = 4, rate: float = 1.0, **fields: Any
+) -> str:
+    """A job of 24 rows, of the tiny base where `fields` name no other model."""
+    hyperparameters = {"n_epochs": epochs, "batch_size": batch, "learning_rate_multiplier": rate}
+    if "training_file" not in fields:
+        fields["training_file"] = await upload(ctx, caller)
+    new = NewJob(**{"model": "tiny", "seed": seed, **fields})
     new = replace(new, hyperparameters=new.hyperparameters.model_copy(update=hyperparameters))
     return (await jobs.create(ctx, caller, new)).job.id
 

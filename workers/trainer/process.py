@@ -94,10 +94,10 @@ class Trainer:
         slot = Slot(self._base, self._environment, spec, train, valid)
         self._slots[job_id], self._folders[job_id] = slot, folder
         difference = ""
+        if (folder / "parent").exists():
+            slot.continue_from(folder / "parent")
         if (folder / "resume").exists():
             difference = slot.restore(folder / "resume")
-        elif (folder / "parent").exists():
-            slot.continue_from(folder / "parent")
         self._turns.enter(job_id)
         self._channel.say(Seated(job_id=job_id, step=slot.step, total_steps=slot.total_steps, difference=difference))
 
