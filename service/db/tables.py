@@ -221,3 +221,14 @@ upload_parts = Table(
     Column("sha256", String(64), nullable=False),
     Index(None, "upload_id"),
 )
+
+checkpoint_permissions = Table(
+    "checkpoint_permissions",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("model_name", ForeignKey("models.name"), nullable=False),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),  # which may call the model
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("model_name", "project_id"),
+)

@@ -166,6 +166,23 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_models_name")),
     )
     op.create_table(
+        "checkpoint_permissions",
+        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("model_name", sa.String(length=512), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["model_name"], ["models.name"], name=op.f("fk_checkpoint_permissions_model_name_models")
+        ),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_checkpoint_permissions_project_id_projects")
+        ),
+        sa.PrimaryKeyConstraint("sequence", name=op.f("pk_checkpoint_permissions")),
+        sa.UniqueConstraint("id", name=op.f("uq_checkpoint_permissions_id")),
+        sa.UniqueConstraint("model_name", "project_id", name=op.f("uq_checkpoint_permissions_model_name_project_id")),
+    )
+    op.create_table(
         "snapshots",
         sa.Column("job_id", sa.String(length=64), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
@@ -179,6 +196,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("snapshots")
+    op.drop_table("checkpoint_permissions")
     op.drop_table("models")
     op.drop_table("job_events")
     op.drop_table("checkpoints")
