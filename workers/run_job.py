@@ -4,7 +4,7 @@
     seat      the trainer gives the job a slot and reports; a crash seats it again, from its last snapshot
     relay     steps become metrics events, snapshots and checkpoints go to storage as they come
     publish   the last adapter becomes an immutable artifact under a name of its own
-    finish    one fenced transaction: model row, result file, `succeeded`
+    finish    one fenced transaction: model row, result file, `succeeded`; or `paused`, when its user asked for that
 
 Knows nothing of tensors. Whoever cancels this coroutine (lease lost, worker stopping) gets the slot emptied.
 """
@@ -28,7 +28,7 @@ from workers.publishing import Publisher
 from workers.relay import StepRelay
 from workers.staging import stage_job, store_folder
 from workers.trainer.handle import TrainerHandle
-from workers.trainer.protocol import Checkpointed, Crashed, Failed, Left, Report, Seated, Snapshotted, Stepped
+from workers.trainer.protocol import Checkpointed, Crashed, Failed, Left, Paused, Report, Seated, Snapshotted, Stepped
 
 log = structlog.get_logger()
 
@@ -50,18 +50,25 @@ class JobRun:
         """Trains to the end and finishes or fails the job. Raises LeaseLost and the errors of parts that are away."""
         log.info("job.claimed", job_id=self._claim.job.id, attempt=self._claim.attempt)
         try:
-            while not await self._train():
+            while isinstance(last := await self._train(), Crashed):
                 log.warning("job.reseating", job_id=self._claim.job.id)
-            await self._publisher.finish()
-            log.info("job.succeeded", job_id=self._claim.job.id)
+            await self._end(last)
         except JobError as error:
             await progress.fail(self._ctx, self._claim, error)
             log.info("job.failed", job_id=self._claim.job.id, code=error.code)
         finally:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    async def _train(self) -> bool:
-        """One stay in a slot; False when the trainer crashed before the job's end."""
+    async def _end(self, last: Left | Paused) -> None:
+        if isinstance(last, Paused):
+            paused = await progress.pause(self._ctx, self._claim, last.step)
+            log.info("job.paused" if paused else "job.resumed_at_once", job_id=self._claim.job.id, step=last.step)
+        else:
+            await self._publisher.finish()
+            log.info("job.succeeded", job_id=self._claim.job.id)
+
+    async def _train(self) -> Left | Paused | Crashed:
+        """One stay in a slot; answers how it ended."""
         job_id = self._claim.job.id
         self._snapshot_step = None
         await stage_job(self._ctx, self._claim, self._base, self._folder)
@@ -71,12 +78,12 @@ class JobRun:
                     case Crashed():
                         await self._steps.flush()
                         await self._charge(report)
-                        return False
-                    case Left():
+                        return report
+                    case Left() | Paused():
                         await self._steps.flush()
-                        if not report.finished:
+                        if isinstance(report, Left) and not report.finished:
                             raise LeaseLost(job_id)  # the worker is stopping and asked the trainer to let it go
-                        return True
+                        return report
                     case _:
                         await self._relay(report)
         raise AssertionError("the trainer's reports ended without a last one")

@@ -13,12 +13,15 @@ import structlog
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from service.domain.base import Base
+from service.domain.errors import JobError
 from service.domain.file import Segment
 from service.domain.job import Claim
+from service.domain.model import artifact_prefix
 from service.operations import lookups
 from service.operations.context import Context
 from service.storage import ObjectMissing, ObjectStore, StorageError
 from service.storage.base import CHUNK_BYTES
+from workers.artifacts import ArtifactCorrupt, read_manifest
 from workers.trainer.protocol import JobSpec
 
 log = structlog.get_logger()
@@ -44,7 +47,7 @@ storage_retry = retry(
 
 
 async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> None:
-    """Fills the job's folder as `workers.trainer.protocol` describes it, afresh."""
+    """Fills the job's folder as `workers.trainer.protocol` describes it, afresh. Raises JobError."""
     job = claim.job
     assert job.data_prefix is not None
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -53,6 +56,8 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
     if job.validation_file is not None:
         await fetch_file(ctx.storage, job.data_prefix + VALIDATION, folder / VALIDATION)
     await _stage_snapshot(ctx, job.id, folder / "resume")
+    if job.parent_model is not None:
+        await _stage_parent(ctx.storage, job.parent_model, folder / "parent")
     spec = JobSpec(
         job_id=job.id,
         objective=job.objective,
@@ -127,6 +132,17 @@ async def _stage_snapshot(ctx: Context, job_id: str, folder: Path) -> None:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         else:
             return
+
+
+async def _stage_parent(store: ObjectStore, name: str, folder: Path) -> None:
+    """The weights that the job starts from. Raises JobError when they are not the ones that were published."""
+    try:
+        manifest = await storage_retry(read_manifest)(store, name)
+        await fetch_folder(store, artifact_prefix(name), manifest.files, folder)
+    except (ArtifactCorrupt, ObjectCorrupt, ObjectMissing) as error:
+        log.warning("parent.unusable", model=name, reason=type(error).__name__)
+        message = f"The job cannot continue '{name}': its artifact is missing or damaged in storage."
+        raise JobError("parent_unavailable", message, param="model") from error
 
 
 async def _chunks(path: Path, digest: "hashlib._Hash") -> AsyncIterator[bytes]:

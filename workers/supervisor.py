@@ -73,14 +73,23 @@ class Supervisor:
                 await trainer.start()
 
     async def _look(self) -> None:
-        """Claims as much as fits; called at every ring."""
+        """Claims as much as fits, and pauses what shall rest; called at every ring."""
         try:
+            await self._pause()
             while len(self._validations) < self._ctx.settings.validations and await self._claim_validation():
                 pass
             while (free := self._free_bases()) and await self._claim_training(free):
                 pass
         except Unavailable:
             log.warning("worker.database_away")
+
+    async def _pause(self) -> None:
+        """Asks trainers to bring jobs to rest; again and again until they have, since a job may be on its way in."""
+        if not self._trainings:
+            return
+        for job_id, attempt in (await progress.pauses_asked(self._ctx, self._owner)).items():
+            if self._attempts.get(job_id) == attempt and job_id in self._seats:
+                await self._trainers[self._seats[job_id]].pause(job_id)
 
     def _free_bases(self) -> list[str]:
         seated = list(self._seats.values())

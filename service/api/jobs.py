@@ -14,7 +14,7 @@ from service.api.pagination import After, CursorList, Limit, ListObject, as_curs
 from service.api.schemas.fields import Text
 from service.api.schemas.job_objects import CheckpointObject, EventObject, JobObject
 from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
-from service.domain.methods import Hyperparameters, Tuning
+from service.domain.methods import Hyperparameters
 from service.operations import jobs
 from service.operations.jobs import NewJob
 
@@ -78,6 +78,18 @@ async def cancel(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) 
     return JobObject.of(await jobs.cancel(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
+@router.post("/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob")
+async def pause(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Ask a running job to come to rest: it answers `running`, and is `paused` once its checkpoint is published."""
+    return JobObject.of(await jobs.pause(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
+@router.post("/{fine_tuning_job_id}/resume", operation_id="resumeFineTuningJob")
+async def resume(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Let a paused job go on, exactly where it came to rest; or take a pause back before the job has come to it."""
+    return JobObject.of(await jobs.resume(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
 @router.get(
     "/{fine_tuning_job_id}/events",
     operation_id="listFineTuningEvents",
@@ -117,7 +129,7 @@ def _new_job(body: CreateJob) -> NewJob:
         suffix=body.suffix,
         objective="supervised" if body.method is None else body.method.type,
         hyperparameters=_hyperparameters(body),
-        tuning=body.tuning or Tuning(),
+        tuning=body.tuning,
         metadata=body.metadata,
         integrations=[integration.model_dump(exclude_unset=True) for integration in body.integrations or []],
         idle_methods=_idle_methods(body),

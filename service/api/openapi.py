@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.api import files, health, inference, jobs, models, uploads
+from service.api import files, health, inference, jobs, models, permissions, uploads
 from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
 
-V1 = (files.router, uploads.router, jobs.router, models.router, inference.router)
+V1 = (files.router, uploads.router, jobs.router, permissions.router, models.router, inference.router)
 DESCRIPTION = "OpenAI's fine-tuning API on your own machine. Errors are always `{error: {message, type, param, code}}`."
 ERRORS = {
     "400": "The request is wrong; the message says where",

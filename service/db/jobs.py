@@ -103,7 +103,10 @@ async def claim(
         .where(jobs.c.id == id)
         .values(
             status=case((jobs.c.status == "queued", "running"), else_=jobs.c.status),
-            started_at=case((jobs.c.status == "queued", int(time.time())), else_=jobs.c.started_at),
+            started_at=case(
+                (jobs.c.status == "queued", func.coalesce(jobs.c.started_at, int(time.time()))),
+                else_=jobs.c.started_at,
+            ),
             attempt=jobs.c.attempt + 1,
             lease_owner=owner,
             lease_expires_at=database_now() + lease_seconds,
@@ -122,6 +125,30 @@ async def renew(tx: Transaction, owner: str, lease_seconds: float) -> dict[str, 
         .returning(jobs.c.id, jobs.c.attempt)
     )
     return {row.id: row.attempt for row in result}
+
+
+async def pauses_asked(tx: Transaction, owner: str) -> dict[str, int]:
+    """The running jobs that `owner` holds and that shall come to rest: job id -> attempt."""
+    query = select(jobs.c.id, jobs.c.attempt).where(
+        jobs.c.lease_owner == owner, jobs.c.status == "running", jobs.c.pause_requested_at.is_not(None)
+    )
+    return {row.id: row.attempt for row in await tx.connection.execute(query)}
+
+
+async def rest(tx: Transaction, claim: Claim) -> Status | None:
+    """Gives a job back whose trainer has left it: `paused`, or still `running` when its user thought better of it.
+
+    Answers which; None when the claim is gone.
+    """
+    wanted = jobs.c.pause_requested_at.is_not(None)
+    given_back = (
+        update(jobs)
+        .where(_held(claim))
+        .values(status=case((wanted, "paused"), else_=jobs.c.status), pause_requested_at=null(), **released())
+        .returning(jobs.c.status)
+    )
+    status: Status | None = (await tx.connection.execute(given_back)).scalar_one_or_none()
+    return status
 
 
 async def unswept(tx: Transaction, limit: int) -> list[str]:

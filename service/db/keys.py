@@ -1,6 +1,7 @@
 """Rows of the installation, its projects and their API keys. A key is stored as its SHA-256, never as itself."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,11 @@ async def find_project(tx: Transaction, name: str) -> str | None:
 
 async def project_exists(tx: Transaction, id: str) -> bool:
     return (await tx.connection.execute(select(projects.c.id).where(projects.c.id == id))).first() is not None
+
+
+async def known_projects(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    """Which of these ids are projects'."""
+    return set((await tx.connection.execute(select(projects.c.id).where(projects.c.id.in_(ids)))).scalars())
 
 
 async def add_key(tx: Transaction, key: ApiKey, sha256: str) -> None:

@@ -4,11 +4,11 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, insert, or_, select, update
 
 from service.db.connection import Transaction
-from service.db.tables import checkpoints, models
-from service.domain.job import Checkpoint
+from service.db.tables import checkpoint_permissions, checkpoints, jobs, models
+from service.domain.job import ACTIVE, Checkpoint
 from service.domain.model import Model
 
 _MODEL = [models.c[field.name] for field in fields(Model)]
@@ -39,10 +39,25 @@ async def find(tx: Transaction, project_id: str | None, name: str) -> Model | No
     return None if row is None else _model(row)
 
 
-async def all_of(tx: Transaction, project_id: str) -> list[Model]:
-    """Every living model of the project, oldest first."""
-    query = select(*_MODEL).where(models.c.project_id == project_id, models.c.deleted_at.is_(None))
+async def find_callable(tx: Transaction, project_id: str, name: str) -> Model | None:
+    """The living model, if that project made it or was granted it."""
+    row = (
+        await tx.connection.execute(select(*_MODEL).where(models.c.name == name, _callable(project_id)))
+    ).one_or_none()
+    return None if row is None else _model(row)
+
+
+async def all_callable(tx: Transaction, project_id: str) -> list[Model]:
+    """Every living model that the project made or was granted, oldest first."""
+    query = select(*_MODEL).where(_callable(project_id))
     return [_model(row) for row in await tx.connection.execute(query.order_by(models.c.sequence))]
+
+
+def _callable(project_id: str) -> ColumnElement[bool]:
+    granted = select(checkpoint_permissions.c.id).where(
+        checkpoint_permissions.c.model_name == models.c.name, checkpoint_permissions.c.project_id == project_id
+    )
+    return and_(models.c.deleted_at.is_(None), or_(models.c.project_id == project_id, granted.exists()))
 
 
 async def bury(tx: Transaction, name: str) -> bool:
@@ -56,9 +71,10 @@ async def bury(tx: Transaction, name: str) -> bool:
 
 
 async def unswept(tx: Transaction, limit: int) -> list[str]:
-    """Names of dead models whose artifacts still lie in storage."""
-    query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None)).limit(limit)
-    return list((await tx.connection.execute(query)).scalars())
+    """Names of dead models whose artifacts still lie in storage and that no active job continues."""
+    continued = select(jobs.c.id).where(jobs.c.status.in_(ACTIVE), jobs.c.parent_model == models.c.name)
+    query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None))
+    return list((await tx.connection.execute(query.where(~continued.exists()).limit(limit))).scalars())
 
 
 async def mark_swept(tx: Transaction, name: str) -> None:

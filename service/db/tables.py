@@ -129,6 +129,7 @@ jobs = Table(
     Column("lease_owner", String(64)),
     Column("lease_expires_at", Float),  # by the database's clock; null while nobody holds it
     Column("swept_at", BigInteger),  # its tokenised data and snapshots are gone
+    Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
 )
@@ -219,4 +220,15 @@ upload_parts = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Index(None, "upload_id"),
+)
+
+checkpoint_permissions = Table(
+    "checkpoint_permissions",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("model_name", ForeignKey("models.name"), nullable=False),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),  # which may call the model
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("model_name", "project_id"),
 )

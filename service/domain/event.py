@@ -82,6 +82,18 @@ def cancelled() -> NewEvent:
     return NewEvent("The job was cancelled", key="cancelled")
 
 
+def pausing() -> NewEvent:
+    return NewEvent("The job will be paused after its next step")
+
+
+def paused(step_number: int) -> NewEvent:
+    return NewEvent(f"The job was paused at step {step_number}", data={"step": step_number})
+
+
+def resumed() -> NewEvent:
+    return NewEvent("The job was resumed")
+
+
 def warning(message: str, key: str) -> NewEvent:
     return NewEvent(message, level="warn", key=key)
 

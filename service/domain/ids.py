@@ -27,6 +27,10 @@ def checkpoint_id() -> str:
     return f"ftckpt_{random_text(24)}"
 
 
+def permission_id() -> str:
+    return f"cp_{random_text(24)}"
+
+
 def project_id() -> str:
     return f"proj_{random_text(24)}"
 

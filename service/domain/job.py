@@ -1,11 +1,14 @@
 """A fine-tuning job and its state machine.
 
+                             +--------- paused ---> cancelled
+                             v            ^
     validating_files --> queued --> running --> succeeded
             |              |           |
             +--------------+-----------+------> failed | cancelled
 
 A lost worker changes no status: its lease runs out and another worker claims the same `validating_files` or
-`running` job. Times are unix seconds.
+`running` job. A pause is asked for on the row and becomes `paused` when the worker has brought the job to rest.
+Times are unix seconds.
 """
 
 from dataclasses import dataclass, field
@@ -13,12 +16,13 @@ from typing import Any, Literal
 
 from service.domain.errors import IllegalTransition
 
-Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     "validating_files": frozenset({"queued", "failed", "cancelled"}),
     "queued": frozenset({"running", "failed", "cancelled"}),
-    "running": frozenset({"succeeded", "failed", "cancelled"}),
+    "running": frozenset({"paused", "succeeded", "failed", "cancelled"}),
+    "paused": frozenset({"queued", "cancelled"}),
     "succeeded": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),
@@ -58,14 +62,21 @@ class Job:
     data_prefix: str | None = None  # where the tokenised files lie in storage, once validated
     attempt: int = 0
     crashes: int = 0
+    pause_requested_at: int | None = None  # set while a running job is to come to rest
 
 
 def check_transition(job: Job, target: Status) -> None:
     """Raises IllegalTransition, in the user's words, unless `job` may become `target`."""
     if target in TRANSITIONS[job.status]:
         return
-    verb = {"cancelled": "cancelled", "running": "started"}.get(target, f"moved to {target}")
+    verb = {"cancelled": "cancelled", "running": "started", "paused": "paused"}.get(target, f"moved to {target}")
     raise IllegalTransition(f"Job {job.id} cannot be {verb}: its status is '{job.status}'.")
+
+
+def check_resumable(job: Job) -> None:
+    """Raises IllegalTransition unless `job` is paused, or running and perhaps about to pause."""
+    if job.status not in ("paused", "running"):
+        raise IllegalTransition(f"Job {job.id} cannot be resumed: its status is '{job.status}'.")
 
 
 @dataclass(frozen=True)

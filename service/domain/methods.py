@@ -75,6 +75,37 @@ class Tuning(BaseModel):
         return {"type": self.type, self.type: settings.model_dump()}
 
 
+def continued_tuning(parent: dict[str, Any], asked: Tuning | None) -> dict[str, Any]:
+    """The tuning of a job that continues a model: the parent's, for its weights must fit; only dropout may be another.
+
+    What `asked` leaves out is the parent's. Raises InvalidRequest, which names the setting that differs.
+    """
+    kind = parent["type"]
+    if asked is None:
+        return parent
+    if asked.type != kind:
+        raise _other_shape("tuning.type", asked.type, kind)
+    asked.resolved()  # refuses the settings of another type
+    given = asked.model_dump(exclude_unset=True).get(kind) or {}
+    for name, value in given.items():
+        before = parent[kind][name]
+        if name != "dropout" and _unordered(value) != _unordered(before):
+            raise _other_shape(f"tuning.{kind}.{name}", value, before)
+    return {"type": kind, kind: {**parent[kind], **given}}
+
+
+def _unordered(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list) else value
+
+
+def _other_shape(param: str, asked: object, parent: object) -> InvalidRequest:
+    return InvalidRequest(
+        f"A job that continues a model has that model's tuning: '{param}' is {parent!r} there, not {asked!r}. "
+        "Leave it out, or start from the base.",
+        param=param,
+    )
+
+
 TUNINGS: dict[str, str] = {
     "lora": "Low-rank adapters on the linear layers; served by every engine.",
     "prompt": "Soft prompts before the input; served by the embedded engine only.",

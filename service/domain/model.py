@@ -30,6 +30,16 @@ class Model:
     deleted_at: int | None = None
 
 
+@dataclass(frozen=True)
+class Permission:
+    """Another project's right to call a model."""
+
+    id: str
+    model_name: str
+    project_id: str
+    created_at: int
+
+
 def model_name(base: str, organization: str, suffix: str | None, publication: str, step: int | None = None) -> str:
     """The public name; `step` only for a checkpoint that is not the last. A hub base's `/` becomes `-`."""
     name = f"{MODEL_PREFIX}{base.replace('/', '-')}:{organization}:{suffix or ''}:{publication}"

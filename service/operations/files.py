@@ -98,7 +98,7 @@ async def delete(ctx: Context, caller: Caller, id: str) -> None:
         await _find(tx, caller, id)
         await files.hide(tx, id)
         for job in await jobs.uses_file(tx, id):
-            if job.status in NOT_STARTED:
+            if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
                 await _fail(tx, job, id)
 
 

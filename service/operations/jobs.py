@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as their users see them: create, look, cancel. The worker's side is `operations.progress`.
+"""Fine-tuning jobs as their users see them: create, look, pause, cancel. The worker's side is `operations.progress`.
 
 Creation refuses whatever could only fail hours later; a created job rings the bell after its commit.
 """
@@ -12,14 +12,14 @@ from service.db import events, files, jobs, models
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
-from service.domain.base import Base
 from service.domain.errors import InvalidRequest, NotFound, Unavailable
 from service.domain.event import Event, NewEvent
-from service.domain.job import FINAL, Checkpoint, Job, check_transition
+from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
-from service.domain.model import MODEL_PREFIX
+from service.operations import origins
 from service.operations.context import Context
 from service.operations.keys import Caller
+from service.operations.origins import Origin
 from service.operations.paging import Page, cut
 
 SCAN_ROWS = 200
@@ -36,7 +36,7 @@ class NewJob:
     suffix: str | None = None
     objective: str = "supervised"
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    tuning: Tuning = field(default_factory=Tuning)
+    tuning: Tuning | None = None  # None: the parent's, or the default
     metadata: dict[str, str] | None = None
     integrations: list[dict[str, Any]] = field(default_factory=list)
     idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
@@ -60,12 +60,12 @@ class NextEvents:
 
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
     """Writes the job and its first events, then rings the bell. Raises InvalidRequest."""
-    base = _find_base(ctx, new.model)
     _check_objective(new.objective)
-    tuning = new.tuning.resolved()
-    check_servable(base, tuning)
-    job = _job(caller, base, new, tuning)
     async with ctx.database.transaction() as tx:
+        origin = await origins.find(ctx, tx, caller, new.model)
+        tuning = origin.tuning(new.tuning)
+        check_servable(origin.base, tuning)
+        job = _job(caller, origin, new, tuning)
         await _check_file(tx, caller, "training_file", new.training_file)
         if new.validation_file is not None:
             await _check_file(tx, caller, "validation_file", new.validation_file)
@@ -101,11 +101,42 @@ async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
         check_transition(job, "cancelled")
         cancelled = replace(job, status="cancelled", finished_at=int(time.time()))
         values = {"status": cancelled.status, "finished_at": cancelled.finished_at, **jobs.released()}
-        if not await jobs.change(tx, id, job.status, values):
-            raise Unavailable(f"Job {id} has just left the status '{job.status}'; please try again.")
+        await _change(tx, job, values)
         await events.add(tx, id, [wording.cancelled()])
         tx.after_commit(lambda: ctx.queue.put(id))
     return JobView(cancelled)
+
+
+async def pause(ctx: Context, caller: Caller, id: str) -> JobView:
+    """Asks a running job to come to rest; it stays `running` until its worker has done so. May be called twice.
+
+    Raises NotFound or IllegalTransition. A job that ends before its worker sees the request just ends.
+    """
+    async with ctx.database.transaction() as tx:
+        job = await _find(tx, caller, id)
+        check_transition(job, "paused")
+        if job.pause_requested_at is None:
+            await _change(tx, job, {"pause_requested_at": int(time.time())})
+            await events.add(tx, id, [wording.pausing()])
+        tx.after_commit(lambda: ctx.queue.put(id))
+    return JobView(job)
+
+
+async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
+    """Puts a paused job back into the queue; takes a pause back that a running job has not come to yet.
+
+    Raises NotFound or IllegalTransition.
+    """
+    async with ctx.database.transaction() as tx:
+        job = await _find(tx, caller, id)
+        check_resumable(job)
+        if job.status == "running" and job.pause_requested_at is None:
+            return JobView(job)  # nothing to take back
+        status: Status = "queued" if job.status == "paused" else job.status
+        await _change(tx, job, {"status": status, "pause_requested_at": None})
+        await events.add(tx, id, [wording.resumed()])
+        tx.after_commit(lambda: ctx.queue.put(id))
+        return await _view(tx, replace(job, status=status, pause_requested_at=None))
 
 
 async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int) -> Page[Event]:
@@ -147,6 +178,11 @@ async def _find(tx: Transaction, caller: Caller, id: str) -> Job:
     return job
 
 
+async def _change(tx: Transaction, job: Job, values: Mapping[str, Any]) -> None:
+    if not await jobs.change(tx, job.id, job.status, values):
+        raise Unavailable(f"Job {job.id} has just left the status '{job.status}'; please try again.")
+
+
 async def _view(tx: Transaction, job: Job) -> JobView:
     return JobView(job, await jobs.queue_position(tx, job.id) if job.status == "queued" else None)
 
@@ -167,22 +203,6 @@ async def _scan(
 
 def _fits(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return wanted.items() <= metadata.items() if wanted else not metadata
-
-
-def _find_base(ctx: Context, name: str) -> Base:
-    if name.startswith(MODEL_PREFIX):
-        raise InvalidRequest(
-            f"'{name}' is a fine-tuned model; this version fine-tunes base models only. "
-            "Use the base that it was made from, with both training files joined.",
-            param="model",
-            code="model_not_available",
-        )
-    base = ctx.catalogue.find(name)
-    if base is None:
-        raise InvalidRequest(
-            f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
-        )
-    return base
 
 
 def _check_objective(objective: str) -> None:
@@ -206,11 +226,12 @@ async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> N
         )
 
 
-def _job(caller: Caller, base: Base, new: NewJob, tuning: dict[str, Any]) -> Job:
+def _job(caller: Caller, origin: Origin, new: NewJob, tuning: dict[str, Any]) -> Job:
     return Job(
         id=ids.job_id(),
         project_id=caller.project_id,
-        base=base.id,
+        base=origin.base.id,
+        parent_model=origin.parent,
         training_file=new.training_file,
         validation_file=new.validation_file,
         objective=new.objective,

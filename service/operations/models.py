@@ -1,5 +1,6 @@
-"""Models that a project may call: the bases of the catalogue and its own tuned ones. In the journey of a completion
-this is where a name becomes what an engine is asked for.
+"""Models that a project may call: the bases of the catalogue, its own tuned ones, and those that it was granted.
+
+In the journey of a completion this is where a name becomes what an engine is asked for.
 """
 
 from dataclasses import dataclass
@@ -33,15 +34,15 @@ class ResolvedModel:
 
 
 async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
-    """Every base, under its id and its aliases, then the project's own models, oldest first."""
+    """Every base, under its id and its aliases, then tuned models, oldest first."""
     async with ctx.database.reading() as tx:
-        own = await models.all_of(tx, caller.project_id)
+        tuned = await models.all_callable(tx, caller.project_id)
     names = [name for base in ctx.catalogue.bases.values() for name in (base.id, *base.aliases)]
-    return [*(_base_view(name) for name in names), *(_view(caller, model) for model in own)]
+    return [*(_base_view(name) for name in names), *(_view(caller, model) for model in tuned)]
 
 
 async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
-    """One callable model. Raises ModelNotFound, for another project's too."""
+    """One callable model. Raises ModelNotFound, for another project's too, unless it was granted."""
     if ctx.catalogue.find(name) is not None:
         return _base_view(name)
     async with ctx.database.reading() as tx:
@@ -56,8 +57,9 @@ async def delete(ctx: Context, caller: Caller, name: str) -> None:
             param="model",
         )
     async with ctx.database.transaction() as tx:
-        await _find(tx, caller, name)
-        await models.bury(tx, name)
+        model = await models.find(tx, caller.project_id, name)
+        if model is None or not await models.bury(tx, name):
+            raise ModelNotFound(name)
 
 
 async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> ResolvedModel:
@@ -71,8 +73,8 @@ async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> Reso
 
 
 async def _find(tx: Transaction, caller: Caller, name: str) -> Model:
-    model = await models.find(tx, caller.project_id, name)
-    if model is None or model.deleted_at is not None:
+    model = await models.find_callable(tx, caller.project_id, name)
+    if model is None:
         raise ModelNotFound(name)
     return model
 

@@ -57,6 +57,27 @@ async def renew(ctx: Context, owner: str) -> dict[str, int]:
         return await jobs.renew(tx, owner, ctx.settings.lease_seconds)
 
 
+async def pauses_asked(ctx: Context, owner: str) -> dict[str, int]:
+    """What this worker holds and shall bring to rest: job id -> attempt."""
+    async with ctx.database.reading() as tx:
+        return await jobs.pauses_asked(tx, owner)
+
+
+async def pause(ctx: Context, claim: Claim, step: int) -> bool:
+    """Gives a job back that was brought to rest at `step`, its snapshot and checkpoint stored.
+
+    It is `paused` then; False when its user has resumed it meanwhile, and it goes on where a worker next claims it.
+    """
+    async with ctx.database.transaction() as tx:
+        status = await jobs.rest(tx, claim)
+        if status is None:
+            raise LeaseLost(claim.job.id)
+        if status == "paused":
+            await events.add(tx, claim.job.id, [wording.paused(step)])
+        tx.after_commit(lambda: ctx.queue.put(claim.job.id))
+        return status == "paused"
+
+
 async def release(ctx: Context, claim: Claim) -> None:
     """Gives the job back as it stands, for the next worker; nothing when the claim is gone already."""
     async with ctx.database.transaction() as tx:

@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import replace
 
-from service.db import events, files, jobs, keys, models, uploads
+from service.db import events, files, jobs, keys, models, permissions, uploads
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
@@ -16,11 +16,12 @@ from service.domain import event as wording
 from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Job
 from service.domain.methods import Tuning
-from service.domain.model import Model
+from service.domain.model import Model, Permission
 from service.domain.upload import LIFE_SECONDS, Upload, UploadPart, storage_prefix
 from service.operations.context import Context
 from service.storage.base import one_chunk
 
+GRANTEE, PERMISSION = "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
 PROJECT, BASE = "proj_conformance", "luthier-tiny"
 API_KEY = "My API Key"  # openai-python's tests say so
 JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
@@ -46,6 +47,7 @@ async def install(ctx: Context) -> None:
     async with ctx.database.transaction() as tx:
         await keys.add_installation(tx, Installation("org-conformance", ctx.settings.organization))
         await keys.add_project(tx, PROJECT, "conformance")
+        await keys.add_project(tx, GRANTEE, GRANTEE)
         key = ApiKey("key_conformance", PROJECT, "project", "openai-python", int(time.time()))
         await keys.add_key(tx, key, hashlib.sha256(API_KEY.encode()).hexdigest())
 
@@ -104,5 +106,6 @@ async def _publish(tx: Transaction) -> None:
     now = int(time.time())
     await models.add(tx, Model(DELETABLE, PROJECT, JOB, BASE, "final", 36, "lora", now))
     await models.add(tx, Model(CHECKPOINT, PROJECT, JOB, BASE, "checkpoint", 10, "lora", now))
+    await permissions.add(tx, Permission(PERMISSION, CHECKPOINT, PROJECT, now))
     metrics = {"step": 10, "train_loss": 1.5, "train_mean_token_accuracy": 0.5, "full_valid_loss": 2.0}
     await models.add_checkpoint(tx, Checkpoint("ftckpt_seed", JOB, 10, CHECKPOINT, metrics, now))

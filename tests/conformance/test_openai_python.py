@@ -22,6 +22,7 @@ FILES = [
     "test_models.py",
     "fine_tuning/test_jobs.py",
     "fine_tuning/jobs/test_checkpoints.py",
+    "fine_tuning/checkpoints/test_permissions.py",
     "test_completions.py",
     "chat/test_completions.py",
 ]

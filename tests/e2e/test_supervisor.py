@@ -1,107 +1,30 @@
 """One worker in this process, real database, real trainers: jobs that crash, parts that are away or damaged."""
 
 import asyncio
-import hashlib
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
-from service.bootstrap import create_context
-from service.db.schema import migrate
-from service.domain.job import FINAL, Job
-from service.operations import files, jobs, keys
+from service.operations import jobs
 from service.operations.context import Context
-from service.operations.jobs import NewJob
 from service.operations.keys import Caller
-from service.settings import Settings
 from service.storage import StorageError
-from service.storage.base import one_chunk
-from tests.e2e.journey import rows
-from tests.running_service import write_catalogue
+from tests.e2e.workshop import END_SECONDS, create, ended, first_caller, installation, weights, worker
 from tests.tiny_models import make_tiny_base
-from workers.supervisor import Supervisor
-from workers.trainer.handle import TrainerHandle
-from workers.trainer.launch import TrainerConfig
 
 pytestmark = pytest.mark.slow
-END_SECONDS = 180.0
 
 
 @pytest.fixture
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    base = make_tiny_base(tmp_path / "base")
-    catalogue = write_catalogue(tmp_path / "bases.toml", base)
-    settings = Settings(
-        data_dir=tmp_path / "data", catalogue=catalogue, trainer_threads=1, snapshot_steps=5, lease_seconds=20
-    )
-    ctx = create_context(settings)
-    await migrate(ctx.database)
-    yield ctx
-    await ctx.close()
+    async with installation(tmp_path) as ctx:
+        yield ctx
 
 
 @pytest.fixture
 async def caller(ctx: Context) -> Caller:
-    key = await keys.ensure_installation(ctx)
-    assert key is not None
-    return await keys.authenticate(ctx, key)
-
-
-@asynccontextmanager
-async def worker(ctx: Context, module: str = "workers.trainer.process") -> AsyncIterator[Supervisor]:
-    """A supervisor whose trainers run `module`."""
-    trainers = {
-        base.id: TrainerHandle([sys.executable, "-m", module, config(ctx, base.id)], backoff_seconds=0.1)
-        for base in ctx.catalogue.bases.values()
-    }
-    supervisor = Supervisor(ctx, trainers, ctx.settings.scratch_dir)
-    running = asyncio.create_task(supervisor.run())
-    try:
-        yield supervisor
-    finally:
-        supervisor.stop()
-        await running
-
-
-def config(ctx: Context, base_id: str) -> str:
-    settings = ctx.settings
-    return TrainerConfig(
-        base=ctx.catalogue.bases[base_id],
-        device="cpu",
-        threads=1,
-        turn_tokens=settings.turn_tokens,
-        lease_seconds=settings.lease_seconds,
-    ).model_dump_json()
-
-
-async def create(ctx: Context, caller: Caller, seed: int) -> str:
-    async with files.incoming(ctx) as incoming:
-        await incoming.store(one_chunk(rows(24)))
-        file = await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))
-    hyperparameters = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 1.0}
-    new = NewJob(model="tiny", training_file=file.id, seed=seed)
-    new = replace(new, hyperparameters=new.hyperparameters.model_copy(update=hyperparameters))
-    return (await jobs.create(ctx, caller, new)).job.id
-
-
-async def ended(ctx: Context, caller: Caller, *ids: str) -> list[Job]:
-    async with asyncio.timeout(END_SECONDS):
-        while True:
-            found = [(await jobs.retrieve(ctx, caller, id)).job for id in ids]
-            if all(job.status in FINAL for job in found):
-                return found
-            await asyncio.sleep(0.1)
-
-
-def weights(ctx: Context, job: Job) -> str:
-    assert job.fine_tuned_model is not None
-    folder = ctx.settings.data_dir / "objects" / "adapters" / quote(job.fine_tuned_model, safe="")
-    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return await first_caller(ctx)
 
 
 async def test_a_job_that_crashes_the_trainer_fails_and_its_neighbours_end_in_the_same_bits(

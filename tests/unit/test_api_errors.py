@@ -59,7 +59,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
         ({"tuning": {"type": "lora", "prompt": {}}}, "tuning.prompt", None, "the tuning's type is 'lora'"),
         ({"tuning": {"lora": {"r": 65}}}, "tuning.lora.r", None, "LoRA up to rank 64"),
         ({"model": "gpt-9"}, None, "model_not_available", "Model gpt-9 is not available for fine-tuning"),
-        ({"model": "ft:luthier-tiny:o::x"}, "model", "model_not_available", "fine-tunes base models only"),
+        ({"model": "ft:luthier-tiny:o::x"}, None, "model_not_available", "o::x is not available for fine-tuning"),
         ({"model": "\ud800"}, "model", "invalid_value", "unicode"),
         ({"model": "a\0"}, "model", "invalid_value", "pattern"),
         ({"\ud800": 1}, None, None, "We could not parse the JSON body"),

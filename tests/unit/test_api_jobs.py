@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.db import files as file_rows
 from service.db import jobs
 from service.domain.job import Status
 from service.operations.context import Context
@@ -112,7 +113,7 @@ async def test_a_file_of_another_purpose_or_project_cannot_be_trained_on(
     assert (await client.get(JOBS)).json()["data"] == []
 
 
-@pytest.mark.parametrize("status", ["validating_files", "queued", "running"])
+@pytest.mark.parametrize("status", ["validating_files", "queued", "running", "paused"])
 async def test_a_job_is_cancelled_at_once(ctx: Context, client: httpx.AsyncClient, status: Status) -> None:
     id = (await create(client))["id"]
     await move(ctx, id, "validating_files", status=status)
@@ -122,6 +123,53 @@ async def test_a_job_is_cancelled_at_once(ctx: Context, client: httpx.AsyncClien
     assert response.json()["error"] is None
     assert (await client.get(f"{JOBS}/{id}")).json() == response.json()
     assert (await messages(client, id))[-1] == "The job was cancelled"
+
+
+async def test_a_pause_answers_running_because_openais_clients_know_no_paused(
+    ctx: Context, client: httpx.AsyncClient
+) -> None:
+    id = (await create(client))["id"]
+    await move(ctx, id, "validating_files", status="running", step=5, total_steps=9, seconds_per_step=1.0)
+    for _ in range(2):
+        response = await client.post(f"{JOBS}/{id}/pause")
+        assert (response.status_code, response.json()["status"]) == (200, "running")
+    assert (await messages(client, id)).count("The job will be paused after its next step") == 1
+    await move(ctx, id, "running", status="paused", pause_requested_at=None)
+    job = (await client.get(f"{JOBS}/{id}")).json()
+    assert (job["status"], job["estimated_finish"], job["finished_at"], job["error"]) == ("paused", None, None, None)
+    assert job["progress"]["seconds_remaining"] is None
+
+
+@pytest.mark.parametrize("status", ["validating_files", "queued", "paused", "succeeded", "failed", "cancelled"])
+async def test_only_a_running_job_can_be_paused(ctx: Context, client: httpx.AsyncClient, status: Status) -> None:
+    id = (await create(client))["id"]
+    await move(ctx, id, "validating_files", status=status)
+    response = await client.post(f"{JOBS}/{id}/pause")
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"Job {id} cannot be paused: its status is '{status}'."
+
+
+async def test_a_paused_job_is_resumed_and_a_pending_pause_is_taken_back(
+    ctx: Context, client: httpx.AsyncClient
+) -> None:
+    id = (await create(client))["id"]
+    await move(ctx, id, "validating_files", status="paused")
+    job = (await client.post(f"{JOBS}/{id}/resume")).json()
+    assert (job["status"], job["progress"]["queue_position"]) == ("queued", 0)
+    await move(ctx, id, "queued", status="running")
+    await client.post(f"{JOBS}/{id}/pause")
+    for _ in range(2):
+        assert (await client.post(f"{JOBS}/{id}/resume")).json()["status"] == "running"
+    assert (await messages(client, id))[-2:] == ["The job will be paused after its next step", "The job was resumed"]
+
+
+@pytest.mark.parametrize("status", ["validating_files", "queued", "succeeded", "failed", "cancelled"])
+async def test_what_is_not_paused_cannot_be_resumed(ctx: Context, client: httpx.AsyncClient, status: Status) -> None:
+    id = (await create(client))["id"]
+    await move(ctx, id, "validating_files", status=status)
+    response = await client.post(f"{JOBS}/{id}/resume")
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"Job {id} cannot be resumed: its status is '{status}'."
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
@@ -214,6 +262,8 @@ async def test_another_projects_job_is_not_there(client: httpx.AsyncClient, stra
     answers = [
         await stranger.get(f"{JOBS}/{id}"),
         await stranger.post(f"{JOBS}/{id}/cancel"),
+        await stranger.post(f"{JOBS}/{id}/pause"),
+        await stranger.post(f"{JOBS}/{id}/resume"),
         await stranger.get(f"{JOBS}/{id}/events"),
         await stranger.get(f"{JOBS}/{id}/checkpoints"),
     ]
@@ -241,9 +291,14 @@ async def test_a_waiting_job_fails_when_its_file_is_deleted(
     assert (await messages(client, id))[-1] == job["error"]["message"]
 
 
-async def test_a_running_job_goes_on_when_its_file_is_deleted(ctx: Context, client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("status", ["running", "paused", "queued"])
+async def test_a_job_that_has_started_goes_on_when_its_file_is_deleted(
+    ctx: Context, client: httpx.AsyncClient, status: Status
+) -> None:
     file = (await upload(client))["id"]
     id = (await create(client, training_file=file))["id"]
-    await move(ctx, id, "validating_files", status="running")
+    await move(ctx, id, "validating_files", status=status, started_at=1)
     await client.delete(f"/files/{file}")
-    assert (await client.get(f"{JOBS}/{id}")).json()["status"] == "running"
+    assert (await client.get(f"{JOBS}/{id}")).json()["status"] == status
+    async with ctx.database.reading() as tx:
+        assert file not in await file_rows.unneeded(tx, 10)

@@ -226,6 +226,68 @@ async def test_a_released_job_is_claimable_at_once(ctx: Context, caller: Caller)
     assert again.job.id == claim.job.id
 
 
+async def test_a_pause_is_told_to_the_worker_that_holds_the_job_and_frees_it(ctx: Context, caller: Caller) -> None:
+    claim = await claimed(ctx, caller)
+    assert await progress.pauses_asked(ctx, "one") == {}
+    for _ in range(2):
+        assert (await users.pause(ctx, caller, claim.job.id)).job.status == "running"
+    assert await progress.pauses_asked(ctx, "one") == {claim.job.id: claim.attempt}
+    assert await progress.pauses_asked(ctx, "two") == {}
+    assert await progress.pause(ctx, claim, 3)
+    job = await state(ctx, claim.job.id)
+    assert (job.status, job.pause_requested_at) == ("paused", None)
+    assert await progress.renew(ctx, "one") == {}
+    assert await progress.claim_training(ctx, "two", BASES) is None
+    said = await messages(ctx, job.id)
+    assert said[-2:] == ["The job will be paused after its next step", "The job was paused at step 3"]
+
+
+async def test_a_resumed_job_is_queued_and_keeps_its_first_start(ctx: Context, caller: Caller) -> None:
+    claim = await claimed(ctx, caller)
+    async with ctx.database.transaction() as tx:
+        await jobs.change(tx, claim.job.id, "running", {"started_at": 5})
+    await users.pause(ctx, caller, claim.job.id)
+    await progress.pause(ctx, claim, 3)
+    view = await users.resume(ctx, caller, claim.job.id)
+    assert (view.job.status, view.queue_position) == ("queued", 0)
+    again = await progress.claim_training(ctx, "two", BASES)
+    assert again is not None
+    assert (again.job.id, again.attempt, again.job.started_at) == (claim.job.id, claim.attempt + 1, 5)
+    assert await progress.pauses_asked(ctx, "two") == {}
+
+
+async def test_a_pause_that_was_taken_back_leaves_the_job_running_for_any_worker(ctx: Context, caller: Caller) -> None:
+    claim = await claimed(ctx, caller)
+    await users.pause(ctx, caller, claim.job.id)
+    assert (await users.resume(ctx, caller, claim.job.id)).job.status == "running"
+    assert await progress.pauses_asked(ctx, "one") == {}
+    assert not await progress.pause(ctx, claim, 3)  # its trainer had left already
+    again = await progress.claim_training(ctx, "two", BASES)
+    assert again is not None
+    assert (again.job.id, again.job.status) == (claim.job.id, "running")
+
+
+async def test_a_worker_without_its_lease_cannot_pause(ctx: Context, caller: Caller) -> None:
+    old = await claimed(ctx, caller)
+    await users.pause(ctx, caller, old.job.id)
+    await expire(ctx, old.job.id)
+    new = await progress.claim_training(ctx, "two", BASES)
+    assert new is not None
+    with pytest.raises(LeaseLost):
+        await progress.pause(ctx, old, 3)
+    assert (await state(ctx, old.job.id)).status == "running"
+    assert await progress.pauses_asked(ctx, "two") == {old.job.id: new.attempt}  # the request outlives the worker
+
+
+async def test_a_job_that_ends_before_its_pause_is_seen_succeeds(ctx: Context, caller: Caller) -> None:
+    claim = await claimed(ctx, caller)
+    await users.pause(ctx, caller, claim.job.id)
+    await progress.finish(ctx, claim, a_model(claim), {}, a_result(claim))
+    assert (await state(ctx, claim.job.id)).status == "succeeded"
+    with pytest.raises(LeaseLost):
+        await progress.pause(ctx, claim, 99)
+
+
 async def test_crashes_are_counted(ctx: Context, caller: Caller) -> None:
     claim = await claimed(ctx, caller)
     assert [await progress.charge_crash(ctx, claim) for _ in range(3)] == [1, 2, 3]

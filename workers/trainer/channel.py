@@ -11,7 +11,7 @@ import time
 from typing import BinaryIO
 
 from workers.trainer.launch import EXIT_PARENT_GONE, EXIT_PARENT_SILENT, SILENCE
-from workers.trainer.protocol import Beat, Leave, Report, Seat, decode_command, encode
+from workers.trainer.protocol import Beat, Leave, Pause, Report, Seat, decode_command, encode
 
 _LOOKS_PER_LIMIT = 20
 
@@ -22,7 +22,7 @@ class Channel:
     def __init__(self, lease_seconds: float) -> None:
         self._limit_seconds = SILENCE * lease_seconds
         self._in, self._out = _claim_standard_streams()
-        self._commands: queue.SimpleQueue[Seat | Leave] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Seat | Leave | Pause] = queue.SimpleQueue()
         self._beaten_at = time.monotonic()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -36,7 +36,7 @@ class Channel:
         self._out.write(encode(report))
         self._out.flush()
 
-    def commands(self, wait: bool) -> list[Seat | Leave]:
+    def commands(self, wait: bool) -> list[Seat | Leave | Pause]:
         """What has come since the last call; with `wait`, at least one command."""
         commands = [self._commands.get()] if wait else []
         while not self._commands.empty():

@@ -18,6 +18,7 @@ from workers.trainer.protocol import (
     Crashed,
     Failed,
     Left,
+    Paused,
     Ready,
     Report,
     Stepped,
@@ -127,7 +128,7 @@ class Child:
         elif report.job_id in self._mailboxes:
             self.worked = self.worked or isinstance(report, Stepped)
             await self._mailboxes[report.job_id].put(report)
-            if isinstance(report, Left | Failed):
+            if isinstance(report, Left | Paused | Failed):
                 self._mailboxes.pop(report.job_id).close()
         self._changed.set()
 

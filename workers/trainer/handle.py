@@ -14,7 +14,7 @@ from service.domain.base import Catalogue
 from service.settings import Settings
 from workers.trainer.child import Child
 from workers.trainer.launch import trainer_command
-from workers.trainer.protocol import Beat, Crashed, Leave, Left, Ready, Report, Seat
+from workers.trainer.protocol import Beat, Crashed, Leave, Left, Pause, Ready, Report, Seat
 
 log = structlog.get_logger()
 
@@ -66,9 +66,9 @@ class TrainerHandle:
 
         `folder` is absolute: its `str` goes to the child, and the reports' folders are below it.
 
-        Ends after `Left`, `Failed` or `Crashed`; leaving the loop earlier makes the job leave its slot. `Left` with
-        `finished=False` also when the handle was stopped. A slow reader makes the trainer wait and loses nothing. A job
-        that still has a seat is seated again once it has left.
+        Ends after `Left`, `Paused`, `Failed` or `Crashed`; leaving the loop earlier makes the job leave its slot.
+        `Left` with `finished=False` also when the handle was stopped. A slow reader makes the trainer wait and loses
+        nothing. A job that still has a seat is seated again once it has left.
         """
         child = await self._running_child()
         if child is None:
@@ -88,6 +88,11 @@ class TrainerHandle:
         """Asks the job out of its slot at the next whole step; its reports go on to `Left`. May be called twice."""
         if self._child is not None and self._child.holds(job_id):
             self._child.send(Leave(job_id=job_id, snapshot=snapshot))
+
+    async def pause(self, job_id: str) -> None:
+        """Asks the job to come to rest after its next step; its reports go on to `Paused`. May be called twice."""
+        if self._child is not None and self._child.holds(job_id):
+            self._child.send(Pause(job_id=job_id))
 
     async def beat(self) -> None:
         """Lets a running child live on for another lease."""

@@ -22,6 +22,8 @@ from workers.trainer.protocol import (
     JobSpec,
     Leave,
     Left,
+    Pause,
+    Paused,
     Ready,
     Seat,
     Seated,
@@ -43,6 +45,7 @@ class Trainer:
         self._turns = Turns(turn_tokens)
         self._slots: dict[str, Slot] = {}
         self._folders: dict[str, Path] = {}
+        self._pausing: set[str] = set()
         self._announced: str | None = None
 
     def run(self) -> None:
@@ -58,11 +61,15 @@ class Trainer:
                 with self._on_account_of(job_id):
                     self._advance(job_id)
 
-    def _obey(self, command: Seat | Leave) -> None:
+    def _obey(self, command: Seat | Leave | Pause) -> None:
         if isinstance(command, Seat):
             with self._on_account_of(command.job_id):
                 self._seat(command.job_id, Path(command.folder))
-        elif command.job_id in self._slots:  # it may have ended by itself meanwhile
+        elif command.job_id not in self._slots:
+            return  # it has ended by itself meanwhile
+        elif isinstance(command, Pause):
+            self._pausing.add(command.job_id)
+        else:
             with self._on_account_of(command.job_id):
                 self._leave(command.job_id, command.snapshot)
 
@@ -86,10 +93,10 @@ class Trainer:
         slot = Slot(self._base, self._environment, spec, train, valid)
         self._slots[job_id], self._folders[job_id] = slot, folder
         difference = ""
+        if (folder / "parent").exists():
+            slot.continue_from(folder / "parent")
         if (folder / "resume").exists():
             difference = slot.restore(folder / "resume")
-        elif (folder / "parent").exists():
-            slot.continue_from(folder / "parent")
         self._turns.enter(job_id)
         self._channel.say(Seated(job_id=job_id, step=slot.step, total_steps=slot.total_steps, difference=difference))
 
@@ -98,7 +105,7 @@ class Trainer:
 
         The checkpoint comes before the snapshot of the same step: whoever resumes from that snapshot has seen it.
         """
-        slot = self._slots[job_id]
+        slot, pausing = self._slots[job_id], job_id in self._pausing
         step = slot.train_step()
         self._turns.charge(job_id, step.cost_tokens)
         self._channel.say(
@@ -110,13 +117,16 @@ class Trainer:
                 metrics=step.metrics,
             )
         )
-        if slot.at_epoch_end:
+        if slot.at_epoch_end or pausing:
             self._checkpoint(job_id, slot, step)
         if slot.finished:
             self._remove(job_id)
             self._channel.say(Left(job_id=job_id, finished=True))
-        elif slot.at_epoch_end or slot.step % slot.spec.snapshot_steps == 0:
+        elif slot.at_epoch_end or pausing or slot.step % slot.spec.snapshot_steps == 0:
             self._snapshot(job_id, slot)
+        if pausing and not slot.finished:
+            self._remove(job_id)
+            self._channel.say(Paused(job_id=job_id, step=slot.step))
 
     def _leave(self, job_id: str, snapshot: bool) -> None:
         if snapshot:
@@ -125,6 +135,11 @@ class Trainer:
         self._channel.say(Left(job_id=job_id, finished=False))
 
     def _checkpoint(self, job_id: str, slot: Slot, step: Step) -> None:
+        """An adapter that changes nothing is never published: at the end it fails the job, before it is passed over."""
+        if slot.finished:
+            slot.check_changed()
+        elif not slot.changed:
+            return
         folder = self._folders[job_id] / "checkpoints" / f"step-{slot.step}"
         slot.save_adapter(folder)
         self._channel.say(
@@ -139,6 +154,7 @@ class Trainer:
     def _remove(self, job_id: str) -> None:
         self._turns.leave(job_id)
         self._folders.pop(job_id, None)
+        self._pausing.discard(job_id)
         slot = self._slots.pop(job_id, None)
         if slot is not None:
             slot.leave()

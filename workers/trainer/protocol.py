@@ -49,13 +49,20 @@ class Leave(BaseModel):
     snapshot: bool = False
 
 
+class Pause(BaseModel):
+    """Let the job do its next step, then take it out of its slot with a checkpoint and a snapshot of that step."""
+
+    type: Literal["pause"] = "pause"
+    job_id: str
+
+
 class Beat(BaseModel):
     """The supervisor lives and its leases are renewed."""
 
     type: Literal["beat"] = "beat"
 
 
-Command = Annotated[Seat | Leave | Beat, Field(discriminator="type")]
+Command = Annotated[Seat | Leave | Pause | Beat, Field(discriminator="type")]
 
 
 class Ready(BaseModel):
@@ -123,6 +130,14 @@ class Left(BaseModel):
     finished: bool
 
 
+class Paused(BaseModel):
+    """The job has no slot any more; what it published and what it goes on from at `step` was reported before."""
+
+    type: Literal["paused"] = "paused"
+    job_id: str
+    step: int
+
+
 class Failed(BaseModel):
     """The job cannot go on (its own fault, not the trainer's) and has left its slot."""
 
@@ -134,7 +149,7 @@ class Failed(BaseModel):
 
 
 Report = Annotated[
-    Ready | Seated | Turn | Stepped | Snapshotted | Checkpointed | Left | Failed, Field(discriminator="type")
+    Ready | Seated | Turn | Stepped | Snapshotted | Checkpointed | Left | Paused | Failed, Field(discriminator="type")
 ]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from service.domain.errors import JobError
-from workers.base import LoadedBase
+from workers.base import LoadedBase, tensors_digest
 from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.objectives import create_objective
@@ -67,6 +67,7 @@ class Slot:
         self._tuning = create_tuning(spec.tuning, base.model, _module_name(spec.job_id))
         with self._working():
             self._tuning.attach()
+        self._initial = tensors_digest(self._tuning.parameters())
         self._optimizer = JobOptimizer(self._tuning.parameters(), spec.learning_rate)
         self._passes = Passes(base, self._tuning, create_objective(spec.objective))
 
@@ -81,6 +82,22 @@ class Slot:
     @property
     def finished(self) -> bool:
         return self.step == self.total_steps
+
+    @property
+    def changed(self) -> bool:
+        """Whether the training has moved the adapter from where it began: from no effect, or from its parent's."""
+        return tensors_digest(self._tuning.parameters()) != self._initial
+
+    def check_changed(self) -> None:
+        """Raises JobError when all the training changed nothing: such an adapter is of use to nobody."""
+        if not self.changed:
+            raise JobError(
+                "adapter_unchanged",
+                f"The training changed nothing: after {self.step} steps the adapter is what it was before the first. "
+                "The learning rate may be too small to matter, or the examples leave nothing to learn: "
+                "try a larger learning_rate_multiplier, or other examples.",
+                param="hyperparameters.learning_rate_multiplier",
+            )
 
     def train_step(self) -> Step:
         """One optimizer step, with the validation that is due at it. Raises JobError when the job cannot go on."""
@@ -113,6 +130,7 @@ class Slot:
             self._tuning.load(folder)
         except AdapterMismatch as error:
             raise JobError("parent_mismatch", f"The job cannot continue its model: {error}", param="model") from error
+        self._initial = tensors_digest(self._tuning.parameters())
 
     def snapshot(self, folder: Path) -> None:
         """Writes everything that the rest of the job depends on."""

@@ -100,7 +100,7 @@ class JobObject(BaseModel):
         hyperparameters = JobHyperparameters(**job.hyperparameters)
         return cls(
             id=job.id,
-            model=job.base,
+            model=job.parent_model or job.base,
             created_at=job.created_at,
             finished_at=job.finished_at,
             fine_tuned_model=job.fine_tuned_model,

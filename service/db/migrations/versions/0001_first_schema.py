@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.String(length=64), nullable=True),
         sa.Column("lease_expires_at", sa.Float(), nullable=True),
         sa.Column("swept_at", sa.BigInteger(), nullable=True),
+        sa.Column("pause_requested_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_jobs_project_id_projects")),
         sa.ForeignKeyConstraint(["training_file"], ["files.id"], name=op.f("fk_jobs_training_file_files")),
         sa.ForeignKeyConstraint(["validation_file"], ["files.id"], name=op.f("fk_jobs_validation_file_files")),
@@ -209,9 +210,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_upload_parts")),
     )
     op.create_index(op.f("ix_upload_parts_upload_id"), "upload_parts", ["upload_id"], unique=False)
+    op.create_table(
+        "checkpoint_permissions",
+        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("model_name", sa.String(length=512), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["model_name"], ["models.name"], name=op.f("fk_checkpoint_permissions_model_name_models")
+        ),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_checkpoint_permissions_project_id_projects")
+        ),
+        sa.PrimaryKeyConstraint("sequence", name=op.f("pk_checkpoint_permissions")),
+        sa.UniqueConstraint("id", name=op.f("uq_checkpoint_permissions_id")),
+        sa.UniqueConstraint("model_name", "project_id", name=op.f("uq_checkpoint_permissions_model_name_project_id")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("checkpoint_permissions")
     op.drop_index(op.f("ix_upload_parts_upload_id"), table_name="upload_parts")
     op.drop_table("upload_parts")
     op.drop_table("snapshots")
