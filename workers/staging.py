@@ -15,6 +15,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_ex
 from service.domain.base import Base
 from service.domain.file import Segment
 from service.domain.job import Claim
+from service.domain.methods import objective_settings
 from service.operations import lookups
 from service.operations.context import Context
 from service.storage import ObjectMissing, ObjectStore, StorageError
@@ -56,6 +57,7 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
     spec = JobSpec(
         job_id=job.id,
         objective=job.objective,
+        objective_settings=objective_settings(job.hyperparameters),
         tuning=job.tuning,
         n_epochs=job.hyperparameters["n_epochs"],
         batch_size=job.hyperparameters["batch_size"],
