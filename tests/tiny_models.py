@@ -55,6 +55,27 @@ def random_rows(num_rows: int, seed: int = 0, shortest: int = 6, longest: int = 
     return rows_of([numbers.randint(len(SPECIAL_TOKENS), VOCABULARY, length).tolist() for length in lengths])
 
 
+def random_pairs(num_pairs: int, seed: int = 0) -> TokenizedDataset:
+    """Pairs of rows: a random prompt and two random answers to it, of different lengths; the answers train."""
+    numbers = np.random.RandomState(seed)
+    tokens: list[int] = []
+    trained: list[int] = []
+    ends = [0]
+    for _ in range(num_pairs):
+        prompt = numbers.randint(len(SPECIAL_TOKENS), VOCABULARY, numbers.randint(3, 9)).tolist()
+        for _ in range(2):
+            answer = numbers.randint(len(SPECIAL_TOKENS), VOCABULARY, numbers.randint(2, 9)).tolist()
+            tokens += prompt + answer
+            trained += [0] * len(prompt) + [1] * len(answer)
+            ends.append(len(tokens))
+    return TokenizedDataset(
+        np.array(tokens, dtype=np.int32),
+        np.array(trained, dtype=np.uint8),
+        np.array(ends, dtype=np.int64),
+        rows_per_example=2,
+    )
+
+
 def rows_of(rows: Sequence[Sequence[int]]) -> TokenizedDataset:
     """These tokens; the second half of each row trains."""
     trained = [[int(2 * place + 1 >= len(row)) for place in range(len(row))] for row in rows]

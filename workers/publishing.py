@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,25 @@ from workers.artifacts import store_artifact
 from workers.staging import storage_retry
 from workers.trainer.protocol import Checkpointed, Ready
 
-RESULT_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-RESULT_SOURCES = ("step", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy")
+# Of the result file, by objective: OpenAI's columns, and the metrics that fill them.
+RESULT_COLUMNS: dict[str, dict[str, str]] = {
+    "supervised": {
+        "step": "step",
+        "train_loss": "train_loss",
+        "train_accuracy": "train_mean_token_accuracy",
+        "valid_loss": "valid_loss",
+        "valid_mean_token_accuracy": "valid_mean_token_accuracy",
+    },
+    "dpo": {
+        "step": "step",
+        "train_loss": "train_loss",
+        "train_accuracy": "train_accuracy",
+        "valid_loss": "valid_loss",
+        "valid_accuracy": "valid_accuracy",
+        "train_reward_margin": "train_reward_margin",
+        "valid_reward_margin": "valid_reward_margin",
+    },
+}
 
 
 class Publisher:
@@ -108,7 +126,8 @@ class Publisher:
     async def _store_result(self) -> tuple[File, list[Segment]]:
         """`step_metrics.csv`, as OpenAI names it; cells that were not measured are empty."""
         rows = await lookups.metrics_of(self._ctx, self._claim.job.id)
-        content = await asyncio.to_thread(_csv, rows)
+        columns = RESULT_COLUMNS[self._claim.job.objective]
+        content = await asyncio.to_thread(_csv, rows, columns)
         file_id = ids.file_id()
         segment = Segment(f"files/{file_id}/0", len(content), hashlib.sha256(content).hexdigest())
         await storage_retry(self._ctx.storage.put)(segment.key, one_chunk(content))
@@ -124,9 +143,9 @@ class Publisher:
         return file, [segment]
 
 
-def _csv(rows: list[dict[str, Any]]) -> bytes:
+def _csv(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(RESULT_COLUMNS)
-    writer.writerows([row.get(source, "") for source in RESULT_SOURCES] for row in rows)
+    writer.writerow(columns)
+    writer.writerows([row.get(source, "") for source in columns.values()] for row in rows)
     return text.getvalue().encode()

@@ -16,6 +16,7 @@ from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.file import Segment
 from service.domain.job import Claim
+from service.domain.methods import objective_settings
 from service.domain.model import artifact_prefix
 from service.operations import lookups
 from service.operations.context import Context
@@ -61,6 +62,7 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
     spec = JobSpec(
         job_id=job.id,
         objective=job.objective,
+        objective_settings=objective_settings(job.hyperparameters),
         tuning=job.tuning,
         n_epochs=job.hyperparameters["n_epochs"],
         batch_size=job.hyperparameters["batch_size"],

@@ -69,16 +69,16 @@ class JobValidation:
         validation = None
         if job.validation_file is not None:
             validation = await self._check(job.validation_file, "validation_file", 1)
-        hyperparameters = resolve_auto(job.hyperparameters, len(training))
+        hyperparameters = resolve_auto(job.hyperparameters, training.num_examples)
         prefix = f"jobs/{job.id}/data/{self._claim.attempt}/"
         await self._store(training, prefix + TRAINING)
         if validation is not None:
             await self._store(validation, prefix + VALIDATION)
-        steps = steps_per_epoch(len(training), hyperparameters["batch_size"]) * hyperparameters["n_epochs"]
+        steps = steps_per_epoch(training.num_examples, hyperparameters["batch_size"]) * hyperparameters["n_epochs"]
         await progress.validated(
             self._ctx, self._claim, hyperparameters=hyperparameters, data_prefix=prefix, total_steps=steps
         )
-        log.info("job.validated", job_id=job.id, examples=len(training), steps=steps)
+        log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
 
     async def _check(self, file_id: str, param: str, minimum: int) -> TokenizedDataset:
         found = await lookups.find_file(self._ctx, file_id)
@@ -87,9 +87,9 @@ class JobValidation:
             raise JobError(f"deleted_{param}", f"The job failed because the {what} was deleted", param)
         path = self._folder / param
         await fetch_segments(self._ctx.storage, found[1], path)
-        return await asyncio.to_thread(self._read, path, param, minimum)
+        return await asyncio.to_thread(self._read, path, file_id, param, minimum)
 
-    def _read(self, path: Path, param: str, minimum: int) -> TokenizedDataset:
+    def _read(self, path: Path, file_id: str, param: str, minimum: int) -> TokenizedDataset:
         limit = self._ctx.settings.row_limit_bytes
         return check_file(
             split_lines(_chunks(path), limit),
@@ -98,6 +98,8 @@ class JobValidation:
             row_limit_bytes=limit,
             examples_minimum=minimum,
             param=param,
+            file_id=file_id,
+            method=self._claim.job.objective,
         )
 
     async def _store(self, dataset: TokenizedDataset, key: str) -> None:

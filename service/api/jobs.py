@@ -14,7 +14,7 @@ from service.api.pagination import After, CursorList, Limit, ListObject, as_curs
 from service.api.schemas.fields import Text
 from service.api.schemas.job_objects import CheckpointObject, EventObject, JobObject
 from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
-from service.domain.methods import Hyperparameters
+from service.domain.methods import HYPERPARAMETERS, Hyperparameters
 from service.operations import jobs
 from service.operations.jobs import NewJob
 
@@ -127,7 +127,7 @@ def _new_job(body: CreateJob) -> NewJob:
         validation_file=body.validation_file,
         seed=secrets.randbelow(SEED_MAXIMUM + 1) if body.seed is None else body.seed,
         suffix=body.suffix,
-        objective="supervised" if body.method is None else body.method.type,
+        objective=_objective(body),
         hyperparameters=_hyperparameters(body),
         tuning=body.tuning,
         metadata=body.metadata,
@@ -136,14 +136,19 @@ def _new_job(body: CreateJob) -> NewJob:
     )
 
 
+def _objective(body: CreateJob) -> str:
+    return "supervised" if body.method is None else body.method.type
+
+
 def _hyperparameters(body: CreateJob) -> Hyperparameters:
-    """`method.supervised.hyperparameters` win, field by field, over the deprecated ones beside `method`."""
-    method = body.method.supervised if body.method is not None else None
+    """Those of the method in use win, field by field, over the deprecated ones beside `method`."""
+    used = {"supervised": body.method.supervised, "dpo": body.method.dpo} if body.method is not None else {}
+    method = used.get(_objective(body))
     given = [body.__dict__["hyperparameters"], method.hyperparameters if method is not None else None]
     merged: dict[str, Any] = {}
     for part in given:
         merged |= part.model_dump(exclude_unset=True) if part is not None else {}
-    return Hyperparameters(**merged)
+    return HYPERPARAMETERS.get(_objective(body), Hyperparameters)(**merged)
 
 
 def _idle_methods(body: CreateJob) -> tuple[str, ...]:

@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from service.domain.errors import JobError
-from service.domain.rows import MESSAGES_LIMIT, ChatRow, PromptRow, Row
+from service.domain.rows import (
+    MESSAGES_LIMIT,
+    ChatRow,
+    PreferenceCompletionRow,
+    PreferenceOutputRow,
+    PreferenceRow,
+    PromptRow,
+    Row,
+)
 
 PROBLEMS_SHOWN = 20
 PROBLEMS_KEPT = 10_000
@@ -21,13 +29,37 @@ ROW_PROBLEMS_LIMIT = 100
 
 BOM = b"\xef\xbb\xbf"
 ROLES = "system, developer, user, assistant, tool, function"
-UNEXPECTED = "Unexpected file format, expected either prompt/completion pairs or chat messages."
-PREFERENCE_KEYS = {
-    "input", "preferred_output", "non_preferred_output", "preferred_completion", "non_preferred_completion",
-}  # fmt: skip
+UNEXPECTED = {  # by the job's method
+    "supervised": "Unexpected file format, expected either prompt/completion pairs or chat messages.",
+    "dpo": "Unexpected file format, expected preference pairs.",
+}
 
 _EXTRA = "contains an extra"
-_MESSAGE_INDEX = re.compile(r"messages\[(\d+)\]")
+_MESSAGE_INDEX = re.compile(r"(?:input\.)?messages\[(\d+)\]")
+_OUTPUT_KEYS = {"preferred_output", "non_preferred_output"}
+_COMPLETION_KEYS = {"preferred_completion", "non_preferred_completion"}
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file's rows are. `name` is OpenAI's; `method` is the one that learns from them."""
+
+    name: str
+    rows: str
+    method: str
+
+
+CHAT = Format("fine-tune-chat", "chat messages", "supervised")
+PROMPTS = Format("fine-tune-completion", "prompt/completion pairs", "supervised")
+PREFERENCES = Format("fine-tune-preference", "preference pairs", "dpo")
+
+
+class WrongFormat(Exception):
+    """A row of a format that the job's method does not learn from."""
+
+    def __init__(self, format: Format) -> None:
+        super().__init__(format.name)
+        self.format = format
 
 
 @dataclass(frozen=True)
@@ -44,8 +76,11 @@ class Problem:
         return f"{place}: {self.reason}" + (f" ({self.field})" if self.field else "")
 
 
-def parse_row(line: bytes, number: int) -> Row | list[Problem]:
-    """The row on line `number` (1-based), or what is wrong with it. A BOM before the first line is fine."""
+def parse_row(line: bytes, number: int, method: str = "supervised") -> Row | list[Problem]:
+    """The row on line `number` (1-based), or what is wrong with it. A BOM before the first line is fine.
+
+    Raises WrongFormat where the row's keys are those of another method than the job's.
+    """
     if number == 1:
         line = line.removeprefix(BOM)
     try:
@@ -58,7 +93,14 @@ def parse_row(line: bytes, number: int) -> Row | list[Problem]:
         return [Problem(number, "", f"is not JSON: {_column_only(str(error))}")]
     if not isinstance(data, dict):
         return [Problem(number, "", "is not an object")]
-    return _validate(data, number)
+    return _validate(data, number, method)
+
+
+def format_of(row: type[Row]) -> Format:
+    """The format that such rows make."""
+    if issubclass(row, PreferenceRow):
+        return PREFERENCES
+    return CHAT if row is ChatRow else PROMPTS
 
 
 def _column_only(message: str) -> str:
@@ -66,12 +108,12 @@ def _column_only(message: str) -> str:
     return message.replace(" at line 1 column", " at column")
 
 
-def _validate(data: dict[str, Any], number: int) -> Row | list[Problem]:
+def _validate(data: dict[str, Any], number: int, method: str) -> Row | list[Problem]:
     model = _row_model(data)
     if model is None:
-        wrong_method = bool(PREFERENCE_KEYS & data.keys())
-        reason = "is a preference row (method 'dpo'), but the job's method is 'supervised'"
-        return [Problem(number, "", reason if wrong_method else UNEXPECTED)]
+        return [Problem(number, "", UNEXPECTED[method])]
+    if format_of(model).method != method:
+        raise WrongFormat(format_of(model))
     try:
         return model.model_validate(data)
     except ValidationError as invalid:
@@ -79,20 +121,25 @@ def _validate(data: dict[str, Any], number: int) -> Row | list[Problem]:
         return [_problem(error, number) for error in errors]
 
 
-def _row_model(data: dict[str, Any]) -> type[ChatRow | PromptRow] | None:
+def _row_model(data: dict[str, Any]) -> type[Row] | None:
     if "messages" in data:
         return ChatRow
-    return PromptRow if {"prompt", "completion"} & data.keys() else None
+    if {"prompt", "completion"} & data.keys():
+        return PromptRow
+    if _COMPLETION_KEYS & data.keys():
+        return PreferenceCompletionRow
+    return PreferenceOutputRow if (_OUTPUT_KEYS | {"input"}) & data.keys() else None
 
 
 def _problem(error: ErrorDetails, number: int) -> Problem:
     location = list(error["loc"])
-    if location[:1] == ["messages"] and len(location) > 2:
-        del location[2]  # the role by which pydantic chose the message's shape
+    index = location.index("messages") + 1 if "messages" in location[:2] else len(location)
+    if len(location) > index + 1:
+        del location[index + 1]  # the role by which pydantic chose the message's shape
     match error["type"]:
         case "union_tag_invalid" | "union_tag_not_found":
             location.append("role")
-        case "empty" if len(location) == 2:
+        case "empty" if isinstance(location[-1], int):  # the message as a whole
             location.append("content")
         case "untrained":
             location.append("messages")
@@ -102,7 +149,7 @@ def _problem(error: ErrorDetails, number: int) -> Problem:
 def _reason(error: ErrorDetails, location: list[str | int]) -> str:
     key = _shortened(location[-1]) if location else ""
     match error["type"]:
-        case "extra_forbidden" if key == "weight" and location[0] == "messages":
+        case "extra_forbidden" if key == "weight" and "messages" in location[:2]:
             return f'{_EXTRA} "weight": only assistant messages have one'
         case "extra_forbidden":
             return f'{_EXTRA} "{key}"'
@@ -116,6 +163,8 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
             return "has no messages"
         case "too_long" if key == "messages":
             return f"has more than {MESSAGES_LIMIT} messages"
+        case "too_short" | "too_long" if key in _OUTPUT_KEYS | _COMPLETION_KEYS:
+            return "must hold exactly one assistant message"
         case "model_attributes_type" | "model_type" | "dict_type":
             return "is not an object"
         case "string_too_short":
@@ -146,6 +195,16 @@ def report(problems: Sequence[Problem], total: int, param: str) -> JobError:
     hidden = total - min(len(problems), PROBLEMS_SHOWN)
     more = f"; and {hidden} more" if hidden else ""
     return JobError(code, f"{lead} Invalid file format. {shown}{more}", param)
+
+
+def report_wrong_format(format: Format, method: str, file_id: str, param: str) -> JobError:
+    """The job's error for a file whose rows are meant for another method; OpenAI's words."""
+    message = (
+        f"The job failed due to an invalid {param.replace('_', ' ')}. Invalid file format. "
+        f"Input file {file_id} is in the {format.name} format, but the specified fine-tuning job is not using "
+        f"'{format.method}' as the training method (provided method={method})."
+    )
+    return JobError(f"invalid_{param}", message, param)
 
 
 def report_too_few(found: int, minimum: int, param: str) -> JobError:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from service.domain.base import Base
 from service.domain.errors import InvalidRequest
 
-OBJECTIVES = ("supervised",)
+OBJECTIVES = ("supervised", "dpo")
+AUTO_BETA = 0.1  # of Rafailov et al., 2023, appendix B
 
 Auto = Literal["auto"]
 
@@ -26,13 +27,27 @@ Whole = BeforeValidator(_json_integer)
 
 
 class Hyperparameters(BaseModel):
-    """Of the supervised objective; "auto" is replaced once the files are validated."""
+    """Of every objective; "auto" is replaced once the files are validated."""
 
     model_config = ConfigDict(extra="forbid")
 
     batch_size: Annotated[Auto | Annotated[Integer, Field(ge=1, le=256)], Whole] = "auto"
     learning_rate_multiplier: Auto | Annotated[Number, Field(gt=0)] = "auto"
     n_epochs: Annotated[Auto | Annotated[Integer, Field(ge=1, le=50)], Whole] = "auto"
+
+
+class DpoHyperparameters(Hyperparameters):
+    """Of the objective dpo. `beta` is the price of leaving the reference: the smaller, the further the policy goes."""
+
+    beta: Auto | Annotated[Number, Field(gt=0, le=2)] = "auto"
+
+
+HYPERPARAMETERS: dict[str, type[Hyperparameters]] = {"supervised": Hyperparameters, "dpo": DpoHyperparameters}
+
+
+def objective_settings(hyperparameters: dict[str, Any]) -> dict[str, float]:
+    """What of the resolved hyperparameters is the objective's own, not the loop's."""
+    return {name: value for name, value in hyperparameters.items() if name not in Hyperparameters.model_fields}
 
 
 class LoraSettings(BaseModel):
@@ -143,11 +158,15 @@ def auto_batch_size(num_examples: int) -> int:
 
 
 def resolve_auto(hyperparameters: dict[str, Any], num_examples: int) -> dict[str, Any]:
-    """Concrete numbers for every "auto". The multiplier's is 1: the catalogue's learning rate as it stands."""
+    """Concrete numbers for every "auto"; an example of dpo is a pair.
+
+    The multiplier's is 1: the catalogue's learning rate as it stands.
+    """
     rules = {
         "n_epochs": auto_epochs(num_examples),
         "batch_size": auto_batch_size(num_examples),
         "learning_rate_multiplier": 1.0,
+        "beta": AUTO_BETA,
     }
     resolved = {name: rules[name] if value == "auto" else value for name, value in hyperparameters.items()}
     resolved["batch_size"] = min(resolved["batch_size"], num_examples)

@@ -1,10 +1,10 @@
-"""The rows of a training file as OpenAI documents them: chat rows and legacy prompt/completion rows.
+"""The rows of a training file as OpenAI documents them: chat, legacy prompt/completion, and preference rows.
 
 Knows the shape of one row; must not know lines, files or tokenizers. A null says the same as a missing key, as in
 OpenAI's own objects, so that a message from an API answer can be pasted into a row.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
@@ -105,19 +105,26 @@ class UserMessage(_Wire):
     name: str | None = None
 
 
-class AssistantMessage(_Wire):
+class Answer(_Wire):
+    """What an assistant says or calls."""
+
     role: Literal["assistant"]
     content: Text | None = None
     name: str | None = None
-    weight: Annotated[int, Field(ge=0, le=1)] | None = None
     tool_calls: list[ToolCall] = Field([], max_length=TOOLS_LIMIT)
     function_call: FunctionCall | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> "AssistantMessage":
+    def _says_something(self) -> Self:
         if not (self.content or "").strip() and not self.tool_calls and self.function_call is None:
             raise PydanticCustomError("empty", "is empty")
         return self
+
+
+class AssistantMessage(Answer):
+    """An answer within a conversation; `weight` 0 keeps it from being learned."""
+
+    weight: Annotated[int, Field(ge=0, le=1)] | None = None
 
 
 class ToolMessage(_Wire):
@@ -173,4 +180,60 @@ class PromptRow(_Wire):
     completion: Annotated[str, Field(min_length=1)]
 
 
-Row = ChatRow | PromptRow
+class PreferenceInput(_Wire):
+    """The conversation that both outputs answer; nothing of it is learned, whatever weight its messages have."""
+
+    messages: list[Message] = Field(min_length=1, max_length=MESSAGES_LIMIT)
+    tools: list[Tool] = Field([], max_length=TOOLS_LIMIT)
+    parallel_tool_calls: bool | None = None
+
+    def answered(self, answer: Answer) -> ChatRow:
+        """The conversation with this answer, which alone is learned."""
+        before = [
+            message.model_copy(update={"weight": 0}) if isinstance(message, AssistantMessage) else message
+            for message in self.messages
+        ]
+        last = AssistantMessage.model_construct(**dict(answer))
+        return ChatRow.model_construct(messages=[*before, last], tools=self.tools)
+
+
+OneAnswer = Annotated[list[Answer], Field(min_length=1, max_length=1)]
+
+
+class PreferenceRow(_Wire):
+    """An input and two answers to it, of which one is better. OpenAI's guide and its specification spell the answers'
+    fields differently; a row keeps to one spelling."""
+
+    input: PreferenceInput
+
+    spelling: ClassVar[str]
+
+    @property
+    def fields(self) -> tuple[str, str]:
+        """The names of the preferred and of the other answer's field."""
+        return f"preferred_{self.spelling}", f"non_preferred_{self.spelling}"
+
+    @property
+    def conversations(self) -> tuple[ChatRow, ChatRow]:
+        """The input with the preferred answer, and with the other."""
+        preferred, other = (self.input.answered(getattr(self, field)[0]) for field in self.fields)
+        return preferred, other
+
+
+class PreferenceOutputRow(PreferenceRow):
+    """As in OpenAI's guide."""
+
+    spelling: ClassVar[str] = "output"
+    preferred_output: OneAnswer
+    non_preferred_output: OneAnswer
+
+
+class PreferenceCompletionRow(PreferenceRow):
+    """As in OpenAI's specification."""
+
+    spelling: ClassVar[str] = "completion"
+    preferred_completion: OneAnswer
+    non_preferred_completion: OneAnswer
+
+
+Row = ChatRow | PromptRow | PreferenceRow

@@ -26,6 +26,20 @@ def rows(count: int, seed: int = 0) -> bytes:
     return "\n".join(lines).encode()
 
 
+def pairs(count: int) -> bytes:
+    """Preference rows: the same word, shouted rather than whispered."""
+    lines = []
+    for index in range(count):
+        colour = ["red", "blue", "green"][index % 3]
+        row = {
+            "input": {"messages": [{"role": "user", "content": f"{index} {colour}?"}], "tools": []},
+            "preferred_output": [{"role": "assistant", "content": colour.upper()}],
+            "non_preferred_output": [{"role": "assistant", "content": colour}],
+        }
+        lines.append(json.dumps(row))
+    return "\n".join(lines).encode()
+
+
 def upload(client: OpenAI, content: bytes, name: str = "training.jsonl") -> str:
     return client.files.create(file=(name, content), purpose="fine-tune").id
 

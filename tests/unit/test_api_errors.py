@@ -55,7 +55,12 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
             "Expected a value > 0",
         ),
         ({"method": {"type": "ppo"}}, "method.type", "invalid_value", "Supported values are: 'supervised', 'dpo'"),
-        ({"method": {"type": "dpo"}}, "method.type", "invalid_value", "This version fine-tunes with"),
+        (
+            {"method": {"type": "reinforcement"}},
+            "method.type",
+            "invalid_value",
+            "This version fine-tunes with the methods: 'supervised' and 'dpo'.",
+        ),
         ({"tuning": {"type": "lora", "prompt": {}}}, "tuning.prompt", None, "the tuning's type is 'lora'"),
         ({"tuning": {"lora": {"r": 65}}}, "tuning.lora.r", None, "LoRA up to rank 64"),
         ({"model": "gpt-9"}, None, "model_not_available", "Model gpt-9 is not available for fine-tuning"),

@@ -25,6 +25,7 @@ def row(number: int) -> bytes:
 
 def check(lines: Iterable[bytes], **options: Any) -> TokenizedDataset:
     defaults = {"context_tokens": 512, "row_limit_bytes": LIMIT, "examples_minimum": 1, "param": "training_file"}
+    defaults["file_id"] = "file-1"
     return check_file(lines, tokenizer_for("bundled"), **defaults | options)
 
 
@@ -167,7 +168,12 @@ def test_ten_thousand_problems_are_kept_and_all_are_counted() -> None:
 def test_examples_are_counted_by_the_file_even_where_a_row_becomes_two_sequences() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
     lines = [json.dumps({"messages": turns}).encode()] * 9
-    options: dict[str, Any] = {"context_tokens": 512, "row_limit_bytes": LIMIT, "param": "training_file"}
+    options: dict[str, Any] = {
+        "context_tokens": 512,
+        "row_limit_bytes": LIMIT,
+        "param": "training_file",
+        "file_id": "f",
+    }
     thinking = tokenizer_for("thinking")
     assert len(check_file(lines, thinking, examples_minimum=9, **options)) == 18
     with pytest.raises(DatasetInvalid, match=r"has 9 example\(s\)"):

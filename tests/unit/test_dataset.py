@@ -150,11 +150,6 @@ def test_arguments_that_are_not_an_object_are_refused() -> None:
     ]
 
 
-def test_a_preference_row_is_named_as_such() -> None:
-    row = {"input": {"messages": [USER]}, "preferred_output": [ANSWER], "non_preferred_output": [ANSWER]}
-    assert problems(row) == [("", "is a preference row (method 'dpo'), but the job's method is 'supervised'")]
-
-
 def test_a_lone_surrogate_is_not_text() -> None:
     assert problems(b'{"prompt": "\\ud800", "completion": "x"}')[0][1].startswith("is not JSON")
 

@@ -40,8 +40,9 @@ def test_the_service_offers_what_is_here() -> None:
 def test_a_uniform_model_has_the_loss_log_of_the_vocabulary() -> None:
     batch = whole_batch()
     loss = SUPERVISED.loss(saying(torch.zeros(*batch.input_ids_BT.shape, VOCABULARY)), batch)
-    assert loss.num_tokens == SUPERVISED.num_tokens(batch) == int(ROWS.trained.sum())
-    assert float(loss.total) / loss.num_tokens == pytest.approx(math.log(VOCABULARY), rel=1e-6)
+    num_tokens = SUPERVISED.count(batch)
+    assert num_tokens == int(ROWS.trained.sum())
+    assert float(loss.total) / num_tokens == pytest.approx(math.log(VOCABULARY), rel=1e-6)
 
 
 def test_a_model_that_knows_every_next_token_is_right_everywhere() -> None:
@@ -49,7 +50,7 @@ def test_a_model_that_knows_every_next_token_is_right_everywhere() -> None:
     logits_BTV = torch.zeros(*batch.input_ids_BT.shape, VOCABULARY)
     logits_BTV[:, :-1].scatter_(2, batch.input_ids_BT[:, 1:, None], 50.0)
     loss = SUPERVISED.loss(saying(logits_BTV), batch)
-    assert int(loss.num_correct) == loss.num_tokens
+    assert int(loss.sums["mean_token_accuracy"]) == SUPERVISED.count(batch)
     assert float(loss.total) == pytest.approx(0.0, abs=1e-3)
 
 
@@ -68,7 +69,7 @@ def test_the_first_token_of_a_row_never_trains() -> None:
     batch = collate(rows_of([[7]]), [0], pad_id=0)
     loss = SUPERVISED.loss(saying(torch.zeros(1, 1, VOCABULARY)), batch)
     assert batch.labels_BT.tolist() == [[7]]
-    assert (loss.num_tokens, float(loss.total)) == (0, 0.0)
+    assert (SUPERVISED.count(batch), float(loss.total)) == (0, 0.0)
 
 
 def test_it_is_the_loss_that_transformers_computes(base: LoadedBase) -> None:

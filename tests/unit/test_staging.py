@@ -10,14 +10,14 @@ import pytest
 from service.bootstrap import create_context
 from service.db.schema import migrate
 from service.domain.job import Job
-from service.domain.methods import Hyperparameters, auto_batch_size, auto_epochs
+from service.domain.methods import HYPERPARAMETERS, auto_batch_size, auto_epochs
 from service.operations import files, jobs, keys, progress
 from service.operations.context import Context
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.settings import Settings
 from service.storage.base import one_chunk
-from tests.e2e.journey import rows
+from tests.e2e.journey import pairs, rows
 from tests.running_service import write_catalogue
 from tests.tiny_models import make_tiny_base
 from workers.data.tokenized import TokenizedDataset
@@ -42,12 +42,15 @@ async def caller(ctx: Context) -> Caller:
     return await keys.authenticate(ctx, key)
 
 
-async def validated(ctx: Context, caller: Caller, content: bytes, **hyperparameters: Any) -> Job:
+async def validated(
+    ctx: Context, caller: Caller, content: bytes, objective: str = "supervised", **hyperparameters: Any
+) -> Job:
     """A job whose files were checked."""
     async with files.incoming(ctx) as incoming:
         await incoming.store(one_chunk(content))
         file = await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))
-    new = NewJob(model="tiny", training_file=file.id, seed=1, hyperparameters=Hyperparameters(**hyperparameters))
+    settings = HYPERPARAMETERS[objective](**hyperparameters)
+    new = NewJob(model="tiny", training_file=file.id, seed=1, objective=objective, hyperparameters=settings)
     created = await jobs.create(ctx, caller, new)
     claim = await progress.claim_validation(ctx, "worker")
     assert claim is not None
@@ -96,6 +99,15 @@ async def test_the_staged_rows_are_the_files(ctx: Context, caller: Caller, tmp_p
     dataset = await asyncio.to_thread(TokenizedDataset.load, tmp_path / "job" / "train.safetensors")
     assert len(dataset) == 12
     assert 0 < dataset.num_trained_tokens < dataset.num_tokens
+
+
+async def test_a_dpo_job_trains_pairs_by_dpo_with_its_beta(ctx: Context, caller: Caller, tmp_path: Path) -> None:
+    job = await validated(ctx, caller, pairs(12), "dpo", n_epochs=2, batch_size=5)
+    assert (job.total_steps, job.hyperparameters["beta"]) == (6, 0.1)  # 5 + 5 + 2 pairs, twice
+    spec = await staged(ctx, tmp_path / "job")
+    assert (spec.objective, spec.objective_settings) == ("dpo", {"beta": 0.1})
+    dataset = await asyncio.to_thread(TokenizedDataset.load, tmp_path / "job" / "train.safetensors")
+    assert (dataset.num_examples, len(dataset)) == (12, 24)
 
 
 async def test_a_file_that_was_deleted_before_the_check_fails_the_job(ctx: Context, caller: Caller) -> None:

@@ -21,6 +21,22 @@ class Batch:
     input_ids_BT: torch.Tensor
     attention_mask_BT: torch.Tensor
     labels_BT: torch.Tensor
+    reference_B: torch.Tensor | None = None  # float64; for objectives that compare with a reference, see `Objective`
+
+    @property
+    def targets_BT(self) -> torch.Tensor:
+        """What the logits at each position should say: the label of the next one; at the last position nothing."""
+        nothing_B1 = torch.full_like(self.labels_BT[:, :1], IGNORED)
+        return torch.cat([self.labels_BT[:, 1:], nothing_B1], dim=1)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same rows on that device."""
+        return Batch(
+            self.input_ids_BT.to(device),
+            self.attention_mask_BT.to(device),
+            self.labels_BT.to(device),
+            None if self.reference_B is None else self.reference_B.to(device),
+        )
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> list[int]:

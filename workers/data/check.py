@@ -11,9 +11,23 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from service.domain.dataset import BOM, PROBLEMS_KEPT, Problem, details, parse_row, report, report_too_few
+from service.domain.dataset import (
+    BOM,
+    PREFERENCES,
+    PROBLEMS_KEPT,
+    Format,
+    Problem,
+    WrongFormat,
+    details,
+    format_of,
+    parse_row,
+    report,
+    report_too_few,
+    report_wrong_format,
+)
 from service.domain.errors import JobError
-from service.domain.rows import ChatRow, Row
+from service.domain.rows import PreferenceRow, Row
+from workers.data.pairs import render_pair
 from workers.data.render import Rendered, Renderer
 from workers.data.template import RenderError
 from workers.data.tokenized import TokenizedDataset
@@ -57,15 +71,21 @@ def check_file(
     row_limit_bytes: int,
     examples_minimum: int,
     param: str,
+    file_id: str,
+    method: str = "supervised",
 ) -> TokenizedDataset:
     """The file's rows, tokenised for the base. `param` is the job's field of the file: it decides codes and wording.
 
-    Raises DatasetInvalid with every problem of the whole file. The dataset may have more rows than the file: see
-    `Renderer.render`; `examples_minimum` counts the file's.
+    Raises DatasetInvalid with every problem of the whole file; but when its first row is meant for another method than
+    the job's, with that alone. The dataset may have more rows than the file: see `Renderer.render` and `render_pair`;
+    `examples_minimum` counts the file's.
     """
-    check = _Check(Renderer(tokenizer, context_tokens), row_limit_bytes)
+    check = _Check(Renderer(tokenizer, context_tokens), row_limit_bytes, method)
     for number, line in enumerate(lines, start=1):
         check.read(line, number)
+        if check.wrong_format is not None:
+            error = report_wrong_format(check.wrong_format, method, file_id, param)
+            raise DatasetInvalid(error, details([], 0))
     if check.num_problems:
         raise DatasetInvalid(
             report(check.problems, check.num_problems, param), details(check.problems, check.num_problems)
@@ -78,13 +98,15 @@ def check_file(
 class _Check:
     """The state of one pass."""
 
-    def __init__(self, renderer: Renderer, row_limit_bytes: int) -> None:
+    def __init__(self, renderer: Renderer, row_limit_bytes: int, method: str) -> None:
         self._renderer = renderer
         self._row_limit_bytes = row_limit_bytes
-        self._format: type[Row] | None = None
+        self._method = method
+        self._format: Format | None = None
         self._mixed = False
         self._blank_since: int | None = None
         self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
+        self.wrong_format: Format | None = None  # of the first row, when the job's method is another
         self.num_examples = 0
         self.num_problems = 0
         self.problems: list[Problem] = []
@@ -98,10 +120,14 @@ class _Check:
         if len(line) > self._row_limit_bytes:
             self._add(Problem(number, "", f"is longer than {self._row_limit_bytes} bytes"))
             return
-        row = parse_row(line, number)
+        try:
+            row = parse_row(line, number, self._method)
+        except WrongFormat as wrong:
+            self._refuse_format(wrong.format, number)
+            return
         if isinstance(row, list):
             self._add(*row)
-        elif self._same_format(row, number):
+        elif self._same_format(format_of(type(row)), number):
             self._render(row, number)
 
     def dataset(self) -> TokenizedDataset:
@@ -109,6 +135,7 @@ class _Check:
             np.array(self._tokens, dtype=np.int32),
             np.array(self._trained, dtype=np.uint8),
             np.array(self._offsets, dtype=np.int64),
+            rows_per_example=2 if self._format is PREFERENCES else 1,
         )
 
     def _end_blank_lines(self, number: int) -> None:
@@ -118,27 +145,36 @@ class _Check:
             self._add(Problem(self._blank_since, "", f"is blank{until}"))
             self._blank_since = None
 
-    def _same_format(self, row: Row, number: int) -> bool:
+    def _refuse_format(self, format: Format, number: int) -> None:
+        """The first row decides what the file is; a later one that no such job can learn from differs from it."""
+        if self.num_examples == 1:
+            self.wrong_format = format
+        else:
+            self._same_format(format, number)
+
+    def _same_format(self, format: Format, number: int) -> bool:
         """A file holds rows of one format; the first row that differs is the problem."""
-        self._format = self._format or type(row)
-        if isinstance(row, self._format):
+        self._format = self._format or format
+        if format is self._format:
             return True
         if not self._mixed:
-            names = ("chat messages", "prompt/completion pairs")
-            first, other = names if self._format is ChatRow else names[::-1]
-            self._add(Problem(number, "", f"is in another format than the file's first row: {other} after {first}"))
+            reason = f"is in another format than the file's first row: {format.rows} after {self._format.rows}"
+            self._add(Problem(number, "", reason))
             self._mixed = True
         return False
 
     def _render(self, row: Row, number: int) -> None:
         try:
-            sequences = self._renderer.render(row)
+            sequences = self._sequences(row)
         except RenderError as error:
             self._add(Problem(number, error.field, error.reason))
             return
         if not self.num_problems:
             for sequence in sequences:
                 self._keep(sequence)
+
+    def _sequences(self, row: Row) -> list[Rendered]:
+        return render_pair(self._renderer, row) if isinstance(row, PreferenceRow) else self._renderer.render(row)
 
     def _keep(self, sequence: Rendered) -> None:
         self._tokens.extend(sequence.ids)

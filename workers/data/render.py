@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from service.domain.rows import ChatRow, PromptRow, Row
+from service.domain.rows import ChatRow, PromptRow
 from workers.data.template import (
     Messages,
     RenderError,
@@ -71,7 +71,7 @@ class Renderer:
     def _end_of_turn(self) -> str:
         return find_end_of_turn(self._tokenizer, self._special)
 
-    def render(self, row: Row) -> list[Rendered]:
+    def render(self, row: ChatRow | PromptRow) -> list[Rendered]:
         """The sequences of one row: one, or several where the template shows a turn differently once others follow it.
 
         A chat row ends with its last trained turn: what follows cannot change the loss. Raises RenderError.

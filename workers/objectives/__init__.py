@@ -3,14 +3,21 @@
 Knows tokens and logits; must not know which parameters move, optimizers, jobs or storage.
 """
 
+from collections.abc import Mapping
+
 from workers.objectives.base import Forward, Loss, Objective
+from workers.objectives.dpo import Dpo
+from workers.objectives.logprobs import logprobs
 from workers.objectives.supervised import Supervised
 
-__all__ = ["OBJECTIVES", "Forward", "Loss", "Objective", "create_objective"]
+__all__ = ["OBJECTIVES", "Forward", "Loss", "Objective", "create_objective", "logprobs"]
 
-OBJECTIVES: dict[str, type[Objective]] = {"supervised": Supervised}
+OBJECTIVES: dict[str, type[Supervised] | type[Dpo]] = {"supervised": Supervised, "dpo": Dpo}
 
 
-def create_objective(name: str) -> Objective:
-    """The objective of that name. Raises KeyError for a name that `service.domain.methods` does not offer either."""
-    return OBJECTIVES[name]()
+def create_objective(name: str, settings: Mapping[str, float] | None = None) -> Objective:
+    """The objective of that name with its own hyperparameters (dpo: beta), resolved.
+
+    Raises KeyError for a name that `service.domain.methods` does not offer either.
+    """
+    return OBJECTIVES[name](**(settings or {}))

@@ -4,7 +4,7 @@ Sums, not means: a step's micro-batches add up, and the loop divides once by the
 a step into micro-batches does not change what it weighs. Shapes: B rows, T tokens, K kept positions, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,18 +18,22 @@ Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """Of one batch, summed over the tokens that train."""
+    """Of one batch, summed over what the objective counts."""
 
     total: Tensor  # scalar, in nats; has the gradient
-    num_tokens: int
-    num_correct: Tensor  # scalar: tokens whose likeliest prediction was right
+    sums: Mapping[str, Tensor]  # scalars without gradient; their means are metrics: `train_` and the name, and so on
 
 
 class Objective(Protocol):
-    """One loss. Holds no state of a job."""
+    """One loss. Holds settings, and no state of a job."""
 
-    def num_tokens(self, batch: Batch) -> int:
-        """How many tokens of the batch train: what the loop divides by."""
+    @property
+    def needs_reference(self) -> bool:
+        """Whether `loss` reads `reference_B`: each row's log-probability (`logprobs`) under the policy at step 0."""
+        ...
+
+    def count(self, batch: Batch) -> int:
+        """How many tokens or pairs the batch trains: what the loop divides by."""
         ...
 
     def loss(self, forward: Forward, batch: Batch) -> Loss:

@@ -4,7 +4,6 @@ Shapes: B rows, T tokens, K kept positions, V vocabulary.
 """
 
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from workers.data.batches import IGNORED, Batch
@@ -14,11 +13,13 @@ from workers.objectives.base import Forward, Loss
 class Supervised:
     """An `Objective`: the sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
 
-    def num_tokens(self, batch: Batch) -> int:
-        return int((_targets(batch) != IGNORED).sum())
+    needs_reference = False
+
+    def count(self, batch: Batch) -> int:
+        return int((batch.targets_BT != IGNORED).sum())
 
     def loss(self, forward: Forward, batch: Batch) -> Loss:
-        targets_BT = _targets(batch)
+        targets_BT = batch.targets_BT
         # The output layer is the largest matrix of a small model: it runs only where some row trains.
         keep_K = (targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
         targets_BK = targets_BT[:, keep_K]
@@ -29,10 +30,4 @@ class Supervised:
         with torch.no_grad():
             trained_BK = targets_BK != IGNORED
             num_correct = ((logits_BKV.argmax(dim=-1) == targets_BK) & trained_BK).sum()
-        return Loss(total, int(trained_BK.sum()), num_correct)
-
-
-def _targets(batch: Batch) -> Tensor:
-    """What the logits at each position should say: the label of the next one; at the last position nothing."""
-    labels_BT = batch.labels_BT
-    return torch.cat([labels_BT[:, 1:], torch.full_like(labels_BT[:, :1], IGNORED)], dim=1)
+        return Loss(total, {"mean_token_accuracy": num_correct})

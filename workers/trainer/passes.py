@@ -4,8 +4,9 @@ One loop for every recipe: which parameters move is the tuning's, which loss is 
 Shapes: B rows, T tokens, K kept positions, V vocabulary.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,18 +14,22 @@ from torch import Tensor
 from workers.base import LoadedBase
 from workers.data.batches import Batch, collate
 from workers.data.tokenized import TokenizedDataset
-from workers.objectives import Loss, Objective
+from workers.objectives import Objective, logprobs
 from workers.trainer.plan import micro_batches
 from workers.tunings import Tuning
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over the trained tokens of some rows; `cost_tokens` counts all their tokens."""
+    """Means over the trained tokens or pairs of some examples; `cost_tokens` counts all their tokens."""
 
     loss: float
-    accuracy: float
+    others: Mapping[str, float]  # the objective's own metrics
     cost_tokens: int
+
+    def named(self, prefix: str) -> dict[str, float]:
+        """As metrics: `train_loss` and so on."""
+        return {f"{prefix}_{name}": value for name, value in {"loss": self.loss, **self.others}.items()}
 
 
 class Passes:
@@ -35,39 +40,60 @@ class Passes:
         self._tuning = tuning
         self._objective = objective
 
-    def train(self, dataset: TokenizedDataset, rows: Sequence[int]) -> Measured:
-        """Adds the gradient of the rows' mean loss to the tuning's parameters, dropout on."""
+    def train(self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None) -> Measured:
+        """Adds the gradient of the examples' mean loss to the tuning's parameters, dropout on.
+
+        `reference_N` belongs to the dataset's rows; see `logprobs`.
+        """
         self._tuning.train(True)
         try:
-            return self._pass(dataset, rows, learn=True)
+            return self._pass(dataset, examples, reference_N, learn=True)
         finally:
             self._tuning.train(False)
 
-    def measure(self, dataset: TokenizedDataset, rows: Sequence[int]) -> Measured:
-        """The rows' mean loss, dropout off."""
+    def measure(
+        self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None
+    ) -> Measured:
+        """The examples' mean loss, dropout off."""
         with torch.no_grad():
-            return self._pass(dataset, rows, learn=False)
+            return self._pass(dataset, examples, reference_N, learn=False)
 
-    def _pass(self, dataset: TokenizedDataset, rows: Sequence[int], learn: bool) -> Measured:
-        """The gradient of a step is that of  sum over its tokens of the loss / number of its tokens,  however many
+    def logprobs(self, dataset: TokenizedDataset, examples: Sequence[int]) -> dict[int, float]:
+        """How likely the model finds each row of the examples, dropout off; through the same batches as `train`."""
+        found: dict[int, float] = {}
+        with torch.no_grad():
+            for rows, batch in self._batches(dataset, examples, None):
+                logprobs_B = logprobs(self.logits, batch.to(self._base.device))
+                found |= zip(rows, logprobs_B.tolist(), strict=True)
+        return found
+
+    def _pass(
+        self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None, learn: bool
+    ) -> Measured:
+        """The gradient of a step is that of  sum of its losses / number of its tokens or pairs,  however many
         micro-batches the step is cut into: each is divided by the count of all.
         """
-        lengths = [int(dataset.offsets[row + 1] - dataset.offsets[row]) for row in rows]
-        batches = [collate(dataset, group, self._base.pad_id) for group in micro_batches(rows, lengths)]
-        num_tokens = max(1, sum(self._objective.num_tokens(batch) for batch in batches))
-        total, num_correct = 0.0, 0
+        batches = [batch for _, batch in self._batches(dataset, examples, reference_N)]
+        count = max(1, sum(self._objective.count(batch) for batch in batches))
+        total, sums = 0.0, Counter[str]()
         for batch in batches:
-            loss = self._loss(batch)
+            loss = self._objective.loss(self.logits, batch.to(self._base.device))
             if learn:
-                (loss.total / num_tokens).backward()  # type: ignore[no-untyped-call]
+                (loss.total / count).backward()  # type: ignore[no-untyped-call]
             total += float(loss.total.detach())
-            num_correct += int(loss.num_correct)
-        return Measured(total / num_tokens, num_correct / num_tokens, sum(lengths))
+            sums.update({name: value.item() for name, value in loss.sums.items()})
+        means = {name: value / count for name, value in sums.items()}
+        return Measured(total / count, means, dataset.cost_tokens(examples))
 
-    def _loss(self, batch: Batch) -> Loss:
-        device = self._base.device
-        moved = Batch(batch.input_ids_BT.to(device), batch.attention_mask_BT.to(device), batch.labels_BT.to(device))
-        return self._objective.loss(self.logits, moved)
+    def _batches(
+        self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """The micro-batches of the plan, with their rows' numbers."""
+        lengths = [dataset.length(example) for example in examples]
+        for group in micro_batches(examples, lengths, dataset.rows_per_example):
+            rows = dataset.rows_of(group)
+            batch = collate(dataset, rows, self._base.pad_id)
+            yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
 
     def logits(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, keep_K: Tensor) -> Tensor:
         """An objective's `Forward`; virtual tokens, where the tuning has some, are in front and not in `keep_K`."""

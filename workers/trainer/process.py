@@ -106,6 +106,9 @@ class Trainer:
         The checkpoint comes before the snapshot of the same step: whoever resumes from that snapshot has seen it.
         """
         slot, pausing = self._slots[job_id], job_id in self._pausing
+        if not slot.prepared:
+            self._turns.charge(job_id, slot.prepare())
+            return
         step = slot.train_step()
         self._turns.charge(job_id, step.cost_tokens)
         self._channel.say(

@@ -25,6 +25,7 @@ class JobSpec(BaseModel):
 
     job_id: str
     objective: str
+    objective_settings: dict[str, float] = {}  # the objective's own hyperparameters: {"beta": 0.1} of dpo
     tuning: dict[str, Any]  # {"type": "lora", "lora": {...}}
     n_epochs: int
     batch_size: int

@@ -26,6 +26,7 @@ from workers.trainer.optimizer import JobOptimizer
 from workers.trainer.passes import Measured, Passes
 from workers.trainer.protocol import JobSpec
 from workers.trainer.randomness import RandomState
+from workers.trainer.reference import Reference
 from workers.trainer.snapshot import State, read_snapshot, write_snapshot
 from workers.tunings import AdapterMismatch, create_tuning
 
@@ -33,6 +34,7 @@ VALIDATIONS_PER_EPOCH = (
     20  # of one batch, forward only: at most a third of an epoch's training, of a long one's far less
 )
 PARAMETER, RANDOM = "parameter/", "random/"
+TRAINING, VALIDATION = "train", "valid"
 _epoch_order = functools.lru_cache(maxsize=16)(epoch_order)  # several slots, asked at every step
 
 
@@ -69,7 +71,9 @@ class Slot:
             self._tuning.attach()
         self._initial = tensors_digest(self._tuning.parameters())
         self._optimizer = JobOptimizer(self._tuning.parameters(), spec.learning_rate)
-        self._passes = Passes(base, self._tuning, create_objective(spec.objective))
+        objective = create_objective(spec.objective, spec.objective_settings)
+        self._passes = Passes(base, self._tuning, objective)
+        self._reference = self._new_reference(objective.needs_reference)
 
     @property
     def total_steps(self) -> int:
@@ -78,6 +82,11 @@ class Slot:
     @property
     def at_epoch_end(self) -> bool:
         return self.step > 0 and self.step % self._steps_per_epoch == 0
+
+    @property
+    def prepared(self) -> bool:
+        """Whether steps can begin: what the objective compares the policy with is known."""
+        return self._reference.complete
 
     @property
     def finished(self) -> bool:
@@ -99,12 +108,17 @@ class Slot:
                 param="hyperparameters.learning_rate_multiplier",
             )
 
+    def prepare(self) -> int:
+        """One turn of what comes before the first step, until `prepared`; answers its cost in tokens."""
+        with self._working():
+            return self._reference.advance()
+
     def train_step(self) -> Step:
         """One optimizer step, with the validation that is due at it. Raises JobError when the job cannot go on."""
         started_at = time.perf_counter()
-        rows = self._next_rows()
+        examples = self._examples(self.step)
         with self._working():
-            train = self._passes.train(self._train, rows)
+            train = self._passes.train(self._train, examples, self._reference.of(TRAINING))
             self.step += 1
             self._check_finite("training loss", train.loss)
             self._check_finite("gradient", self._optimizer.step(self.step, self.total_steps))
@@ -113,8 +127,7 @@ class Slot:
         metrics = {
             "step": self.step,
             "total_steps": self.total_steps,
-            "train_loss": train.loss,
-            "train_mean_token_accuracy": train.accuracy,
+            **train.named("train"),
             **metrics,
         }
         return Step(metrics, train.cost_tokens + valid_tokens, time.perf_counter() - started_at)
@@ -142,7 +155,7 @@ class Slot:
         )
         parameters = {PARAMETER + name: tensor for name, tensor in self._tuning.parameters().items()}
         random = {RANDOM + name: tensor for name, tensor in self._random.state().items()}
-        write_snapshot(folder, state, {**parameters, **random, **self._optimizer.state()})
+        write_snapshot(folder, state, {**parameters, **random, **self._optimizer.state(), **self._reference.state()})
 
     def restore(self, folder: Path) -> str:
         """Goes on from a snapshot. Answers why the rest will not be bit-exact; empty when it will. Raises JobError."""
@@ -151,6 +164,7 @@ class Slot:
             for name, parameter in self._tuning.parameters().items():
                 parameter.copy_(tensors[PARAMETER + name])
         self._optimizer.restore(tensors)
+        self._reference.restore(tensors)
         self._random.restore(
             {name.removeprefix(RANDOM): tensor for name, tensor in tensors.items() if name.startswith(RANDOM)}
         )
@@ -163,7 +177,7 @@ class Slot:
 
     @property
     def _steps_per_epoch(self) -> int:
-        return steps_per_epoch(len(self._train), self.spec.batch_size)
+        return steps_per_epoch(self._train.num_examples, self.spec.batch_size)
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -175,10 +189,23 @@ class Slot:
             finally:
                 self._tuning.deactivate()
 
-    def _next_rows(self) -> list[int]:
-        epoch, position = divmod(self.step, self._steps_per_epoch)
+    def _examples(self, step: int) -> list[int]:
+        """What the step after `step` others trains."""
+        epoch, position = divmod(step, self._steps_per_epoch)
         begin = position * self.spec.batch_size
-        return _epoch_order(self.spec.seed, epoch, len(self._train))[begin : begin + self.spec.batch_size]
+        return _epoch_order(self.spec.seed, epoch, self._train.num_examples)[begin : begin + self.spec.batch_size]
+
+    def _new_reference(self, needed: bool) -> Reference:
+        """The training file goes through the very batches of the first epoch: equal shapes give equal bits, so that at
+        the first step nothing lies between policy and reference."""
+        files = {TRAINING: self._train}
+        parts: list[tuple[str, Sequence[int]]] = [
+            (TRAINING, self._examples(step)) for step in range(self._steps_per_epoch)
+        ]
+        if self._valid is not None:
+            files[VALIDATION] = self._valid
+            parts += [(VALIDATION, part) for part in _parts(self._valid.num_examples, self.spec.batch_size)]
+        return Reference(self._passes, files, parts if needed else [])
 
     def _validate(self) -> tuple[dict[str, float], int]:
         """The metrics that are due at this step, and the tokens that they cost.
@@ -193,18 +220,18 @@ class Slot:
         every = math.ceil(self._steps_per_epoch / VALIDATIONS_PER_EPOCH)
         position = (self.step - 1) % self._steps_per_epoch + 1
         if position % every == 0 or self.at_epoch_end:
-            some = self._measure(_ring(self.step // every, self.spec.batch_size, len(self._valid)))
-            metrics |= {"valid_loss": some.loss, "valid_mean_token_accuracy": some.accuracy}
+            some = self._measure(_ring(self.step // every, self.spec.batch_size, self._valid.num_examples))
+            metrics |= some.named("valid")
             cost_tokens += some.cost_tokens
         if self.at_epoch_end:
-            full = self._measure(range(len(self._valid)))
-            metrics |= {"full_valid_loss": full.loss, "full_valid_mean_token_accuracy": full.accuracy}
+            full = self._measure(range(self._valid.num_examples))
+            metrics |= full.named("full_valid")
             cost_tokens += full.cost_tokens
         return metrics, cost_tokens
 
-    def _measure(self, rows: Sequence[int]) -> Measured:
+    def _measure(self, examples: Sequence[int]) -> Measured:
         assert self._valid is not None
-        measured = self._passes.measure(self._valid, rows)
+        measured = self._passes.measure(self._valid, examples, self._reference.of(VALIDATION))
         self._check_finite("validation loss", measured.loss)
         return measured
 
@@ -223,10 +250,15 @@ def _module_name(job_id: str) -> str:
     return f"job_{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"
 
 
-def _ring(turn: int, size: int, num_rows: int) -> Sequence[int]:
-    """The `turn`-th `size` rows of an endless repetition of `num_rows` rows; each at most once."""
-    size = min(size, num_rows)
-    return [(turn * size + offset) % num_rows for offset in range(size)]
+def _parts(num_examples: int, size: int) -> list[range]:
+    """All examples in their order, `size` at a time."""
+    return [range(begin, min(begin + size, num_examples)) for begin in range(0, num_examples, size)]
+
+
+def _ring(turn: int, size: int, num_examples: int) -> Sequence[int]:
+    """The `turn`-th `size` of an endless repetition of `num_examples` examples; each at most once."""
+    size = min(size, num_examples)
+    return [(turn * size + offset) % num_examples for offset in range(size)]
 
 
 def _difference(before: dict[str, str], now: dict[str, str]) -> str:

@@ -4,9 +4,9 @@ Keys stand in the order of OpenAI's real answers; `progress` and `tuning` at the
 """
 
 import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service.domain.event import Event, Kind, Level
 from service.domain.job import FINAL, Checkpoint, Job, Status
@@ -22,17 +22,33 @@ class JobHyperparameters(BaseModel):
     learning_rate_multiplier: Auto | float
 
 
-class MethodSettings(BaseModel):
-    """Of the method that the job uses."""
-
+class SupervisedSettings(BaseModel):
     hyperparameters: JobHyperparameters
 
 
-class JobMethod(BaseModel):
-    """Which loss, with what is known of its settings."""
+class SupervisedMethod(BaseModel):
+    """The loss of supervised jobs, with what is known of its settings."""
 
-    type: str
-    supervised: MethodSettings
+    type: Literal["supervised"] = "supervised"
+    supervised: SupervisedSettings
+
+
+class DpoJobHyperparameters(JobHyperparameters):
+    beta: Auto | float
+
+
+class DpoSettings(BaseModel):
+    hyperparameters: DpoJobHyperparameters
+
+
+class DpoMethod(BaseModel):
+    """The loss of dpo jobs, with what is known of its settings."""
+
+    type: Literal["dpo"] = "dpo"
+    dpo: DpoSettings
+
+
+JobMethod = Annotated[SupervisedMethod | DpoMethod, Field(discriminator="type")]
 
 
 class JobFailure(BaseModel):
@@ -97,7 +113,6 @@ class JobObject(BaseModel):
     def of(cls, view: JobView, organization_id: str) -> "JobObject":
         job = view.job
         remaining = _seconds_remaining(job)
-        hyperparameters = JobHyperparameters(**job.hyperparameters)
         return cls(
             id=job.id,
             model=job.parent_model or job.base,
@@ -109,7 +124,7 @@ class JobObject(BaseModel):
             status=job.status,
             validation_file=job.validation_file,
             training_file=job.training_file,
-            hyperparameters=hyperparameters,
+            hyperparameters=JobHyperparameters(**job.hyperparameters),
             trained_tokens=job.trained_tokens if job.status in FINAL else None,
             error=None if job.error is None else JobFailure(**job.error),
             user_provided_suffix=job.suffix,
@@ -117,7 +132,7 @@ class JobObject(BaseModel):
             estimated_finish=None if remaining is None else int(time.time()) + remaining,
             integrations=job.integrations,
             metadata=job.metadata,
-            method=JobMethod(type=job.objective, supervised=MethodSettings(hyperparameters=hyperparameters)),
+            method=_method(job),
             progress=Progress.of(view),
             tuning=job.tuning,
         )
@@ -167,6 +182,12 @@ class CheckpointObject(BaseModel):
             metrics=checkpoint.metrics,
             step_number=checkpoint.step,
         )
+
+
+def _method(job: Job) -> SupervisedMethod | DpoMethod:
+    if job.objective == "dpo":
+        return DpoMethod(dpo=DpoSettings(hyperparameters=DpoJobHyperparameters(**job.hyperparameters)))
+    return SupervisedMethod(supervised=SupervisedSettings(hyperparameters=JobHyperparameters(**job.hyperparameters)))
 
 
 def _percent(job: Job) -> float:

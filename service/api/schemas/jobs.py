@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.api.schemas.fields import Integer, Text
-from service.domain.methods import Hyperparameters, Tuning
+from service.domain.methods import DpoHyperparameters, Hyperparameters, Tuning
 
 SEED_MAXIMUM = 2**31 - 1
 
@@ -44,12 +44,18 @@ class Supervised(Wire):
     hyperparameters: Hyperparameters | None = None
 
 
+class Dpo(Wire):
+    """Settings of direct preference optimization."""
+
+    hyperparameters: DpoHyperparameters | None = None
+
+
 class Method(Wire):
     """Which loss, with its settings; those of other types than `type` are not used, which an event says."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: Supervised | None = None
-    dpo: dict[str, Any] | None = None
+    dpo: Dpo | None = None
     reinforcement: dict[str, Any] | None = None
 
 
@@ -60,7 +66,7 @@ class CreateJob(Wire):
     training_file: Name
     validation_file: Name | None = None
     hyperparameters: Annotated[
-        Hyperparameters | None, Field(deprecated=True, description="Use `method.supervised.hyperparameters`.")
+        Hyperparameters | None, Field(deprecated=True, description="Use the hyperparameters in `method`.")
     ] = None
     method: Method | None = None
     suffix: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
