@@ -9,7 +9,7 @@ import pytest
 from service.db import models
 from service.domain.errors import IllegalTransition
 from service.domain.job import Job
-from service.operations import jobs
+from service.operations import jobs, lookups
 from service.operations.context import Context
 from service.operations.keys import Caller
 from service.operations.models import resolve_for_inference
@@ -44,6 +44,7 @@ async def test_a_paused_job_goes_on_elsewhere_to_the_same_bits(ctx: Context, cal
         job = await reached(ctx, caller, id, resting)
         (undisturbed,) = await ended(ctx, caller, twin)
     assert moment < job.step < 6 * EPOCHS, f"seed {seed}"
+    assert (await lookups.find_snapshots(ctx, id))[0].step == job.step
     name = await checkpoint_at(ctx, caller, id, job.step)
     assert name.endswith(f":ckpt-step-{job.step}")
     assert (await resolve_for_inference(ctx, caller, name)).name_for_engine == name
