@@ -1,0 +1,288 @@
+"""The phrase banks of the demo: what people write to the desk of a guitar maker's workshop.
+
+Hand-written for this project. One `Intent` is one answer of the desk; `make_data.py` combines its wordings and its
+things. The neutral phrases at the end say nothing about the intent, on purpose.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Intent:
+    """`name` is the answer. Each wording has the place `{thing}`; `unseen` wordings stay out of training."""
+
+    name: str
+    wordings: tuple[str, ...]
+    unseen: tuple[str, ...]
+    things: tuple[str, ...]
+
+
+INSTRUMENTS = (
+    "my dreadnought",
+    "my old classical guitar",
+    "my twelve-string",
+    "my bass",
+    "my parlour guitar",
+    "my archtop",
+    "my mandolin",
+    "my travel guitar",
+    "my daughter's small guitar",
+    "my tenor ukulele",
+)
+
+INTENTS = (
+    Intent(
+        name="repair",
+        wordings=(
+            "{thing} fell off its stand and the top is cracked, can you fix it?",
+            "Can you repair a crack in the back of {thing}?",
+            "The bridge of {thing} is coming loose. Can it be glued again?",
+            "The headstock of {thing} snapped off, is it worth mending?",
+            "Do you mend broken necks? There was an accident with {thing}.",
+            "A tuning peg on {thing} is broken and needs fixing.",
+            "One of the braces inside {thing} has come unglued and rattles.",
+            "Somebody sat on {thing} and the side is broken.",
+            "{thing} has a hole in the side after a fall, can you patch it?",
+        ),
+        unseen=("I dropped {thing} and now there is a crack, could you mend it?",),
+        things=INSTRUMENTS,
+    ),
+    Intent(
+        name="string_change",
+        wordings=(
+            "Could you put new strings on {thing}?",
+            "The strings of {thing} are rusty, can I have them replaced?",
+            "How much is a new set of strings for {thing}, fitted by you?",
+            "I broke the high E string on {thing} and would like a full new set.",
+            "Can I wait while you restring {thing}?",
+            "Please restring {thing} with light gauge strings.",
+            "Which strings do you recommend for {thing}, and can you fit them?",
+            "{thing} needs fresh strings before Saturday's concert.",
+            "I would like {thing} restrung with nylon strings.",
+        ),
+        unseen=("The old strings on {thing} sound dull, can you fit new ones?",),
+        things=INSTRUMENTS,
+    ),
+    Intent(
+        name="setup",
+        wordings=(
+            "The action on {thing} is too high, can you lower it?",
+            "{thing} buzzes on the first frets, can you adjust the truss rod?",
+            "Could you do a full setup on {thing}?",
+            "The intonation of {thing} is off above the twelfth fret.",
+            "{thing} is hard to play, can you lower the saddle a little?",
+            "How much do you charge to set up {thing} for slide playing?",
+            "The neck of {thing} has too much relief and wants adjusting.",
+            "Can you file the nut slots of {thing}, so that the action is lower?",
+            "Can you adjust {thing}? The low E buzzes against the frets.",
+        ),
+        unseen=("The action of {thing} wants adjusting, it buzzes when I play hard.",),
+        things=INSTRUMENTS,
+    ),
+    Intent(
+        name="trade_in",
+        wordings=(
+            "Would you take {thing} in part exchange for a new one?",
+            "What would you give me for {thing} as a trade-in?",
+            "Do you buy used instruments? I want to sell {thing}.",
+            "I would like to swap {thing} for something better, what is it worth?",
+            "Can I trade {thing} against one of your instruments?",
+            "How much would you pay for {thing}?",
+            "I am thinking of selling {thing}, do you make offers?",
+            "Do you accept trades? I would exchange {thing}.",
+            "Could you value {thing}? I may want to trade it in.",
+        ),
+        unseen=("Are you interested in buying {thing}, or in a trade?",),
+        things=INSTRUMENTS,
+    ),
+    Intent(
+        name="order_status",
+        wordings=(
+            "When will {thing} be ready?",
+            "How far along is {thing}?",
+            "Is there any news about {thing}?",
+            "You said May, is {thing} still on schedule?",
+            "Can you tell me the status of {thing}?",
+            "Is {thing} finished yet?",
+            "I have been waiting since spring, what is happening with {thing}?",
+            "Has work on {thing} started yet?",
+            "What is the progress of {thing}?",
+        ),
+        unseen=("I am still waiting for {thing}, when will it be finished?",),
+        things=(
+            "my order",
+            "the guitar I ordered",
+            "order number 2041",
+            "the ukulele that I ordered in March",
+            "my build",
+            "the instrument you are making for me",
+            "order 318",
+            "the mandolin I paid a deposit for",
+            "my new archtop",
+            "the bass I ordered last year",
+        ),
+    ),
+    Intent(
+        name="custom_build",
+        wordings=(
+            "Could you build {thing} for me?",
+            "I would like to commission {thing}, how does that work?",
+            "What does it cost to have {thing} made to measure?",
+            "Do you take commissions? I dream of {thing}.",
+            "I want {thing} made from scratch, to my own design.",
+            "How long is the waiting list for {thing} built by you?",
+            "I have a drawing of {thing}, would you build it?",
+            "Would you design {thing} together with me?",
+            "Can I commission {thing} from you as a present for my wife?",
+        ),
+        unseen=("Do you build {thing} to a customer's own design?",),
+        things=(
+            "a left-handed parlour guitar",
+            "a seven-string guitar",
+            "a baritone ukulele",
+            "a harp guitar",
+            "a short-scale bass",
+            "a guitar with fanned frets",
+            "a copy of my grandfather's guitar",
+            "an octave mandolin",
+            "a small travel guitar",
+            "a double-neck guitar",
+        ),
+    ),
+    Intent(
+        name="opening_hours",
+        wordings=(
+            "Are you open on {thing}?",
+            "What time do you close on {thing}?",
+            "What are your opening hours on {thing}?",
+            "Can I drop by the workshop on {thing}?",
+            "From what time is somebody at the workshop on {thing}?",
+            "Is the workshop closed on {thing}?",
+            "Until when are you open on {thing}?",
+            "Can I visit the shop on {thing} without an appointment?",
+            "Do you open early on {thing}?",
+        ),
+        unseen=("When does the workshop open on {thing}?",),
+        things=(
+            "Saturday",
+            "Sunday",
+            "Monday",
+            "public holidays",
+            "Friday evening",
+            "Christmas Eve",
+            "weekday mornings",
+            "Wednesday afternoon",
+            "Easter Monday",
+            "the first of May",
+        ),
+    ),
+    Intent(
+        name="shipping",
+        wordings=(
+            "Do you ship to {thing}?",
+            "What does delivery to {thing} cost?",
+            "How long does a parcel to {thing} take?",
+            "Can you send a guitar to {thing}, well packed?",
+            "Is the parcel insured if you ship to {thing}?",
+            "Which carrier do you use for {thing}?",
+            "Do I have to pay customs if you deliver to {thing}?",
+            "I live in {thing}, can you post it to me?",
+            "Could the instrument be sent by courier to {thing}?",
+        ),
+        unseen=("What is the postage for a parcel to {thing}?",),
+        things=(
+            "Norway",
+            "Japan",
+            "Canada",
+            "the Canary Islands",
+            "Ireland",
+            "Brazil",
+            "Switzerland",
+            "New Zealand",
+            "Iceland",
+            "South Africa",
+        ),
+    ),
+    Intent(
+        name="building_course",
+        wordings=(
+            "Do you teach {thing}?",
+            "Is there still a place on your course in {thing}?",
+            "When does the next course in {thing} start?",
+            "I want to learn {thing}, do you take students?",
+            "How many days is the class on {thing}?",
+            "What does your evening class in {thing} cost?",
+            "Can a beginner join the weekend course in {thing}?",
+            "Do I need my own tools for the class in {thing}?",
+            "Could I book two places on the workshop course in {thing}?",
+        ),
+        unseen=("Do you have a class where beginners learn {thing}?",),
+        things=(
+            "guitar making",
+            "building a ukulele",
+            "fret work",
+            "French polishing",
+            "inlay",
+            "bending sides",
+            "carving necks",
+            "making rosettes",
+            "lutherie",
+            "bracing a soundboard",
+        ),
+    ),
+    Intent(
+        name="wood_choice",
+        wordings=(
+            "Is {thing} a good tonewood?",
+            "How does {thing} sound compared with spruce?",
+            "Would {thing} give a warmer tone than maple?",
+            "What is the difference in tone between {thing} and mahogany?",
+            "Should I choose {thing} for the back and sides?",
+            "Which wood is better for a soundboard, {thing} or redwood?",
+            "Do you have {thing} in stock, and is it a bright sounding wood?",
+            "Does {thing} darken with age, and does its tone change?",
+            "Is {thing} from a sustainable forest?",
+        ),
+        unseen=("What kind of tone does {thing} have as a wood for the top?",),
+        things=(
+            "cedar",
+            "walnut",
+            "rosewood",
+            "koa",
+            "cherry",
+            "larch",
+            "pear wood",
+            "oak",
+            "sycamore",
+            "ebony",
+        ),
+    ),
+)
+
+OPENINGS = (
+    "",
+    "",
+    "",
+    "",
+    "Hello, ",
+    "Hi, ",
+    "Good morning, ",
+    "Quick question: ",
+    "Hello again, ",
+    "Sorry to bother you, ",
+)
+
+ASIDES = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    " Thanks!",
+    " Many thanks.",
+    " A friend gave me your name.",
+    " Please write back by mail.",
+    " I live around the corner.",
+    " No hurry at all.",
+    " Best wishes, Anna",
+)
