@@ -33,7 +33,7 @@ from service.api.app import create_app
 from service.api.openapi import document
 from service.bootstrap import create_context
 from service.db.schema import migrate
-from service.operations import files, jobs, models, uploads
+from service.operations import files, jobs, models, permissions, uploads
 from service.operations.context import Context
 from service.settings import Settings
 from tests.conformance import seeds
@@ -49,11 +49,16 @@ REAL = {
     "upload_id": seeds.UPLOAD,
     "fine_tuning_job_id": seeds.JOB,
     "model": seeds.CHECKPOINT,
+    "fine_tuned_model_checkpoint": seeds.CHECKPOINT,
+    "permission_id": seeds.PERMISSION,
 }
 REAL_FIELDS = {
     "model": "luthier-tiny",
     "training_file": seeds.FILES[0],
     "validation_file": seeds.FILES[1],
+    "filename": "training.jsonl",
+    "mime_type": "text/jsonl",
+    "project_ids": [seeds.PROJECT],
     "prompt": "Hello",
     "messages": [{"role": "user", "content": "Hello"}],
 }
@@ -61,7 +66,8 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     (files, ("retrieve", "page", "delete", "content")),
     (files.Incoming, ("create",)),
     (uploads, ("create", "incoming_part", "complete", "cancel")),
-    (jobs, ("create", "retrieve", "page", "cancel", "event_page", "checkpoint_page")),
+    (jobs, ("create", "retrieve", "page", "cancel", "pause", "resume", "event_page", "checkpoint_page")),
+    (permissions, ("grant", "page", "revoke")),
     (models, ("list_all", "retrieve", "delete", "resolve_for_inference")),
 )
 CHAT = (

@@ -1,0 +1,70 @@
+"""Writes docs/settings.md from service/settings.py: `python docs/make_settings.py`. A test holds the file current."""
+
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+from service.settings import MIB, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = """\
+# Settings
+
+Every setting has a default that works on one machine. Give another value in the environment, before the command:
+
+    LUTHIER_PORT=9000 LUTHIER_DATA_DIR=/var/lib/luthier luthierd up
+
+Every process of an installation must read the same settings. A value that does not fit is refused at the start.
+This page is written by `python docs/make_settings.py` from [service/settings.py](../service/settings.py).
+
+| setting | values | default | what it does |
+|---|---|---|---|
+"""
+TYPES: dict[Any, str] = {Path: "path", str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
+BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
+
+
+def main() -> None:
+    """Rewrites the file."""
+    (ROOT / "docs" / "settings.md").write_text(render(), encoding="utf-8")
+
+
+def render() -> str:
+    """The page."""
+    prefix = Settings.model_config["env_prefix"]
+    return HEAD + "".join(
+        f"| `{prefix}{name.upper()}` | {_values(field)} | {_default(field.default)} | {field.description} |\n"
+        for name, field in Settings.model_fields.items()
+    )
+
+
+def _values(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    bounds = [
+        f"{sign} {_text(getattr(limit, name))}"
+        for limit in field.metadata
+        for bound, (name, sign) in BOUNDS.items()
+        if isinstance(limit, bound)
+    ]
+    return ", ".join([TYPES[field.annotation], *bounds])
+
+
+def _default(value: Any) -> str:
+    if value == "":
+        return "(empty)"
+    if isinstance(value, int) and value >= MIB and value % MIB == 0:
+        return f"`{value}` ({value // MIB} MiB)"
+    return f"`{_text(value)}`"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Path) and value.is_absolute():
+        return str(value.relative_to(ROOT))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""How code is cut: short files, telling names, a word at the top of each, absolute imports, no stray printing."""
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.house_rules.tree import ROOT, python_files, texts, tracked_files
+
+LIMIT_LINES = 300
+NAMES_OF_NOTHING = {"util", "utils", "helper", "helpers", "common", "core", "manager", "managers"}
+COMMAND_LINES = {"service/cli.py", "service/up.py", "workers/__main__.py", "workers/bases/make_base.py"}
+
+
+def long_files(files: Iterable[Path]) -> list[str]:
+    """Files over the limit: they are two things."""
+    return [f"{path}: {lines} lines" for path, text in texts(files) if (lines := len(text.splitlines())) > LIMIT_LINES]
+
+
+def vague_names(files: Iterable[Path]) -> list[str]:
+    """Files and folders whose name does not say what is in them."""
+    return [str(path) for path in files if NAMES_OF_NOTHING & {part.partition(".")[0] for part in path.parts}]
+
+
+def relative_imports(files: Iterable[Path]) -> list[str]:
+    """Imports whose meaning depends on where they stand."""
+    return [
+        f"{path}:{node.lineno}"
+        for path, text in texts(files)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.level > 0
+    ]
+
+
+def prints(files: Iterable[Path]) -> list[str]:
+    """Calls of `print`: a process's output is its log, or a protocol."""
+    return [
+        f"{path}:{node.lineno}"
+        for path, text in texts(files)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+
+
+def silent_modules(files: Iterable[Path]) -> list[str]:
+    """Modules that do not say what they are; an empty `__init__.py` says all it has to."""
+    return [str(path) for path, text in texts(files) if text.strip() and not ast.get_docstring(ast.parse(text))]
+
+
+def test_no_python_file_is_over_300_lines():
+    written = [path for path in python_files() if path.relative_to(ROOT).parts[0] != "clients"]
+    assert long_files(path for path in written if "migrations" not in path.parts) == []
+
+
+def test_no_file_or_folder_has_a_name_that_says_nothing():
+    assert vague_names(path.relative_to(ROOT) for path in tracked_files()) == []
+
+
+def test_every_import_is_absolute():
+    assert relative_imports(python_files()) == []
+
+
+def test_only_command_lines_print():
+    quiet = [path for path in python_files("service", "workers") if str(path.relative_to(ROOT)) not in COMMAND_LINES]
+    assert prints(quiet) == []
+
+
+def test_every_module_of_service_and_workers_says_what_it_is():
+    assert silent_modules(python_files("service", "workers")) == []
+
+
+def test_these_rules_can_be_broken(tmp_path: Path):
+    bad = tmp_path / "utils.py"
+    bad.write_text("from . import x\nprint(x)\n" + "x = 1\n" * LIMIT_LINES, encoding="utf-8")
+    good = tmp_path / "tone_wood.py"
+    good.write_text('"""A docstring that says print()."""\n\nfrom a.utilities import b\n', encoding="utf-8")
+    for rule in (long_files, vague_names, relative_imports, prints, silent_modules):
+        assert len(rule([bad])) == 1, rule.__name__
+        assert rule([good]) == [], rule.__name__
