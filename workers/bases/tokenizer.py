@@ -1,7 +1,7 @@
 """The tokenizer of a bundled base: byte-level BPE, six special tokens, one chat template.
 
-Knows text only. The files that it writes are the plain ones of the tokenizers library, so that every consumer of Hugging Face
-folders reads them without our code.
+Knows text only. The files that it writes are the plain ones of the tokenizers library, so that every consumer of
+Hugging Face folders reads them without our code.
 """
 
 import json
@@ -14,8 +14,8 @@ PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 SPECIAL_TOKENS = (PAD, BEGIN, END, SYSTEM, USER, ASSISTANT)
 
-# Every message is rendered by itself, so the rendering of a conversation's start is a prefix of the rendering of the whole:
-# loss masks are cut from it. What it cannot say (tool calls, parts) is an error, never left out in silence.
+# Every message is rendered by itself, so the rendering of a conversation's start is a prefix of the rendering of the
+# whole: loss masks are cut from it. What it cannot say (tool calls, parts) is an error, never left out in silence.
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- set names = {'system': 'system', 'developer': 'system', 'user': 'user', 'assistant': 'assistant', \
