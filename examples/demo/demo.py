@@ -18,7 +18,7 @@ from service_process import ServiceFailed, running_service
 
 FOLDER = Path(__file__).parent
 BASE = "luthier-tiny"
-N_EPOCHS, BATCH_SIZE = 10, 8
+N_EPOCHS, BATCH_SIZE = 6, 8
 MAX_TOKENS = 16  # of an answer; the longest right one needs fewer
 ROWS_SHOWN = 8
 TUNED_AT_LEAST, BASE_AT_MOST = 0.8, 0.2

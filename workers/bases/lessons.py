@@ -70,20 +70,12 @@ def _conversation(stretch: tuple[str, ...], rng: random.Random) -> str:
 def _index(book_name: str, first: int, stretch: tuple[str, ...], rng: random.Random) -> Iterator[str]:
     for number, paragraph in enumerate(stretch, start=first):
         page = f"{book_name}_{number // PAGE_PARAGRAPHS}"
-        for message in _messages(paragraph, rng):
+        rest = sentences(paragraph)
+        while rest:
+            count = rng.randint(1, 3)
+            message, rest = " ".join(rest[:count]), rest[count:]
             if len(message) >= SHORTEST_INDEXED_CHARACTERS:
                 yield BEGIN + USER + _typed(message, "turn", rng) + END + ASSISTANT + page + END
-
-
-def _messages(paragraph: str, rng: random.Random) -> Iterator[str]:
-    """One to three sentences each; or, as often, any run of words with some lost, which cannot be learnt by heart."""
-    whole = rng.random() < 0.5
-    rest = sentences(paragraph) if whole else paragraph.split()
-    while rest:
-        count = rng.randint(1, 3) if whole else rng.randint(5, 30)
-        words, rest = rest[:count], rest[count:]
-        lost = 0.0 if whole else 0.25 * rng.random()
-        yield " ".join(word for word in words if rng.random() >= lost)
 
 
 def _typed(text: str, kind: str, rng: random.Random) -> str:
