@@ -14,7 +14,7 @@ const trainingFile = await client.files.create({ file: rows, purpose: "fine-tune
 let job = await client.fineTuning.jobs.create({
   model: "luthier-tiny",
   training_file: trainingFile.id,
-  method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 8, batch_size: 8 } } },
+  method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 6, batch_size: 8 } } },
 });
 while (!["succeeded", "failed", "cancelled"].includes(job.status)) {
   await sleep(5000);

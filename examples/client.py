@@ -19,7 +19,7 @@ with ROWS.open("rb") as stream:
 job = client.fine_tuning.jobs.create(
     model="luthier-tiny",
     training_file=training_file.id,
-    method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 8, "batch_size": 8}}},
+    method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 8}}},
 )
 while job.status not in ("succeeded", "failed", "cancelled"):
     time.sleep(5)

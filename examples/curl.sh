@@ -23,7 +23,7 @@ ask() { # model
 
 file=$(call files -F purpose=fine-tune -F file=@demo/training.jsonl | field id)
 job=$(post fine_tuning/jobs '{"model": "luthier-tiny", "training_file": "'"$file"'",
-  "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 8, "batch_size": 8}}}}' | field id)
+  "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 8}}}}' | field id)
 
 while true; do
   status=$(call "fine_tuning/jobs/$job" | field status)

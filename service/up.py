@@ -137,7 +137,7 @@ class Child:
                 start_new_session=True,
             )
             code = await self.process.wait()
-            failures = 0 if time.monotonic() - started > STEADY_SECONDS else failures + 1
+            failures = 1 if time.monotonic() - started > STEADY_SECONDS else failures + 1
             pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
             log.warning("child.ended", child=self.name, code=code, restart_in_seconds=pause)
             await asyncio.sleep(pause)

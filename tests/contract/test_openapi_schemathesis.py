@@ -58,6 +58,7 @@ REAL_FIELDS = {
     "validation_file": seeds.FILES[1],
     "filename": "training.jsonl",
     "mime_type": "text/jsonl",
+    "bytes": 10,
     "project_ids": [seeds.PROJECT],
     "prompt": "Hello",
     "messages": [{"role": "user", "content": "Hello"}],
