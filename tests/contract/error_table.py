@@ -270,7 +270,12 @@ FILES: list[tuple[list[bytes], str, list[str]]] = [
         [INVALID, "Example 11, message 2", "Discriminator 'role' is missing in value"],
     ),
     ([*ROWS, b"{"], "invalid_training_file", [INVALID, "Example 13", "is not JSON"]),
-    ([*ROWS, PREFERENCE], "invalid_training_file", [INVALID, "Example 13", "'dpo'", "'supervised'"]),
+    ([*ROWS, PREFERENCE], "invalid_training_file", [INVALID, "Example 13"]),
+    (
+        [PREFERENCE] * 12,
+        "invalid_training_file",
+        ["not using 'dpo' as the training method (provided method=supervised)"],
+    ),
     (
         [b'{"text": "a"}', *ROWS],
         "invalid_training_file",

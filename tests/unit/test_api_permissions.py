@@ -75,7 +75,7 @@ async def test_a_third_project_gains_nothing_by_a_grant(
     (third,) = await projects(ctx, 1)
     await granted(client, other.project_id)
     with pytest.raises(ModelNotFound):
-        await resolve_for_inference(ctx, Caller(third, "project", "org", "luthier"), checkpoint)
+        await resolve_for_inference(ctx, Caller(third, "project", "org", "luthier", "key"), checkpoint)
 
 
 async def test_to_call_is_not_to_own(
