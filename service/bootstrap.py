@@ -4,17 +4,20 @@ from service.db.connection import Database
 from service.domain.base import read_catalogue
 from service.operations.context import Context
 from service.queue import create_queue
+from service.redis import create_redis
 from service.settings import Settings
 from service.storage import create_storage
 
 
 def create_context(settings: Settings) -> Context:
     """The parts of this installation. Raises CatalogueError or ValueError for settings that cannot work."""
+    redis = create_redis(settings.redis_url) if settings.redis_url else None
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     return Context(
         settings=settings,
         catalogue=read_catalogue(settings.catalogue),
         database=Database(settings.database),
         storage=create_storage(settings.storage),
-        queue=create_queue(settings.poll_seconds),
+        queue=create_queue(redis, poll_seconds=settings.poll_seconds, sweep_seconds=settings.sweep_seconds),
+        redis=redis,
     )

@@ -31,6 +31,11 @@ class Settings(BaseSettings):
         description="Slug of the organisation in model names; frozen at the first start.",
     )  # fmt: skip
 
+    redis_url: str = Field(
+        "",
+        description="`redis://`, `rediss://` or `unix://` URL of the bell and of shared limits; empty means neither.",
+    )
+
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
     engine_urls: str = Field(
@@ -61,8 +66,12 @@ class Settings(BaseSettings):
     slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
-    poll_seconds: float = Field(0.1, gt=0, description="How often the embedded bell looks at the database.")
-    sweep_seconds: float = Field(5.0, gt=0, description="How often the chores look for what must happen by itself.")
+    poll_seconds: float = Field(
+        0.1, gt=0, description="How often a worker looks for a ring: in Redis, without one at the jobs."
+    )
+    sweep_seconds: float = Field(
+        5.0, gt=0, description="How often chores are done, and how often a worker looks at the jobs without a ring."
+    )
     snapshot_steps: int = Field(50, ge=1, description="Optimizer steps between two snapshots of a job.")
     turn_tokens: int = Field(4096, ge=1, description="Tokens that a job trains before the next slot has its turn.")
     crash_limit: int = Field(3, ge=1, description="Crashes of the trainer in a job's turns before the job fails.")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from arq.connections import ArqRedis
+
 from service.db.connection import Database
 from service.domain.base import Catalogue
 from service.queue import Queue
@@ -18,6 +20,9 @@ class Context:
     database: Database
     storage: ObjectStore
     queue: Queue
+    redis: ArqRedis | None  # only for what may be lost
 
     async def close(self) -> None:
+        if self.redis is not None:
+            await self.redis.aclose(close_connection_pool=True)
         await self.database.close()

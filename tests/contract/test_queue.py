@@ -1,27 +1,41 @@
 """What every bell must do: wake the worker, at the latest at the next look, never two handlers at once."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from service.queue import Queue, create_queue
+from service.queue import Handler, Queue, create_queue
+from service.redis import create_redis
+from tests.servers.valkey import Valkey
+
+NEVER_SECONDS = 3600.0
+QueueOf = Callable[[float], Queue]
 
 
-@pytest.fixture
-def queue() -> Queue:
-    return create_queue(poll_seconds=0.05)
+@pytest.fixture(params=["embedded", pytest.param("arq", marks=pytest.mark.slow)])
+async def queue_of(request: pytest.FixtureRequest) -> AsyncIterator[QueueOf]:
+    """Makes a bell that looks by itself after so many seconds."""
+    if request.param == "embedded":
+        yield lambda seconds: create_queue(None, poll_seconds=seconds, sweep_seconds=NEVER_SECONDS)
+        return
+    valkey: Valkey = request.getfixturevalue("valkey")
+    redis = create_redis(valkey.url)
+    yield lambda seconds: create_queue(redis, poll_seconds=0.02, sweep_seconds=seconds)
+    await redis.aclose(close_connection_pool=True)
 
 
-async def serve_until(queue: Queue, done: asyncio.Event, handler: object) -> None:
-    serving = asyncio.create_task(queue.serve(handler))  # type: ignore[arg-type]
+async def serve_until(queue: Queue, done: asyncio.Event, handler: Handler) -> None:
+    serving = asyncio.create_task(queue.serve(handler))
     try:
-        await asyncio.wait_for(done.wait(), 5)
+        async with asyncio.timeout(5):
+            await done.wait()
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 
 
-async def test_the_handler_looks_even_when_no_bell_rang(queue: Queue) -> None:
+async def test_the_handler_looks_even_when_no_bell_rang(queue_of: QueueOf) -> None:
     looks, done = [], asyncio.Event()
 
     async def handler() -> None:
@@ -29,11 +43,11 @@ async def test_the_handler_looks_even_when_no_bell_rang(queue: Queue) -> None:
         if len(looks) == 3:
             done.set()
 
-    await serve_until(queue, done, handler)
+    await serve_until(queue_of(0.05), done, handler)
 
 
-async def test_a_ring_is_heard_before_the_next_look() -> None:
-    queue, heard, looked = create_queue(poll_seconds=3600), asyncio.Event(), asyncio.Event()
+async def test_a_ring_is_heard_before_the_next_look(queue_of: QueueOf) -> None:
+    queue, heard, looked = queue_of(NEVER_SECONDS), asyncio.Event(), asyncio.Event()
 
     async def handler() -> None:
         (heard if looked.is_set() else looked).set()
@@ -47,7 +61,8 @@ async def test_a_ring_is_heard_before_the_next_look() -> None:
     await ringing
 
 
-async def test_handlers_never_overlap(queue: Queue) -> None:
+async def test_handlers_never_overlap(queue_of: QueueOf) -> None:
+    queue = queue_of(0.05)
     running, most, calls, done = 0, 0, 0, asyncio.Event()
 
     async def handler() -> None:
@@ -63,3 +78,12 @@ async def test_handlers_never_overlap(queue: Queue) -> None:
 
     await serve_until(queue, done, handler)
     assert most == 1
+
+
+async def test_a_mistake_in_the_handler_ends_the_service_loudly(queue_of: QueueOf) -> None:
+    async def handler() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(5):
+            await queue_of(0.05).serve(handler)

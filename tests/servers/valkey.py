@@ -3,6 +3,7 @@
 It writes every command to disk before it answers, so that what a killed one had is there after `start`.
 """
 
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -60,6 +61,15 @@ class Valkey:
         if self._process is not None:
             self._process.kill()
             self._ended(self._process)
+
+    def freeze(self) -> None:
+        """Neither answers nor refuses until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def flush(self) -> None:
         """Everything that it held is gone."""

@@ -1,0 +1,133 @@
+"""The bell on Redis, with arq: a ring goes to every process that listens.
+
+    put    -> Redis' list of listeners -> one message into each listener's own queue
+    serve  <- arq's worker on the own queue, which only says "look"; and a look at every sweep, whatever Redis does
+
+To everybody, because only the listener knows whether a ring is for it: a free slot, room to check a file, a base that
+it holds, a job of its own that shall pause. One queue for all would let a busy worker swallow the ring.
+
+arq carries short messages and nothing else: its handler returns at once, so that no slot, retry, timeout or
+in-progress key of arq's ever belongs to a job. Whatever Redis loses, the sweep finds; Redis being away never fails a
+`put` and never ends a `serve`. Knows no job and no database.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+
+from service.domain import ids
+from service.queue.base import Handler
+from service.queue.embedded import EmbeddedQueue
+from service.redis import AWAY, end
+
+log = structlog.get_logger()
+LISTENERS = "luthier:bell:listeners"  # sorted set: a listener's queue -> when it was last there, by Redis' clock
+PUT_SECONDS = 0.5
+PRESENT_SECONDS = 1.0  # between two signs of life: as long may a listener stay unheard of after Redis lost its keys
+GONE_SECONDS = 15.0
+STOP_SECONDS = 2.0
+MESSAGE_SECONDS = 30  # an unheard ring is worth nothing once its listener has looked by itself
+HANDLER_SECONDS = 5  # of which an event needs none; arq's in-progress keys live for 10 more
+LISTENERS_LIMIT = 1000
+
+
+class ArqQueue:
+    """A `Queue` for several machines. A ring in the same process is heard at once, even without Redis."""
+
+    def __init__(self, redis: ArqRedis, poll_seconds: float, sweep_seconds: float) -> None:
+        self._redis = redis
+        self._poll_seconds = poll_seconds
+        self._own = EmbeddedQueue(sweep_seconds)
+        self._queue = f"luthier:bell:{ids.worker_id()}"
+
+    async def put(self, id: str) -> None:
+        await self._own.put(id)
+        try:
+            async with asyncio.timeout(PUT_SECONDS):
+                for queue in await self._others():
+                    await self._redis.enqueue_job("look", id, _queue_name=queue, _expires=MESSAGE_SECONDS)
+                    await self._redis.expire(queue, MESSAGE_SECONDS)  # else a dead listener's queue stays for ever
+        except AWAY as error:
+            log.warning("bell.not_rung", job_id=id, reason=type(error).__name__)
+
+    async def serve(self, handler: Handler) -> None:
+        stopping = asyncio.Event()
+        tasks = [asyncio.create_task(self._listen(stopping)), asyncio.create_task(self._be_present(stopping))]
+        try:
+            await self._own.serve(handler)
+        finally:
+            stopping.set()
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)  # in order first: a cancelled connection is not closed
+            await end(*tasks)
+
+    async def _others(self) -> list[str]:
+        """The queues of the listeners that are there, but for this process' own."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zrange(LISTENERS, 0, LISTENERS_LIMIT - 1, desc=True, withscores=True)
+            (now, _), listeners = await pipe.execute()
+        there = [queue.decode() for queue, seen in listeners if seen > now - GONE_SECONDS]
+        return [queue for queue in there if queue != self._queue]
+
+    async def _be_present(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            try:
+                (now, _) = await self._redis.time()
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.zadd(LISTENERS, {self._queue: now})
+                    pipe.zremrangebyscore(LISTENERS, "-inf", now - GONE_SECONDS)
+                    await pipe.execute()
+            except AWAY:
+                pass  # `_listen` says so
+            await _wait(stopping, PRESENT_SECONDS)
+        with suppress(*AWAY):
+            await self._redis.zrem(LISTENERS, self._queue)
+
+    async def _listen(self, stopping: asyncio.Event) -> None:
+        """arq's worker ends with its first error; a new one takes its place."""
+        while not stopping.is_set():
+            worker = self._worker()
+            running = asyncio.create_task(worker.async_run())
+            stopped = asyncio.create_task(stopping.wait())
+            try:
+                await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                worker.burst, worker.max_burst_jobs = True, 0  # it returns before its next look into the queue
+                await running
+            except AWAY as error:
+                log.warning("bell.away", reason=type(error).__name__)
+            except Exception:
+                log.exception("bell.broken")  # the sweep still looks
+            finally:
+                await end(running, stopped, *worker.tasks.values())
+            await _wait(stopping, PRESENT_SECONDS)
+            await self._own.put("")  # what rang meanwhile is lost; so that, without Redis, this is the pace of looks
+
+    def _worker(self) -> Worker:
+        return Worker(
+            [func(self._look, name="look", timeout=HANDLER_SECONDS, keep_result=0, max_tries=1)],
+            queue_name=self._queue,
+            redis_pool=self._redis,
+            handle_signals=False,
+            poll_delay=self._poll_seconds,
+            job_timeout=HANDLER_SECONDS,
+            keep_result=0,
+            max_tries=1,
+            retry_jobs=False,
+            allow_abort_jobs=False,
+            job_serializer=self._redis.job_serializer,
+            job_deserializer=self._redis.job_deserializer,
+        )
+
+    async def _look(self, ctx: dict[Any, Any], *ids: Any, **_: Any) -> None:
+        for id in ids:
+            await self._own.put(id)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
