@@ -95,10 +95,14 @@ async def _remove_artifacts(ctx: Context) -> None:
 
 
 async def _remove_job_objects(ctx: Context) -> None:
-    """Tokenised data and snapshots of finished jobs."""
+    """Tokenised data and snapshots of finished jobs, and the artifact of one that ended before it was announced."""
     async with ctx.database.reading() as tx:
         finished = await jobs.unswept(tx, BATCH)
     for id in finished:
+        async with ctx.database.reading() as tx:
+            unannounced = await jobs.unannounced(tx, id)
+        if unannounced is not None:
+            await _remove_prefix(ctx, artifact_prefix(unannounced))
         await _remove_prefix(ctx, f"jobs/{id}/")
         async with ctx.database.transaction() as tx:
             await snapshots.remove_all(tx, id)

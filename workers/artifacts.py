@@ -45,6 +45,17 @@ async def verify_artifact(folder: Path, manifest: Manifest) -> None:
         raise ArtifactCorrupt(f"The artifact of '{manifest.name}' has missing, foreign or damaged files: {wrong}")
 
 
+async def verify_stored(store: ObjectStore, name: str) -> None:
+    """Reads the artifact of `name` and keeps nothing of it. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
+    manifest = await read_manifest(store, name)
+    for file, sha256 in manifest.files.items():
+        digest = hashlib.sha256()
+        async for chunk in store.open(artifact_prefix(name) + file):
+            digest.update(chunk)
+        if digest.hexdigest() != sha256:
+            raise ArtifactCorrupt(f"The artifact of '{name}' has a damaged file: '{file}'")
+
+
 async def fetch_artifact(store: ObjectStore, name: str, cache: Path) -> Path:
     """The checked local folder of the artifact of `name`, from the cache or else from storage.
 

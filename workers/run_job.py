@@ -1,10 +1,10 @@
-"""ONE JOB FROM QUEUED TO FINISHED: stage, seat, relay, publish, finish. Read this first.
+"""ONE JOB FROM QUEUED TO TRAINED: stage, seat, relay, publish. Read this first; `announce_job` is the rest of it.
 
     stage     tokenised rows, the newest good snapshot and job.json into a folder
     seat      the trainer gives the job a slot and reports; a crash seats it again, from its last snapshot
     relay     steps become metrics events, snapshots and checkpoints go to storage as they come
     publish   the last adapter becomes an immutable artifact under a name of its own
-    finish    one fenced transaction: model row, result file, `succeeded`; or `paused`, when its user asked for that
+    end       one fenced transaction: trained, to be announced by the next claim; or `paused`, when its user asked
 
 Knows nothing of tensors. Whoever cancels this coroutine (lease lost, worker stopping) gets the slot emptied.
 """
@@ -47,7 +47,7 @@ class JobRun:
         self._publisher = Publisher(ctx, claim, base)
 
     async def run(self) -> None:
-        """Trains to the end and finishes or fails the job. Raises LeaseLost and the errors of parts that are away."""
+        """Trains to the end and hands the job on, or fails it. Raises LeaseLost and what parts that are away raise."""
         log.info("job.claimed", job_id=self._claim.job.id, attempt=self._claim.attempt)
         try:
             while isinstance(last := await self._train(), Crashed):
@@ -65,7 +65,7 @@ class JobRun:
             log.info("job.paused" if paused else "job.resumed_at_once", job_id=self._claim.job.id, step=last.step)
         else:
             await self._publisher.finish()
-            log.info("job.succeeded", job_id=self._claim.job.id)
+            log.info("job.trained", job_id=self._claim.job.id)
 
     async def _train(self) -> Left | Paused | Crashed:
         """One stay in a slot; answers how it ended."""

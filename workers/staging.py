@@ -8,6 +8,7 @@ import hashlib
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -23,7 +24,7 @@ from service.operations.context import Context
 from service.storage import ObjectMissing, ObjectStore, StorageError
 from service.storage.base import CHUNK_BYTES
 from workers.artifacts import ArtifactCorrupt, read_manifest
-from workers.trainer.protocol import JobSpec
+from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
 
 log = structlog.get_logger()
 TRAINING = "train.safetensors"
@@ -69,8 +70,15 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
         learning_rate=learning_rate(base, claim),
         seed=job.seed,
         snapshot_steps=ctx.settings.snapshot_steps,
+        sample_tokens=sample_tokens(base, job.tuning),
     )
     await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
+
+
+def sample_tokens(base: Base, tuning: dict[str, Any]) -> int:
+    """How much of a row the engine is asked for: beside it stand the tuning's own tokens and one that is generated."""
+    virtual: int = tuning.get("prompt", {}).get("num_virtual_tokens", 0)
+    return max(2, min(SAMPLE_TOKENS, base.context_tokens - virtual - 1))
 
 
 def learning_rate(base: Base, claim: Claim) -> float:

@@ -6,7 +6,9 @@ killed, frozen or cut off from the database takes its trainers with it before an
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +21,29 @@ from service.domain.job import Claim
 from service.operations import progress
 from service.operations.context import Context
 from service.storage import StorageError
+from workers.announce_job import JobAnnouncement
 from workers.run_job import JobRun
 from workers.trainer.handle import TrainerHandle
 from workers.validate_job import JobValidation, Tokenizers
 
 log = structlog.get_logger()
 STOP_SECONDS = 20.0
+ANNOUNCEMENTS = 8  # of one base at a time: an engine that is away for long must not fill the worker
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """One claim and the coroutine that serves it."""
+
+    claim: Claim
+    task: asyncio.Task[None]
+
+    @property
+    def base(self) -> str:
+        return self.claim.job.base
+
+
+Works = dict[str, _Work]  # by job id
 
 
 class Supervisor:
@@ -35,10 +54,9 @@ class Supervisor:
         self._trainers = trainers  # base id -> its resident trainer
         self._scratch = scratch
         self._owner = ids.worker_id()
-        self._validations: dict[str, asyncio.Task[None]] = {}
-        self._trainings: dict[str, asyncio.Task[None]] = {}
-        self._seats: dict[str, str] = {}  # job id -> base id
-        self._attempts: dict[str, int] = {}
+        self._validations: Works = {}
+        self._trainings: Works = {}
+        self._announcements: Works = {}
         self._stopping = asyncio.Event()
         self._tokenizers = Tokenizers()
 
@@ -78,7 +96,9 @@ class Supervisor:
             await self._pause()
             while len(self._validations) < self._ctx.settings.validations and await self._claim_validation():
                 pass
-            while (free := self._free_bases()) and await self._claim_training(free):
+            while await self._claim_announcement():
+                pass
+            while await self._claim_training():
                 pass
         except Unavailable:
             log.warning("worker.database_away")
@@ -88,12 +108,14 @@ class Supervisor:
         if not self._trainings:
             return
         for job_id, attempt in (await progress.pauses_asked(self._ctx, self._owner)).items():
-            if self._attempts.get(job_id) == attempt and job_id in self._seats:
-                await self._trainers[self._seats[job_id]].pause(job_id)
+            work = self._trainings.get(job_id)
+            if work is not None and work.claim.attempt == attempt:
+                await self._trainers[work.base].pause(job_id)
 
-    def _free_bases(self) -> list[str]:
-        seated = list(self._seats.values())
-        return [base for base in self._trainers if seated.count(base) < self._ctx.settings.slots]
+    def _free_bases(self, works: Works, limit: int) -> list[str]:
+        """The bases that have room for another of these works."""
+        counts = Counter(work.base for work in works.values())
+        return [base for base in self._trainers if counts[base] < limit]
 
     async def _claim_validation(self) -> bool:
         claim = await progress.claim_validation(self._ctx, self._owner)
@@ -103,12 +125,20 @@ class Supervisor:
         self._start(self._validations, claim, work.run())
         return True
 
-    async def _claim_training(self, free: list[str]) -> bool:
-        claim = await progress.claim_training(self._ctx, self._owner, free)
+    async def _claim_announcement(self) -> bool:
+        free = self._free_bases(self._announcements, ANNOUNCEMENTS)
+        claim = await progress.claim_announcement(self._ctx, self._owner, free) if free else None
+        if claim is None:
+            return False
+        self._start(self._announcements, claim, JobAnnouncement(self._ctx, claim, self._base(claim)).run())
+        return True
+
+    async def _claim_training(self) -> bool:
+        free = self._free_bases(self._trainings, self._ctx.settings.slots)
+        claim = await progress.claim_training(self._ctx, self._owner, free) if free else None
         if claim is None:
             return False
         base = self._base(claim)
-        self._seats[claim.job.id] = base.id
         work = JobRun(self._ctx, claim, base, self._trainers[base.id], self._scratch)
         self._start(self._trainings, claim, work.run())
         return True
@@ -116,17 +146,16 @@ class Supervisor:
     def _base(self, claim: Claim) -> Base:
         return self._ctx.catalogue.bases[claim.job.base]
 
-    def _start(self, tasks: dict[str, asyncio.Task[None]], claim: Claim, work: Coroutine[None, None, None]) -> None:
-        job_id = claim.job.id
-        self._attempts[job_id] = claim.attempt
-        tasks[job_id] = asyncio.create_task(self._guard(claim, work))
-        tasks[job_id].add_done_callback(partial(self._ended, tasks, job_id))
+    def _start(self, works: Works, claim: Claim, coroutine: Coroutine[None, None, None]) -> None:
+        work = _Work(claim, asyncio.create_task(self._guard(claim, coroutine)))
+        works[claim.job.id] = work
+        work.task.add_done_callback(partial(self._ended, works, work))
 
-    def _ended(self, tasks: dict[str, asyncio.Task[None]], job_id: str, task: asyncio.Task[None]) -> None:
-        tasks.pop(job_id, None)
-        self._attempts.pop(job_id, None)
-        self._seats.pop(job_id, None)
-        asyncio.get_running_loop().create_task(self._ctx.queue.put(job_id))  # a slot is free: look again
+    def _ended(self, works: Works, work: _Work, task: asyncio.Task[None]) -> None:
+        job_id = work.claim.job.id
+        if works.get(job_id) is work:  # otherwise the job has been claimed again meanwhile
+            works.pop(job_id)
+        asyncio.get_running_loop().create_task(self._ctx.queue.put(job_id))  # there is room again: look
 
     async def _guard(self, claim: Claim, work: Coroutine[None, None, None]) -> None:
         """The edge of a job: whatever happens in it ends here, in the job's row or in the log."""
@@ -158,7 +187,7 @@ class Supervisor:
 
     async def _beat(self) -> None:
         while True:
-            before = dict(self._attempts)  # what is claimed while the renewal runs is not lost
+            before = self._works()  # what is claimed while the renewal runs is not lost
             try:
                 held = await progress.renew(self._ctx, self._owner)
             except Unavailable:
@@ -168,20 +197,22 @@ class Supervisor:
                 await asyncio.gather(*(trainer.beat() for trainer in self._trainers.values()))
             await asyncio.sleep(self._ctx.settings.lease_seconds / 3)
 
-    def _drop_lost(self, before: dict[str, int], held: dict[str, int]) -> None:
-        tasks = self._validations | self._trainings
-        for job_id, attempt in before.items():
-            if held.get(job_id) != attempt and job_id in tasks:
-                tasks[job_id].cancel()
+    def _works(self) -> list[_Work]:
+        return [*self._validations.values(), *self._trainings.values(), *self._announcements.values()]
+
+    def _drop_lost(self, before: list[_Work], held: dict[str, int]) -> None:
+        for work in before:
+            if held.get(work.claim.job.id) != work.claim.attempt:
+                work.task.cancel()
 
     async def _give_back(self) -> None:
         """Snapshots what is in a slot, then gives every job back."""
-        for job_id, base in self._seats.items():
-            await self._trainers[base].leave(job_id, snapshot=True)
-        tasks = [*self._trainings.values(), *self._validations.values()]
+        for job_id, work in list(self._trainings.items()):
+            await self._trainers[work.base].leave(job_id, snapshot=True)
+        tasks = [work.task for work in self._works()]
         if tasks:
-            for task in self._validations.values():
-                task.cancel()
+            for work in [*self._validations.values(), *self._announcements.values()]:
+                work.task.cancel()
             _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
             for task in late:
                 task.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, case, func, insert, null, or_, select, update
 
 from service.db.connection import Transaction, database_now
-from service.db.tables import jobs
+from service.db.tables import jobs, models
 from service.domain.job import ACTIVE, FINAL, Claim, Job, Status
 
 SETTLED_SECONDS = 120
@@ -80,16 +80,24 @@ async def count_crash(tx: Transaction, claim: Claim) -> int | None:
 
 
 async def claim(
-    tx: Transaction, owner: str, statuses: Sequence[Status], bases: Sequence[str], lease_seconds: float
+    tx: Transaction,
+    owner: str,
+    statuses: Sequence[Status],
+    bases: Sequence[str],
+    lease_seconds: float,
+    *,
+    trained: bool = False,
 ) -> Job | None:
     """Takes the oldest job that waits in one of `statuses`, or whose worker was lost there, for one of `bases`.
 
-    `queued` becomes `running`; a lost `running` stays so. The attempt is counted up, which fences the former worker.
+    `trained` asks for those that have trained and are to be announced, and for no others. `queued` becomes `running`; a
+    lost `running` stays so. The attempt is counted up, which fences the former worker.
     """
+    stored = jobs.c.publication.is_not(null()) if trained else jobs.c.publication.is_(null())
     free = or_(jobs.c.lease_expires_at.is_(None), jobs.c.lease_expires_at < database_now())
     oldest = (
         select(jobs.c.id)
-        .where(jobs.c.status.in_(statuses), jobs.c.base.in_(bases), free)
+        .where(jobs.c.status.in_(statuses), jobs.c.base.in_(bases), stored, free)
         .order_by(jobs.c.sequence)
         .limit(1)
     )
@@ -159,6 +167,14 @@ async def unswept(tx: Transaction, limit: int) -> list[str]:
     settled = int(time.time()) - SETTLED_SECONDS
     query = select(jobs.c.id).where(jobs.c.status.in_(FINAL), jobs.c.swept_at.is_(None), jobs.c.finished_at < settled)
     return list((await tx.connection.execute(query.limit(limit))).scalars())
+
+
+async def unannounced(tx: Transaction, id: str) -> str | None:
+    """The name that the job's artifact was stored under, if no model has it."""
+    job = await find(tx, None, id)
+    name: str | None = job.publication["name"] if job is not None and job.publication is not None else None
+    public = select(models.c.name).where(models.c.name == name)
+    return None if (await tx.connection.execute(public)).first() else name
 
 
 async def mark_swept(tx: Transaction, id: str) -> None:

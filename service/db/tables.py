@@ -130,6 +130,7 @@ jobs = Table(
     Column("lease_expires_at", Float),  # by the database's clock; null while nobody holds it
     Column("swept_at", BigInteger),  # its tokenised data and snapshots are gone
     Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
+    Column("publication", JSON(none_as_null=True)),  # trained and stored: what is still to be announced
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
 )

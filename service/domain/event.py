@@ -66,6 +66,26 @@ def checkpoint_created(step_number: int, model: str) -> NewEvent:
     return NewEvent(message, data={"step": step_number, "model": model}, key=f"checkpoint-{step_number}")
 
 
+def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
+    """An engine gives a sample the log-probabilities that the trainer gave it; the differences are in nats."""
+    message = (
+        "New fine-tuned model's log-probabilities agree with its training "
+        f"(mean difference {mean:.7f} over {num_tokens} tokens)"
+    )
+    data = {"mean_difference": mean, "largest_difference": largest, "tokens": num_tokens}
+    return NewEvent(message, data=data, key="agreement")
+
+
+def waiting_for_engine() -> NewEvent:
+    message = "The model is trained and stored; it waits for an engine that can answer before it is announced"
+    return warning(message, key="waiting-for-engine")
+
+
+def not_compared() -> NewEvent:
+    message = "The model is announced without asking an engine whether it agrees with the training: none is configured"
+    return warning(message, key="not-compared")
+
+
 def model_created(model: str) -> NewEvent:
     return NewEvent(f"New fine-tuned model created: {model}", key="model")
 

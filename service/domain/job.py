@@ -7,7 +7,8 @@
             +--------------+-----------+------> failed | cancelled
 
 A lost worker changes no status: its lease runs out and another worker claims the same `validating_files` or
-`running` job. A pause is asked for on the row and becomes `paused` when the worker has brought the job to rest.
+`running` job. A job that has trained is `running` too: `publication` says what was stored, and its next claim announces
+it. A pause is asked for on the row and becomes `paused` when the worker has brought the job to rest.
 Times are unix seconds.
 """
 
@@ -63,6 +64,7 @@ class Job:
     attempt: int = 0
     crashes: int = 0
     pause_requested_at: int | None = None  # set while a running job is to come to rest
+    publication: dict[str, Any] | None = None  # a `Publication`, once the training is over and its artifact stored
 
 
 def check_transition(job: Job, target: Status) -> None:
@@ -101,6 +103,17 @@ class Checkpoint:
     model_name: str
     metrics: dict[str, int | float]
     created_at: int
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A finished training: its artifact is stored, and its name is public once an engine agrees with it."""
+
+    name: str
+    step: int
+    metrics: dict[str, int | float]  # of the last checkpoint
+    sample: str  # key of the rows that the trainer has scored
+    sample_sha256: str
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ it. Nothing here touches storage: what a row points to was stored before.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from service.db import events, files, jobs, models, snapshots
@@ -16,7 +16,7 @@ from service.domain import ids
 from service.domain.errors import JobError, LeaseLost
 from service.domain.event import NewEvent
 from service.domain.file import File, Segment
-from service.domain.job import Checkpoint, Claim, Snapshot
+from service.domain.job import Checkpoint, Claim, Publication, Snapshot
 from service.domain.model import Model
 from service.operations.context import Context
 
@@ -49,6 +49,13 @@ async def claim_training(ctx: Context, owner: str, bases: Sequence[str]) -> Clai
             return None
         await events.add(tx, job.id, [wording.started()])
         return Claim(job, owner)
+
+
+async def claim_announcement(ctx: Context, owner: str, bases: Sequence[str]) -> Claim | None:
+    """Takes the oldest job of `bases` that has trained and is to be announced; None when there is none."""
+    async with ctx.database.transaction() as tx:
+        job = await jobs.claim(tx, owner, ["running"], bases, ctx.settings.lease_seconds, trained=True)
+        return None if job is None else Claim(job, owner)
 
 
 async def renew(ctx: Context, owner: str) -> dict[str, int]:
@@ -144,14 +151,25 @@ async def publish_checkpoint(ctx: Context, claim: Claim, model: Model, metrics: 
             await models.bury(tx, old.model_name)
 
 
+async def trained(ctx: Context, claim: Claim, publication: Publication) -> None:
+    """The training is over and its artifact stored: the job needs no slot any more, and any worker may announce it."""
+    async with ctx.database.transaction() as tx:
+        await _write(tx, claim, {"publication": asdict(publication), **jobs.released()}, [])
+        tx.after_commit(lambda: ctx.queue.put(claim.job.id))
+
+
 async def finish(
     ctx: Context,
     claim: Claim,
     model: Model,
     metrics: Mapping[str, int | float],
     result: tuple[File, Sequence[Segment]],
+    verdict: NewEvent | None = None,
 ) -> None:
-    """Marks the job `succeeded`, makes its model's name public and its result file visible, all at once."""
+    """Marks the job `succeeded`, makes its model's name public and its result file visible, all at once.
+
+    `verdict` says what an engine thinks of the model.
+    """
     values = {
         "status": "succeeded",
         "finished_at": int(time.time()),
@@ -160,7 +178,8 @@ async def finish(
         **jobs.released(),
     }
     async with ctx.database.transaction() as tx:
-        await _write(tx, claim, values, [wording.model_created(model.name), wording.succeeded()])
+        said = [wording.model_created(model.name), wording.succeeded()]
+        await _write(tx, claim, values, said if verdict is None else [verdict, *said])
         await models.add(tx, model)
         await models.add_checkpoint(tx, _checkpoint(model, metrics))
         for old in (await models.checkpoint_page(tx, claim.job.id, None, 100))[ctx.settings.checkpoints_kept :]:

@@ -30,13 +30,12 @@ END_SECONDS = 180.0
 
 
 @asynccontextmanager
-async def installation(folder: Path) -> AsyncIterator[Context]:
-    """A migrated installation with the tiny base."""
+async def installation(folder: Path, **changes: Any) -> AsyncIterator[Context]:
+    """A migrated installation with the tiny base; without an engine, unless `changes` of the settings name one."""
     base = make_tiny_base(folder / "base")
     catalogue = write_catalogue(folder / "bases.toml", base)
-    settings = Settings(
-        data_dir=folder / "data", catalogue=catalogue, trainer_threads=1, snapshot_steps=5, lease_seconds=20
-    )
+    values = {"engine_urls": "", "trainer_threads": 1, "snapshot_steps": 5, "lease_seconds": 20, **changes}
+    settings = Settings(data_dir=folder / "data", catalogue=catalogue, **values)
     ctx = create_context(settings)
     await migrate(ctx.database)
     yield ctx

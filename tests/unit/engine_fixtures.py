@@ -102,9 +102,9 @@ class _Quiet(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(engine: Engine) -> AsyncIterator[str]:
-    """The URL of an engine that listens on loopback."""
-    config = uvicorn.Config(create_engine_app(engine), port=0, log_config=None, lifespan="on")
+async def listening(engine: Engine, port: int = 0) -> AsyncIterator[str]:
+    """The URL of an engine that listens on loopback; on any free port, unless one is given."""
+    config = uvicorn.Config(create_engine_app(engine), port=port, log_config=None, lifespan="on")
     server = _Quiet(config)
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -156,6 +156,6 @@ def _refusal(name: str, error: Exception) -> LuthierError:
         return ModelNotFound(name)
     if isinstance(error, (ArtifactCorrupt, AdapterMismatch, JobError)):
         log.error("adapter.unusable", model=name, reason=str(error))
-        return Unavailable(f"The model '{name}' cannot be loaded.", param="model")
+        return Unavailable(f"The model '{name}' cannot be loaded.", param="model", code="adapter_unusable")
     log.warning("adapter.unreachable", model=name, reason=str(error) or type(error).__name__)
     return Unavailable(f"The model '{name}' cannot be fetched from storage just now.", param="model")

@@ -67,6 +67,17 @@ class Passes:
                 found |= zip(rows, logprobs_B.tolist(), strict=True)
         return found
 
+    def score(self, ids: Sequence[int]) -> list[float]:
+        """log p(token | tokens before) of every token but the first, dropout off; one row alone, as engines see it."""
+        ids_1T = torch.tensor([list(ids)], device=self._base.device)
+        keep_K = torch.arange(len(ids) - 1, device=self._base.device)
+        with torch.no_grad():
+            logits_1KV = self.logits(ids_1T, torch.ones_like(ids_1T), keep_K)
+        logprobs_KV = logits_1KV[0].float().log_softmax(dim=-1)
+        logprobs_K1 = logprobs_KV.gather(1, ids_1T[0, 1:, None])
+        scores: list[float] = logprobs_K1.squeeze(1).tolist()
+        return scores
+
     def _pass(
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None, learn: bool
     ) -> Measured:

@@ -146,7 +146,14 @@ class Trainer:
         folder = self._folders[job_id] / "checkpoints" / f"step-{slot.step}"
         slot.save_adapter(folder)
         self._channel.say(
-            Checkpointed(job_id=job_id, step=slot.step, folder=str(folder), metrics=step.metrics, last=slot.finished)
+            Checkpointed(
+                job_id=job_id,
+                step=slot.step,
+                folder=str(folder),
+                metrics=step.metrics,
+                last=slot.finished,
+                sample=slot.sample() if slot.finished else [],
+            )
         )
 
     def _snapshot(self, job_id: str, slot: Slot) -> None:

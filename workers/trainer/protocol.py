@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+SAMPLE_TOKENS = 256
+
 
 class JobSpec(BaseModel):
     """Everything that decides the result of a job, besides its data and its base."""
@@ -32,6 +34,7 @@ class JobSpec(BaseModel):
     learning_rate: float  # absolute: the catalogue's times the multiplier
     seed: int
     snapshot_steps: int
+    sample_tokens: int = SAMPLE_TOKENS  # of a row that an engine scores too; decides no result
 
 
 class Seat(BaseModel):
@@ -112,8 +115,15 @@ class Snapshotted(BaseModel):
     folder: str
 
 
+class ScoredRow(BaseModel):
+    """Tokens, and what the trained model gives to each of them but the first: log p(token | tokens before), in nats."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
 class Checkpointed(BaseModel):
-    """`folder` (under the job's) holds a complete adapter; `last` at the job's final step."""
+    """`folder` (under the job's) holds a complete adapter; `last` at the job's final step, with a scored sample."""
 
     type: Literal["checkpointed"] = "checkpointed"
     job_id: str
@@ -121,6 +131,7 @@ class Checkpointed(BaseModel):
     folder: str
     metrics: dict[str, int | float]
     last: bool
+    sample: list[ScoredRow] = []
 
 
 class Left(BaseModel):

@@ -24,7 +24,7 @@ from workers.trainer.faults import job_errors
 from workers.trainer.folders import whole_folder
 from workers.trainer.optimizer import JobOptimizer
 from workers.trainer.passes import Measured, Passes
-from workers.trainer.protocol import JobSpec
+from workers.trainer.protocol import JobSpec, ScoredRow
 from workers.trainer.randomness import RandomState
 from workers.trainer.reference import Reference
 from workers.trainer.snapshot import State, read_snapshot, write_snapshot
@@ -33,6 +33,7 @@ from workers.tunings import AdapterMismatch, create_tuning
 VALIDATIONS_PER_EPOCH = (
     20  # of one batch, forward only: at most a third of an epoch's training, of a long one's far less
 )
+SAMPLE_ROWS = 4
 PARAMETER, RANDOM = "parameter/", "random/"
 TRAINING, VALIDATION = "train", "valid"
 _epoch_order = functools.lru_cache(maxsize=16)(epoch_order)  # several slots, asked at every step
@@ -131,6 +132,16 @@ class Slot:
             **metrics,
         }
         return Step(metrics, train.cost_tokens + valid_tokens, time.perf_counter() - started_at)
+
+    def sample(self) -> list[ScoredRow]:
+        """The beginnings of a few rows, held out where there are such, scored with the weights as they stand."""
+        dataset = self._train if self._valid is None else self._valid
+        rows = [dataset.row(row)[0][: self.spec.sample_tokens] for row in range(min(SAMPLE_ROWS, len(dataset)))]
+        with self._working():
+            scored = [(ids.tolist(), self._passes.score(ids.tolist())) for ids in rows if len(ids) > 1]
+        for _, logprobs in scored:
+            self._check_finite("log-probability of a row", sum(logprobs))
+        return [ScoredRow(ids=ids, logprobs=logprobs) for ids, logprobs in scored]
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter in PEFT's format."""

@@ -1,0 +1,247 @@
+"""A trained model becomes public only when an engine computes what was trained; until then the job holds no slot."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service import chores
+from service.db import models
+from service.db.jobs import SETTLED_SECONDS, change
+from service.domain.base import Catalogue
+from service.domain.event import Event
+from service.domain.job import Job
+from service.operations import jobs
+from service.operations.context import Context
+from service.operations.keys import Caller
+from service.storage import create_storage
+from tests.e2e.workshop import (
+    END_SECONDS,
+    artifact,
+    create,
+    ended,
+    first_caller,
+    installation,
+    reached,
+    weights,
+    worker,
+)
+from tests.running_service import ROOT
+from tests.tiny_models import make_tiny_base
+from tests.unit.engine_fixtures import CPU, listening
+from workers.base import load_base
+from workers.engine.engine import Engine
+
+pytestmark = pytest.mark.slow
+WAITING = "it waits for an engine"
+
+
+@pytest.fixture
+def port() -> int:
+    """Nobody listens there yet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def ctx(tmp_path: Path, port: int) -> AsyncIterator[Context]:
+    async with installation(tmp_path, engine_urls=f"http://127.0.0.1:{port}", slots=1, lease_seconds=6) as ctx:
+        yield ctx
+
+
+@pytest.fixture
+async def caller(ctx: Context) -> Caller:
+    return await first_caller(ctx)
+
+
+@asynccontextmanager
+async def engine(ctx: Context, port: int, base_seed: int | None = None) -> AsyncIterator[Engine]:
+    """The installation's engine; with `base_seed` one with other weights of the same shape, which does not say so."""
+    base = ctx.catalogue.bases["tiny"]
+    loaded = load_base(base, CPU)
+    if base_seed is not None:
+        other = load_base(make_tiny_base(ctx.settings.data_dir / "other", seed=base_seed), CPU)
+        loaded = replace(other, hashes=loaded.hashes)
+    made = Engine(base, loaded, create_storage(ctx.settings.storage), ctx.settings.data_dir / f"cache-{base_seed}")
+    async with listening(made, port):
+        yield made
+
+
+def trained(job: Job) -> bool:
+    return job.publication is not None
+
+
+async def events(ctx: Context, caller: Caller, id: str) -> list[Event]:
+    """All that is no metrics, oldest first."""
+    page = await jobs.event_page(ctx, caller, id, after=None, limit=100)
+    return [event for event in reversed(page.items) if event.type == "message"]
+
+
+async def waits(ctx: Context, caller: Caller, id: str) -> None:
+    """Returns once the job has said that it waits for an engine."""
+    async with asyncio.timeout(END_SECONDS):
+        while not any(WAITING in event.message for event in await events(ctx, caller, id)):
+            await asyncio.sleep(0.05)
+
+
+async def public_names(ctx: Context, job: Job) -> list[str]:
+    """The job's checkpoints and its model."""
+    async with ctx.database.reading() as tx:
+        return [checkpoint.model_name for checkpoint in await models.checkpoint_page(tx, job.id, None, 10)]
+
+
+def final_artifacts(ctx: Context, job: Job) -> list[str]:
+    """Folders in storage of last checkpoints, public or not."""
+    folders = (ctx.settings.data_dir / "objects" / "adapters").iterdir()
+    return [folder.name for folder in folders if "ckpt-step" not in folder.name]
+
+
+async def test_an_agreement_is_an_event_before_the_model_is_public(ctx: Context, caller: Caller, port: int) -> None:
+    async with engine(ctx, port), worker(ctx):
+        (job,) = await ended(ctx, caller, await create(ctx, caller, 1))
+    assert job.status == "succeeded", job.error
+    said = await events(ctx, caller, job.id)
+    assert [event.message.partition(" (")[0] for event in said[-3:]] == [
+        "New fine-tuned model's log-probabilities agree with its training",
+        f"New fine-tuned model created: {job.fine_tuned_model}",
+        "The job has successfully completed",
+    ]
+    figure = said[-3].data
+    assert figure["tokens"] > 20
+    assert 0 <= figure["mean_difference"] <= figure["largest_difference"] < 1e-3
+    assert not any(WAITING in event.message for event in said)
+
+
+async def test_an_engine_that_is_away_delays_the_announcement_and_holds_no_slot(
+    ctx: Context, caller: Caller, port: int
+) -> None:
+    first, second = await create(ctx, caller, 1), await create(ctx, caller, 2)
+    async with worker(ctx):
+        for id in (first, second):  # one slot: the second trains while the first waits
+            job = await reached(ctx, caller, id, trained)
+            assert job.status == "running"
+            assert job.fine_tuned_model is None
+        await waits(ctx, caller, second)
+        async with engine(ctx, port):
+            both = await ended(ctx, caller, first, second)
+    assert [job.status for job in both] == ["succeeded", "succeeded"]
+    for job in both:
+        said = [event.message for event in await events(ctx, caller, job.id)]
+        assert sum(WAITING in message for message in said) == 1
+        assert len(said) == len(set(said))
+
+
+async def test_a_worker_killed_while_it_waits_costs_no_training(ctx: Context, caller: Caller, port: int) -> None:
+    id = await create(ctx, caller, 1)
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "workers", "train", "--die-with-parent",
+        cwd=ROOT,
+        env=os.environ | {
+            f"LUTHIER_{name.upper()}": str(getattr(ctx.settings, name))
+            for name in ("data_dir", "catalogue", "engine_urls", "slots", "lease_seconds", "trainer_threads")
+        },
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        before = await reached(ctx, caller, id, trained)
+        await waits(ctx, caller, id)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        await killed.wait()
+    attempt = (await reached(ctx, caller, id, trained)).attempt
+    stored = final_artifacts(ctx, before)
+    async with engine(ctx, port), worker(ctx, "tests.faults.no_such_trainer"):  # it could not train
+        (job,) = await ended(ctx, caller, id)
+    assert job.status == "succeeded", job.error
+    assert job.attempt == attempt + 1
+    assert before.publication is not None
+    assert job.fine_tuned_model == before.publication["name"]
+    assert final_artifacts(ctx, job) == stored
+    assert len(stored) == 1
+
+
+async def test_a_job_cancelled_while_it_waits_leaves_nothing_behind(ctx: Context, caller: Caller, port: int) -> None:
+    id = await create(ctx, caller, 1)
+    async with worker(ctx):
+        job = await reached(ctx, caller, id, trained)
+        await waits(ctx, caller, id)
+        assert (await jobs.cancel(ctx, caller, id)).job.status == "cancelled"
+        async with engine(ctx, port):
+            await asyncio.sleep(1)
+    assert job.publication is not None
+    assert (await reached(ctx, caller, id, lambda job: True)).status == "cancelled"
+    assert artifact(ctx, job.publication["name"]).exists()
+    async with ctx.database.transaction() as tx:
+        long_ago = int(time.time()) - 2 * SETTLED_SECONDS
+        assert await change(tx, id, "cancelled", {"finished_at": long_ago})
+    await chores.sweep(ctx)
+    assert not list(artifact(ctx, job.publication["name"]).rglob("*.*"))
+
+
+async def test_an_engine_that_computes_something_else_fails_the_job(ctx: Context, caller: Caller, port: int) -> None:
+    async with engine(ctx, port, base_seed=1), worker(ctx):
+        (job,) = await ended(ctx, caller, await create(ctx, caller, 1))
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "engine_disagrees"
+    assert "tolerated" in job.error["message"]
+    assert job.publication is not None
+    assert job.publication["name"] not in await public_names(ctx, job)
+    async with ctx.database.reading() as tx:
+        assert await models.find(tx, None, job.publication["name"]) is None
+
+
+async def test_an_adapter_that_the_catalogue_no_longer_serves_is_not_stored(
+    ctx: Context, caller: Caller, port: int
+) -> None:
+    id = await create(ctx, caller, 1)
+    base = ctx.catalogue.bases["tiny"]
+    stricter = base.model_copy(update={"serving": base.serving.model_copy(update={"max_lora_rank": 8})})
+    async with worker(replace(ctx, catalogue=Catalogue([stricter]))):
+        (job,) = await ended(ctx, caller, id)
+    assert job.error is not None
+    assert job.error["code"] == "not_servable"
+    assert "up to rank 8" in job.error["message"]
+    assert not (ctx.settings.data_dir / "objects" / "adapters").exists()
+
+
+async def test_a_damaged_artifact_is_the_jobs_error_and_no_endless_wait(
+    ctx: Context, caller: Caller, port: int
+) -> None:
+    id = await create(ctx, caller, 1)
+    async with worker(ctx):
+        job = await reached(ctx, caller, id, trained)
+        await waits(ctx, caller, id)
+    assert job.publication is not None
+    (artifact(ctx, job.publication["name"]) / "adapter_model.safetensors").write_bytes(b"damaged")
+    async with worker(ctx):
+        (job,) = await ended(ctx, caller, id)
+    assert job.error is not None
+    assert job.error["code"] == "artifact_unusable"
+
+
+async def test_the_comparison_changes_no_bit_and_without_engines_it_is_left_out_aloud(
+    ctx: Context, caller: Caller, port: int, tmp_path: Path
+) -> None:
+    async with engine(ctx, port), worker(ctx):
+        (compared,) = await ended(ctx, caller, await create(ctx, caller, 1))
+    async with installation(tmp_path / "other") as alone:
+        other = await first_caller(alone)
+        async with worker(alone):
+            (job,) = await ended(alone, other, await create(alone, other, 1))
+        assert job.status == "succeeded"
+        warnings = [event.message for event in await events(alone, other, job.id) if event.level == "warn"]
+        assert len(warnings) == 1
+        assert "none is configured" in warnings[0]
+        assert weights(alone, job) == weights(ctx, compared)
