@@ -1,6 +1,6 @@
 """Settings to Context: the one place that picks implementations."""
 
-from service.db.connection import Database
+from service.db.connection import Database, Limits
 from service.domain.base import read_catalogue
 from service.operations.context import Context
 from service.queue import create_queue
@@ -16,8 +16,17 @@ def create_context(settings: Settings) -> Context:
     return Context(
         settings=settings,
         catalogue=read_catalogue(settings.catalogue),
-        database=Database(settings.database),
+        database=Database(settings.database, _limits(settings)),
         storage=create_storage(settings.storage),
         queue=create_queue(redis, poll_seconds=settings.poll_seconds, sweep_seconds=settings.sweep_seconds),
         redis=redis,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        connections=settings.database_connections,
+        connect_seconds=settings.database_connect_seconds,
+        command_seconds=settings.database_command_seconds,
+        lock_seconds=settings.database_lock_seconds,
     )

@@ -1,7 +1,7 @@
 """Fixtures that every suite shares: an installation in a folder of its own, and HTTP clients of its API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,7 +17,7 @@ from service.operations.context import Context
 from service.operations.keys import Caller
 from service.settings import Settings
 
-pytest_plugins = ["tests.servers.valkey"]
+pytest_plugins = ["tests.servers.postgres", "tests.servers.valkey"]
 
 ClientOf = Callable[[str], httpx.AsyncClient]
 
@@ -28,11 +28,22 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data", engine_urls="http://127.0.0.1:1")
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def database_url(request: pytest.FixtureRequest, settings: Settings) -> Iterator[str]:
+    """An empty database of each kind: every test of an installation runs on both. PostgreSQL's is migrated already."""
+    if request.param == "sqlite":
+        yield settings.database_url
+        return
+    with request.getfixturevalue("postgres").lent_database() as url:  # a server is started only where it is needed
+        yield url
+
+
 @pytest.fixture
-async def ctx(settings: Settings) -> AsyncIterator[Context]:
-    """A fresh installation: migrated, with no project yet."""
-    ctx = create_context(settings)
-    await migrate(ctx.database)
+async def ctx(settings: Settings, database_url: str) -> AsyncIterator[Context]:
+    """A fresh installation, with no project yet. Its settings, database included, are `ctx.settings`."""
+    ctx = create_context(settings.model_copy(update={"database_url": database_url}))
+    if not database_url.startswith("postgresql"):
+        await migrate(ctx.database)
     yield ctx
     await ctx.close()
 

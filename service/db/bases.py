@@ -1,11 +1,12 @@
 """Rows of bases: which weights, tokenizer and template a public base id stands for, from its first use on."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from service.db.connection import Transaction
+from service.db.inserts import add_if_new
 from service.db.tables import bases
 
 
@@ -25,13 +26,6 @@ async def find(tx: Transaction, id: str) -> BaseRecord | None:
     return None if row is None else BaseRecord(**row._mapping)
 
 
-async def add(tx: Transaction, record: BaseRecord) -> None:
-    await tx.connection.execute(
-        insert(bases).values(
-            id=record.id,
-            source=record.source,
-            revision=record.revision,
-            hashes=record.hashes,
-            created_at=int(time.time()),
-        )
-    )
+async def add(tx: Transaction, record: BaseRecord) -> bool:
+    """False when the base is known already."""
+    return await add_if_new(tx, bases, {**asdict(record), "created_at": int(time.time())})

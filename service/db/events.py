@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, func, insert, select
 
 from service.db.connection import Transaction
 from service.db.tables import job_events, jobs
@@ -77,7 +77,7 @@ async def metrics(tx: Transaction, job_id: str) -> AsyncIterator[dict[str, Any]]
 
 async def _lock(tx: Transaction, job_id: str) -> None:
     """Holds the job's row until the commit: two writers of one job's events follow each other."""
-    await tx.connection.execute(update(jobs).where(jobs.c.id == job_id).values(id=jobs.c.id))
+    await tx.connection.execute(select(jobs.c.id).where(jobs.c.id == job_id).with_for_update(key_share=True))
 
 
 def _values(job_id: str, sequence: int, event: NewEvent) -> dict[str, Any]:

@@ -30,13 +30,20 @@ async def add(tx: Transaction, file: File, segments: Sequence[Segment]) -> None:
         await tx.connection.execute(insert(file_segments), rows)
 
 
-async def find(tx: Transaction, project_id: str | None, id: str, *, deleted: bool = False) -> File | None:
-    """The project's file; `None` as project for the workers. Deleted ones only when asked for."""
+async def find(
+    tx: Transaction, project_id: str | None, id: str, *, deleted: bool = False, keep: bool = False
+) -> File | None:
+    """The project's file; `None` as project for the workers. Deleted ones only when asked for.
+
+    `keep`: nobody deletes it before this transaction ends.
+    """
     query = select(*_COLUMNS).where(files.c.id == id)
     if project_id is not None:
         query = query.where(files.c.project_id == project_id)
     if not deleted:
         query = query.where(files.c.deleted_at.is_(None))
+    if keep:
+        query = query.with_for_update(read=True)
     row = (await tx.connection.execute(query)).one_or_none()
     return None if row is None else _file(row)
 
@@ -69,9 +76,10 @@ async def hide(tx: Transaction, id: str) -> bool:
 
 
 async def expired(tx: Transaction, limit: int) -> list[File]:
-    """Living files whose time is over."""
+    """Living files whose time is over, but for those that somebody uses just now."""
     query = select(*_COLUMNS).where(files.c.deleted_at.is_(None), files.c.expires_at <= int(time.time()))
-    return [_file(row) for row in await tx.connection.execute(query.limit(limit))]
+    locked = query.limit(limit).with_for_update(key_share=True, skip_locked=True)
+    return [_file(row) for row in await tx.connection.execute(locked)]
 
 
 async def unneeded(tx: Transaction, limit: int) -> list[str]:

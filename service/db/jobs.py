@@ -1,4 +1,7 @@
-"""Rows of fine-tuning jobs. Every change of state is a compare-and-set; a worker's carries its attempt."""
+"""Rows of fine-tuning jobs. Every change of state is a compare-and-set; a worker's carries its attempt.
+
+Who locks several rows locks them in the order of `sequence`, so that no two can wait for each other.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, case, func, insert, null, or_, select, update
 
-from service.db.connection import Transaction, database_now
+from service.db.clock import database_now
+from service.db.connection import Transaction
 from service.db.tables import jobs, models
 from service.domain.job import ACTIVE, FINAL, Claim, Job, Status
 
@@ -24,11 +28,13 @@ async def add(tx: Transaction, job: Job) -> None:
     await tx.connection.execute(insert(jobs).values({field.name: getattr(job, field.name) for field in fields(Job)}))
 
 
-async def find(tx: Transaction, project_id: str | None, id: str) -> Job | None:
-    """The job of that project; `None` as project for the workers, who serve all."""
+async def find(tx: Transaction, project_id: str | None, id: str, *, lock: bool = False) -> Job | None:
+    """The job of that project; `None` as project for the workers. `lock`: nobody changes it meanwhile."""
     query = select(*_COLUMNS).where(jobs.c.id == id)
     if project_id is not None:
         query = query.where(jobs.c.project_id == project_id)
+    if lock:
+        query = query.with_for_update(key_share=True)
     row = (await tx.connection.execute(query)).one_or_none()
     return None if row is None else _job(row)
 
@@ -42,20 +48,19 @@ async def page(tx: Transaction, project_id: str, after: str | None, limit: int) 
     return [_job(row) for row in await tx.connection.execute(query)]
 
 
-async def queue_position(tx: Transaction, id: str) -> int:
-    """How many queued jobs of the same base are before this one."""
-    mine = select(jobs.c.sequence, jobs.c.base).where(jobs.c.id == id).subquery()
-    query = select(func.count()).where(
-        jobs.c.status == "queued", jobs.c.base == mine.c.base, jobs.c.sequence < mine.c.sequence
-    )
-    return int((await tx.connection.execute(query)).scalar_one())
+async def queue_positions(tx: Transaction, ids: Sequence[str]) -> dict[str, int]:
+    """How many queued jobs of the same base are before each of these; those that are not queued are left out."""
+    place = func.row_number().over(partition_by=jobs.c.base, order_by=jobs.c.sequence)
+    queue = select(jobs.c.id, place.label("place")).where(jobs.c.status == "queued").subquery()
+    rows = await tx.connection.execute(select(queue.c.id, queue.c.place).where(queue.c.id.in_(ids)))
+    return {row.id: row.place - 1 for row in rows}
 
 
 async def uses_file(tx: Transaction, file_id: str) -> list[Job]:
-    """The jobs that are not final and name this file."""
+    """The jobs that are not final and name this file; nobody changes them meanwhile."""
     named = or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id)
-    rows = await tx.connection.execute(select(*_COLUMNS).where(named, jobs.c.status.in_(ACTIVE)))
-    return [_job(row) for row in rows]
+    query = select(*_COLUMNS).where(named, jobs.c.status.in_(ACTIVE)).order_by(jobs.c.sequence)
+    return [_job(row) for row in await tx.connection.execute(query.with_for_update(key_share=True))]
 
 
 async def change(tx: Transaction, id: str, expected: Status, values: Mapping[str, Any]) -> bool:
@@ -100,9 +105,8 @@ async def claim(
         .where(jobs.c.status.in_(statuses), jobs.c.base.in_(bases), stored, free)
         .order_by(jobs.c.sequence)
         .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
     )
-    if tx.connection.dialect.name == "postgresql":
-        oldest = oldest.with_for_update(skip_locked=True)
     id = (await tx.connection.execute(oldest)).scalar_one_or_none()
     if id is None:
         return None
@@ -126,9 +130,11 @@ async def claim(
 
 async def renew(tx: Transaction, owner: str, lease_seconds: float) -> dict[str, int]:
     """Renews every lease of `owner` and answers what it still holds: job id -> attempt."""
+    held = select(jobs.c.id).where(jobs.c.lease_owner == owner, jobs.c.status.in_(ACTIVE)).order_by(jobs.c.sequence)
+    locked = (await tx.connection.execute(held.with_for_update(key_share=True))).scalars().all()
     result = await tx.connection.execute(
         update(jobs)
-        .where(jobs.c.lease_owner == owner, jobs.c.status.in_(ACTIVE))
+        .where(jobs.c.id.in_(locked))
         .values(lease_expires_at=database_now() + lease_seconds)
         .returning(jobs.c.id, jobs.c.attempt)
     )
@@ -183,7 +189,9 @@ async def mark_swept(tx: Transaction, id: str) -> None:
 
 async def release_all(tx: Transaction, owner: str) -> None:
     """Gives back every job that `owner` holds."""
-    await tx.connection.execute(update(jobs).where(jobs.c.lease_owner == owner).values(released()))
+    held = select(jobs.c.id).where(jobs.c.lease_owner == owner).order_by(jobs.c.sequence)
+    locked = (await tx.connection.execute(held.with_for_update(key_share=True))).scalars().all()
+    await tx.connection.execute(update(jobs).where(jobs.c.id.in_(locked)).values(released()))
 
 
 def released() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 
 from service.db.connection import Transaction
+from service.db.inserts import add_if_new
 from service.db.tables import api_keys, installation, projects
 
 
@@ -44,19 +45,15 @@ async def find_installation(tx: Transaction) -> Installation | None:
     return None if row is None else Installation(**row._mapping)
 
 
-async def add_installation(tx: Transaction, new: Installation) -> None:
-    await tx.connection.execute(
-        insert(installation).values(
-            singleton=1,
-            organization_id=new.organization_id,
-            organization=new.organization,
-            created_at=int(time.time()),
-        )
-    )
+async def add_installation(tx: Transaction, new: Installation) -> bool:
+    """False when there is one already."""
+    values = {"singleton": 1, "organization_id": new.organization_id, "organization": new.organization}
+    return await add_if_new(tx, installation, {**values, "created_at": int(time.time())})
 
 
-async def add_project(tx: Transaction, id: str, name: str) -> None:
-    await tx.connection.execute(insert(projects).values(id=id, name=name, created_at=int(time.time())))
+async def add_project(tx: Transaction, id: str, name: str) -> bool:
+    """False when there is one of that name already."""
+    return await add_if_new(tx, projects, {"id": id, "name": name, "created_at": int(time.time())})
 
 
 async def find_project(tx: Transaction, name: str) -> str | None:

@@ -30,11 +30,13 @@ async def add(tx: Transaction, model: Model) -> None:
     )
 
 
-async def find(tx: Transaction, project_id: str | None, name: str) -> Model | None:
-    """The model of that project, tombstones included; `None` as project for any."""
+async def find(tx: Transaction, project_id: str | None, name: str, *, lock: bool = False) -> Model | None:
+    """The model of that project, tombstones included; `None` as project for any. `lock`: it stays as it is."""
     query = select(*_MODEL).where(models.c.name == name)
     if project_id is not None:
         query = query.where(models.c.project_id == project_id)
+    if lock:
+        query = query.with_for_update(key_share=True)
     row = (await tx.connection.execute(query)).one_or_none()
     return None if row is None else _model(row)
 

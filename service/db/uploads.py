@@ -70,7 +70,8 @@ async def expire(tx: Transaction) -> None:
     over = uploads.c.expires_at <= int(time.time())
     # An upload is not swept while it is pending: said here because the index begins with it.
     pending = and_(uploads.c.swept_at.is_(None), uploads.c.status == "pending")
-    await tx.connection.execute(update(uploads).where(pending, over).values(status="expired"))
+    due = select(uploads.c.id).where(pending, over).with_for_update(key_share=True, skip_locked=True)
+    await tx.connection.execute(update(uploads).where(uploads.c.id.in_(due), pending).values(status="expired"))
 
 
 async def remove_parts(tx: Transaction, ids: Sequence[str]) -> None:
@@ -84,7 +85,7 @@ async def unneeded_parts(tx: Transaction, limit: int) -> dict[str, str]:
     """Parts of uploads that have ended, which no file has taken: id -> key."""
     ended = upload_parts.join(uploads, uploads.c.id == upload_parts.c.upload_id)
     query = select(upload_parts.c.id, upload_parts.c.key).select_from(ended).where(uploads.c.status != "pending")
-    return {row.id: row.key for row in await tx.connection.execute(query.limit(limit))}
+    return {row.id: row.key for row in await tx.connection.execute(query.order_by(upload_parts.c.id).limit(limit))}
 
 
 async def unswept(tx: Transaction, limit: int) -> list[Upload]:

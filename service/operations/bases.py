@@ -11,10 +11,10 @@ __all__ = ["BaseRecord", "register"]
 async def register(ctx: Context, record: BaseRecord) -> None:
     """Remembers the base, or checks it against what is remembered. Raises JobError `base_changed`."""
     async with ctx.database.transaction() as tx:
-        known = await bases.find(tx, record.id)
-        if known is None:
-            await bases.add(tx, record)
+        if await bases.add(tx, record):
             return
+        known = await bases.find(tx, record.id)
+    assert known is not None, "bases are never deleted"
     changed = sorted(name for name in known.hashes if known.hashes[name] != record.hashes.get(name))
     if changed:
         raise JobError(

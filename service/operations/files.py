@@ -96,7 +96,8 @@ async def delete(ctx: Context, caller: Caller, id: str) -> None:
     """Hides the file at once; jobs that wait for it fail, running ones go on. Raises NotFound."""
     async with ctx.database.transaction() as tx:
         await _find(tx, caller, id)
-        await files.hide(tx, id)
+        if not await files.hide(tx, id):
+            raise _missing(id)  # another call was faster
         for job in await jobs.uses_file(tx, id):
             if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
                 await _fail(tx, job, id)
@@ -118,8 +119,12 @@ async def content(ctx: Context, caller: Caller, id: str) -> tuple[File, AsyncIte
 async def _find(tx: Transaction, caller: Caller, id: str) -> File:
     file = await files.find(tx, caller.project_id, id)
     if file is None:
-        raise NotFound(f"No such File object: {id}", param="id")
+        raise _missing(id)
     return file
+
+
+def _missing(id: str) -> NotFound:
+    return NotFound(f"No such File object: {id}", param="id")
 
 
 async def _fail(tx: Transaction, job: Job, file_id: str) -> None:

@@ -12,7 +12,7 @@ from service.db import events, files, jobs, models
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
-from service.domain.errors import InvalidRequest, NotFound, Unavailable
+from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
@@ -78,7 +78,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
 async def retrieve(ctx: Context, caller: Caller, id: str) -> JobView:
     """One job as it stands. Raises NotFound, for another project's too."""
     async with ctx.database.reading() as tx:
-        return await _view(tx, await _find(tx, caller, id))
+        return (await _views(tx, [await _find(tx, caller, id)]))[0]
 
 
 async def page(
@@ -91,13 +91,13 @@ async def page(
         else:
             rows = await _scan(tx, caller, after, limit + 1, metadata)
         found = cut(rows, limit)
-        return Page([await _view(tx, job) for job in found.items], found.has_more)
+        return Page(await _views(tx, found.items), found.has_more)
 
 
 async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
     """Ends the job at once; its worker's next write is refused. Raises NotFound or IllegalTransition."""
     async with ctx.database.transaction() as tx:
-        job = await _find(tx, caller, id)
+        job = await _find(tx, caller, id, lock=True)
         check_transition(job, "cancelled")
         cancelled = replace(job, status="cancelled", finished_at=int(time.time()))
         values = {"status": cancelled.status, "finished_at": cancelled.finished_at, **jobs.released()}
@@ -113,7 +113,7 @@ async def pause(ctx: Context, caller: Caller, id: str) -> JobView:
     Raises NotFound or IllegalTransition. A job that ends before its worker sees the request just ends.
     """
     async with ctx.database.transaction() as tx:
-        job = await _find(tx, caller, id)
+        job = await _find(tx, caller, id, lock=True)
         check_transition(job, "paused")
         if job.pause_requested_at is None:
             await _change(tx, job, {"pause_requested_at": int(time.time())})
@@ -128,7 +128,7 @@ async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
     Raises NotFound or IllegalTransition.
     """
     async with ctx.database.transaction() as tx:
-        job = await _find(tx, caller, id)
+        job = await _find(tx, caller, id, lock=True)
         check_resumable(job)
         if job.status == "running" and job.pause_requested_at is None:
             return JobView(job)  # nothing to take back
@@ -136,7 +136,7 @@ async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
         await _change(tx, job, {"status": status, "pause_requested_at": None})
         await events.add(tx, id, [wording.resumed()])
         tx.after_commit(lambda: ctx.queue.put(id))
-        return await _view(tx, replace(job, status=status, pause_requested_at=None))
+        return (await _views(tx, [replace(job, status=status, pause_requested_at=None)]))[0]
 
 
 async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int) -> Page[Event]:
@@ -171,20 +171,22 @@ async def checkpoint_page(ctx: Context, caller: Caller, id: str, *, after: str |
         return cut(await models.checkpoint_page(tx, id, after, limit + 1), limit)
 
 
-async def _find(tx: Transaction, caller: Caller, id: str) -> Job:
-    job = await jobs.find(tx, caller.project_id, id)
+async def _find(tx: Transaction, caller: Caller, id: str, *, lock: bool = False) -> Job:
+    job = await jobs.find(tx, caller.project_id, id, lock=lock)
     if job is None:
         raise NotFound(f"Could not find fine tune: {id}", param="fine_tuning_job_id", code="fine_tune_not_found")
     return job
 
 
 async def _change(tx: Transaction, job: Job, values: Mapping[str, Any]) -> None:
-    if not await jobs.change(tx, job.id, job.status, values):
-        raise Unavailable(f"Job {job.id} has just left the status '{job.status}'; please try again.")
+    changed = await jobs.change(tx, job.id, job.status, values)
+    assert changed, "the job's row was read with a lock"
 
 
-async def _view(tx: Transaction, job: Job) -> JobView:
-    return JobView(job, await jobs.queue_position(tx, job.id) if job.status == "queued" else None)
+async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
+    queued = [job.id for job in found if job.status == "queued"]
+    positions = await jobs.queue_positions(tx, queued) if queued else {}
+    return [JobView(job, positions.get(job.id)) for job in found]
 
 
 async def _scan(
@@ -216,7 +218,7 @@ def _check_objective(objective: str) -> None:
 
 
 async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> None:
-    file = await files.find(tx, caller.project_id, id)
+    file = await files.find(tx, caller.project_id, id, keep=True)
     if file is None:
         raise InvalidRequest(f"invalid {param}: {id}", param=param)
     if file.purpose != "fine-tune":

@@ -41,11 +41,11 @@ async def ensure_installation(ctx: Context) -> str | None:
     Later: None. Raises InstallationError when the settings name another organisation than the frozen one.
     """
     async with ctx.database.transaction() as tx:
-        installation = await keys.find_installation(tx)
-        if installation is not None:
+        if not await keys.add_installation(tx, Installation(ids.organization_id(), ctx.settings.organization)):
+            installation = await keys.find_installation(tx)
+            assert installation is not None, "an installation is never deleted"
             _check_organization(ctx, installation)
             return None
-        await keys.add_installation(tx, Installation(ids.organization_id(), ctx.settings.organization))
         project_id = await _project(tx, DEFAULT_PROJECT)
         return await _add_key(tx, project_id, "project", "made at the first start")
 
@@ -127,12 +127,12 @@ def _check_organization(ctx: Context, installation: Installation) -> None:
 
 
 async def _project(tx: Transaction, name: str) -> str:
-    found = await keys.find_project(tx, name)
-    if found is not None:
-        return found
     id = ids.project_id()
-    await keys.add_project(tx, id, name)
-    return id
+    if await keys.add_project(tx, id, name):
+        return id
+    found = await keys.find_project(tx, name)
+    assert found is not None, "projects are never deleted"
+    return found
 
 
 async def _add_key(tx: Transaction, project_id: str, role: str, name: str) -> str:

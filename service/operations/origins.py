@@ -32,7 +32,7 @@ async def find(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Orig
     base = ctx.catalogue.find(name)
     if base is not None:
         return Origin(base)
-    model = await models.find(tx, caller.project_id, name)
+    model = await models.find(tx, caller.project_id, name, lock=True)  # its artifact must outlive the job
     if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
         job = await jobs.find(tx, None, model.job_id)
         assert job is not None, "a model has the job that made it"

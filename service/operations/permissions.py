@@ -22,7 +22,7 @@ async def grant(ctx: Context, caller: Caller, model: str, project_ids: Sequence[
     Raises NotFound for a model that is not the caller's to grant, InvalidRequest for an unknown project.
     """
     async with ctx.database.transaction() as tx:
-        if await _find(tx, caller, model) is None:
+        if await _find(tx, caller, model, lock=True) is None:
             raise NotFound(f"No such checkpoint: {model}", param="fine_tuned_model_checkpoint", code="model_not_found")
         await _check_projects(tx, project_ids)
         granted = await permissions.of_projects(tx, model, project_ids)
@@ -50,9 +50,9 @@ async def revoke(ctx: Context, caller: Caller, model: str, id: str) -> None:
             raise NotFound(f"No such permission of the checkpoint {model}: {id}", param="permission_id")
 
 
-async def _find(tx: Transaction, caller: Caller, name: str) -> Model | None:
-    """The living model, if it is the caller's to grant."""
-    model = await models.find(tx, None if caller.role == "admin" else caller.project_id, name)
+async def _find(tx: Transaction, caller: Caller, name: str, *, lock: bool = False) -> Model | None:
+    """The living model, if it is the caller's to grant. `lock`: of two grants at once, one sees the other's."""
+    model = await models.find(tx, None if caller.role == "admin" else caller.project_id, name, lock=lock)
     return None if model is None or model.deleted_at is not None else model
 
 

@@ -162,12 +162,9 @@ async def test_what_is_not_multipart_is_refused(client: httpx.AsyncClient, kind:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(
-    settings: Settings, key: str, announced: bool
-) -> None:
-    small = settings.model_copy(update={"file_limit_bytes": 1000})
-    ctx = create_context(small)
-    transport = httpx.ASGITransport(create_app(ctx))
+async def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(ctx: Context, key: str, announced: bool) -> None:
+    small = create_context(ctx.settings.model_copy(update={"file_limit_bytes": 1000}))
+    transport = httpx.ASGITransport(create_app(small))
     over = b"x" * (1001 if not announced else 400_000)
     body = field("purpose", "fine-tune") + file_part(over) + END
     async with httpx.AsyncClient(
@@ -175,11 +172,11 @@ async def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(
     ) as client:
         response = await client.post("/files", content=body if announced else in_chunks(body, 100), headers=HEADERS)
         exact = await client.post("/files", files={"file": ("a", b"x" * 1000)}, data={"purpose": "fine-tune"})
-    await ctx.close()
+    await small.close()
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "file_too_large"
     assert exact.status_code == 200
-    assert len(stored(settings)) == 1
+    assert len(stored(ctx.settings)) == 1
 
 
 async def test_a_client_that_hangs_up_leaves_nothing(app: FastAPI, key: str, settings: Settings) -> None:
@@ -251,8 +248,8 @@ async def test_a_deleted_file_is_gone(client: httpx.AsyncClient) -> None:
     assert (await client.delete(f"/files/{id}")).status_code == 404
 
 
-async def test_the_bytes_of_a_deleted_file_go_by_themselves(settings: Settings, key: str) -> None:
-    app = create_app(create_context(settings.model_copy(update={"sweep_seconds": 0.01})))
+async def test_the_bytes_of_a_deleted_file_go_by_themselves(ctx: Context, key: str) -> None:
+    app = create_app(create_context(ctx.settings.model_copy(update={"sweep_seconds": 0.01})))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://luthier/v1") as client,
@@ -260,7 +257,7 @@ async def test_the_bytes_of_a_deleted_file_go_by_themselves(settings: Settings, 
         client.headers["Authorization"] = f"Bearer {key}"
         await client.delete(f"/files/{(await upload(client))['id']}")
         async with asyncio.timeout(10):
-            while stored(settings):
+            while stored(ctx.settings):
                 await asyncio.sleep(0.01)
 
 

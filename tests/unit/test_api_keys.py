@@ -7,7 +7,6 @@ from service.db.tables import api_keys
 from service.domain.errors import Unauthenticated
 from service.operations import keys
 from service.operations.context import Context
-from service.settings import Settings
 
 
 async def test_only_the_first_start_answers_a_key(ctx: Context, key: str) -> None:
@@ -23,8 +22,8 @@ async def test_a_key_is_kept_as_its_hash_only(ctx: Context, key: str) -> None:
     assert len(row.sha256) == 64
 
 
-async def test_the_organisation_cannot_change_after_the_first_start(key: str, settings: Settings) -> None:
-    other = create_context(settings.model_copy(update={"organization": "other"}))
+async def test_the_organisation_cannot_change_after_the_first_start(key: str, ctx: Context) -> None:
+    other = create_context(ctx.settings.model_copy(update={"organization": "other"}))
     with pytest.raises(keys.InstallationError, match="LUTHIER_ORGANIZATION is 'other'"):
         await keys.ensure_installation(other)
     await other.close()

@@ -23,6 +23,12 @@ GROWTH_LIMIT_BYTES = 48 * MIB
 BLOCK = bytes(range(256)) * 256  # 64 KiB
 
 
+@pytest.fixture
+def database_url() -> str:
+    """The embedded database alone: it is the API's memory that is measured."""
+    return ""
+
+
 @contextmanager
 def served(settings: Settings) -> Iterator[tuple[str, int]]:
     """`luthierd serve` on an installation that is ready for it: its URL and process id."""
