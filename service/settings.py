@@ -53,16 +53,27 @@ class Settings(BaseSettings):
     engine_urls: str = Field(
         "http://127.0.0.1:8001", description="Comma-separated base URLs of the engines that serve tokens."
     )
-    engine_host: str = Field("127.0.0.1", description="Address that the embedded engine listens on; keep it private.")
-    engine_port: int = Field(8001, ge=0, le=65535, description="Port that the embedded engine listens on.")
+    engine_host: str = Field("127.0.0.1", description="Address that an engine listens on; keep it private.")
+    engine_port: int = Field(8001, ge=0, le=65535, description="Port that an engine listens on.")
     engine_cache_bytes: int = Field(
         512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
     )
-    engine_resident_adapters: int = Field(32, ge=1, description="Adapters that the embedded engine keeps in memory.")
+    engine_resident_adapters: int = Field(32, ge=1, description="Adapters that an engine keeps in memory.")
     engine_batch_rows: int = Field(16, ge=1, description="Sequences that the embedded engine generates at once.")
     engine_timeout_seconds: float = Field(
         600.0, gt=0, description="Longest silence of an engine before the gateway gives a request up."
     )
+
+    vllm_python: Path = Field(
+        Path(".cache/vllm/bin/python"), description="Python of vLLM's own environment, with Luthier's plugin in it."
+    )
+    vllm_base: str = Field("", description="Id of the base that `luthier-worker vllm` serves; empty means the first.")
+    vllm_max_loras: int = Field(8, ge=1, description="Adapters that one batch of vLLM may mix.")
+    vllm_kv_cache_gib: int = Field(4, ge=1, description="GiB of vLLM's key-value cache on a machine without a GPU.")
+    vllm_drain_seconds: float = Field(
+        120.0, gt=0, description="How long running requests may take to finish before vLLM is restarted or stopped."
+    )
+    vllm_arguments: str = Field("", description="More flags for `vllm serve`, as on a command line.")
 
     file_limit_bytes: int = Field(512 * MIB, ge=1, description="Largest file that POST /v1/files accepts.")
     row_limit_bytes: int = Field(8 * MIB, ge=1, description="Longest line of a training file.")
@@ -107,6 +118,11 @@ class Settings(BaseSettings):
     def scratch_dir(self) -> Path:
         """Where workers keep what may be lost: staged data, snapshots before they are stored, caches."""
         return self.data_dir.absolute() / "scratch"
+
+    @property
+    def vllm_dir(self) -> Path:
+        """What one vLLM keeps on disk; two on one machine have different ports."""
+        return self.scratch_dir / f"vllm-{self.engine_port}"
 
     @property
     def engines(self) -> list[str]:

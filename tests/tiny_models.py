@@ -16,8 +16,8 @@ CONTEXT_TOKENS = 256
 VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
-def make_tiny_base(folder: Path, seed: int = 0, dtype: str = "float32") -> Base:
-    """Writes the folder of a base and answers its catalogue entry."""
+def make_tiny_base(folder: Path, seed: int = 0, dtype: str = "float32", head_dim: int = 8) -> Base:
+    """Writes the folder of a base and answers its catalogue entry. vLLM needs heads of 32 numbers or more."""
     folder.mkdir(parents=True, exist_ok=True)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -26,6 +26,7 @@ def make_tiny_base(folder: Path, seed: int = 0, dtype: str = "float32") -> Base:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=CONTEXT_TOKENS,
         initializer_range=0.1,
         pad_token_id=0,

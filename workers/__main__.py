@@ -1,4 +1,4 @@
-"""`luthier-worker`: train | engine. Parses arguments; `luthierd up` starts both by name."""
+"""`luthier-worker`: train | engine | vllm. Parses arguments; `luthierd up` starts the first two by name."""
 
 import argparse
 import asyncio
@@ -22,20 +22,32 @@ PARENT_GRACE_SECONDS = 30.0
 def main() -> None:
     """The console script: mistakes in the settings end in one clear line."""
     parser = argparse.ArgumentParser(prog="luthier-worker", description="Train adapters, or serve them.")
-    parser.add_argument("command", choices=sorted(COMMANDS), help="train: claim and run jobs; engine: serve tokens")
+    parser.add_argument(
+        "command",
+        choices=sorted(COMMANDS),
+        help="train: claim and run jobs; engine: serve tokens; vllm: serve tokens with vLLM",
+    )
+    parser.add_argument("--base", default="", help="vllm: id of the base to serve, else LUTHIER_VLLM_BASE or the first")
+    parser.epilog = "vllm: what stands behind `--` goes to `vllm serve` as it is."
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments, flags = parser.parse_args(words[:end]), words[end + 1 :]
     try:
         settings = Settings()
+        if arguments.command != "vllm" and (arguments.base or flags):
+            parser.error("--base and flags are for the command vllm")
+        if arguments.base:
+            settings = settings.model_copy(update={"vllm_base": arguments.base})
         logs.configure(settings.log_level)
         if arguments.die_with_parent:
             threading.Thread(target=_watch_stdin, daemon=True).start()
-        COMMANDS[arguments.command](settings)
+        COMMANDS[arguments.command](settings, flags)
     except (CatalogueError, schema.SchemaError, Unavailable, ValueError) as error:
         sys.exit(f"luthier-worker: {error}")
 
 
-def _train(settings: Settings) -> None:
+def _train(settings: Settings, _flags: list[str]) -> None:
     from workers.supervisor import Supervisor  # noqa: PLC0415  torch is loaded only where it is needed
     from workers.trainer.handle import create_trainers  # noqa: PLC0415
 
@@ -50,13 +62,19 @@ def _train(settings: Settings) -> None:
     asyncio.run(run())
 
 
-def _engine(settings: Settings) -> None:
+def _engine(settings: Settings, _flags: list[str]) -> None:
     from workers.engine.serve import serve_engine  # noqa: PLC0415
 
     serve_engine(settings)
 
 
-COMMANDS: dict[str, Callable[[Settings], None]] = {"train": _train, "engine": _engine}
+def _vllm(settings: Settings, flags: list[str]) -> None:
+    from workers.engine.vllm import serve_vllm  # noqa: PLC0415
+
+    serve_vllm(settings, flags)
+
+
+COMMANDS: dict[str, Callable[[Settings, list[str]], None]] = {"train": _train, "engine": _engine, "vllm": _vllm}
 
 
 def _watch_stdin() -> None:

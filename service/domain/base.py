@@ -2,8 +2,13 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+EngineKind = Literal["embedded", "vllm"]
+VLLM_TUNINGS = frozenset({"lora"})
+VLLM_MAX_LORA_RANK = 512
 
 
 class Serving(BaseModel):
@@ -11,8 +16,21 @@ class Serving(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    engine: EngineKind = "embedded"
     tunings: frozenset[str]
     max_lora_rank: int = Field(64, ge=1)
+    tool_call_parser: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        """What no engine of that kind can do is a mistake in the catalogue, not one of a job's user."""
+        if self.engine == "embedded" and self.tool_call_parser:
+            raise ValueError('tool_call_parser is for engine = "vllm": the embedded engine calls no tools')
+        if self.engine == "vllm" and not self.tunings <= VLLM_TUNINGS:
+            raise ValueError(f"vLLM serves no tunings but {sorted(VLLM_TUNINGS)}")
+        if self.engine == "vllm" and self.max_lora_rank > VLLM_MAX_LORA_RANK:
+            raise ValueError(f"vLLM serves ranks up to {VLLM_MAX_LORA_RANK}")
+        return self
 
 
 class Base(BaseModel):
@@ -56,6 +74,13 @@ class Catalogue:
     def find(self, name: str) -> Base | None:
         """The base of that id or alias."""
         return self._by_name.get(name)
+
+    def of_engine(self, name: str) -> Base:
+        """The base that one engine serves: of that id or alias, or the first. Raises CatalogueError."""
+        found = self.find(name) if name else next(iter(self.bases.values()))
+        if found is None:
+            raise CatalogueError(f"The catalogue has no base '{name}'.")
+        return found
 
 
 def read_catalogue(path: Path) -> Catalogue:

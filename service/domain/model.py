@@ -3,6 +3,7 @@
 Format of a name (OpenAI's): `ft:<base>:<organisation slug>:<suffix or empty>:<8 characters>[:ckpt-step-<N>]`.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -11,6 +12,11 @@ from pydantic import BaseModel, ConfigDict
 
 MANIFEST = "manifest.json"
 MODEL_PREFIX = "ft:"
+
+_NAME = re.compile(
+    r"ft:[A-Za-z0-9][A-Za-z0-9._-]*:[a-z0-9][a-z0-9-]*:[A-Za-z0-9_-]*:[A-Za-z0-9]{8}(?::ckpt-step-[0-9]{1,9})?"
+)
+_NAME_LIMIT = 250  # characters; longer ones are no file names
 
 ModelKind = Literal["final", "checkpoint"]
 
@@ -44,6 +50,11 @@ def model_name(base: str, organization: str, suffix: str | None, publication: st
     """The public name; `step` only for a checkpoint that is not the last. A hub base's `/` becomes `-`."""
     name = f"{MODEL_PREFIX}{base.replace('/', '-')}:{organization}:{suffix or ''}:{publication}"
     return name if step is None else f"{name}:ckpt-step-{step}"
+
+
+def is_model_name(text: str) -> bool:
+    """Whether `model_name` could have made it: no path, no escape, nothing that storage could take for a folder."""
+    return len(text) <= _NAME_LIMIT and _NAME.fullmatch(text) is not None
 
 
 def artifact_prefix(name: str) -> str:

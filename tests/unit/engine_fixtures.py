@@ -25,9 +25,9 @@ LORA = {"type": "lora", "lora": {"r": 4, "alpha": 16, "dropout": 0.1, "target_mo
 PROMPT = {"type": "prompt", "prompt": {"num_virtual_tokens": 5}}
 
 
-def load_tiny(folder: Path) -> tuple[Base, LoadedBase]:
+def load_tiny(folder: Path, head_dim: int = 8) -> tuple[Base, LoadedBase]:
     """A base of its own: engines change the model in place."""
-    base = make_tiny_base(folder).model_copy(update={"aliases": ("gpt-tiny",)})
+    base = make_tiny_base(folder, head_dim=head_dim).model_copy(update={"aliases": ("gpt-tiny",)})
     return base, load_base(base, CPU)
 
 

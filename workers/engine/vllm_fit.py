@@ -1,0 +1,63 @@
+"""Whether this vLLM can serve an artifact, decided before it sees the files: it would answer 500, or take them wrongly.
+
+What vLLM 0.32 refuses or misreads is in its `lora/peft_helper.py`. Knows manifests and PEFT's configuration; must not
+know vLLM.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from service.domain.base import VLLM_TUNINGS, Base
+from service.domain.model import Manifest
+
+CONFIG = "adapter_config.json"
+# Of PEFT's LoraConfig: whatever is there and not false, empty or null would change what the adapter computes.
+UNSERVED = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "layer_replication",
+    "use_bdlora",
+    "use_qalora",
+    "target_parameters",
+)
+STARTS = (True, False, "gaussian", "orthogonal")  # of `init_lora_weights`; others change the base's own weights
+
+
+class Unservable(Exception):
+    """This vLLM cannot serve the artifact; the message says why."""
+
+
+def check_manifest(base: Base, manifest: Manifest) -> None:
+    """Raises Unservable for an artifact of another base or of a tuning that vLLM does not have."""
+    if manifest.base != base.id:
+        raise Unservable(f"It belongs to the base '{manifest.base}'; this engine serves '{base.id}'.")
+    if manifest.tuning not in VLLM_TUNINGS:
+        raise Unservable(f"vLLM does not serve the tuning '{manifest.tuning}'.")
+
+
+def check_folder(base: Base, folder: Path) -> None:
+    """Raises Unservable for a configuration that this vLLM cannot serve as it was trained."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, json.JSONDecodeError) as error:
+        raise Unservable(f"{CONFIG} cannot be read.") from error
+    if config.get("peft_type") != "LORA":
+        raise Unservable(f"{CONFIG} is of the type {config.get('peft_type')!r}.")
+    if config.get("bias", "none") != "none":
+        raise Unservable("It has biases.")
+    if config.get("init_lora_weights", True) not in STARTS:
+        raise Unservable(f"It began with init_lora_weights={config['init_lora_weights']!r}.")
+    asked = [name for name in UNSERVED if config.get(name)]
+    if asked:
+        raise Unservable(f"vLLM does not do {', '.join(asked)}.")
+    rank = _highest_rank(config)
+    if rank > base.serving.max_lora_rank:
+        raise Unservable(f"Its rank is {rank}; the engine serves ranks up to {base.serving.max_lora_rank}.")
+
+
+def _highest_rank(config: dict[str, Any]) -> int:
+    return max(int(config["r"]), *map(int, config.get("rank_pattern", {}).values() or [0]))
