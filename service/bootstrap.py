@@ -15,6 +15,6 @@ def create_context(settings: Settings) -> Context:
         settings=settings,
         catalogue=read_catalogue(settings.catalogue),
         database=Database(settings.database),
-        storage=create_storage(settings.storage),
+        storage=create_storage(settings),
         queue=create_queue(settings.poll_seconds),
     )

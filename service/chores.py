@@ -106,6 +106,6 @@ async def _remove_job_objects(ctx: Context) -> None:
 
 
 async def _remove_prefix(ctx: Context, prefix: str, keep: Collection[str] = ()) -> None:
-    async for key in ctx.storage.list(prefix):
-        if key not in keep:
-            await ctx.storage.delete(key)
+    async for found in ctx.storage.list(prefix):
+        if found.key not in keep:
+            await ctx.storage.delete(found.key)

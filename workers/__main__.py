@@ -14,6 +14,7 @@ from service.bootstrap import create_context
 from service.db import schema
 from service.domain.base import CatalogueError
 from service.settings import Settings
+from service.storage import StorageUnusable
 
 PARENT_GRACE_SECONDS = 30.0
 
@@ -30,7 +31,7 @@ def main() -> None:
         if arguments.die_with_parent:
             threading.Thread(target=_watch_stdin, daemon=True).start()
         COMMANDS[arguments.command](settings)
-    except (CatalogueError, schema.SchemaError, ValueError) as error:
+    except (CatalogueError, schema.SchemaError, StorageUnusable, ValueError) as error:
         sys.exit(f"luthier-worker: {error}")
 
 
@@ -42,6 +43,7 @@ def _train(settings: Settings) -> None:
         ctx = create_context(settings)
         try:
             await schema.check(ctx.database)
+            await ctx.storage.check()
             await Supervisor(ctx, create_trainers(settings, ctx.catalogue), settings.scratch_dir / "jobs").run()
         finally:
             await ctx.close()

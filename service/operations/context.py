@@ -21,3 +21,4 @@ class Context:
 
     async def close(self) -> None:
         await self.database.close()
+        await self.storage.close()

@@ -26,7 +26,8 @@ START_SECONDS = 90.0
 STOP_SECONDS = 15.0
 COMMAND_SECONDS = 60.0
 # Without authentication inside the cluster, which nobody but this process reaches; "crc", because the default of the
-# monitors is encryption, which needs keys. Freed bytes are collected at once: by default after two hours, and the disk
+# monitors is encryption, which needs keys. A killed gateway is forgotten after 3 seconds, not 30, in which the next one
+# could make no bucket. Freed bytes are collected at once: by default after two hours, and the disk
 # is full before. Without tcp_nodelay every small answer takes 45 ms.
 CONFIGURATION = """[global]
 fsid = {fsid}
@@ -56,6 +57,7 @@ osd pool default pg num = 4
 osd pool default pgp num = 4
 osd crush chooseleaf type = 0
 osd objectstore = bluestore
+osd client watch timeout = 3
 bluestore block size = 34359738368
 bluestore block create = true
 bluestore cache autotune = false
