@@ -5,7 +5,7 @@ database, never in the store. Knows nothing of files, jobs or models.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,7 +53,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """Chunks of at most CHUNK_BYTES of the bytes from `start` to `end` (exclusive). Raises ObjectMissing.
 
         Ends without an error only after the last of these bytes.
@@ -68,7 +68,7 @@ class ObjectStore(Protocol):
         """Removes the object; one that is not there is fine."""
         ...
 
-    def list(self, prefix: str, after: str = "") -> AsyncIterator[StoredObject]:
+    def list(self, prefix: str, after: str = "") -> AsyncGenerator[StoredObject, None]:
         """What has a key that begins with `prefix` and is greater than `after`, in the order of keys."""
         ...
 

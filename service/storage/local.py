@@ -8,7 +8,7 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -54,7 +54,7 @@ class LocalStore:
             await asyncio.to_thread(temporary.unlink, missing_ok=True)
         return size
 
-    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         path = self._path(key)
         try:
             stream: BinaryIO = await asyncio.to_thread(path.open, "rb")
@@ -89,7 +89,7 @@ class LocalStore:
         except OSError as error:
             raise StorageError(f"{key}: {error.strerror}") from error
 
-    async def list(self, prefix: str, after: str = "") -> AsyncIterator[StoredObject]:
+    async def list(self, prefix: str, after: str = "") -> AsyncGenerator[StoredObject, None]:
         for found in await asyncio.to_thread(lambda: sorted(self._found(prefix, after), key=lambda one: one.key)):
             yield found
 

@@ -47,7 +47,7 @@ class S3Store:
             self._requests.clean_up(upload.take_back(finished=False))
             raise
 
-    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         if end is not None and end <= start:
             await self.size(key)
             return
@@ -78,7 +78,7 @@ class S3Store:
     async def delete(self, key: str) -> None:
         await self._requests.send(key, self._client.delete_object, Bucket=self._bucket, Key=self._name(key))
 
-    async def list(self, prefix: str, after: str = "") -> AsyncIterator[StoredObject]:
+    async def list(self, prefix: str, after: str = "") -> AsyncGenerator[StoredObject, None]:
         last, whole_prefix = self._prefix + after, self._prefix + prefix
         while True:
             page = await self._requests.send(

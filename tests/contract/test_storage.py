@@ -11,6 +11,7 @@ import pytest
 from service.settings import Settings
 from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError, create_storage
 from service.storage.base import CHUNK_BYTES, one_chunk, read
+from service.storage.local import TEMPORARY, LocalStore
 from tests.servers.radosgw import Radosgw
 
 BIG = bytes(range(256)) * (3 * CHUNK_BYTES // 256) + b"tail"
@@ -150,7 +151,7 @@ async def test_of_several_first_puts_at_once_one_wins(store: ObjectStore) -> Non
 async def test_a_reader_that_stops_early_leaves_the_store_usable(store: ObjectStore) -> None:
     await store.put("k", chunks(BIG))
     for _ in range(40):
-        async with aclosing(store.open("k")) as reading:  # type: ignore[type-var]
+        async with aclosing(store.open("k")) as reading:
             assert len(await anext(reading)) > 0
     assert await read(store, "k") == BIG
 
@@ -192,6 +193,16 @@ async def test_names_of_models_are_keys(store: ObjectStore) -> None:
     key = "adapters/ft%3Abase%3Aorg%3A%3AAbCd1234%3Ackpt-step-10/adapter_model.safetensors"
     await store.put(key, one_chunk(b"x"))
     assert await keys(store, "adapters/ft%3Abase%3Aorg%3A%3AAbCd1234%3Ackpt-step-10/") == [key]
+
+
+async def test_what_a_killed_process_left_in_the_folder_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    store, left = LocalStore(tmp_path), tmp_path / TEMPORARY / "half"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    assert await store.remove_unfinished(3600) == 0
+    assert left.exists()
+    assert await store.remove_unfinished(0) == 1
+    assert not left.exists()
 
 
 def test_an_unknown_scheme_is_refused_by_name() -> None:
