@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from service.settings import MIB, Settings
@@ -22,7 +23,14 @@ This page is written by `python docs/make_settings.py` from [service/settings.py
 | setting | values | default | what it does |
 |---|---|---|---|
 """
-TYPES: dict[Any, str] = {Path: "path", str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
+TYPES: dict[Any, str] = {
+    Path: "path",
+    str: "text",
+    SecretStr: "secret",
+    int: "whole number",
+    float: "number",
+    bool: "`true`, `false`",
+}
 BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
 
@@ -53,7 +61,7 @@ def _values(field: FieldInfo) -> str:
 
 
 def _default(value: Any) -> str:
-    if value == "":
+    if value in ("", SecretStr("")):
         return "(empty)"
     if isinstance(value, int) and value >= MIB and value % MIB == 0:
         return f"`{value}` ({value // MIB} MiB)"

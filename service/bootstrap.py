@@ -17,7 +17,7 @@ def create_context(settings: Settings) -> Context:
         settings=settings,
         catalogue=read_catalogue(settings.catalogue),
         database=Database(settings.database, _limits(settings)),
-        storage=create_storage(settings.storage),
+        storage=create_storage(settings),
         queue=create_queue(redis, poll_seconds=settings.poll_seconds, sweep_seconds=settings.sweep_seconds),
         redis=redis,
     )

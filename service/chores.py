@@ -5,7 +5,8 @@ once are harmless, each step is a compare-and-set or a delete that may happen tw
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 
 import structlog
 
@@ -14,6 +15,7 @@ from service.domain.errors import Unavailable
 from service.domain.model import artifact_prefix
 from service.domain.upload import storage_prefix
 from service.operations.context import Context
+from service.orphans import OrphanSweep
 from service.storage import StorageError
 
 log = structlog.get_logger()
@@ -22,14 +24,20 @@ BATCH = 100
 
 async def run(ctx: Context) -> None:
     """Sweeps at every interval until cancelled; a part that is away is tried again at the next sweep."""
+    async with asyncio.TaskGroup() as chores:
+        chores.create_task(_repeat(partial(sweep, ctx), ctx.settings.sweep_seconds))
+        chores.create_task(_repeat(OrphanSweep(ctx).sweep, ctx.settings.orphan_sweep_seconds))
+
+
+async def _repeat(chore: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
     while True:
         try:
-            await sweep(ctx)
+            await chore()
         except (Unavailable, StorageError) as error:
             log.warning("chores.postponed", reason=type(error).__name__)
         except Exception:
             log.exception("chores.failed")  # one bad sweep must not end all that follow
-        await asyncio.sleep(ctx.settings.sweep_seconds)
+        await asyncio.sleep(pause_seconds)
 
 
 async def sweep(ctx: Context) -> None:
@@ -110,6 +118,6 @@ async def _remove_job_objects(ctx: Context) -> None:
 
 
 async def _remove_prefix(ctx: Context, prefix: str, keep: Collection[str] = ()) -> None:
-    async for key in ctx.storage.list(prefix):
-        if key not in keep:
-            await ctx.storage.delete(key)
+    async for found in ctx.storage.list(prefix):
+        if found.key not in keep:
+            await ctx.storage.delete(found.key)

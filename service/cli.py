@@ -20,6 +20,7 @@ from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.operations import keys
 from service.settings import Settings
+from service.storage import StorageUnusable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Luthier: a self-hosted fine-tuning service.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of this installation.")
@@ -35,9 +36,9 @@ def up_command() -> None:
 
 @app.command()
 def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
-    """Run the API alone; refuses a database of another schema version."""
+    """Run the API alone; refuses a database of another schema version, and a storage that cannot be used."""
     settings = Settings()
-    asyncio.run(_check_schema(settings))
+    asyncio.run(_check_parts(settings))
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(create_context(settings)),
@@ -91,14 +92,15 @@ def main() -> None:
     try:
         logs.configure(Settings().log_level)
         app()
-    except (CatalogueError, schema.SchemaError, keys.InstallationError, Unavailable, ValueError) as error:
+    except (CatalogueError, schema.SchemaError, keys.InstallationError, StorageUnusable, Unavailable, ValueError) as error:
         sys.exit(f"luthierd: {error}")
 
 
-async def _check_schema(settings: Settings) -> None:
+async def _check_parts(settings: Settings) -> None:
     ctx = create_context(settings)
     try:
         await schema.check(ctx.database)
+        await ctx.storage.check()
     finally:
         await ctx.close()
 

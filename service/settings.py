@@ -7,7 +7,7 @@ Knows nothing of how a setting is used.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -23,7 +23,36 @@ class Settings(BaseSettings):
         "", description="`postgresql://user:password@host/name`; empty means SQLite in the data folder."
     )
     storage_url: str = Field(
-        "", description="`file:///folder` of the objects; empty means `objects` in the data folder."
+        "",
+        description="`file:///folder` or `s3://bucket/prefix` of the objects, of this installation alone; "
+        "empty means `objects` in the data folder.",
+    )
+    storage_endpoint_url: str = Field(
+        "", pattern=r"^(https?://.+)?$", description="URL of an S3-compatible server; empty means AWS."
+    )
+    storage_region: str = Field(
+        "", description="Region of the bucket; empty means boto3's own, or us-east-1 with an endpoint URL."
+    )
+    storage_access_key_id: str = Field(
+        "", description="Access key of the bucket; empty means that boto3 looks for one in its own places."
+    )
+    storage_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret that belongs to the access key.")
+    storage_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Where the bucket's name stands in a request; `auto` is `path` with an endpoint URL."
+    )
+    storage_connect_timeout_seconds: float = Field(
+        5.0, gt=0, description="Longest wait for a connection to the S3 server."
+    )
+    storage_read_timeout_seconds: float = Field(
+        20.0, gt=0, description="Longest silence of the S3 server within a request."
+    )
+    storage_attempts: int = Field(4, ge=1, description="How often a request to the S3 server is tried.")
+    storage_part_bytes: int = Field(
+        8 * MIB, ge=5 * MIB,
+        description="Bytes of one part of an object in S3, which has at most 10000; four of an upload are in memory.",
+    )  # fmt: skip
+    storage_presigned: bool = Field(
+        False, description="Whether downloads of files are redirected to the S3 server, which clients must reach."
     )
     catalogue: Path = Field(
         Path(__file__).parent / "bases.toml", description="TOML file that lists the base models of this installation."
@@ -94,6 +123,12 @@ class Settings(BaseSettings):
     )
     sweep_seconds: float = Field(
         5.0, gt=0, description="How often chores are done, and how often a worker looks at the jobs without a ring."
+    )
+    orphan_sweep_seconds: float = Field(
+        3600.0, gt=0, description="How often the chores look for stored bytes that no row of the database names."
+    )
+    orphan_age_seconds: float = Field(
+        86400.0, ge=0, description="How old such bytes must be to be removed; longer than any upload or publication."
     )
     snapshot_steps: int = Field(50, ge=1, description="Optimizer steps between two snapshots of a job.")
     turn_tokens: int = Field(4096, ge=1, description="Tokens that a job trains before the next slot has its turn.")

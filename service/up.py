@@ -20,6 +20,7 @@ from service.bootstrap import create_context
 from service.db import schema
 from service.operations import keys
 from service.settings import Settings
+from service.storage import create_storage
 
 log = structlog.get_logger()
 KEY_FILE = "api-key"
@@ -83,6 +84,15 @@ def _check_ports(settings: Settings) -> None:
                 ) from error
 
 
+async def _check_storage(settings: Settings) -> None:
+    """Raises StorageUnusable: said once here, instead of again and again by every child."""
+    storage = create_storage(settings)
+    try:
+        await storage.check()
+    finally:
+        await storage.close()
+
+
 def _keep_key(path: Path, key: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -93,6 +103,7 @@ def _keep_key(path: Path, key: str) -> None:
 
 async def _run(settings: Settings) -> int:
     _check_ports(settings)
+    await _check_storage(settings)
     await prepare(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

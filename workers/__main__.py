@@ -15,6 +15,7 @@ from service.db import schema
 from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.settings import Settings
+from service.storage import StorageUnusable
 
 PARENT_GRACE_SECONDS = 30.0
 
@@ -43,7 +44,7 @@ def main() -> None:
         if arguments.die_with_parent:
             threading.Thread(target=_watch_stdin, daemon=True).start()
         COMMANDS[arguments.command](settings, flags)
-    except (CatalogueError, schema.SchemaError, Unavailable, ValueError) as error:
+    except (CatalogueError, schema.SchemaError, StorageUnusable, Unavailable, ValueError) as error:
         sys.exit(f"luthier-worker: {error}")
 
 
@@ -55,6 +56,7 @@ def _train(settings: Settings, _flags: list[str]) -> None:
         ctx = create_context(settings)
         try:
             await schema.check(ctx.database)
+            await ctx.storage.check()
             await Supervisor(ctx, create_trainers(settings, ctx.catalogue), settings.scratch_dir / "jobs").run()
         finally:
             await ctx.close()

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from service.domain.model import MANIFEST, Manifest, artifact_prefix
-from service.storage.base import CHUNK_BYTES, ObjectStore, one_chunk, read
+from service.storage.base import CHUNK_BYTES, ObjectExists, ObjectStore, one_chunk, read
 
 _READABLE = 0o644
 
@@ -27,13 +27,17 @@ class ArtifactCorrupt(Exception):
 async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Manifest:
     """Stores every file of `folder`, then the manifest with their hashes, which it answers.
 
-    May be called again after an error. Raises StorageError.
+    May be called again after an error. Raises StorageError; ObjectExists where the name has another artifact already.
     """
     complete = manifest.model_copy(update={"files": await asyncio.to_thread(_hashes, folder)})
     prefix = artifact_prefix(manifest.name)
     for name in complete.files:
         await store.put(prefix + name, _chunks(folder / name))
-    await store.put(prefix + MANIFEST, one_chunk(_encode(complete)))
+    try:
+        await store.put(prefix + MANIFEST, one_chunk(_encode(complete)), replace=False)
+    except ObjectExists:
+        if await read_manifest(store, manifest.name) != complete:  # else it is this call's own, whose answer was lost
+            raise
     return complete
 
 

@@ -21,7 +21,7 @@ from service.domain.methods import objective_settings
 from service.domain.model import artifact_prefix
 from service.operations import lookups
 from service.operations.context import Context
-from service.storage import ObjectMissing, ObjectStore, StorageError
+from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError
 from service.storage.base import CHUNK_BYTES
 from workers.artifacts import ArtifactCorrupt, read_manifest
 from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
@@ -37,7 +37,7 @@ class ObjectCorrupt(Exception):
 
 
 def _passes_by(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and not isinstance(error, ObjectMissing)
+    return isinstance(error, StorageError) and not isinstance(error, ObjectMissing | ObjectExists)
 
 
 storage_retry = retry(

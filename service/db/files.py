@@ -91,5 +91,10 @@ async def unneeded(tx: Transaction, limit: int) -> list[str]:
     return list((await tx.connection.execute(query.limit(limit))).scalars())
 
 
+async def known(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that are files', deleted ones too: their bytes go by `unneeded`."""
+    return set((await tx.connection.execute(select(files.c.id).where(files.c.id.in_(ids)))).scalars())
+
+
 async def mark_swept(tx: Transaction, id: str) -> None:
     await tx.connection.execute(update(files).where(files.c.id == id).values(swept_at=int(time.time())))

@@ -183,6 +183,18 @@ async def unannounced(tx: Transaction, id: str) -> str | None:
     return None if (await tx.connection.execute(public)).first() else name
 
 
+async def known(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that are jobs whose objects are not swept yet; what comes after the sweep is nobody's."""
+    query = select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.swept_at.is_(None))
+    return set((await tx.connection.execute(query)).scalars())
+
+
+async def active(tx: Transaction, id: str) -> bool:
+    """Whether there is such a job, and it has not ended."""
+    query = select(jobs.c.id).where(jobs.c.id == id, jobs.c.status.in_(ACTIVE))
+    return (await tx.connection.execute(query)).one_or_none() is not None
+
+
 async def mark_swept(tx: Transaction, id: str) -> None:
     await tx.connection.execute(update(jobs).where(jobs.c.id == id).values(swept_at=int(time.time())))
 

@@ -1,6 +1,7 @@
 """Rows of published models and of the checkpoints that list them. A deleted name keeps its row as a tombstone."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -77,6 +78,11 @@ async def unswept(tx: Transaction, limit: int) -> list[str]:
     continued = select(jobs.c.id).where(jobs.c.status.in_(ACTIVE), jobs.c.parent_model == models.c.name)
     query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None))
     return list((await tx.connection.execute(query.where(~continued.exists()).limit(limit))).scalars())
+
+
+async def known(tx: Transaction, names: Sequence[str]) -> set[str]:
+    """Those of the names that are models', tombstones too: their artifacts go by `unswept`."""
+    return set((await tx.connection.execute(select(models.c.name).where(models.c.name.in_(names)))).scalars())
 
 
 async def mark_swept(tx: Transaction, name: str) -> None:

@@ -97,6 +97,11 @@ async def unswept(tx: Transaction, limit: int) -> list[Upload]:
     return [_upload(row) for row in await tx.connection.execute(query.limit(limit))]
 
 
+async def known(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that are uploads', ended ones too: their bytes are a file's, or go by `unneeded_parts`."""
+    return set((await tx.connection.execute(select(uploads.c.id).where(uploads.c.id.in_(ids)))).scalars())
+
+
 async def mark_swept(tx: Transaction, id: str) -> None:
     await tx.connection.execute(update(uploads).where(uploads.c.id == id).values(swept_at=int(time.time())))
 

@@ -26,3 +26,4 @@ class Context:
         if self.redis is not None:
             await self.redis.aclose(close_connection_pool=True)
         await self.database.close()
+        await self.storage.close()

@@ -5,7 +5,8 @@ database, never in the store. Knows nothing of files, jobs or models.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
 CHUNK_BYTES = 1024 * 1024
@@ -20,18 +21,43 @@ class ObjectMissing(StorageError):
     """No object has this key."""
 
 
-class ObjectStore(Protocol):
-    """Bytes under keys. Every method may raise StorageError."""
+class ObjectExists(StorageError):
+    """An object has this key already, and was not to be replaced."""
 
-    async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
+
+class StorageUnusable(StorageError):
+    """The store cannot be used as it is set up; the message begins with the setting to mend."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a store knows of an object; `modified_at` is in seconds since 1970, by the store's clock."""
+
+    key: str
+    bytes: int
+    modified_at: float
+
+
+class ObjectStore(Protocol):
+    """Bytes under keys. Every method may raise StorageError; none waits without a timeout."""
+
+    async def check(self) -> None:
+        """Tries whether the store can be used as it is set up. Raises StorageUnusable."""
+        ...
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes], *, replace: bool = True) -> int:
         """Stores the chunks and answers their size; nothing is visible under `key` before the last byte is safe.
 
-        Replaces what was there. When the iterator raises, nothing stays behind.
+        Replaces what was there, or raises ObjectExists where it shall not. When the iterator raises or this is
+        cancelled, nothing stays behind; after a StorageError the object may be there, but only whole.
         """
         ...
 
-    def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Chunks of at most CHUNK_BYTES of the bytes from `start` to `end` (exclusive). Raises ObjectMissing."""
+    def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Chunks of at most CHUNK_BYTES of the bytes from `start` to `end` (exclusive). Raises ObjectMissing.
+
+        Ends without an error only after the last of these bytes.
+        """
         ...
 
     async def size(self, key: str) -> int:
@@ -42,8 +68,20 @@ class ObjectStore(Protocol):
         """Removes the object; one that is not there is fine."""
         ...
 
-    def list(self, prefix: str) -> AsyncIterator[str]:
-        """Keys that begin with `prefix`, in no promised order."""
+    def list(self, prefix: str, after: str = "") -> AsyncGenerator[StoredObject, None]:
+        """What has a key that begins with `prefix` and is greater than `after`, in the order of keys."""
+        ...
+
+    async def download_url(self, key: str, filename: str, life_seconds: int) -> str | None:
+        """Where a client may fetch the object without a key for a while; None for a store that speaks no HTTP."""
+        ...
+
+    async def remove_unfinished(self, age_seconds: float) -> int:
+        """Removes some of what puts left behind that were killed longer ago than this; answers how many."""
+        ...
+
+    async def close(self) -> None:
+        """Ends connections and threads, and what a cancelled put still has to clean up. The last call."""
         ...
 
 

@@ -4,15 +4,27 @@ File calls run in threads: a slow disk never stops the event loop.
 """
 
 import asyncio
+import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from service.storage.base import CHUNK_BYTES, ObjectMissing, StorageError, check_key
+from service.storage.base import (
+    CHUNK_BYTES,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    StorageUnusable,
+    StoredObject,
+    check_key,
+)
 
 TEMPORARY = ".incoming"
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # what file systems without links answer
 
 
 class LocalStore:
@@ -21,19 +33,28 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
+    async def check(self) -> None:
+        try:
+            await asyncio.to_thread(self._try_writing)
+        except OSError as error:
+            reason = f"cannot write to {self._root} ({error.strerror})"
+            raise StorageUnusable(f"LUTHIER_STORAGE_URL: {reason}.") from error
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes], *, replace: bool = True) -> int:
         target = self._path(key)
         temporary = self._root / TEMPORARY / secrets.token_hex(16)
         try:
             size = await self._write(temporary, chunks)
-            await asyncio.to_thread(_publish, temporary, target)
+            await asyncio.to_thread(_publish, temporary, target, replace=replace)
+        except FileExistsError as error:
+            raise ObjectExists(key) from error
         except OSError as error:
             raise StorageError(f"{key}: {error.strerror}") from error
         finally:
             await asyncio.to_thread(temporary.unlink, missing_ok=True)
         return size
 
-    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def open(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         path = self._path(key)
         try:
             stream: BinaryIO = await asyncio.to_thread(path.open, "rb")
@@ -68,19 +89,47 @@ class LocalStore:
         except OSError as error:
             raise StorageError(f"{key}: {error.strerror}") from error
 
-    async def list(self, prefix: str) -> AsyncIterator[str]:
-        for key in await asyncio.to_thread(self._keys, prefix):
-            yield key
+    async def list(self, prefix: str, after: str = "") -> AsyncGenerator[StoredObject, None]:
+        for found in await asyncio.to_thread(lambda: sorted(self._found(prefix, after), key=lambda one: one.key)):
+            yield found
+
+    async def download_url(self, key: str, filename: str, life_seconds: int) -> str | None:
+        return None
+
+    async def remove_unfinished(self, age_seconds: float) -> int:
+        return await asyncio.to_thread(self._remove_unfinished, time.time() - age_seconds)
+
+    async def close(self) -> None:
+        return
 
     def _path(self, key: str) -> Path:
         check_key(key)
         return self._root / key
 
-    def _keys(self, prefix: str) -> Sequence[str]:
-        folder = self._root / prefix.rpartition("/")[0]
-        paths = (path for path in folder.rglob("*") if path.is_file())
-        keys = (path.relative_to(self._root).as_posix() for path in paths)
-        return [key for key in keys if key.startswith(prefix) and not key.startswith(TEMPORARY)]
+    def _found(self, prefix: str, after: str) -> Iterator[StoredObject]:
+        for path in (self._root / prefix.rpartition("/")[0]).rglob("*"):
+            key = path.relative_to(self._root).as_posix()
+            if not key.startswith(prefix) or key <= after or key.startswith(TEMPORARY):
+                continue
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if path.is_file():
+                    status = path.stat()
+                    yield StoredObject(key, status.st_size, status.st_mtime)
+
+    def _remove_unfinished(self, written_before: float) -> int:
+        removed = 0
+        for path in (self._root / TEMPORARY).glob("*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime <= written_before:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+    def _try_writing(self) -> None:
+        probe = self._root / TEMPORARY / secrets.token_hex(16)
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
 
     async def _write(self, temporary: Path, chunks: AsyncIterator[bytes]) -> int:
         await asyncio.to_thread(temporary.parent.mkdir, parents=True, exist_ok=True)
@@ -94,11 +143,26 @@ class LocalStore:
         return size
 
 
-def _publish(temporary: Path, target: Path) -> None:
+def _publish(temporary: Path, target: Path, *, replace: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary.replace(target)
+    if replace:
+        temporary.replace(target)
+    else:
+        _link(temporary, target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself must survive a power cut
     finally:
         os.close(folder)
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Raises FileExistsError; of two at once, one fails, where the file system has links."""
+    try:
+        target.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if target.exists():
+            raise FileExistsError(target) from error
+        temporary.replace(target)

@@ -71,7 +71,7 @@ async def engine(ctx: Context, port: int, base_seed: int | None = None) -> Async
     if base_seed is not None:
         other = load_base(make_tiny_base(ctx.settings.data_dir / "other", seed=base_seed), CPU)
         loaded = replace(other, hashes=loaded.hashes)
-    made = Engine(base, loaded, create_storage(ctx.settings.storage), ctx.settings.data_dir / f"cache-{base_seed}")
+    made = Engine(base, loaded, create_storage(ctx.settings), ctx.settings.data_dir / f"cache-{base_seed}")
     async with listening(made, port):
         yield made
 

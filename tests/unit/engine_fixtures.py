@@ -12,7 +12,8 @@ import uvicorn
 
 from service.domain.base import Base
 from service.domain.model import Manifest, model_name
-from service.storage import ObjectStore, create_storage
+from service.storage import ObjectStore
+from service.storage.local import LocalStore
 from tests.tiny_models import make_tiny_base
 from workers.artifacts import store_artifact
 from workers.base import LoadedBase, load_base
@@ -59,7 +60,7 @@ async def publish(
 
 
 def local_store(folder: Path) -> ObjectStore:
-    return create_storage(f"file://{folder}")
+    return LocalStore(folder)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.domain.model import MANIFEST, Manifest, artifact_prefix
-from service.storage.base import ObjectMissing, one_chunk
+from service.storage.base import ObjectExists, ObjectMissing, one_chunk
 from service.storage.local import LocalStore
 from workers.artifacts import ArtifactCorrupt, fetch_artifact, read_manifest, store_artifact, verify_artifact
 
@@ -52,7 +52,7 @@ def manifest(name: str = NAME) -> Manifest:
 
 
 async def keys(store: LocalStore) -> set[str]:
-    return {key async for key in store.list("adapters/")}
+    return {found.key async for found in store.list("adapters/")}
 
 
 async def test_what_was_stored_is_fetched_with_its_manifest(
@@ -73,16 +73,24 @@ async def test_storing_twice_gives_the_same(store: LocalStore, checkpoint: Path)
     assert len(await keys(store)) == 3
 
 
+async def test_a_published_artifact_is_never_replaced(store: LocalStore, checkpoint: Path, tmp_path: Path) -> None:
+    first = await store_artifact(store, checkpoint, manifest())
+    (checkpoint / "adapter_config.json").write_text("{ }", encoding="utf-8")
+    with pytest.raises(ObjectExists):
+        await store_artifact(store, checkpoint, manifest())
+    assert await read_manifest(store, NAME) == first
+
+
 async def test_an_upload_that_breaks_off_leaves_no_artifact(
     store: LocalStore, checkpoint: Path, tmp_path: Path
 ) -> None:
     class Breaking(LocalStore):
         """A disk that fails at the second object."""
 
-        async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
+        async def put(self, key: str, chunks: AsyncIterator[bytes], *, replace: bool = True) -> int:
             if key.endswith(".safetensors"):
                 raise OSError("no space left")
-            return await super().put(key, chunks)
+            return await super().put(key, chunks, replace=replace)
 
     with pytest.raises(OSError, match="no space"):
         await store_artifact(Breaking(tmp_path / "objects"), checkpoint, manifest())

@@ -3,6 +3,7 @@
 Knows settings, the catalogue and uvicorn; must not know requests.
 """
 
+import asyncio
 import socket
 
 import structlog
@@ -23,9 +24,11 @@ SHUTDOWN_SECONDS = 10  # for answers in progress
 def serve_engine(settings: Settings) -> None:
     """Serves the catalogue's first base until SIGTERM or SIGINT; logs `engine.ready` once it answers.
 
-    Raises CatalogueError, ValueError or OSError for settings that cannot work.
+    Raises CatalogueError, StorageUnusable, ValueError or OSError for settings that cannot work.
     """
     base = next(iter(read_catalogue(settings.catalogue).bases.values()))
+    storage = create_storage(settings)
+    asyncio.run(storage.check())
     torch.set_num_threads(settings.engine_threads)
     loaded = load_base(base, choose_device(settings.device))
     limits = Limits(
@@ -33,7 +36,7 @@ def serve_engine(settings: Settings) -> None:
         resident_adapters=settings.engine_resident_adapters,
         cache_bytes=settings.engine_cache_bytes,
     )
-    engine = Engine(base, loaded, create_storage(settings.storage), settings.scratch_dir / "engine", limits)
+    engine = Engine(base, loaded, storage, settings.scratch_dir / "engine", limits)
     config = uvicorn.Config(
         create_engine_app(engine),
         host=settings.engine_host,

@@ -46,7 +46,7 @@ def register() -> None:
     if needs_fix(vllm.__version__, current_platform.is_cpu()):
         apply_fix()
     base = read_catalogue(settings.catalogue).of_engine(settings.vllm_base)
-    cache = VllmCache(create_storage(settings.storage), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
+    cache = VllmCache(create_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
     LoRAResolverRegistry.register_resolver("luthier", StorageResolver(base, cache))
 
 

@@ -1,0 +1,62 @@
+"""Every process refuses to start on a storage that cannot be used, and says in one line which setting to mend."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.running_service import ROOT, free_ports
+from tests.servers.radosgw import Radosgw
+
+pytestmark = pytest.mark.slow
+COMMANDS = {
+    "serve": ["service", "serve"],
+    "up": ["service", "up"],
+    "train": ["workers", "train"],
+    "engine": ["workers", "engine"],
+}
+
+
+def run(folder: Path, command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("LUTHIER_", "AWS_"))}
+    port, engine_port = free_ports(2)
+    ports = {"port": str(port), "engine_port": str(engine_port)}
+    named = {f"LUTHIER_{name.upper()}": value for name, value in (settings | ports).items()}
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=others | named | {"LUTHIER_DATA_DIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "changed", "setting"),
+    [
+        ("serve", {"storage_secret_access_key": "not-the-secret"}, "STORAGE_SECRET_ACCESS_KEY"),
+        ("serve", {"storage_access_key_id": "nobody"}, "STORAGE_ACCESS_KEY_ID"),
+        ("serve", {"storage_url": "s3://no-such-bucket"}, "STORAGE_URL"),
+        ("serve", {"storage_endpoint_url": "http://127.0.0.1:1"}, "STORAGE_ENDPOINT_URL"),
+        ("serve", {"storage_url": "file:///proc/nowhere"}, "STORAGE_URL"),
+        ("up", {"storage_url": "s3://no-such-bucket"}, "STORAGE_URL"),
+        ("train", {"storage_secret_access_key": "not-the-secret"}, "STORAGE_SECRET_ACCESS_KEY"),
+        ("engine", {"storage_secret_access_key": "not-the-secret"}, "STORAGE_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_a_process_names_the_setting_to_mend(
+    radosgw: Radosgw, tmp_path: Path, command: str, changed: dict[str, str], setting: str
+) -> None:
+    settings = radosgw.settings | {"storage_url": radosgw.new_bucket()} | changed
+    assert run(tmp_path, ["service", "migrate"], {}).returncode == 0
+    ended = run(tmp_path, COMMANDS[command], settings)
+    program = "luthierd" if COMMANDS[command][0] == "service" else "luthier-worker"
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"{program}: LUTHIER_{setting}: ")
+    assert "Traceback" not in ended.stderr
+    assert settings["storage_secret_access_key"] not in ended.stderr + ended.stdout
