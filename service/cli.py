@@ -29,8 +29,10 @@ log = structlog.get_logger()
 
 
 @app.command("up")
-def up_command() -> None:
+def up_command(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
     """Migrate, then run API, worker and engine on this machine until Ctrl-C."""
+    if die_with_parent:
+        up.end_with_parent()
     raise typer.Exit(up.run(Settings()))
 
 

@@ -66,7 +66,10 @@ def _forget_other_services() -> None:
 
 
 def _start(folder: Path, port: int, engine_port: int, log: Path) -> subprocess.Popen[bytes]:
-    """A process group of its own: a Ctrl-C in the terminal reaches this program only, which then stops the service."""
+    """A process group of its own: a Ctrl-C in the terminal reaches this program only, which then stops the service.
+
+    The service ends with its stdin, so not even `kill -9` of this program leaves it behind.
+    """
     others = {name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")}
     settings = {
         "LUTHIER_DATA_DIR": str(folder),
@@ -76,10 +79,10 @@ def _start(folder: Path, port: int, engine_port: int, log: Path) -> subprocess.P
     }
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "service", "up"],
+            [sys.executable, "-m", "service", "up", "--die-with-parent"],
             cwd=ROOT,
             env=others | settings,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -117,6 +120,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # its children end when their stdin does
             process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _show_tail(log: Path) -> None:

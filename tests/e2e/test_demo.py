@@ -35,6 +35,20 @@ def test_the_demo_shows_a_tuned_model_that_knows_more_than_its_base():
         assert re.search(rf"{re.escape(phase)} +│ +\d+\.\d", demo.stdout), phase
 
 
+def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(DEMO, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "Fine-tuning job started" in line:
+                break
+        started = descendants(demo.pid)
+        assert len(started) >= 4, "up, API, worker, engine"
+        demo.kill()
+        demo.wait(10)
+    wait_for(lambda: not any(alive(pid) for pid in started), 60, "the end of what the demo started")
+
+
 def test_ctrl_c_in_the_middle_of_the_demo_leaves_nothing_behind(tmp_path: Path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(DEMO, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as demo:

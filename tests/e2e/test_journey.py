@@ -63,12 +63,15 @@ def test_events_come_in_openais_order_and_wording(service: RunningService) -> No
     job = wait_for_status(client, job.id, "succeeded")
     said = messages(client, job.id)
     checkpoint = next(line for line in said if line.startswith("Checkpoint"))
+    ours = [line for line in said if line.startswith("New fine-tuned model's log-probabilities agree")]
+    assert len(ours) == 1
     assert said == [
         f"Created fine-tuning job: {job.id}",
         f"Validating training file: {training}",
         "Files validated, moving job to queued state",
         "Fine-tuning job started",
         checkpoint,
+        *ours,
         f"New fine-tuned model created: {job.fine_tuned_model}",
         "The job has successfully completed",
     ]
