@@ -1,4 +1,4 @@
-"""`luthierd`: up | serve | migrate | keys | openapi. Parses arguments; the work is elsewhere."""
+"""`luthierd`: up | serve | migrate | doctor | keys | openapi. Parses arguments; the work is elsewhere."""
 
 import asyncio
 import json
@@ -16,13 +16,19 @@ from service.api.openapi import document
 from service.bootstrap import create_context
 from service.db import schema
 from service.db.keys import ApiKey
+from service.doctor import examine
 from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.operations import keys
 from service.settings import Settings
 from service.storage import StorageUnusable
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Luthier: a self-hosted fine-tuning service.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Luthier: a self-hosted fine-tuning service.",
+)
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of this installation.")
 app.add_typer(keys_app, name="keys")
 log = structlog.get_logger()
@@ -68,6 +74,15 @@ def openapi(path: Annotated[Path, typer.Argument()] = Path("openapi/openapi.json
     path.write_text(json.dumps(document(), indent=2) + "\n", encoding="utf-8")
 
 
+@app.command()
+def doctor() -> None:
+    """Look at every part and say what is wrong; exits with 1 where something is."""
+    findings = asyncio.run(examine(Settings()))
+    for finding in findings:
+        typer.echo(f"{finding.state:7}  {finding.part:9}  {finding.message}")
+    raise typer.Exit(any(finding.state == "problem" for finding in findings))
+
+
 @keys_app.command("create")
 def create_key(project: str = "default", name: str = "key", admin: bool = False) -> None:
     """Make a key for a project (made too if it is new) and print it, once."""
@@ -94,7 +109,14 @@ def main() -> None:
     try:
         logs.configure(Settings().log_level)
         app()
-    except (CatalogueError, schema.SchemaError, keys.InstallationError, StorageUnusable, Unavailable, ValueError) as error:
+    except (
+        CatalogueError,
+        schema.SchemaError,
+        keys.InstallationError,
+        StorageUnusable,
+        Unavailable,
+        ValueError,
+    ) as error:
         sys.exit(f"luthierd: {error}")
 
 

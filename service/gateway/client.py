@@ -5,7 +5,7 @@ says; bytes are never decoded, decompressed or cut into lines here.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import aiohttp
@@ -77,6 +77,21 @@ async def engine_health(ctx: Context) -> dict[str, bool]:
     urls = ctx.settings.engines
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
         return dict(zip(urls, await asyncio.gather(*(_answers(session, url) for url in urls)), strict=True))
+
+
+async def engine_models(urls: Sequence[str]) -> dict[str, frozenset[str] | None]:
+    """The models that each engine says it serves, by URL; None for one that does not answer in time."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
+        return dict(zip(urls, await asyncio.gather(*(_models(session, url) for url in urls)), strict=True))
+
+
+async def _models(session: aiohttp.ClientSession, url: str) -> frozenset[str] | None:
+    try:
+        async with session.get(f"{url}/v1/models") as response:
+            listed = (await response.json())["data"]
+            return frozenset(str(model["id"]) for model in listed)
+    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
