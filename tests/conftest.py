@@ -17,7 +17,13 @@ from service.operations.context import Context
 from service.operations.keys import Caller
 from service.settings import Settings
 
-pytest_plugins = ["tests.servers.postgres", "tests.servers.radosgw", "tests.servers.valkey", "tests.servers.vllm"]
+pytest_plugins = [
+    "tests.servers.postgres",
+    "tests.servers.radosgw",
+    "tests.servers.valkey",
+    "tests.servers.vllm",
+    "tests.transaction_rules",
+]
 
 ClientOf = Callable[[str], httpx.AsyncClient]
 

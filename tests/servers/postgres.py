@@ -70,7 +70,7 @@ class Postgres:
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Returns when it answers queries."""
+        """Returns when it answers queries. Only from the main thread: the server ends with the thread that made it."""
         command = [str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port)]
         for name, value in OPTIONS.items():
             command += ["-c", f"{name}={value}"]

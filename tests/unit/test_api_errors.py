@@ -204,3 +204,12 @@ async def test_the_document_is_served(app: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://luthier") as client:
         response = await client.get("/openapi.json")
     assert response.json()["info"]["title"] == "Luthier"
+
+
+async def test_a_text_that_a_database_cannot_hold_is_no_crash(client: httpx.AsyncClient) -> None:
+    answers: list[httpx.Response] = []
+    answers.append(await client.get("/files/a%00b"))
+    answers.append(await client.get("/fine_tuning/jobs", params={"after": "\0"}))
+    form = {"file": ("a\0.jsonl", b"{}")}
+    answers.append(await client.post("/files", files=form, data={"purpose": "fine-tune"}))
+    assert all(answer.status_code in (200, 400, 404) for answer in answers), [answer.text for answer in answers]
