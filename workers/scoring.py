@@ -30,7 +30,6 @@ class _Logprobs(BaseModel):
 
 
 class _Choice(BaseModel):
-    index: int
     logprobs: _Logprobs
 
 
@@ -70,23 +69,25 @@ class Engines:
 
 
 async def _ask(url: str, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-    # One token is generated and left out of the answer: not every engine can generate none.
-    question = {
-        "model": model, "prompt": [list(row) for row in rows], "max_tokens": 1, "temperature": 0, "echo": True,
-        "logprobs": 1,
-    }  # fmt: skip
+    """One row after another: several in one request are more than vLLM 0.32 without a GPU survives."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.post(f"{url}/v1/completions", json=question, allow_redirects=False) as response,
-        ):
-            content = await _read(response)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            return [await _ask_row(session, url, model, row) for row in rows]
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
         raise EngineAway(type(error).__name__) from error
+
+
+async def _ask_row(session: aiohttp.ClientSession, url: str, model: str, row: Sequence[int]) -> list[float]:
+    # One token is generated and left out of the answer: not every engine can generate none.
+    question = {
+        "model": model, "prompt": list(row), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1
+    }  # fmt: skip
+    async with session.post(f"{url}/v1/completions", json=question, allow_redirects=False) as response:
+        content = await _read(response)
     if response.status != 200:
         raise _refusal(response.status, content)
-    return _scores(content, rows)
+    return _scores(content, len(row))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -108,15 +109,12 @@ def _refusal(status: int, content: bytes) -> Exception:
     return EngineAway(f"status {status}")
 
 
-def _scores(content: bytes, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+def _scores(content: bytes, num_tokens: int) -> list[float]:
     try:
-        choices = _Answer.model_validate_json(content).choices
-    except ValidationError as error:
+        (choice,) = _Answer.model_validate_json(content).choices
+    except ValueError as error:  # a ValidationError is one
         raise EngineRefused("Its answer has no log-probabilities.") from error
-    found = {choice.index: choice.logprobs.token_logprobs for choice in choices}
-    if any(len(found.get(index, [])) < len(row) for index, row in enumerate(rows)):
+    found = choice.logprobs.token_logprobs
+    if len(found) < num_tokens:
         raise EngineRefused("Its answer has log-probabilities of fewer tokens than it was asked for.")
-    return [
-        [math.nan if logprob is None else logprob for logprob in found[index][1 : len(row)]]
-        for index, row in enumerate(rows)
-    ]
+    return [math.nan if logprob is None else logprob for logprob in found[1:num_tokens]]
