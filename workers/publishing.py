@@ -15,9 +15,10 @@ from typing import Any
 
 from service.domain import ids
 from service.domain.base import Base
-from service.domain.errors import JobError
+from service.domain.errors import InvalidRequest, JobError
 from service.domain.file import RESULT_PURPOSE, File, Segment
 from service.domain.job import Claim
+from service.domain.methods import check_servable
 from service.domain.model import Manifest, Model, model_name
 from service.operations import lookups, progress
 from service.operations.context import Context
@@ -78,6 +79,7 @@ class Publisher:
 
     async def _store(self, report: Checkpointed, step: int | None) -> Model:
         job = self._claim.job
+        self._check_servable()
         installation = await lookups.find_installation(self._ctx)
         name = model_name(job.base, installation.organization, job.suffix, ids.publication_id(), step)
         manifest = await self._manifest(report, name)
@@ -92,6 +94,13 @@ class Publisher:
             tuning=job.tuning["type"],
             created_at=int(time.time()),
         )
+
+    def _check_servable(self) -> None:
+        """Once more, after the training: the catalogue may have changed since the job was created."""
+        try:
+            check_servable(self._base, self._claim.job.tuning)
+        except InvalidRequest as error:
+            raise JobError("not_servable", error.message, error.param) from error
 
     async def _manifest(self, report: Checkpointed, name: str) -> Manifest:
         job, ready = self._claim.job, self._ready
