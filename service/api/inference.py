@@ -108,7 +108,7 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
         endpoint,
         caller.project_id,
         model.name_for_engine,
-        engine_fields(endpoint, fields),
+        engine_fields(endpoint, fields, model.serving),
         key_id=caller.key_id,
         reserved_tokens=estimated_tokens(fields),
     )

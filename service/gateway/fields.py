@@ -13,7 +13,9 @@ them. Works on plain dicts, because that is what an engine gets; knows no wire m
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from service.domain.base import EngineKind, Serving
 from service.domain.errors import InvalidRequest
+from service.gateway.tools import check_calls, check_format, tool_fields
 
 Endpoint = Literal["completions", "chat/completions"]
 Fields = dict[str, Any]
@@ -21,12 +23,16 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The fields that one kind of engine honours: of both requests, of a message, and the types of a content part."""
+    """The fields that one kind of engine honours: of both requests, of a message, and the types of a content part.
+
+    `greedy_n`: whether it makes several answers without a temperature, where all of them are the same.
+    """
 
     completions: frozenset[str]
     chat: frozenset[str]
     message: frozenset[str]
     parts: frozenset[str]
+    greedy_n: bool
 
 
 _SAMPLING = frozenset(
@@ -38,7 +44,17 @@ EMBEDDED = Capabilities(
     chat=_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"},
     message=frozenset({"role", "content", "name", "tool_call_id"}),
     parts=frozenset({"text"}),
+    greedy_n=True,
 )
+TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+VLLM = Capabilities(
+    completions=EMBEDDED.completions | {"logit_bias"},
+    chat=EMBEDDED.chat | {"logit_bias", "response_format"} | TOOLS,
+    message=EMBEDDED.message | {"tool_calls"},
+    parts=frozenset({"text"}),
+    greedy_n=False,
+)
+CAPABILITIES: dict[EngineKind, Capabilities] = {"embedded": EMBEDDED, "vllm": VLLM}
 
 HARMLESS = frozenset(
     {"user", "safety_identifier", "metadata", "parallel_tool_calls"}
@@ -63,9 +79,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
-def engine_fields(endpoint: Endpoint, fields: Fields, capabilities: Capabilities = EMBEDDED) -> Fields:
+def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Fields:
     """What of `fields` goes to the engine; `fields` holds no nulls. Raises InvalidRequest for what it cannot do."""
-    _check_together(fields)
+    capabilities = CAPABILITIES[serving.engine]
+    _check_together(fields, capabilities)
     honoured = capabilities.completions if endpoint == "completions" else capabilities.chat
     for name, value in fields.items():
         if name not in honoured | HARMLESS:
@@ -75,6 +92,11 @@ def engine_fields(endpoint: Endpoint, fields: Fields, capabilities: Capabilities
         sent.pop("max_tokens", None)  # its older name, with the same value
     if "stream_options" in sent:
         sent["stream_options"] = {"include_usage": sent["stream_options"].get("include_usage", False)}
+    if "response_format" in sent:
+        check_format(sent["response_format"])
+    if honoured >= TOOLS:
+        sent = {name: value for name, value in sent.items() if name not in TOOLS}
+        sent |= tool_fields(fields, bool(serving.tool_call_parser))
     if "messages" in sent:
         sent["messages"] = [
             _message(message, f"messages[{index}]", capabilities) for index, message in enumerate(fields["messages"])
@@ -82,8 +104,14 @@ def engine_fields(endpoint: Endpoint, fields: Fields, capabilities: Capabilities
     return sent
 
 
-def _check_together(fields: Fields) -> None:
+def _check_together(fields: Fields, capabilities: Capabilities) -> None:
     """What is fine alone and contradicts another field."""
+    if fields.get("n", 1) > 1 and fields.get("temperature") == 0 and not capabilities.greedy_n:
+        raise InvalidRequest(
+            "Unsupported value: 'n' must be 1 with a 'temperature' of 0, where every answer would be the same.",
+            param="n",
+            code="unsupported_value",
+        )
     if 0 < fields.get("best_of", 0) < fields.get("n", 1):
         raise InvalidRequest("'best_of' must be at least 'n': it counts the candidates.", param="best_of")
     if "top_logprobs" in fields and not fields.get("logprobs", False):
@@ -113,11 +141,15 @@ def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
         if message[name] != []:
             raise _unsupported(name, f"{where}.{name}")
     sent = {name: value for name, value in message.items() if name in capabilities.message}
-    if "content" not in sent:
+    if sent.get("tool_calls"):
+        check_calls(sent["tool_calls"], f"{where}.tool_calls")
+    else:
+        sent.pop("tool_calls", None)
+    if "content" not in sent and "tool_calls" not in sent:
         raise InvalidRequest(
             "Invalid value for 'content': expected a string or an array of parts, got null.", param=f"{where}.content"
         )
-    if isinstance(sent["content"], list):
+    if isinstance(sent.get("content"), list):
         sent["content"] = [
             _part(part, f"{where}.content[{index}]", capabilities) for index, part in enumerate(sent["content"])
         ]

@@ -12,6 +12,8 @@ from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Una
 
 CLIENTS_FAULT = frozenset({400, 413, 422})
 CONTEXT_LENGTH = "This model's maximum context length"
+NOT_LOADED = "was found but could not be loaded"  # vLLM's 400 for an adapter: nothing that the client sent is wrong
+INTERNAL = frozenset({"input_tokens"})  # what vLLM calls things that no client sent
 
 
 def refused(status: int, answer: bytes, model: str) -> LuthierError:
@@ -37,8 +39,11 @@ def in_our_words(status: int, error: dict[str, Any], model: str) -> LuthierError
         return Unavailable(f"The model '{model}' exists, but its engine does not hold it right now. Please try again.")
     if status == 429:
         return RateLimited("The engine has too many requests at the moment. Please try again later.")
-    if status in CLIENTS_FAULT and isinstance(message, str):
-        return InvalidRequest(message, param=_text(error.get("param")), code=_code(error.get("code"), message))
+    if status in CLIENTS_FAULT and isinstance(message, str) and NOT_LOADED not in message:
+        param = _text(error.get("param"))
+        return InvalidRequest(
+            message, param=None if param in INTERNAL else param, code=_code(error.get("code"), message)
+        )
     return Unavailable("The engine could not answer. Please try again.")
 
 

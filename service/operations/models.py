@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from service.db import models
 from service.db.connection import Transaction
-from service.domain.errors import Forbidden, ModelNotFound
+from service.domain.base import Serving
+from service.domain.errors import Forbidden, ModelNotFound, Unavailable
 from service.domain.model import Model
 from service.operations.context import Context
 from service.operations.keys import Caller
@@ -26,11 +27,12 @@ class ModelView:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What to ask an engine for; `tuning` is None for a base."""
+    """What to ask an engine for, and what the engines of its base can do; `tuning` is None for a base."""
 
     name_for_engine: str
     base_id: str
     tuning: str | None
+    serving: Serving
 
 
 async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
@@ -63,13 +65,16 @@ async def delete(ctx: Context, caller: Caller, name: str) -> None:
 
 
 async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> ResolvedModel:
-    """Turns an id, an alias or a tuned model's name into what engines know. Raises ModelNotFound."""
+    """Turns an id, an alias or a tuned model's name into what engines know. Raises ModelNotFound or Unavailable."""
     base = ctx.catalogue.find(name)
     if base is not None:
-        return ResolvedModel(base.id, base.id, None)
+        return ResolvedModel(base.id, base.id, None, base.serving)
     async with ctx.database.reading() as tx:
         model = await _find(tx, caller, name)
-    return ResolvedModel(model.name, model.base, model.tuning)
+    base = ctx.catalogue.find(model.base)
+    if base is None:
+        raise Unavailable(f"The base of the model '{name}' is not in the catalogue any more.", param="model")
+    return ResolvedModel(model.name, model.base, model.tuning, base.serving)
 
 
 async def _find(tx: Transaction, caller: Caller, name: str) -> Model:

@@ -15,8 +15,8 @@ from service.domain.base import Base, Serving
 from service.storage import ObjectStore
 from tests.running_service import ROOT, answers, descendants, free_ports, kill, wait_for
 from tests.servers import missing
-from tests.unit.engine_fixtures import LORA, load_tiny, local_store, publish, save_adapter
-from workers.base import LoadedBase
+from tests.unit.engine_fixtures import CPU, LORA, load_tiny, local_store, publish, save_adapter
+from workers.base import LoadedBase, load_base
 
 START_SECONDS = 180.0
 STOP_SECONDS = 60.0
@@ -105,6 +105,10 @@ class Vllm:
         """Puts a random adapter into storage; answers its name. May be called while vLLM runs."""
         folder = save_adapter(self.loaded, self.folder / publication, seed, spec)
         return asyncio.run(publish(self.store, self.base, self.loaded, folder, publication, str(spec["type"])))
+
+    def fresh(self) -> LoadedBase:
+        """The base anew: engines change the model that they get."""
+        return load_base(self.base, CPU)
 
     def children(self) -> list[int]:
         """vLLM's own processes, its API server first."""

@@ -87,10 +87,11 @@ async def test_another_projects_model_is_not_there(stranger: httpx.AsyncClient, 
 
 
 async def test_names_become_what_engines_know(ctx: Context, caller: Caller, job_id: str) -> None:
+    serving = ctx.catalogue.bases["luthier-tiny"].serving
     assert await resolve_for_inference(ctx, caller, "luthier-tiny") == ResolvedModel(
-        "luthier-tiny", "luthier-tiny", None
+        "luthier-tiny", "luthier-tiny", None, serving
     )
-    assert await resolve_for_inference(ctx, caller, STEP) == ResolvedModel(STEP, "luthier-tiny", "lora")
+    assert await resolve_for_inference(ctx, caller, STEP) == ResolvedModel(STEP, "luthier-tiny", "lora", serving)
     stranger = replace(caller, project_id="proj_other")
     with pytest.raises(ModelNotFound):
         await resolve_for_inference(ctx, stranger, STEP)

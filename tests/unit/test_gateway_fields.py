@@ -11,7 +11,7 @@ import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
 
-from service.gateway.fields import EMBEDDED, HARMLESS, NEUTRAL
+from service.gateway.fields import EMBEDDED, HARMLESS, NEUTRAL, VLLM
 from service.settings import Settings
 from tests.unit.scripted_engine import ScriptedEngine, scripted_engine
 
@@ -258,14 +258,15 @@ async def test_messages_that_engines_cannot_read_are_refused(client: httpx.Async
 
 
 def test_the_document_tells_the_same() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (both|chat|completions) \| (\w+) \|", DOCUMENT.read_text(), re.MULTILINE)
-    told = {name: (endpoints, place) for name, endpoints, place in rows}
+    pattern = r"^\| `(\w+)` \| (both|chat|completions) \| (\w+) \| (\w+) \|"
+    told = {name: rest for name, *rest in re.findall(pattern, DOCUMENT.read_text(), re.MULTILINE)}
     known = {"completions": sdk_fields("/completions"), "chat": sdk_fields("/chat/completions")}
     assert told.keys() == known["completions"] | known["chat"]
-    for name, (endpoints, place) in told.items():
+    for name, (endpoints, *places) in told.items():
         homes = [home for home, fields in known.items() if name in fields]
         assert endpoints == ("both" if len(homes) == 2 else homes[0]), name
-        honoured = all(name in {"completions": EMBEDDED.completions, "chat": EMBEDDED.chat}[home] for home in homes)
-        neutral = name in NEUTRAL or name == "best_of"
-        expected = "honoured" if honoured or name == "model" else "harmless" if name in HARMLESS else "neutral"
-        assert place == (expected if neutral or expected != "neutral" else "refused"), name
+        for engine, place in zip((EMBEDDED, VLLM), places, strict=True):
+            honoured = all(name in {"completions": engine.completions, "chat": engine.chat}[home] for home in homes)
+            neutral = name in NEUTRAL or name == "best_of"
+            expected = "honoured" if honoured or name == "model" else "harmless" if name in HARMLESS else "neutral"
+            assert place == (expected if neutral or expected != "neutral" else "refused"), name

@@ -85,7 +85,9 @@ class Generation(Wire):
     )
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: dict[Text, Bias] | None = Field(None, description="Only empty: engines here do not bias tokens.")
+    logit_bias: dict[Text, Bias] | None = Field(
+        None, description="Token ids to what is added to their logits; the embedded engine takes only an empty one."
+    )
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="Answers per prompt; 1 unless given.")
     seed: Int64 | None = Field(None, description="Same seed, same request, same environment: same tokens.")

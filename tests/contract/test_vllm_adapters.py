@@ -1,0 +1,149 @@
+"""Adapters in a real vLLM: whose weights answer, whose never do, and that what was refused is tried again."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from service.domain.model import MANIFEST, artifact_prefix
+from tests.servers.vllm import Vllm
+from tests.unit.engine_fixtures import LORA, calling, make_engine, publish, save_adapter
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = [[70 + number, 71, 72, 73] for number in range(12)]
+
+
+def ask(vllm: Vllm, model: str, prompt: list[int] = PROMPTS[0]) -> httpx.Response:
+    body = {"model": model, "prompt": prompt, "max_tokens": 12, "temperature": 0, "logprobs": 0}
+    return httpx.post(f"{vllm.url}/v1/completions", json=body, timeout=60)
+
+
+def choice_of(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    choice: dict[str, Any] = response.json()["choices"][0]
+    return choice
+
+
+def said(vllm: Vllm, model: str, prompt: list[int] = PROMPTS[0]) -> str:
+    text: str = choice_of(ask(vllm, model, prompt))["text"]
+    return text
+
+
+async def test_greedy_answers_are_those_of_the_embedded_engine(vllm: Vllm, tmp_path: Path) -> None:
+    names = await asyncio.to_thread(lambda: [vllm.publish(f"greedy{seed:02}", seed) for seed in (30, 31)])
+    by_vllm = [choice_of(ask(vllm, model, prompt)) for model in (vllm.base.id, *names) for prompt in PROMPTS[:4]]
+    engine = make_engine(vllm.base, vllm.fresh(), tmp_path)
+    (tmp_path / "objects").symlink_to(vllm.folder / "objects")
+    async with calling(engine) as client:
+        embedded = []
+        for model in (vllm.base.id, *names):
+            for prompt in PROMPTS[:4]:
+                body = {"model": model, "prompt": prompt, "max_tokens": 12, "temperature": 0, "logprobs": 0}
+                embedded.append(choice_of(await client.post("/v1/completions", json=body)))
+    whole = [[choice["text"].rstrip("\ufffd") for choice in choices] for choices in (embedded, by_vllm)]
+    assert whole[0] == whole[1]  # but for half a character at the end, which vLLM leaves out
+    for ours, theirs in zip(embedded, by_vllm, strict=True):
+        assert theirs["logprobs"]["token_logprobs"] == pytest.approx(ours["logprobs"]["token_logprobs"], abs=1e-3)
+
+
+def test_mixed_batches_give_each_row_its_own_model(vllm: Vllm) -> None:
+    """More adapters than vLLM's slots, and base rows between them: without the plugin's fix these are wrong."""
+    names = [vllm.publish(f"mixed{seed:03}", seed) for seed in (20, 21, 22)]
+    alone = {
+        (model, tuple(prompt)): said(vllm, model, prompt) for model in (vllm.base.id, *names) for prompt in PROMPTS
+    }
+    assert len({alone[model, tuple(PROMPTS[0])] for model in (vllm.base.id, *names)}) == 4
+    asked = [pair for number, prompt in enumerate(PROMPTS)
+             for pair in ((vllm.base.id, prompt), (names[number % 3], prompt))]  # fmt: skip
+    for _ in range(3):
+        with ThreadPoolExecutor(len(asked)) as pool:
+            together = list(pool.map(lambda pair: said(vllm, *pair), asked))
+        assert together == [alone[model, tuple(prompt)] for model, prompt in asked]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ft:tiny:acme::nobody00", "../dialect0", "/etc", "ft:tiny:acme::..%2Fobjects", "ft:tiny:acme:../x:abcdefgh"],
+)
+def test_what_is_no_name_of_a_model_is_not_found(vllm: Vllm, name: str) -> None:
+    assert ask(vllm, name).status_code == 404
+
+
+def test_a_path_to_an_adapter_is_no_name(vllm: Vllm) -> None:
+    name = vllm.publish("pathpath", 1)
+    said(vllm, name)
+    [folder] = [path for path in vllm.cache.iterdir() if "pathpath" in path.name]
+    for path in (str(folder), f"../adapters/{folder.name}", folder.name, quote(folder.name, safe="")):
+        assert ask(vllm, path).status_code == 404, path
+
+
+def test_routes_that_load_folders_are_closed(vllm: Vllm) -> None:
+    vllm.publish("routeaaa", 1)
+    body = {"lora_name": "x", "lora_path": str(vllm.folder / "routeaaa")}
+    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/invocations"):
+        assert httpx.post(f"{vllm.url}{path}", json=body, timeout=10).status_code == 404, path
+    assert ask(vllm, "x").status_code == 404
+
+
+def test_a_corrupt_artifact_never_serves_and_is_tried_again(vllm: Vllm) -> None:
+    name = vllm.publish("corrupt0", 2)
+    weights = vllm.folder / "objects" / artifact_prefix(name) / "adapter_model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert ask(vllm, name).status_code == 503
+    weights.write_bytes(good)
+    assert said(vllm, name) != said(vllm, vllm.base.id)
+
+
+def test_an_artifact_without_its_manifest_does_not_exist(vllm: Vllm) -> None:
+    name = vllm.publish("noletter", 3)
+    (vllm.folder / "objects" / artifact_prefix(name) / MANIFEST).unlink()
+    assert ask(vllm, name).status_code == 404
+
+
+def of_another_base(vllm: Vllm, folder: Path) -> str:
+    other = vllm.base.model_copy(update={"id": "other"})
+    return asyncio.run(publish(vllm.store, other, vllm.loaded, folder, "otherbas"))
+
+
+def of_another_tuning(vllm: Vllm, folder: Path) -> str:
+    return asyncio.run(publish(vllm.store, vllm.base, vllm.loaded, folder, "othertun", "prompt"))
+
+
+def configured(publication: str, **changes: object) -> Callable[[Vllm, Path], str]:
+    def make(vllm: Vllm, folder: Path) -> str:
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+        return asyncio.run(publish(vllm.store, vllm.base, vllm.loaded, folder, publication))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_another_base,
+        of_another_tuning,
+        configured("doradora", use_dora=True),
+        configured("biasbias", bias="all"),
+        configured("rankrank", r=32),
+        configured("patterns", rank_pattern={"q_proj": 17}),
+        configured("pissapis", init_lora_weights="pissa"),
+        configured("prefixty", peft_type="PREFIX_TUNING"),
+        configured("tokentok", trainable_token_indices=[1]),
+    ],
+)
+def test_what_this_vllm_cannot_serve_is_refused_and_it_lives_on(
+    vllm: Vllm, tmp_path: Path, make: Callable[[Vllm, Path], str]
+) -> None:
+    name = make(vllm, save_adapter(vllm.loaded, tmp_path / "adapter", 4, LORA))
+    response = ask(vllm, name)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, 503)
+    said(vllm, vllm.base.id)
