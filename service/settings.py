@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
     )
 
+    bases: str = Field(
+        "", description="Comma-separated ids of the bases that this worker trains, one at a time; empty means all."
+    )
     slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
@@ -123,6 +126,11 @@ class Settings(BaseSettings):
     def vllm_dir(self) -> Path:
         """What one vLLM keeps on disk; two on one machine have different ports."""
         return self.scratch_dir / f"vllm-{self.engine_port}"
+
+    @property
+    def held_bases(self) -> list[str]:
+        """The names in `bases`."""
+        return [name.strip() for name in self.bases.split(",") if name.strip()]
 
     @property
     def engines(self) -> list[str]:
