@@ -51,8 +51,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
     engine_urls: str = Field(
-        "http://127.0.0.1:8001", description="Comma-separated base URLs of the engines that serve tokens."
+        "http://127.0.0.1:8001",
+        description="Comma-separated URLs of the first base's engines; the next base's are one port above, and so on.",
     )
+    engine_base: str = Field("", description="Id of the base that an engine serves; empty means the catalogue's first.")
     engine_host: str = Field("127.0.0.1", description="Address that an engine listens on; keep it private.")
     engine_port: int = Field(8001, ge=0, le=65535, description="Port that an engine listens on.")
     engine_cache_bytes: int = Field(
@@ -67,7 +69,6 @@ class Settings(BaseSettings):
     vllm_python: Path = Field(
         Path(".cache/vllm/bin/python"), description="Python of vLLM's own environment, with Luthier's plugin in it."
     )
-    vllm_base: str = Field("", description="Id of the base that `luthier-worker vllm` serves; empty means the first.")
     vllm_max_loras: int = Field(8, ge=1, description="Adapters that one batch of vLLM may mix.")
     vllm_kv_cache_gib: int = Field(4, ge=1, description="GiB of vLLM's key-value cache on a machine without a GPU.")
     vllm_drain_seconds: float = Field(

@@ -131,7 +131,7 @@ def _entry(base: Base) -> str:
     return (
         f'[[base]]\nid = "{base.id}"\nsource = "{base.source}"\ndtype = "{base.dtype}"\n'
         f"context_tokens = {base.context_tokens}\nlearning_rate = {{ {rates} }}\n"
-        f"serving = {{ tunings = {sorted(base.serving.tunings)} }}\n"
+        f"serving = {{ tunings = {sorted(base.serving.tunings)}, engines = {list(base.serving.engines)} }}\n"
     )
 
 

@@ -18,6 +18,7 @@ class Serving(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: EngineKind = "embedded"
+    engines: tuple[str, ...] = ()  # URLs; empty: by the rule of `service.domain.engines`
     tunings: frozenset[str]
     max_lora_rank: int = Field(64, ge=1)
     tool_call_parser: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
