@@ -80,8 +80,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
     engine_urls: str = Field(
-        "http://127.0.0.1:8001", description="Comma-separated base URLs of the engines that serve tokens."
+        "http://127.0.0.1:8001",
+        description="Comma-separated URLs of the first base's engines; the next base's are one port above, and so on.",
     )
+    engine_base: str = Field("", description="Id of the base that an engine serves; empty means the catalogue's first.")
     engine_host: str = Field("127.0.0.1", description="Address that an engine listens on; keep it private.")
     engine_port: int = Field(8001, ge=0, le=65535, description="Port that an engine listens on.")
     engine_cache_bytes: int = Field(
@@ -96,7 +98,6 @@ class Settings(BaseSettings):
     vllm_python: Path = Field(
         Path(".cache/vllm/bin/python"), description="Python of vLLM's own environment, with Luthier's plugin in it."
     )
-    vllm_base: str = Field("", description="Id of the base that `luthier-worker vllm` serves; empty means the first.")
     vllm_max_loras: int = Field(8, ge=1, description="Adapters that one batch of vLLM may mix.")
     vllm_kv_cache_gib: int = Field(4, ge=1, description="GiB of vLLM's key-value cache on a machine without a GPU.")
     vllm_drain_seconds: float = Field(
@@ -115,6 +116,9 @@ class Settings(BaseSettings):
         0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
     )
 
+    bases: str = Field(
+        "", description="Comma-separated ids of the bases that this worker trains, one at a time; empty means all."
+    )
     slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
@@ -158,6 +162,11 @@ class Settings(BaseSettings):
     def vllm_dir(self) -> Path:
         """What one vLLM keeps on disk; two on one machine have different ports."""
         return self.scratch_dir / f"vllm-{self.engine_port}"
+
+    @property
+    def held_bases(self) -> list[str]:
+        """The names in `bases`."""
+        return [name.strip() for name in self.bases.split(",") if name.strip()]
 
     @property
     def engines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""`luthierd up`: one machine, three children (API, worker, engine), each restarted with back-off, all ended together.
+"""`luthierd up`: one machine's children (API, worker, engines), each restarted with back-off, all ended together.
 
 Children are told to end when their stdin does, so that not even `kill -9` of this process leaves one behind.
 """
@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import structlog
 
 from service.bootstrap import create_context
 from service.db import schema
+from service.domain.base import read_catalogue
+from service.domain.engines import engines_by_base, without_engines
 from service.operations import keys
 from service.settings import Settings
 from service.storage import create_storage
@@ -69,10 +72,8 @@ def _watch_stdin() -> None:
 
 def _check_ports(settings: Settings) -> None:
     """Raises ValueError, with what to do, where another process already listens."""
-    for name, host, port in [
-        ("PORT", settings.host, settings.port),
-        ("ENGINE_PORT", settings.engine_host, settings.engine_port),
-    ]:
+    engines = [("ENGINE_PORT", settings.engine_host, port) for port in _engines(settings)]
+    for name, host, port in [("PORT", settings.host, settings.port), *engines]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -93,6 +94,19 @@ async def _check_storage(settings: Settings) -> None:
         await storage.close()
 
 
+def _engines(settings: Settings) -> dict[int, str]:
+    """The engines that `up` starts: port -> base. One for each base that names no engines; none for vLLM's."""
+    bases = without_engines(read_catalogue(settings.catalogue))
+    ports = enumerate(bases, start=settings.engine_port)
+    return {port: base.id for port, base in ports if base.serving.engine == "embedded"}
+
+
+def _engine_urls(settings: Settings) -> list[str]:
+    """Every engine of the installation."""
+    found = engines_by_base(read_catalogue(settings.catalogue), settings.engines)
+    return list(dict.fromkeys(url for urls in found.values() for url in urls))
+
+
 def _keep_key(path: Path, key: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -109,8 +123,12 @@ async def _run(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    engine = ["-m", "workers", "engine", "--die-with-parent"]
     children = [
-        Child("engine", ["-m", "workers", "engine", "--die-with-parent"]),
+        *(
+            Child("engine", [*engine, "--base", base], {"LUTHIER_ENGINE_PORT": str(port)})
+            for port, base in _engines(settings).items()
+        ),
         Child("worker", ["-m", "workers", "train", "--die-with-parent"]),
         Child("api", ["-m", "service", "serve", "--die-with-parent"]),
     ]
@@ -133,6 +151,7 @@ class Child:
 
     name: str
     arguments: list[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     async def keep(self) -> None:
@@ -144,7 +163,7 @@ class Child:
                 sys.executable,
                 *self.arguments,
                 stdin=asyncio.subprocess.PIPE,
-                env=CHILD_ENVIRONMENT | os.environ,
+                env=CHILD_ENVIRONMENT | os.environ | dict(self.environment),
                 start_new_session=True,
             )
             code = await self.process.wait()
@@ -173,7 +192,10 @@ class Child:
 
 async def _announce(settings: Settings) -> None:
     """Prints how to call the service, once API and engine answer."""
-    urls = [f"http://{settings.host}:{settings.port}/health", *(f"{engine}/health" for engine in settings.engines)]
+    urls = [
+        f"http://{settings.host}:{settings.port}/health",
+        *(f"{engine}/health" for engine in _engine_urls(settings)),
+    ]
     deadline = time.monotonic() + READY_SECONDS
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         for url in urls:

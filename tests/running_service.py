@@ -120,16 +120,19 @@ def running(folder: Path, base: Base | None = None, **settings: object) -> Itera
         service.end()
 
 
-def write_catalogue(path: Path, base: Base) -> Path:
-    """A catalogue with this one base."""
+def write_catalogue(path: Path, *bases: Base) -> Path:
+    """A catalogue with these bases."""
+    path.write_text("\n".join(map(_entry, bases)), encoding="utf-8")
+    return path
+
+
+def _entry(base: Base) -> str:
     rates = ", ".join(f"{name} = {rate}" for name, rate in base.learning_rate.items())
-    path.write_text(
+    return (
         f'[[base]]\nid = "{base.id}"\nsource = "{base.source}"\ndtype = "{base.dtype}"\n'
         f"context_tokens = {base.context_tokens}\nlearning_rate = {{ {rates} }}\n"
-        f"serving = {{ tunings = {sorted(base.serving.tunings)} }}\n",
-        encoding="utf-8",
+        f"serving = {{ tunings = {sorted(base.serving.tunings)}, engines = {list(base.serving.engines)} }}\n"
     )
-    return path
 
 
 def wait_for_status(client: OpenAI, job_id: str, *statuses: str, seconds: float = 120.0) -> FineTuningJob:

@@ -28,7 +28,7 @@ def main() -> None:
         choices=sorted(COMMANDS),
         help="train: claim and run jobs; engine: serve tokens; vllm: serve tokens with vLLM",
     )
-    parser.add_argument("--base", default="", help="vllm: id of the base to serve, else LUTHIER_VLLM_BASE or the first")
+    parser.add_argument("--base", default="", help="id of the base to serve, else LUTHIER_ENGINE_BASE or the first")
     parser.epilog = "vllm: what stands behind `--` goes to `vllm serve` as it is."
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
     words = sys.argv[1:]
@@ -36,10 +36,12 @@ def main() -> None:
     arguments, flags = parser.parse_args(words[:end]), words[end + 1 :]
     try:
         settings = Settings()
-        if arguments.command != "vllm" and (arguments.base or flags):
-            parser.error("--base and flags are for the command vllm")
+        if arguments.command != "vllm" and flags:
+            parser.error("flags behind -- are for the command vllm")
+        if arguments.command == "train" and arguments.base:
+            parser.error("--base is for engines; LUTHIER_BASES says what a worker trains")
         if arguments.base:
-            settings = settings.model_copy(update={"vllm_base": arguments.base})
+            settings = settings.model_copy(update={"engine_base": arguments.base})
         logs.configure(settings.log_level)
         if arguments.die_with_parent:
             threading.Thread(target=_watch_stdin, daemon=True).start()

@@ -37,7 +37,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 
 def engines_of(ctx: Context, base: Base) -> list[str]:
     """The URLs of the engines that serve `base`."""
-    return ctx.settings.engines
+    return list(ctx.engines[base.id])
 
 
 class JobAnnouncement:

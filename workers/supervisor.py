@@ -22,6 +22,7 @@ from service.operations import progress
 from service.operations.context import Context
 from service.storage import StorageError
 from workers.announce_job import JobAnnouncement
+from workers.residence import Residence
 from workers.run_job import JobRun
 from workers.trainer.handle import TrainerHandle
 from workers.validate_job import JobValidation, Tokenizers
@@ -51,7 +52,7 @@ class Supervisor:
 
     def __init__(self, ctx: Context, trainers: dict[str, TrainerHandle], scratch: Path) -> None:
         self._ctx = ctx
-        self._trainers = trainers  # base id -> its resident trainer
+        self._residence = Residence(trainers)  # by base id
         self._scratch = scratch
         self._owner = ids.worker_id()
         self._validations: Works = {}
@@ -65,8 +66,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
-        log.info("worker.ready", worker=self._owner, bases=",".join(self._trainers))
-        warming = asyncio.create_task(self._warm())
+        log.info("worker.ready", worker=self._owner, bases=",".join(self._residence.bases))
+        warming = asyncio.create_task(self._residence.warm())
         serving = asyncio.create_task(self._ctx.queue.serve(self._look))
         beating = asyncio.create_task(self._beat())
         stopping = asyncio.create_task(self._stopping.wait())
@@ -75,7 +76,8 @@ class Supervisor:
         await self._give_back()
         for task in (warming, beating, stopping):
             task.cancel()
-        await asyncio.gather(*(trainer.stop() for trainer in self._trainers.values()))
+        await self._residence.stop()
+        await asyncio.wait({serving}, timeout=STOP_SECONDS)  # it may say good-bye to the bell
         for task in (serving, beating):
             if task.done() and not task.cancelled():
                 task.result()  # a bug in the loop ends the worker loudly
@@ -83,12 +85,6 @@ class Supervisor:
     def stop(self) -> None:
         """Asks `run` to return, as a signal does."""
         self._stopping.set()
-
-    async def _warm(self) -> None:
-        """Loads the base at once where there is only one; several would not all fit, so the first job decides."""
-        if len(self._trainers) == 1:
-            for trainer in self._trainers.values():
-                await trainer.start()
 
     async def _look(self) -> None:
         """Claims as much as fits, and pauses what shall rest; called at every ring."""
@@ -110,15 +106,15 @@ class Supervisor:
         for job_id, attempt in (await progress.pauses_asked(self._ctx, self._owner)).items():
             work = self._trainings.get(job_id)
             if work is not None and work.claim.attempt == attempt:
-                await self._trainers[work.base].pause(job_id)
+                await self._residence[work.base].pause(job_id)
 
     def _free_bases(self, works: Works, limit: int) -> list[str]:
         """The bases that have room for another of these works."""
         counts = Counter(work.base for work in works.values())
-        return [base for base in self._trainers if counts[base] < limit]
+        return [base for base in self._residence.bases if counts[base] < limit]
 
     async def _claim_validation(self) -> bool:
-        claim = await progress.claim_validation(self._ctx, self._owner)
+        claim = await progress.claim_validation(self._ctx, self._owner, self._residence.bases)
         if claim is None:
             return False
         work = JobValidation(self._ctx, claim, self._base(claim), self._tokenizers, self._scratch)
@@ -134,14 +130,20 @@ class Supervisor:
         return True
 
     async def _claim_training(self) -> bool:
-        free = self._free_bases(self._trainings, self._ctx.settings.slots)
-        claim = await progress.claim_training(self._ctx, self._owner, free) if free else None
+        """Takes the oldest waiting job, or none where that one is for a base that must wait: see `residence`."""
+        if len(self._trainings) >= self._ctx.settings.slots:
+            return False
+        resident = next((work.base for work in self._trainings.values()), None)
+        claim = await progress.claim_training(self._ctx, self._owner, self._residence.bases, resident)
         if claim is None:
             return False
-        base = self._base(claim)
-        work = JobRun(self._ctx, claim, base, self._trainers[base.id], self._scratch)
-        self._start(self._trainings, claim, work.run())
+        self._start(self._trainings, claim, self._train(claim))
         return True
+
+    async def _train(self, claim: Claim) -> None:
+        base = self._base(claim)
+        trainer = await self._residence.move_in(base.id)
+        await JobRun(self._ctx, claim, base, trainer, self._scratch).run()
 
     def _base(self, claim: Claim) -> Base:
         return self._ctx.catalogue.bases[claim.job.base]
@@ -194,7 +196,7 @@ class Supervisor:
                 log.warning("worker.database_away")  # no beat: the trainers end before their leases do
             else:
                 self._drop_lost(before, held)
-                await asyncio.gather(*(trainer.beat() for trainer in self._trainers.values()))
+                await self._residence.beat()
             await asyncio.sleep(self._ctx.settings.lease_seconds / 3)
 
     def _works(self) -> list[_Work]:
@@ -208,7 +210,7 @@ class Supervisor:
     async def _give_back(self) -> None:
         """Snapshots what is in a slot, then gives every job back."""
         for job_id, work in list(self._trainings.items()):
-            await self._trainers[work.base].leave(job_id, snapshot=True)
+            await self._residence[work.base].leave(job_id, snapshot=True)
         tasks = [work.task for work in self._works()]
         if tasks:
             for work in [*self._validations.values(), *self._announcements.values()]:

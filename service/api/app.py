@@ -36,7 +36,7 @@ def create_app(ctx: Context) -> FastAPI:
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
     app.state.rate_limits = RateLimits(ctx.settings)
-    app.state.gateway = Gateway(ctx.settings, on_done=_accounting(app))
+    app.state.gateway = Gateway(ctx.engines, ctx.settings.engine_timeout_seconds, _accounting(app))
     add_routes(app)
     _serve_document(app)
     errors.install(app)

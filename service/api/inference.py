@@ -107,6 +107,7 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
     return EngineRequest(
         endpoint,
         caller.project_id,
+        model.base_id,
         model.name_for_engine,
         engine_fields(endpoint, fields, model.serving),
         key_id=caller.key_id,

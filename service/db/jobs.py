@@ -92,27 +92,29 @@ async def claim(
     lease_seconds: float,
     *,
     trained: bool = False,
+    resident: str | None = None,
 ) -> Job | None:
     """Takes the oldest job that waits in one of `statuses`, or whose worker was lost there, for one of `bases`.
 
-    `trained` asks for those that have trained and are to be announced, and for no others. `queued` becomes `running`; a
+    `trained` asks for those that have trained and are to be announced, and for no others. With `resident`, nothing is
+    taken when the oldest is for another base than that: no younger job goes before it. `queued` becomes `running`; a
     lost `running` stays so. The attempt is counted up, which fences the former worker.
     """
     stored = jobs.c.publication.is_not(null()) if trained else jobs.c.publication.is_(null())
     free = or_(jobs.c.lease_expires_at.is_(None), jobs.c.lease_expires_at < database_now())
     oldest = (
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.base)
         .where(jobs.c.status.in_(statuses), jobs.c.base.in_(bases), stored, free)
         .order_by(jobs.c.sequence)
         .limit(1)
         .with_for_update(key_share=True, skip_locked=True)
     )
-    id = (await tx.connection.execute(oldest)).scalar_one_or_none()
-    if id is None:
+    row = (await tx.connection.execute(oldest)).one_or_none()
+    if row is None or resident not in (None, row.base):
         return None
     taken = (
         update(jobs)
-        .where(jobs.c.id == id)
+        .where(jobs.c.id == row.id)
         .values(
             status=case((jobs.c.status == "queued", "running"), else_=jobs.c.status),
             started_at=case(

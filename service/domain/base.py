@@ -1,6 +1,7 @@
 """The catalogue: the base models of an installation, read from one small TOML file."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ class Serving(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: EngineKind = "embedded"
+    engines: tuple[str, ...] = ()  # URLs; empty: by the rule of `service.domain.engines`
     tunings: frozenset[str]
     max_lora_rank: int = Field(64, ge=1)
     tool_call_parser: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
@@ -74,6 +76,14 @@ class Catalogue:
     def find(self, name: str) -> Base | None:
         """The base of that id or alias."""
         return self._by_name.get(name)
+
+    def named(self, names: Sequence[str]) -> list[Base]:
+        """The bases of these ids or aliases; all of them for none. Raises CatalogueError."""
+        unknown = [name for name in names if self.find(name) is None]
+        if unknown:
+            raise CatalogueError(f"The catalogue has no base '{unknown[0]}'; it has: {', '.join(self.bases)}.")
+        found = {base.id: base for base in map(self.find, names) if base is not None}
+        return list((found or self.bases).values())
 
     def of_engine(self, name: str) -> Base:
         """The base that one engine serves: of that id or alias, or the first. Raises CatalogueError."""

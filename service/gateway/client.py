@@ -73,8 +73,8 @@ def engine_errors() -> Iterator[None]:
 
 
 async def engine_health(ctx: Context) -> dict[str, bool]:
-    """Which engines answer `GET /health` with 200, by URL; takes at most `HEALTH_SECONDS`."""
-    urls = ctx.settings.engines
+    """Which engines of any base answer `GET /health` with 200, by URL; takes at most `HEALTH_SECONDS`."""
+    urls = list(dict.fromkeys(url for replicas in ctx.engines.values() for url in replicas))
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
         return dict(zip(urls, await asyncio.gather(*(_answers(session, url) for url in urls)), strict=True))
 

@@ -6,7 +6,7 @@ API's wire models. What a request cost is reported when its answer is closed: nu
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +21,6 @@ from service.gateway.fields import Endpoint
 from service.gateway.refusals import broken_off, refused
 from service.gateway.routing import Replicas
 from service.gateway.sse import Events
-from service.settings import Settings
 
 log = structlog.get_logger()
 
@@ -30,13 +29,14 @@ Outcome = Literal["answered", "failed", "hung_up"]
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What goes to an engine: `fields` are allowed ones, `model` is the name that the engine knows.
+    """What goes to an engine of `base`: `fields` are allowed ones, `model` is the name that the engine knows.
 
     `reserved_tokens` were charged to the key `key_id` before anybody knew what the answer would cost.
     """
 
     endpoint: Endpoint
     project_id: str
+    base: str
     model: str
     fields: dict[str, Any]
     key_id: str = ""
@@ -156,35 +156,43 @@ class Answer:
 class Gateway:
     """The way to all engines of an installation; one per process. `on_done` hears what each answer cost."""
 
-    def __init__(self, settings: Settings, on_done: Callable[[Usage], None] = log_usage) -> None:
-        self._client = EngineClient(settings.engine_timeout_seconds)
-        self._replicas = Replicas(settings.engines)
+    def __init__(
+        self,
+        engines: Mapping[str, Sequence[str]],
+        timeout_seconds: float,
+        on_done: Callable[[Usage], None] = log_usage,
+    ) -> None:
+        """`engines`: base id -> the URLs of its engines."""
+        self._client = EngineClient(timeout_seconds)
+        self._replicas = {base: Replicas(urls) for base, urls in engines.items()}
         self._on_done = on_done
 
     async def open(self, request: EngineRequest) -> Answer:
         """The answer, once its status is known to be good. Raises InvalidRequest, RateLimited or Unavailable."""
         body = request.body()
-        for url in self._replicas.order(request.model):
+        replicas = self._replicas.get(request.base, Replicas([]))
+        for url in replicas.order(request.model):
             try:
-                return await self._ask(url, request, body)
+                with ExitStack() as serving:
+                    serving.enter_context(replicas.serving(url))
+                    return await self._ask(url, request, body, serving)
             except EngineDown:
-                log.warning("engine.down", url=url)
-                self._replicas.mark_down(url)
+                log.warning("engine.down", url=url, base=request.base)
+                replicas.mark_down(url)
         raise Unavailable("No engine can be reached at the moment. Please try again.")
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _ask(self, url: str, request: EngineRequest, body: bytes) -> Answer:
+    async def _ask(self, url: str, request: EngineRequest, body: bytes, opened: ExitStack) -> Answer:
+        """The answer takes over what is `opened`: it lasts until the answer is closed."""
         started = time.monotonic()
-        with ExitStack() as opened:
-            opened.enter_context(self._replicas.serving(url))
-            response = await self._client.post(f"{url}/v1/{request.endpoint}", body)
-            opened.callback(response.close)
-            if response.status == 200:
-                return Answer(request, started, response, opened.pop_all().close, self._on_done)
-            with engine_errors():
-                error = refused(response.status, await response.read(), request.model)
+        response = await self._client.post(f"{url}/v1/{request.endpoint}", body)
+        opened.callback(response.close)
+        if response.status == 200:
+            return Answer(request, started, response, opened.pop_all().close, self._on_done)
+        with engine_errors():
+            error = refused(response.status, await response.read(), request.model)
         tell = log.info if error.status < 500 else log.warning
         tell("engine.refused", url=url, engine_status=response.status, status=error.status, model=request.model)
         raise error

@@ -1,5 +1,6 @@
 """What every operation works with: the parts of one installation, picked by `service.bootstrap`."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from arq.connections import ArqRedis
@@ -20,6 +21,7 @@ class Context:
     database: Database
     storage: ObjectStore
     queue: Queue
+    engines: Mapping[str, Sequence[str]]  # base id -> the URLs of its engines
     redis: ArqRedis | None  # only for what may be lost
 
     async def close(self) -> None:

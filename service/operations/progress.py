@@ -16,7 +16,7 @@ from service.domain import ids
 from service.domain.errors import JobError, LeaseLost
 from service.domain.event import NewEvent
 from service.domain.file import File, Segment
-from service.domain.job import Checkpoint, Claim, Publication, Snapshot
+from service.domain.job import Checkpoint, Claim, Publication, Snapshot, Status
 from service.domain.model import Model
 from service.operations.context import Context
 
@@ -30,10 +30,10 @@ class StepRecord:
     metrics: Mapping[str, int | float]
 
 
-async def claim_validation(ctx: Context, owner: str) -> Claim | None:
-    """Takes the oldest job whose files are not checked yet; None when there is none."""
+async def claim_validation(ctx: Context, owner: str, bases: Sequence[str] | None = None) -> Claim | None:
+    """Takes the oldest job of `bases` (None: any) whose files are not checked yet; None when there is none."""
     async with ctx.database.transaction() as tx:
-        bases = list(ctx.catalogue.bases)
+        bases = list(ctx.catalogue.bases) if bases is None else bases
         job = await jobs.claim(tx, owner, ["validating_files"], bases, ctx.settings.lease_seconds)
         if job is None:
             return None
@@ -41,10 +41,14 @@ async def claim_validation(ctx: Context, owner: str) -> Claim | None:
         return Claim(job, owner)
 
 
-async def claim_training(ctx: Context, owner: str, bases: Sequence[str]) -> Claim | None:
-    """Takes the oldest job of `bases` that waits for a slot or lost its worker; None when there is none."""
+async def claim_training(ctx: Context, owner: str, bases: Sequence[str], resident: str | None = None) -> Claim | None:
+    """Takes the oldest job of `bases` that waits for a slot or lost its worker; None when there is none.
+
+    None, too, when that job is for another base than the `resident` one: then its trainer must move out first.
+    """
     async with ctx.database.transaction() as tx:
-        job = await jobs.claim(tx, owner, ["queued", "running"], bases, ctx.settings.lease_seconds)
+        statuses: list[Status] = ["queued", "running"]
+        job = await jobs.claim(tx, owner, statuses, bases, ctx.settings.lease_seconds, resident=resident)
         if job is None:
             return None
         await events.add(tx, job.id, [wording.started()])

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +30,14 @@ END_SECONDS = 180.0
 
 
 @asynccontextmanager
-async def installation(folder: Path, **changes: Any) -> AsyncIterator[Context]:
-    """A migrated installation with the tiny base; without an engine, unless `changes` of the settings name one."""
-    base = make_tiny_base(folder / "base")
-    catalogue = write_catalogue(folder / "bases.toml", base)
+async def installation(folder: Path, more: Sequence[str] = (), **changes: Any) -> AsyncIterator[Context]:
+    """A migrated installation with the base `tiny`, and `more` of its kind with other weights.
+
+    Without an engine, unless `changes` of the settings name one.
+    """
+    bases = [make_tiny_base(folder / "base")]
+    bases += [make_tiny_base(folder / id, seed=1).model_copy(update={"id": id}) for id in more]
+    catalogue = write_catalogue(folder / "bases.toml", *bases)
     values = {"engine_urls": "", "trainer_threads": 1, "snapshot_steps": 5, "lease_seconds": 20, **changes}
     settings = Settings(data_dir=folder / "data", catalogue=catalogue, **values)
     ctx = create_context(settings)
@@ -54,7 +58,7 @@ async def worker(ctx: Context, module: str = "workers.trainer.process") -> Async
     """A supervisor whose trainers run `module`."""
     trainers = {
         base.id: TrainerHandle([sys.executable, "-m", module, config(ctx, base.id)], backoff_seconds=0.1)
-        for base in ctx.catalogue.bases.values()
+        for base in ctx.catalogue.named(ctx.settings.held_bases)
     }
     supervisor = Supervisor(ctx, trainers, ctx.settings.scratch_dir)
     running = asyncio.create_task(supervisor.run())

@@ -39,13 +39,17 @@ def costs() -> list[Usage]:
 
 @pytest.fixture
 async def gateway(settings: Settings, costs: list[Usage]) -> AsyncIterator[Gateway]:
-    gateway = Gateway(settings, costs.append)
+    gateway = Gateway({"tiny": settings.engines}, settings.engine_timeout_seconds, costs.append)
     yield gateway
     await gateway.close()
 
 
 def completion(model: str = "m", **fields: Any) -> EngineRequest:
-    return EngineRequest("completions", "proj_1", model, {"prompt": "café", **fields})
+    return EngineRequest("completions", "proj_1", "tiny", model, {"prompt": "café", **fields})
+
+
+def gateway_to(*urls: str, timeout_seconds: float = 5) -> Gateway:
+    return Gateway({"tiny": urls}, timeout_seconds)
 
 
 async def whole(gateway: Gateway, request: EngineRequest) -> bytes:
@@ -194,7 +198,7 @@ async def test_an_engine_that_dies_of_a_request_does_not_take_the_next_one_with_
 
     async with scripted_engine() as other:
         engine.script = other.script = abort
-        gateway = Gateway(Settings(engine_urls=f"{engine.url},{other.url}"))
+        gateway = gateway_to(engine.url, other.url)
         with pytest.raises(Unavailable):
             await gateway.open(completion())
         await gateway.close()
@@ -203,22 +207,22 @@ async def test_an_engine_that_dies_of_a_request_does_not_take_the_next_one_with_
 
 async def test_a_silent_engine_is_given_up(engine: ScriptedEngine) -> None:
     engine.script = streams(EVENT, then=hangs)
-    gateway = Gateway(Settings(engine_urls=engine.url, engine_timeout_seconds=0.2))
+    gateway = gateway_to(engine.url, timeout_seconds=0.2)
     with pytest.raises(Unavailable, match="silent"):
         await read_events(gateway)
     await gateway.close()
 
 
 async def test_a_replica_that_is_down_is_skipped(engine: ScriptedEngine) -> None:
-    gateway = Gateway(Settings(engine_urls=f"{DEAD},{engine.url}"))
+    gateway = gateway_to(DEAD, engine.url)
     for number in range(8):
         assert await whole(gateway, completion(f"model-{number}")) == COMPLETION
     await gateway.close()
 
 
-@pytest.mark.parametrize("urls", [DEAD, f"{DEAD},http://127.0.0.1:2", ""])
-async def test_without_engines_the_answer_is_unavailable(urls: str) -> None:
-    gateway = Gateway(Settings(engine_urls=urls))
+@pytest.mark.parametrize("urls", [[DEAD], [DEAD, "http://127.0.0.1:2"], []])
+async def test_without_engines_the_answer_is_unavailable(urls: list[str]) -> None:
+    gateway = gateway_to(*urls)
     with pytest.raises(Unavailable, match="No engine"):
         await gateway.open(completion())
     await gateway.close()

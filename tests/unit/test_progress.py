@@ -24,12 +24,12 @@ def a_file(caller: Caller) -> File:
     return File(ids.file_id(), caller.project_id, "fine-tune", "a.jsonl", "text/jsonl", 3, created_at=1)
 
 
-async def add_job(ctx: Context, caller: Caller, status: Status = "validating_files") -> Job:
+async def add_job(ctx: Context, caller: Caller, status: Status = "validating_files", base: str = "luthier-tiny") -> Job:
     file = a_file(caller)
     job = Job(
         id=ids.job_id(),
         project_id=caller.project_id,
-        base="luthier-tiny",
+        base=base,
         training_file=file.id,
         validation_file=None,
         objective="supervised",

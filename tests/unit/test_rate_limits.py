@@ -60,7 +60,7 @@ def limits_of(clock: Clock, **settings: int) -> RateLimits:
 
 
 def asking(tokens: int = 1, key_id: str = "key_1") -> EngineRequest:
-    return EngineRequest("completions", "proj_1", "tiny", {}, key_id, tokens)
+    return EngineRequest("completions", "proj_1", "tiny", "tiny", {}, key_id, tokens)
 
 
 def cost(prompt: int | None, completion: int | None, reserved: int) -> Usage:

@@ -22,11 +22,11 @@ SHUTDOWN_SECONDS = 10  # for answers in progress
 
 
 def serve_engine(settings: Settings) -> None:
-    """Serves the catalogue's first base until SIGTERM or SIGINT; logs `engine.ready` once it answers.
+    """Serves one base until SIGTERM or SIGINT; logs `engine.ready` once it answers.
 
     Raises CatalogueError, StorageUnusable, ValueError or OSError for settings that cannot work.
     """
-    base = next(iter(read_catalogue(settings.catalogue).bases.values()))
+    base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
     storage = create_storage(settings)
     asyncio.run(storage.check())
     torch.set_num_threads(settings.engine_threads)
@@ -36,7 +36,8 @@ def serve_engine(settings: Settings) -> None:
         resident_adapters=settings.engine_resident_adapters,
         cache_bytes=settings.engine_cache_bytes,
     )
-    engine = Engine(base, loaded, storage, settings.scratch_dir / "engine", limits)
+    cache = settings.scratch_dir / f"engine-{settings.engine_port}"  # two on one machine have different ports
+    engine = Engine(base, loaded, storage, cache, limits)
     config = uvicorn.Config(
         create_engine_app(engine),
         host=settings.engine_host,

@@ -33,7 +33,7 @@ VERSIONS = "import importlib.metadata as m; print(m.version('vllm'), m.version('
 
 def serve_vllm(settings: Settings, extra: Sequence[str] = ()) -> None:
     """Serves a base until SIGTERM or SIGINT. Raises CatalogueError or ValueError for settings that cannot work."""
-    base = read_catalogue(settings.catalogue).of_engine(settings.vllm_base)
+    base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
     if base.serving.engine != "vllm":
         raise CatalogueError(f"The base '{base.id}' is not served by vLLM: give it serving.engine = \"vllm\".")
     version = _probe(settings.vllm_python)

@@ -51,7 +51,7 @@ def serve_environment(settings: Settings, base: Base, on_cpu: bool, lifeline: Pa
         LIFELINE: str(lifeline.absolute()),
         "LUTHIER_DATA_DIR": str(settings.data_dir.absolute()),
         "LUTHIER_CATALOGUE": str(settings.catalogue.absolute()),
-        "LUTHIER_VLLM_BASE": base.id,
+        "LUTHIER_ENGINE_BASE": base.id,
         "VLLM_PLUGINS": "luthier",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # else vLLM asks no resolver
         "VLLM_NO_USAGE_STATS": "1",

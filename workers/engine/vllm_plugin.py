@@ -45,7 +45,7 @@ def register() -> None:
     logs.configure(settings.log_level)
     if needs_fix(vllm.__version__, current_platform.is_cpu()):
         apply_fix()
-    base = read_catalogue(settings.catalogue).of_engine(settings.vllm_base)
+    base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
     cache = VllmCache(create_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
     LoRAResolverRegistry.register_resolver("luthier", StorageResolver(base, cache))
 

@@ -20,8 +20,11 @@ log = structlog.get_logger()
 
 
 def create_trainers(settings: Settings, catalogue: Catalogue) -> dict[str, "TrainerHandle"]:
-    """One trainer per base, by the base's id; none is started before its first job or `start`."""
-    return {base.id: TrainerHandle(trainer_command(settings, base)) for base in catalogue.bases.values()}
+    """One trainer per base that this worker holds, by the base's id; none is started before its first job or `start`.
+
+    Raises CatalogueError where it shall hold a base that there is not.
+    """
+    return {base.id: TrainerHandle(trainer_command(settings, base)) for base in catalogue.named(settings.held_bases)}
 
 
 class TrainerHandle:
@@ -98,6 +101,13 @@ class TrainerHandle:
         """Lets a running child live on for another lease."""
         if self._child is not None:
             self._child.send(Beat())
+
+    async def rest(self) -> None:
+        """Ends the child until a job is seated again: another base needs its room. Only while nobody is seated."""
+        async with self._starting:
+            if self._child is not None:
+                await self._child.stop(self._stop_seconds)
+                self._child = None
 
     async def stop(self) -> None:
         """Ends the child, by force if need be, for good. May be called twice."""
