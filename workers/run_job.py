@@ -2,7 +2,7 @@
 
     stage     tokenised rows, the newest good snapshot and job.json into a folder
     seat      the trainer gives the job a slot and reports; a crash seats it again, from its last snapshot
-    relay     steps become metrics events, snapshots and checkpoints go to storage as they come
+    relay     steps become metrics events; snapshots and checkpoints go to storage beside it (`keeping`)
     publish   the last adapter becomes an immutable artifact under a name of its own
     end       one fenced transaction: trained, to be announced by the next claim; or `paused`, when its user asked
 
@@ -11,8 +11,8 @@ Knows nothing of tensors. Whoever cancels this coroutine (lease lost, worker sto
 
 import asyncio
 import shutil
-import time
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -20,13 +20,14 @@ import structlog
 from service.domain import event as wording
 from service.domain.base import Base
 from service.domain.errors import JobError, LeaseLost
-from service.domain.job import Claim, Snapshot
+from service.domain.job import Claim
 from service.operations import bases, progress
 from service.operations.bases import BaseRecord
 from service.operations.context import Context
+from workers.keeping import Keeper
 from workers.publishing import Publisher
 from workers.relay import StepRelay
-from workers.staging import stage_job, store_folder
+from workers.staging import stage_job
 from workers.trainer.handle import TrainerHandle
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, Left, Paused, Report, Seated, Snapshotted, Stepped
 
@@ -43,7 +44,7 @@ class JobRun:
         self._trainer = trainer
         self._folder = scratch / f"{claim.job.id}-{claim.attempt}"
         self._steps = StepRelay(ctx, claim)
-        self._snapshot_step: int | None = None  # of this stay in a slot
+        self._keeper = Keeper(ctx, claim)
         self._publisher = Publisher(ctx, claim, base)
 
     async def run(self) -> None:
@@ -57,6 +58,7 @@ class JobRun:
             await progress.fail(self._ctx, self._claim, error)
             log.info("job.failed", job_id=self._claim.job.id, code=error.code)
         finally:
+            await self._keeper.close()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _end(self, last: Left | Paused) -> None:
@@ -70,7 +72,6 @@ class JobRun:
     async def _train(self) -> Left | Paused | Crashed:
         """One stay in a slot; answers how it ended."""
         job_id = self._claim.job.id
-        self._snapshot_step = None
         await stage_job(self._ctx, self._claim, self._base, self._folder)
         async with aclosing(self._trainer.seat(job_id, self._folder)) as reports:  # closing empties the slot
             async for report in reports:
@@ -78,10 +79,13 @@ class JobRun:
                     case Crashed():
                         await self._steps.flush()
                         await self._charge(report)
+                        await self._keeper.settle(snapshots=True)
                         return report
                     case Left() | Paused():
                         await self._steps.flush()
-                        if isinstance(report, Left) and not report.finished:
+                        finished = isinstance(report, Left) and report.finished
+                        await self._keeper.settle(snapshots=not finished)
+                        if isinstance(report, Left) and not finished:
                             raise LeaseLost(job_id)  # the worker is stopping and asked the trainer to let it go
                         return report
                     case _:
@@ -89,6 +93,7 @@ class JobRun:
         raise AssertionError("the trainer's reports ended without a last one")
 
     async def _relay(self, report: Report) -> None:
+        self._keeper.check()
         match report:
             case Seated():
                 await self._seated(report)
@@ -96,10 +101,10 @@ class JobRun:
                 await self._steps.add(report)
             case Snapshotted():
                 await self._steps.flush()
-                await self._store_snapshot(report)
+                self._keeper.snapshot(report)
             case Checkpointed():
                 await self._steps.flush()
-                await self._publisher.checkpoint(report)
+                self._keeper.publish(partial(self._publisher.checkpoint, report))
             case Failed():
                 await self._steps.flush()
                 raise JobError(report.code, report.message, report.param)
@@ -126,16 +131,3 @@ class JobRun:
                 f"The job was stopped because the trainer crashed {crashes} times while training it. "
                 "A smaller batch_size or shorter examples may help; the worker's log says more.",
             )
-
-    async def _store_snapshot(self, report: Snapshotted) -> None:
-        if report.step == self._snapshot_step:
-            return  # asked for at a step that has one already: the same bits
-        job_id, folder = self._claim.job.id, Path(report.folder)
-        prefix = f"jobs/{job_id}/snapshots/{self._claim.attempt}-{report.step}-{time.time_ns()}/"
-        files = await store_folder(self._ctx.storage, folder, prefix)
-        snapshot = Snapshot(job_id, report.step, prefix, files)
-        for old in await progress.record_snapshot(self._ctx, self._claim, snapshot):
-            for name in old.files:
-                await self._ctx.storage.delete(old.prefix + name)
-        self._snapshot_step = report.step
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

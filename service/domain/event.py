@@ -118,6 +118,11 @@ def warning(message: str, key: str) -> NewEvent:
     return NewEvent(message, level="warn", key=key)
 
 
+def storage_away() -> NewEvent:
+    message = "The storage is away: the training goes on, but would be repeated in part if its worker failed now"
+    return warning(message, key="storage-away")
+
+
 def resumed_elsewhere(step_number: int, difference: str) -> NewEvent:
     message = f"Resumed from step {step_number} in another environment, not bit-exact: {difference}"
     return NewEvent(message, level="warn", key=f"resumed-{step_number}")

@@ -19,6 +19,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.running_service import free_ports
 from tests.servers import missing
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin", "setpriv")
@@ -77,7 +78,7 @@ class Radosgw:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.port, self._monitor_port = _free_ports(2)
+        self.port, self._monitor_port = free_ports(2)
         self.secret_key = secrets.token_urlsafe(24)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -220,17 +221,6 @@ def check_radosgw() -> None:
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     if absent:
         missing("radosgw", f"run tests/servers/install_radosgw.sh as root ({', '.join(absent)} not found)")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _listens(port: int) -> bool:

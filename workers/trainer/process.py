@@ -46,6 +46,7 @@ class Trainer:
         self._slots: dict[str, Slot] = {}
         self._folders: dict[str, Path] = {}
         self._pausing: set[str] = set()
+        self._snapshotted: dict[str, int] = {}  # the step that was snapshotted last
         self._announced: str | None = None
 
     def run(self) -> None:
@@ -132,7 +133,7 @@ class Trainer:
             self._channel.say(Paused(job_id=job_id, step=slot.step))
 
     def _leave(self, job_id: str, snapshot: bool) -> None:
-        if snapshot:
+        if snapshot and self._snapshotted.get(job_id) != self._slots[job_id].step:  # else it would be the same bits
             self._snapshot(job_id, self._slots[job_id])
         self._remove(job_id)
         self._channel.say(Left(job_id=job_id, finished=False))
@@ -159,11 +160,13 @@ class Trainer:
     def _snapshot(self, job_id: str, slot: Slot) -> None:
         folder = self._folders[job_id] / "snapshots" / f"step-{slot.step}"
         slot.snapshot(folder)
+        self._snapshotted[job_id] = slot.step
         self._channel.say(Snapshotted(job_id=job_id, step=slot.step, folder=str(folder)))
 
     def _remove(self, job_id: str) -> None:
         self._turns.leave(job_id)
         self._folders.pop(job_id, None)
+        self._snapshotted.pop(job_id, None)
         self._pausing.discard(job_id)
         slot = self._slots.pop(job_id, None)
         if slot is not None:
