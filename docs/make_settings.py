@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from service.settings import MIB, Settings
@@ -22,7 +23,14 @@ This page is written by `python docs/make_settings.py` from [service/settings.py
 | setting | values | default | what it does |
 |---|---|---|---|
 """
-TYPES: dict[Any, str] = {Path: "path", str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
+TYPES: dict[Any, str] = {
+    Path: "path",
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "`true`, `false`",
+    SecretStr: "secret text",
+}
 BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
 
@@ -53,6 +61,8 @@ def _values(field: FieldInfo) -> str:
 
 
 def _default(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     if value == "":
         return "(empty)"
     if isinstance(value, int) and value >= MIB and value % MIB == 0:

@@ -7,7 +7,7 @@ Knows nothing of how a setting is used.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     )
     tokens_per_minute: int = Field(
         0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
+    )
+
+    wandb_api_key: SecretStr = Field(
+        SecretStr(""), description="Key of Weights & Biases for jobs that ask for it; empty: they get a warning event."
+    )
+    wandb_base_url: str = Field(
+        "", description="URL of a Weights & Biases server of your own; empty means its public service."
     )
 
     slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")

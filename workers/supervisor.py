@@ -19,6 +19,7 @@ from service.domain.job import Claim
 from service.operations import progress
 from service.operations.context import Context
 from service.storage import StorageError
+from workers.integrations.tracker import Run, Tracker, let_finish
 from workers.run_job import JobRun
 from workers.trainer.handle import TrainerHandle
 from workers.validate_job import JobValidation, Tokenizers
@@ -41,6 +42,7 @@ class Supervisor:
         self._attempts: dict[str, int] = {}
         self._stopping = asyncio.Event()
         self._tokenizers = Tokenizers()
+        self._runs: set[Run] = set()  # of integrations; they may end after their jobs
 
     async def run(self) -> None:
         """Serves until SIGINT or SIGTERM."""
@@ -57,7 +59,7 @@ class Supervisor:
         await self._give_back()
         for task in (warming, beating, stopping):
             task.cancel()
-        await asyncio.gather(*(trainer.stop() for trainer in self._trainers.values()))
+        await asyncio.gather(let_finish(self._runs), *(trainer.stop() for trainer in self._trainers.values()))
         for task in (serving, beating):
             if task.done() and not task.cancelled():
                 task.result()  # a bug in the loop ends the worker loudly
@@ -109,7 +111,9 @@ class Supervisor:
             return False
         base = self._base(claim)
         self._seats[claim.job.id] = base.id
-        work = JobRun(self._ctx, claim, base, self._trainers[base.id], self._scratch)
+        work = JobRun(
+            self._ctx, claim, base, self._trainers[base.id], self._scratch, Tracker(self._ctx, claim, self._runs)
+        )
         self._start(self._trainings, claim, work.run())
         return True
 
