@@ -31,6 +31,11 @@ class Settings(BaseSettings):
         description="Slug of the organisation in model names; frozen at the first start.",
     )  # fmt: skip
 
+    strict_organization: bool = Field(
+        False,
+        description="Whether an `OpenAI-Organization` or `OpenAI-Project` of elsewhere is refused; else it is ignored.",
+    )
+
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
     engine_urls: str = Field(

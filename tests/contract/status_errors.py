@@ -1,9 +1,11 @@
 """Errors by HTTP status, and of what is not there: call, class, type, code, param, a part of the message."""
 
+from dataclasses import replace
 from typing import Any
 
 import openai
 
+from service.api.auth import KnownKeys
 from service.gateway.limits import RateLimits
 from tests.contract.error_table import Api, Call
 from tests.unit.scripted_engine import answers
@@ -53,6 +55,17 @@ def with_options(call: Call, **options: Any) -> Call:
     return called
 
 
+def strictly(call: Call) -> Call:
+    """On an installation that ignores no header."""
+
+    async def called(api: Api) -> None:
+        settings = api.ctx.settings.model_copy(update={"strict_organization": True})
+        api.app.state.known_keys = KnownKeys(replace(api.ctx, settings=settings))
+        await call(api)
+
+    return called
+
+
 async def listing(api: Api) -> None:
     await api.sdk.models.list()
 
@@ -79,7 +92,7 @@ BY_STATUS: list[tuple[Call, type[openai.APIStatusError], str, str | None, str | 
         "Incorrect API key provided: sk-luthi****1234.",
     ),
     (
-        with_options(listing, organization="org-x"),
+        strictly(with_options(listing, organization="org-x")),
         openai.AuthenticationError, "invalid_request_error", "mismatched_organization", None, "'org-x'",
     ),
     (

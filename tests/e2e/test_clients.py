@@ -32,7 +32,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_goes_from_file_to_tuned_answer_and_puts_everything_away(service: RunningService, name: str) -> None:
     others = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
-    environment = others | {"OPENAI_BASE_URL": f"{service.url}/v1", "OPENAI_API_KEY": service.key}
+    elsewhere = {"OPENAI_ORG_ID": "org-elsewhere", "OPENAI_PROJECT_ID": "proj_elsewhere"}  # as a user comes from OpenAI
+    environment = others | elsewhere | {"OPENAI_BASE_URL": f"{service.url}/v1", "OPENAI_API_KEY": service.key}
     command = CLIENTS[name]()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
