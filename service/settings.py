@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     database_lock_seconds: float = Field(
         10.0, gt=0, description="How long one SQL command may wait in PostgreSQL for a row that another holds."
     )
+    strict_organization: bool = Field(
+        False,
+        description="Whether an `OpenAI-Organization` or `OpenAI-Project` of elsewhere is refused; else it is ignored.",
+    )
 
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
@@ -119,6 +123,13 @@ class Settings(BaseSettings):
     bases: str = Field(
         "", description="Comma-separated ids of the bases that this worker trains, one at a time; empty means all."
     )
+    wandb_api_key: SecretStr = Field(
+        SecretStr(""), description="Key of Weights & Biases for jobs that ask for it; empty: they get a warning event."
+    )
+    wandb_base_url: str = Field(
+        "", description="URL of a Weights & Biases server of your own; empty means its public service."
+    )
+
     slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")

@@ -24,6 +24,7 @@ from service.operations import progress
 from service.operations.context import Context
 from service.storage import ObjectMissing
 from workers.artifacts import ArtifactCorrupt, verify_stored
+from workers.integrations.tracker import Tracker
 from workers.result_file import store_result
 from workers.samples import TOLERANCE, Comparison, compare, fetch_sample
 from workers.scoring import EngineAway, EngineRefused, Engines
@@ -43,22 +44,28 @@ def engines_of(ctx: Context, base: Base) -> list[str]:
 class JobAnnouncement:
     """One claim of one trained job."""
 
-    def __init__(self, ctx: Context, claim: Claim, base: Base) -> None:
+    def __init__(self, ctx: Context, claim: Claim, base: Base, tracker: Tracker) -> None:
         assert claim.job.publication is not None
         self._ctx = ctx
         self._claim = claim
         self._base = base
+        self._tracker = tracker
         self._publication = Publication(**claim.job.publication)
 
     async def run(self) -> None:
         """Announces the model or fails the job. Raises LeaseLost and the errors of parts that are away."""
         log.info("announcement.claimed", job_id=self._claim.job.id, attempt=self._claim.attempt)
+        await self._tracker.start()
         try:
-            verdict = await self._verdict()
+            await self._announce()
         except JobError as error:
             await progress.fail(self._ctx, self._claim, error)
             log.info("job.failed", job_id=self._claim.job.id, code=error.code)
-            return
+        finally:
+            await self._tracker.end()
+
+    async def _announce(self) -> None:
+        verdict = await self._verdict()
         result = await store_result(self._ctx, self._claim.job)
         await progress.finish(self._ctx, self._claim, self._model(), self._publication.metrics, result, verdict)
         log.info("job.succeeded", job_id=self._claim.job.id)

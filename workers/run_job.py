@@ -24,6 +24,7 @@ from service.domain.job import Claim
 from service.operations import bases, progress
 from service.operations.bases import BaseRecord
 from service.operations.context import Context
+from workers.integrations.tracker import Tracker
 from workers.keeping import Keeper
 from workers.publishing import Publisher
 from workers.relay import StepRelay
@@ -37,9 +38,12 @@ log = structlog.get_logger()
 class JobRun:
     """One claim of one job on one trainer."""
 
-    def __init__(self, ctx: Context, claim: Claim, base: Base, trainer: TrainerHandle, scratch: Path) -> None:
+    def __init__(
+        self, ctx: Context, claim: Claim, base: Base, trainer: TrainerHandle, scratch: Path, tracker: Tracker
+    ) -> None:
         self._ctx = ctx
         self._claim = claim
+        self._tracker = tracker
         self._base = base
         self._trainer = trainer
         self._folder = scratch / f"{claim.job.id}-{claim.attempt}"
@@ -51,14 +55,17 @@ class JobRun:
         """Trains to the end and hands the job on, or fails it. Raises LeaseLost and what parts that are away raise."""
         log.info("job.claimed", job_id=self._claim.job.id, attempt=self._claim.attempt)
         try:
+            await self._tracker.start()
             while isinstance(last := await self._train(), Crashed):
                 log.warning("job.reseating", job_id=self._claim.job.id)
+            await self._tracker.before_the_end()
             await self._end(last)
         except JobError as error:
             await progress.fail(self._ctx, self._claim, error)
             log.info("job.failed", job_id=self._claim.job.id, code=error.code)
         finally:
             await self._keeper.close()
+            await self._tracker.end()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _end(self, last: Left | Paused) -> None:
@@ -99,6 +106,7 @@ class JobRun:
                 await self._seated(report)
             case Stepped():
                 await self._steps.add(report)
+                self._tracker.step(report.metrics)
             case Snapshotted():
                 await self._steps.flush()
                 self._keeper.snapshot(report)

@@ -22,6 +22,7 @@ from service.operations import progress
 from service.operations.context import Context
 from service.storage import StorageError
 from workers.announce_job import JobAnnouncement
+from workers.integrations.tracker import Run, Tracker, let_finish
 from workers.residence import Residence
 from workers.run_job import JobRun
 from workers.trainer.handle import TrainerHandle
@@ -60,6 +61,7 @@ class Supervisor:
         self._announcements: Works = {}
         self._stopping = asyncio.Event()
         self._tokenizers = Tokenizers()
+        self._runs: set[Run] = set()  # of integrations; they may end after their jobs
 
     async def run(self) -> None:
         """Serves until SIGINT or SIGTERM."""
@@ -76,7 +78,7 @@ class Supervisor:
         await self._give_back()
         for task in (warming, beating, stopping):
             task.cancel()
-        await self._residence.stop()
+        await asyncio.gather(let_finish(self._runs), self._residence.stop())
         await asyncio.wait({serving}, timeout=STOP_SECONDS)  # it may say good-bye to the bell
         for task in (serving, beating):
             if task.done() and not task.cancelled():
@@ -126,7 +128,9 @@ class Supervisor:
         claim = await progress.claim_announcement(self._ctx, self._owner, free) if free else None
         if claim is None:
             return False
-        self._start(self._announcements, claim, JobAnnouncement(self._ctx, claim, self._base(claim)).run())
+        tracker = Tracker(self._ctx, claim, self._runs)
+        work = JobAnnouncement(self._ctx, claim, self._base(claim), tracker)
+        self._start(self._announcements, claim, work.run())
         return True
 
     async def _claim_training(self) -> bool:
@@ -143,7 +147,8 @@ class Supervisor:
     async def _train(self, claim: Claim) -> None:
         base = self._base(claim)
         trainer = await self._residence.move_in(base.id)
-        await JobRun(self._ctx, claim, base, trainer, self._scratch).run()
+        tracker = Tracker(self._ctx, claim, self._runs)
+        await JobRun(self._ctx, claim, base, trainer, self._scratch, tracker).run()
 
     def _base(self, claim: Claim) -> Base:
         return self._ctx.catalogue.bases[claim.job.base]

@@ -1,18 +1,18 @@
 """A fine-tuning job from the client's side: upload, follow.
 
-Knows the official `openai` SDK, and nothing of Luthier: the same lines work with any service of that API.
+Knows the official `openai` SDK; the stream of events is Luthier's own, the rest works with any service of that API.
 """
 
 import time
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
-from openai import OpenAI
+from openai import APIError, APIStatusError, OpenAI, Stream
 from openai.types.fine_tuning import FineTuningJobEvent
 
-POLL_SECONDS = 0.5
 ENDED = ("succeeded", "failed", "cancelled")
+PAUSE_SECONDS = 1.0
+GIVE_UP_SECONDS = 60.0  # without a connection
 
 
 def upload(client: OpenAI, path: Path) -> str:
@@ -22,18 +22,32 @@ def upload(client: OpenAI, path: Path) -> str:
 
 
 def follow(client: OpenAI, job_id: str) -> Iterator[FineTuningJobEvent]:
-    """Every event of the job, oldest first, as they come; ends with the job."""
-    last_id = None
+    """Every event of the job once, oldest first, as they come; ends with the job.
+
+    Where the connection breaks it goes on behind the last event. Raises the SDK's errors when that fails for long.
+    """
+    last_id, lost_at = None, None
     while True:
-        status = client.fine_tuning.jobs.retrieve(job_id).status  # before the events: none of a job's end is missed
-        newest_first = _newer_than(client, job_id, last_id)
-        yield from reversed(newest_first)
-        if status in ENDED:
-            return
-        last_id = newest_first[0].id if newest_first else last_id
-        time.sleep(POLL_SECONDS)
+        try:
+            status = client.fine_tuning.jobs.retrieve(job_id).status  # before the events: the last ones come with it
+            for event in _stream(client, job_id, last_id):
+                last_id, lost_at = event.id, None
+                yield event
+            if status in ENDED:
+                return
+        except APIError as error:
+            refused = isinstance(error, APIStatusError) and error.status_code < 500
+            lost_at = lost_at or time.monotonic()
+            if refused or time.monotonic() - lost_at > GIVE_UP_SECONDS:
+                raise
+            time.sleep(PAUSE_SECONDS)
 
 
-def _newer_than(client: OpenAI, job_id: str, last_id: str | None) -> list[FineTuningJobEvent]:
-    events = client.fine_tuning.jobs.list_events(job_id, limit=100)  # iterating asks for further pages by itself
-    return list(takewhile(lambda event: event.id != last_id, events))
+def _stream(client: OpenAI, job_id: str, last_id: str | None) -> Stream[FineTuningJobEvent]:
+    return client.get(
+        f"/fine_tuning/jobs/{job_id}/events",
+        cast_to=FineTuningJobEvent,
+        stream=True,
+        stream_cls=Stream[FineTuningJobEvent],
+        options={"params": {"stream": True}, "headers": {"Last-Event-ID": last_id} if last_id else {}},
+    )

@@ -42,7 +42,7 @@ def running_service() -> Iterator[Service]:
     From here on SIGTERM is like Ctrl-C, so that what was started is stopped first.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _forget_other_services()
+    _pass_proxies_by()
     with TemporaryDirectory(prefix="luthier-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         port, engine_port = _free_ports(2)
@@ -58,10 +58,7 @@ def running_service() -> Iterator[Service]:
             _stop(process)
 
 
-def _forget_other_services() -> None:
-    """What the SDK would read from the environment and send along: another provider's organisation, a proxy."""
-    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        os.environ.pop(name, None)
+def _pass_proxies_by() -> None:
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
 
 

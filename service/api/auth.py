@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -17,6 +18,7 @@ from service.operations import keys
 from service.operations.context import Context
 from service.operations.keys import Caller
 
+log = structlog.get_logger()
 SELECTING_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 CACHE_SECONDS = 5.0
 CACHE_KEYS = 1024
@@ -41,6 +43,8 @@ class KnownKeys:
         caller = await keys.authenticate(self._ctx, *claimed)
         if len(self._callers) >= CACHE_KEYS:
             self._callers.clear()
+        if caller.ignored:
+            log.info("key.headers_ignored", key_id=caller.key_id, headers=caller.ignored)
         self._callers[claimed] = (caller, self._clock() + CACHE_SECONDS)
         return caller
 

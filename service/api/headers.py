@@ -86,6 +86,8 @@ class _Answer:
         if caller is not None:
             headers["openai-organization"] = caller.organization
             headers["openai-project"] = caller.project_id
+            if caller.ignored:
+                headers["luthier-ignored"] = ", ".join(caller.ignored)
         standing: Callable[[], Mapping[str, Standing]] | None = self._scope.get("state", {}).get("standing")
         for kind, now in standing().items() if standing is not None else ():
             headers[f"x-ratelimit-limit-{kind}"] = str(now.limit)

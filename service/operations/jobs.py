@@ -70,7 +70,11 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         if new.validation_file is not None:
             await _check_file(tx, caller, "validation_file", new.validation_file)
         await jobs.add(tx, job)
-        await events.add(tx, job.id, [wording.created(job.id), *_warnings(new)])
+        await events.add(
+            tx,
+            job.id,
+            [wording.created(job.id), *_warnings(new, has_wandb=bool(ctx.settings.wandb_api_key.get_secret_value()))],
+        )
         tx.after_commit(lambda: ctx.queue.put(job.id))
     return JobView(job)
 
@@ -248,7 +252,7 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: dict[str, Any]) ->
     )
 
 
-def _warnings(new: NewJob) -> list[NewEvent]:
+def _warnings(new: NewJob, has_wandb: bool) -> list[NewEvent]:
     """What the user should know at once: nothing that was asked for is passed over in silence."""
     found = []
     if new.validation_file == new.training_file:
@@ -257,7 +261,7 @@ def _warnings(new: NewJob) -> list[NewEvent]:
     for name in new.idle_methods:
         text = f"'method.{name}' was given, but the method's type is '{new.objective}': it is not used."
         found.append(wording.warning(text, key=f"idle-{name}"))
-    if new.integrations:
-        text = "Integrations are not run in this version; the job goes on without them."
+    if new.integrations and not has_wandb:
+        text = "This installation has no key for Weights & Biases; the job goes on without its integrations."
         found.append(wording.warning(text, key="integrations"))
     return found

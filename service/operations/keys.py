@@ -25,7 +25,7 @@ class InstallationError(Exception):
 @dataclass(frozen=True)
 class Caller:
     """Whom a request speaks for; every query is scoped by `project_id`. `organization` is the slug in model names;
-    `key_id` is who pays for what is limited per key.
+    `key_id` is who pays for what is limited per key. `ignored` are headers that named another service's things.
     """
 
     project_id: str
@@ -33,6 +33,7 @@ class Caller:
     organization_id: str
     organization: str
     key_id: str
+    ignored: tuple[str, ...] = ()
 
 
 async def ensure_installation(ctx: Context) -> str | None:
@@ -79,8 +80,12 @@ async def revoke_key(ctx: Context, id: str) -> bool:
 async def authenticate(ctx: Context, bearer: str, organization: str = "", project_id: str = "") -> Caller:
     """Whose key this is, acting in the project that it selects: its own, or for an admin's key any. "": not selected.
 
+    A script that comes from another service still has that one's organisation and project in its environment: unless
+    `strict_organization` is set, they are ignored, and the answers say so. A project of this installation is never.
+
     Raises Unauthenticated for a key, an organisation (id or slug) or a project that do not belong together.
     """
+    ignored: list[str] = []
     async with ctx.database.reading() as tx:
         key = await keys.find_key(tx, _sha256(bearer))
         installation = await keys.find_installation(tx)
@@ -88,18 +93,30 @@ async def authenticate(ctx: Context, bearer: str, organization: str = "", projec
             raise Unauthenticated(
                 f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
             )
-        _check_selected_organization(organization, installation)
+        if organization not in ("", installation.organization_id, installation.organization):
+            _check_lenient(ctx, organization, installation)
+            ignored.append("openai-organization")
+        if await _is_foreign(ctx, tx, key, project_id):
+            ignored.append("openai-project")
+            project_id = ""
         selected = await _select_project(tx, key, project_id)
-    return Caller(selected, key.role, installation.organization_id, installation.organization, key.id)
+    return Caller(selected, key.role, installation.organization_id, installation.organization, key.id, tuple(ignored))
 
 
-def _check_selected_organization(selected: str, installation: Installation) -> None:
-    if selected not in ("", installation.organization_id, installation.organization):
+def _check_lenient(ctx: Context, selected: str, installation: Installation) -> None:
+    if ctx.settings.strict_organization:
         raise Unauthenticated(
             f"OpenAI-Organization header should match organization for API key: it says '{selected}', but this is "
             f"'{installation.organization}'. Send that, or leave the header out.",
             code="mismatched_organization",
         )
+
+
+async def _is_foreign(ctx: Context, tx: Transaction, key: ApiKey, selected: str) -> bool:
+    """Whether a header may be ignored that selects this project. An admin's never: it would act where nobody meant."""
+    if ctx.settings.strict_organization or key.role == "admin" or selected == "":
+        return False
+    return not await keys.project_exists(tx, selected)
 
 
 async def _select_project(tx: Transaction, key: ApiKey, selected: str) -> str:

@@ -3,11 +3,17 @@
 import hashlib
 from typing import Any
 
-from service.db import events, files, keys, models, snapshots
+from service.db import events, files, jobs, keys, models, snapshots
 from service.db.keys import Installation
 from service.domain.file import File, Segment
-from service.domain.job import Checkpoint, Claim, Snapshot
+from service.domain.job import Checkpoint, Claim, Job, Snapshot
 from service.operations.context import Context
+
+
+async def find_job(ctx: Context, id: str) -> Job | None:
+    """The job as it stands."""
+    async with ctx.database.reading() as tx:
+        return await jobs.find(tx, None, id)
 
 
 async def find_file(ctx: Context, id: str) -> tuple[File, list[Segment]] | None:

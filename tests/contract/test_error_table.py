@@ -11,7 +11,11 @@ from openai.types.fine_tuning.fine_tuning_job import Error
 from service.operations import progress
 from service.operations.context import Context
 from service.settings import Settings
-from tests.contract.error_table import BY_STATUS, CREATION, FILES, ROWS, Api, Call, row
+from tests.contract.creation_errors import CREATION
+from tests.contract.error_table import ROWS, Api, Call, row
+from tests.contract.file_errors import FILES
+from tests.contract.state_errors import STATES
+from tests.contract.status_errors import BY_STATUS
 from tests.running_service import write_catalogue
 from tests.tiny_models import make_tiny_base
 from tests.unit.scripted_engine import ScriptedEngine, scripted_engine
@@ -44,10 +48,8 @@ async def api(app: FastAPI, ctx: Context, base_url: str, key: str, engine: Scrip
         yield api
 
 
-@pytest.mark.parametrize(("call", "code", "param", "message"), CREATION)
-async def test_a_job_that_cannot_be_created(
-    api: Api, call: Call, code: str | None, param: str | None, message: str
-) -> None:
+@pytest.mark.parametrize(("call", "code", "param", "message"), CREATION + STATES)
+async def test_a_call_that_is_refused(api: Api, call: Call, code: str | None, param: str | None, message: str) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         await call(api)
     assert (raised.value.code, raised.value.param, raised.value.type) == (code, param, "invalid_request_error")
@@ -83,11 +85,11 @@ async def error_of(api: Api, job_id: str, scratch: Path) -> Error:
     return job.error
 
 
-@pytest.mark.parametrize(("lines", "code", "parts"), FILES)
+@pytest.mark.parametrize(("method", "lines", "code", "parts"), FILES)
 async def test_a_job_that_fails_by_its_training_file(
-    api: Api, tmp_path: Path, lines: list[bytes], code: str, parts: list[str]
+    api: Api, tmp_path: Path, method: str, lines: list[bytes], code: str, parts: list[str]
 ) -> None:
-    job = await api.create(training_file=await api.upload(*lines))
+    job = await api.create(training_file=await api.upload(*lines), method={"type": method})
     error = await error_of(api, job.id, tmp_path)
     assert (error.code, error.param) == (code, "training_file")
     assert [part for part in parts if part not in error.message] == []

@@ -201,3 +201,16 @@ def test_a_deleted_model_is_gone_for_good(service: RunningService) -> None:
         client.completions.create(model=job.fine_tuned_model, prompt="x", max_tokens=1)
     with pytest.raises(NotFoundError):
         client.models.retrieve(job.fine_tuned_model)
+
+
+def test_a_tuned_model_stops_by_itself(service: RunningService) -> None:
+    client = service.client()
+    job = wait_for_status(client, create_job(client, upload(client, rows(24)), epochs=30).id, "succeeded")
+    assert job.fine_tuned_model is not None
+    ends = {}
+    for model in ("tiny", job.fine_tuned_model):
+        answer = client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "1 red?"}], max_tokens=40, temperature=0
+        )
+        ends[model] = answer.choices[0].finish_reason
+    assert ends == {"tiny": "length", job.fine_tuned_model: "stop"}

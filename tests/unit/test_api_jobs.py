@@ -93,6 +93,11 @@ async def test_settings_of_another_method_are_accepted_with_a_warning(client: ht
     assert "'method.dpo' was given" in events[0]["message"]
 
 
+async def test_integrations_without_a_key_are_accepted_with_a_warning(client: httpx.AsyncClient) -> None:
+    job = await create(client, integrations=[{"type": "wandb", "wandb": {"project": "p"}}])
+    assert "no key for Weights & Biases" in (await messages(client, job["id"]))[1]
+
+
 async def test_the_same_file_twice_is_accepted_with_a_warning(client: httpx.AsyncClient) -> None:
     file = (await upload(client))["id"]
     job = await create(client, training_file=file, validation_file=file)

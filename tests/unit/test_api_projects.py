@@ -1,12 +1,14 @@
 """The organisation and the project that a request speaks for, as the official SDK sends them."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import httpx
 import openai
 import pytest
 from fastapi import FastAPI
 
+from service.api.auth import KnownKeys
 from service.operations import keys
 from service.operations.context import Context
 from service.operations.keys import Caller
@@ -40,6 +42,10 @@ async def other_project(ctx: Context, stranger_key: str) -> str:
     return (await keys.authenticate(ctx, stranger_key)).project_id
 
 
+def strict(ctx: Context) -> Context:
+    return replace(ctx, settings=ctx.settings.model_copy(update={"strict_organization": True}))
+
+
 async def test_the_own_organisation_and_project_may_be_named(sdk_of: SdkOf, caller: Caller) -> None:
     for organization in (caller.organization, caller.organization_id, ""):
         answer = await sdk_of(organization=organization, project=caller.project_id).models.with_raw_response.list()
@@ -47,7 +53,30 @@ async def test_the_own_organisation_and_project_may_be_named(sdk_of: SdkOf, call
         assert answer.headers["openai-project"] == caller.project_id
 
 
-async def test_another_organisation_is_refused_by_name(sdk_of: SdkOf, admin_key: str) -> None:
+async def test_what_another_services_environment_names_is_ignored_and_the_answer_says_so(
+    sdk_of: SdkOf, caller: Caller, admin_key: str
+) -> None:
+    answer = await sdk_of(organization="org-elsewhere", project="proj_elsewhere").models.with_raw_response.list()
+    assert answer.headers["luthier-ignored"] == "openai-organization, openai-project"
+    assert answer.headers["openai-organization"] == caller.organization
+    assert answer.headers["openai-project"] == caller.project_id
+    answer = await sdk_of(admin_key, organization="org-elsewhere").models.with_raw_response.list()
+    assert answer.headers["luthier-ignored"] == "openai-organization"
+    answer = await sdk_of(organization=caller.organization).models.with_raw_response.list()
+    assert "luthier-ignored" not in answer.headers
+
+
+async def test_a_strict_installation_refuses_another_project(app: FastAPI, ctx: Context, sdk_of: SdkOf) -> None:
+    app.state.known_keys = KnownKeys(strict(ctx))
+    with pytest.raises(openai.AuthenticationError) as refused:
+        await sdk_of(project="proj_elsewhere").models.list()
+    assert refused.value.code == "mismatched_project"
+
+
+async def test_a_strict_installation_refuses_another_organisation_by_name(
+    app: FastAPI, ctx: Context, sdk_of: SdkOf, admin_key: str
+) -> None:
+    app.state.known_keys = KnownKeys(strict(ctx))
     for options in ({}, {"api_key": admin_key}):
         with pytest.raises(openai.AuthenticationError) as refused:
             await sdk_of(organization="org-elsewhere", **options).models.list()
@@ -56,11 +85,10 @@ async def test_another_organisation_is_refused_by_name(sdk_of: SdkOf, admin_key:
 
 
 async def test_a_projects_key_cannot_act_in_another_project(sdk_of: SdkOf, other_project: str) -> None:
-    for project in (other_project, "proj_nothing", "default"):
-        with pytest.raises(openai.AuthenticationError) as refused:
-            await sdk_of(project=project).models.list()
-        assert refused.value.code == "mismatched_project"
-        assert f"'{project}'" in refused.value.message
+    with pytest.raises(openai.AuthenticationError) as refused:
+        await sdk_of(project=other_project).models.list()
+    assert refused.value.code == "mismatched_project"
+    assert f"'{other_project}'" in refused.value.message
 
 
 async def test_an_admins_key_acts_in_the_project_that_it_selects(

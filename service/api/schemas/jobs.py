@@ -32,7 +32,7 @@ class Wandb(Wire):
 
 
 class Integration(Wire):
-    """An integration: accepted and kept with the job; this version runs none and says so in an event."""
+    """An integration: kept with the job as it was sent; where it cannot be run, an event says so."""
 
     type: Literal["wandb"]
     wandb: Wandb

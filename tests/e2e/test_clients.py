@@ -1,0 +1,49 @@
+"""The official clients on the whole journey, told only a base URL and a key: examples/clients as users run them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e.node import ROOT, installed_client
+from tests.running_service import RunningService, running
+from tests.tiny_models import make_tiny_base
+
+pytestmark = pytest.mark.slow
+SECONDS = 240
+
+CLIENTS: dict[str, Callable[[], list[str]]] = {
+    "python": lambda: [sys.executable, "examples/clients/client.py"],
+    "node": installed_client,
+    "curl": lambda: ["bash", "examples/clients/curl.sh"],
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    base = make_tiny_base(tmp_path_factory.mktemp("base")).model_copy(update={"id": "luthier-tiny"})
+    with running(tmp_path_factory.mktemp("service") / "data", base, trainer_threads=1, engine_threads=1) as service:
+        yield service
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_goes_from_file_to_tuned_answer_and_puts_everything_away(service: RunningService, name: str) -> None:
+    others = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
+    elsewhere = {"OPENAI_ORG_ID": "org-elsewhere", "OPENAI_PROJECT_ID": "proj_elsewhere"}  # as a user comes from OpenAI
+    environment = others | elsewhere | {"OPENAI_BASE_URL": f"{service.url}/v1", "OPENAI_API_KEY": service.key}
+    command = CLIENTS[name]()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tuned = re.search(rf"^deleted: (ft:luthier-tiny:luthier:{name}:\w{{8}}) (file-\w+)$", done.stdout, re.MULTILINE)
+    assert tuned is not None, done.stdout
+    assert f"\n{tuned[1]}: " in done.stdout  # its answer
+    assert "\nluthier-tiny: " in done.stdout
+    assert re.search(rf"^models: .*{tuned[1]}", done.stdout, re.MULTILINE)
+    assert re.search(r"^checkpoints: 342 285 228$", done.stdout, re.MULTILINE)
+    assert "\nresult: step,train_loss,train_accuracy," in done.stdout
+    left = service.client()
+    assert tuned[1] not in [model.id for model in left.models.list()]
+    assert tuned[2] not in [file.id for file in left.files.list(purpose="fine-tune")]

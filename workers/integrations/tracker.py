@@ -1,0 +1,236 @@
+"""A job's integrations, seen from its worker: a child process for each, fed without ever waiting for it.
+
+Entered from `workers.run_job`, beside `workers.relay`. Whatever happens here, the job goes on: what is away, refused
+or too slow becomes one warning event. Knows processes and lines; what a run is, `wandb_child` knows.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Collection
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel
+
+from service.domain import event as wording
+from service.domain.errors import LeaseLost, Unavailable
+from service.domain.job import FINAL, Claim, Job
+from service.operations import lookups, progress
+from service.operations.context import Context
+from service.settings import Settings
+from workers.integrations.wandb_child import FINISH_SECONDS, INIT_SECONDS, Answered, End, Start, Step
+
+log = structlog.get_logger()
+COMMAND = [sys.executable, "-m", "workers.integrations.wandb_child"]
+WAITING_LINES = 10_000  # to a client that does not read; what comes then is not sent
+IMPORT_SECONDS = 60.0
+TAG_CHARACTERS = 64
+STOP_SECONDS = 10.0  # of a worker that ends
+
+
+class Tracker:
+    """The integrations of one claim; empty where none is asked for or none is configured."""
+
+    def __init__(self, ctx: Context, claim: Claim, runs: set["Run"]) -> None:
+        self._ctx = ctx
+        self._claim = claim
+        self._open = runs  # of the whole worker
+        self._runs: list[Run] = []
+
+    async def start(self) -> None:
+        """Starts a run for each integration, and sends it again what an earlier attempt may have kept to itself."""
+        job = self._claim.job
+        if not job.integrations or not self._ctx.settings.wandb_api_key.get_secret_value():
+            return  # that there is no key was told when the job was created
+        before = [run.ended for run in self._open if run.job_id == job.id]
+        for number, integration in enumerate(job.integrations):
+            run = Run(
+                self._ctx,
+                self._claim,
+                _start(self._ctx.settings.scratch_dir / "wandb", job, integration["wandb"], number),
+                number,
+                before,
+            )
+            self._runs.append(run)
+            self._open.add(run)
+            run.ended.add_done_callback(lambda _, run=run: self._open.discard(run))  # type: ignore[misc]
+        for metrics in (await lookups.metrics_of(self._ctx, job.id))[-WAITING_LINES // 2 :]:
+            self.step(metrics)
+
+    def step(self, metrics: dict[str, int | float]) -> None:
+        """Passes the metrics of one step on."""
+        for run in self._runs:
+            run.send(Step(metrics=metrics))
+
+    async def before_the_end(self) -> None:
+        """The last moment for a warning: nothing is written about a job that has ended."""
+        for run in self._runs:
+            await run.warn_of_silence()
+
+    async def end(self) -> None:
+        """Tells how the job stands; the runs end by themselves. Never raises but for a cancellation."""
+        if not self._runs:
+            return
+        try:
+            job = await lookups.find_job(self._ctx, self._claim.job.id)
+        except Unavailable:
+            job = None
+        for run in self._runs:
+            if job is not None and job.attempt == self._claim.attempt:
+                run.send(End(status=job.status, final=job.status in FINAL, fine_tuned_model=job.fine_tuned_model))
+            run.close()
+
+
+class Run:
+    """One child process and the lines that wait for it; it begins when those of an earlier claim have ended."""
+
+    def __init__(
+        self, ctx: Context, claim: Claim, start: Start, number: int, before: Collection[asyncio.Task[None]]
+    ) -> None:
+        self.job_id = claim.job.id
+        self._before = before
+        self._ctx = ctx
+        self._claim = claim
+        self._key = f"integrations-{number}"
+        self._lines: asyncio.Queue[BaseModel | None] = asyncio.Queue(WAITING_LINES)
+        self._lines.put_nowait(start)
+        self._answered = False
+        self._lost = 0
+        self.ended = asyncio.create_task(self._live())
+
+    def send(self, line: BaseModel) -> None:
+        """Leaves one line for the child; none waits, and none is kept for a child that has ended."""
+        if self.ended.done():
+            return
+        try:
+            self._lines.put_nowait(line)
+        except asyncio.QueueFull:
+            self._lost += 1
+
+    def close(self) -> None:
+        """No line comes after this one."""
+        while self._lines.full():
+            self._lines.get_nowait()
+            self._lost += 1
+        self._lines.put_nowait(None)
+
+    async def warn_of_silence(self) -> None:
+        if not self._answered:
+            await self._warn("it had not answered when the training ended")
+        elif self._lost:
+            await self._warn(f"it was too slow, and {self._lost} lines were not sent")
+
+    async def _live(self) -> None:
+        if self._before:
+            await asyncio.wait(self._before)  # two clients of one run at a time would write over each other
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                env=_environment(self._ctx.settings),
+                start_new_session=True,
+            )
+        except OSError as error:
+            await self._warn(f"its client could not be started: {error.strerror}")
+            return
+        feeding = asyncio.create_task(self._feed(process))
+        try:
+            if await self._stands(process):
+                await feeding
+                async with asyncio.timeout(FINISH_SECONDS + 10):
+                    await process.wait()
+        except TimeoutError:
+            log.warning("integration.unfinished", job_id=self._claim.job.id)
+        finally:
+            feeding.cancel()
+            _kill(process)
+            await process.wait()
+            log.info("integration.ended", job_id=self._claim.job.id, code=process.returncode, lost=self._lost)
+
+    async def _stands(self, process: Process) -> bool:
+        """Whether the child has its run; where it has not, the user is told."""
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(IMPORT_SECONDS + INIT_SECONDS):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            line = b""
+        self._answered = True
+        problem = Answered.model_validate_json(line).problem if line else "its client gave no answer"
+        if problem is not None:
+            await self._warn(problem)
+        return problem is None
+
+    async def _feed(self, process: Process) -> None:
+        assert process.stdin is not None
+        try:
+            while (line := await self._lines.get()) is not None:
+                process.stdin.write(line.model_dump_json().encode() + b"\n")
+                await process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the child has ended, and has said why
+        finally:
+            process.stdin.close()
+
+    async def _warn(self, problem: str) -> None:
+        text = f"Weights & Biases is not kept up to date for this job ({problem}); the job goes on."
+        log.warning("integration.problem", job_id=self._claim.job.id, problem=problem)
+        try:
+            await progress.warn(self._ctx, self._claim, wording.warning(text, key=self._key))
+        except (LeaseLost, Unavailable):
+            return  # the job has ended, or is another worker's: it warns for itself
+
+
+async def let_finish(runs: Collection[Run], seconds: float = STOP_SECONDS) -> None:
+    """Waits for runs whose jobs have been let go; ends those that take longer."""
+    waiting = [run.ended for run in runs]
+    if waiting:
+        _, late = await asyncio.wait(waiting, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _start(folder: Path, job: Job, wandb: dict[str, object], number: int) -> Start:
+    own = ["luthier/finetune", f"luthier/{job.base}", f"luthier/{job.id}"]
+    given = wandb.get("tags") or []
+    assert isinstance(given, list)
+    return Start(
+        id=job.id if number == 0 else f"{job.id}-{number}",  # the same after every claim: one job, one run
+        project=str(wandb["project"]),
+        entity=None if wandb.get("entity") is None else str(wandb["entity"]),
+        name=str(wandb.get("name") or job.id),
+        tags=[tag[:TAG_CHARACTERS] for tag in [*given, *own]],
+        config={
+            "job": job.id,
+            "base": job.base,
+            "model": job.parent_model or job.base,
+            "method": job.objective,
+            "hyperparameters": job.hyperparameters,
+            "tuning": job.tuning,
+            "seed": job.seed,
+            "training_file": job.training_file,
+            "validation_file": job.validation_file,
+        },
+        folder=folder,
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    given = {"WANDB_API_KEY": settings.wandb_api_key.get_secret_value(), "WANDB_ERROR_REPORTING": "false"}
+    if settings.wandb_base_url:
+        given["WANDB_BASE_URL"] = settings.wandb_base_url
+    return os.environ | given
+
+
+def _kill(process: Process) -> None:
+    """With the server that the client has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,124 @@
+"""The process that holds one Weights & Biases run: lines in, one word out. Started by `tracker`, once per integration.
+
+A process of its own because the client brings threads, a server of its own and long waits: none of them may touch a
+worker. Sees names, numbers and the key; never a row, a text or a database. Its first line is a `Start`, then come
+`Step`s and perhaps one `End`; it answers `Answered` once. Without an `End` (its worker died) it goes without a word,
+and the run is left open for whoever goes on with the job.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+INIT_SECONDS = 30.0
+FINISH_SECONDS = 60.0
+MESSAGE_CHARACTERS = 300
+
+
+class Start(BaseModel):
+    """Which run this is; a second start with the same `id` goes on with it."""
+
+    type: Literal["start"] = "start"
+    id: str
+    project: str
+    entity: str | None
+    name: str
+    tags: list[str]
+    config: dict[str, Any]
+    folder: Path  # for the client's own files
+
+
+class Step(BaseModel):
+    """The metrics of one step; of a step that the run has already, nothing comes."""
+
+    type: Literal["step"] = "step"
+    metrics: dict[str, int | float]
+
+
+class End(BaseModel):
+    """How the job ended, or that it came to rest: then the run waits to be continued."""
+
+    type: Literal["end"] = "end"
+    status: str
+    final: bool
+    fine_tuned_model: str | None
+
+
+class Answered(BaseModel):
+    """Whether the run stands; `problem` says in one line why not."""
+
+    problem: str | None
+
+
+Line = Annotated[Start | Step | End, Field(discriminator="type")]
+lines: TypeAdapter[Line] = TypeAdapter(Line)
+
+
+def main() -> None:
+    """Serves one run, from the first line of stdin to its end."""
+    answers = _claim_standard_output()
+    start = lines.validate_json(sys.stdin.buffer.readline())
+    assert isinstance(start, Start)
+    try:
+        run = _open(start)
+    except Exception as error:  # the client raises many kinds; all of them mean that there is no run
+        _say(answers, _told(error))
+        os._exit(1)
+    _say(answers, None)
+    for text in sys.stdin.buffer:
+        line = lines.validate_json(text)
+        if isinstance(line, Step):
+            run.log(line.metrics, step=int(line.metrics["step"]))
+        elif isinstance(line, End):
+            _finish(run, line)
+            return
+    os._exit(1)  # the worker is gone: nobody can say how the job ends
+
+
+def _open(start: Start) -> Any:
+    import wandb  # noqa: PLC0415  an extra: where it is missing, that is this run's problem alone
+
+    settings = wandb.Settings(
+        root_dir=str(start.folder), console="off", silent=True, program="luthier", init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS, disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
+        x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
+    )  # fmt: skip
+    return wandb.init(
+        id=start.id, project=start.project, entity=start.entity, name=start.name, tags=start.tags,
+        config=start.config, resume="allow", settings=settings,
+    )  # fmt: skip
+
+
+def _finish(run: Any, end: End) -> None:
+    run.summary["status"] = end.status
+    if end.fine_tuned_model is not None:
+        run.summary["fine_tuned_model"] = end.fine_tuned_model
+    if not end.final:
+        run.mark_preempting()
+    run.finish(exit_code=0 if end.final and end.status != "failed" else 1)
+
+
+def _told(error: Exception) -> str:
+    """One line of it, without the key."""
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    key = os.environ.get("WANDB_API_KEY")
+    return (text.replace(key, "***") if key else text)[:MESSAGE_CHARACTERS]
+
+
+def _say(answers: BinaryIO, problem: str | None) -> None:
+    answers.write(Answered(problem=problem).model_dump_json().encode() + b"\n")
+    answers.flush()
+
+
+def _claim_standard_output() -> BinaryIO:
+    """The answer's own descriptor: what the client prints goes to stderr."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(answers, "wb")
+
+
+if __name__ == "__main__":
+    main()
