@@ -1,4 +1,7 @@
-"""Writes docs/settings.md from service/settings.py: `python docs/make_settings.py`. A test holds the file current."""
+"""Writes docs/settings.md and deploy/env.example from service/settings.py: `python docs/make_settings.py`.
+
+A test holds both files current.
+"""
 
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -23,6 +26,16 @@ This page is written by `python docs/make_settings.py` from [service/settings.py
 | setting | values | default | what it does |
 |---|---|---|---|
 """
+ENV_HEAD = """\
+# The settings of an installation of several containers: copy to deploy/.env, which every container reads.
+# Written by `python docs/make_settings.py`; docs/settings.md is the same list with types and limits.
+
+# The two secrets of deploy/compose.production.yaml: make your own, for example with `openssl rand -hex 24`.
+POSTGRES_PASSWORD=
+S3_SECRET=
+
+# Everything else has a default, given here. Addresses of the parts are set in the compose file.
+"""
 TYPES: dict[Any, str] = {
     Path: "path",
     str: "text",
@@ -35,8 +48,9 @@ BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")
 
 
 def main() -> None:
-    """Rewrites the file."""
+    """Rewrites the files."""
     (ROOT / "docs" / "settings.md").write_text(render(), encoding="utf-8")
+    (ROOT / "deploy" / "env.example").write_text(render_env(), encoding="utf-8")
 
 
 def render() -> str:
@@ -46,6 +60,21 @@ def render() -> str:
         f"| `{prefix}{name.upper()}` | {_values(field)} | {_default(field.default)} | {field.description} |\n"
         for name, field in Settings.model_fields.items()
     )
+
+
+def render_env() -> str:
+    """Every setting as a line that is commented out, with its sentence above it."""
+    prefix = Settings.model_config["env_prefix"]
+    return ENV_HEAD + "".join(
+        f"\n# {(field.description or '').replace('`', '')}\n# {prefix}{name.upper()}={_env_value(field.default)}\n"
+        for name, field in Settings.model_fields.items()
+    )
+
+
+def _env_value(default: Any) -> str:
+    """Nothing for what is empty, secret, or a path inside the package."""
+    inside = isinstance(default, Path) and default.is_absolute()
+    return "" if inside or isinstance(default, SecretStr) else _text(default)
 
 
 def _values(field: FieldInfo) -> str:

@@ -55,8 +55,8 @@ class JobAnnouncement:
     async def run(self) -> None:
         """Announces the model or fails the job. Raises LeaseLost and the errors of parts that are away."""
         log.info("announcement.claimed", job_id=self._claim.job.id, attempt=self._claim.attempt)
-        await self._tracker.start()
         try:
+            await self._tracker.start()
             await self._announce()
         except JobError as error:
             await progress.fail(self._ctx, self._claim, error)

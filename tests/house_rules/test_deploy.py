@@ -1,0 +1,106 @@
+"""What can be said of deploy/ without Docker: the files are what they claim to be, and name only what exists."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+import yaml
+from dockerfile_parse import DockerfileParser
+
+from docs.make_settings import render_env
+from service.settings import Settings
+from tests.house_rules.tree import ROOT
+
+DEPLOY = ROOT / "deploy"
+COMPOSE = sorted(DEPLOY.glob("compose*.yaml"))
+DOCKERFILES = sorted(DEPLOY.glob("*.Dockerfile"))
+KNOWN = {f"LUTHIER_{name.upper()}" for name in Settings.model_fields}
+
+
+def unknown_settings(text: str) -> set[str]:
+    """LUTHIER_ names that no setting has; a trailing `_` or `_*` stands for several."""
+    named = {name for name in re.findall(r"\bLUTHIER_[A-Z0-9_]+", text) if not name.endswith("_")}
+    return named - KNOWN
+
+
+def unknown_commands(command: list[str]) -> list[str]:
+    """Programs of ours that are no console script, and subcommands that they do not have."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    if not command[0].startswith("luthier"):
+        return []
+    if command[0] not in scripts:
+        return [command[0]]
+    module = scripts[command[0]].partition(":")[0].removesuffix(".cli").removesuffix(".__main__")
+    asked = [sys.executable, "-m", module, command[1], "--help"]
+    known = subprocess.run(asked, cwd=ROOT, capture_output=True, check=False, timeout=60).returncode == 0
+    return [] if known else [" ".join(command)]
+
+
+def missing_sources(dockerfile: DockerfileParser) -> list[str]:
+    """What a COPY names and the repository has not."""
+    copied = [line["value"].split() for line in dockerfile.structure if line["instruction"] == "COPY"]
+    return [source for words in copied for source in words[:-1] if not (ROOT / source).exists()]
+
+
+def commands_of(compose: Path) -> Iterable[list[str]]:
+    services = yaml.safe_load(compose.read_text(encoding="utf-8"))["services"]
+    return [service["command"] for service in services.values() if "command" in service]
+
+
+def parse(path: Path) -> DockerfileParser:
+    return DockerfileParser(fileobj=BytesIO(path.read_bytes()))
+
+
+def test_the_compose_files_are_valid() -> None:
+    """Against the schema of the Compose Specification."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    result = subprocess.run([*command, *map(str, COMPOSE)], capture_output=True, text=True, check=False, timeout=60)
+    assert len(COMPOSE) == 2
+    assert result.returncode == 0, result.stdout
+
+
+def test_an_invalid_compose_file_would_be_noticed(tmp_path: Path) -> None:
+    broken = tmp_path / "compose.yaml"
+    broken.write_text("services:\n  api:\n    comand: luthierd\n", encoding="utf-8")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(broken)]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 1
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    for path in (*COMPOSE, *DOCKERFILES, DEPLOY / "env.example"):
+        assert unknown_settings(path.read_text(encoding="utf-8")) == set(), path.name
+    assert unknown_settings("LUTHIER_PORT LUTHIER_HARBOUR LUTHIER_*") == {"LUTHIER_HARBOUR"}
+
+
+def test_every_command_exists() -> None:
+    for path in COMPOSE:
+        for command in commands_of(path):
+            assert unknown_commands(command) == [], path.name
+    for path in DOCKERFILES:
+        start = next(
+            line["value"] for line in reversed(parse(path).structure) if line["instruction"] in ("CMD", "ENTRYPOINT")
+        )
+        assert unknown_commands(json.loads(start)) == [], path.name
+    assert unknown_commands(["luthierd", "sail"]) == ["luthierd sail"]
+    assert unknown_commands(["luthier-ship"]) == ["luthier-ship"]
+
+
+def test_every_copied_file_exists() -> None:
+    for path in DOCKERFILES:
+        assert missing_sources(parse(path)) == [], path.name
+
+
+def test_the_builds_of_the_compose_files_exist() -> None:
+    for path in COMPOSE:
+        for service in yaml.safe_load(path.read_text(encoding="utf-8"))["services"].values():
+            if "build" in service:
+                assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+
+
+def test_the_example_of_the_environment_is_current() -> None:
+    assert (DEPLOY / "env.example").read_text(encoding="utf-8") == render_env(), "run: python docs/make_settings.py"
