@@ -17,6 +17,7 @@ from service.bootstrap import create_context
 from service.db import schema
 from service.db.keys import ApiKey
 from service.domain.base import CatalogueError
+from service.domain.errors import Unavailable
 from service.operations import keys
 from service.settings import Settings
 
@@ -90,7 +91,7 @@ def main() -> None:
     try:
         logs.configure(Settings().log_level)
         app()
-    except (CatalogueError, schema.SchemaError, keys.InstallationError, ValueError) as error:
+    except (CatalogueError, schema.SchemaError, keys.InstallationError, Unavailable, ValueError) as error:
         sys.exit(f"luthierd: {error}")
 
 

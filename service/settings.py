@@ -19,7 +19,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True, extra="ignore")
 
     data_dir: Path = Field(Path("data"), description="Folder of the embedded database, objects, scratch and key.")
-    database_url: str = Field("", description="SQLAlchemy URL of the database; empty means SQLite in the data folder.")
+    database_url: str = Field(
+        "", description="`postgresql://user:password@host/name`; empty means SQLite in the data folder."
+    )
     storage_url: str = Field(
         "", description="`file:///folder` of the objects; empty means `objects` in the data folder."
     )
@@ -30,6 +32,17 @@ class Settings(BaseSettings):
         "luthier", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
         description="Slug of the organisation in model names; frozen at the first start.",
     )  # fmt: skip
+
+    database_connections: int = Field(10, ge=1, description="Connections to PostgreSQL that one process holds at most.")
+    database_connect_seconds: float = Field(
+        5.0, gt=0, description="How long to wait for a connection to PostgreSQL, new or free, before answering 503."
+    )
+    database_command_seconds: float = Field(
+        20.0, gt=0, description="How long one SQL command may run in PostgreSQL before it is ended with a 503."
+    )
+    database_lock_seconds: float = Field(
+        10.0, gt=0, description="How long one SQL command may wait in PostgreSQL for a row that another holds."
+    )
 
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")

@@ -17,6 +17,8 @@ from service.operations.context import Context
 from service.operations.keys import Caller
 from service.settings import Settings
 
+pytest_plugins = ["tests.servers.postgres"]
+
 ClientOf = Callable[[str], httpx.AsyncClient]
 
 

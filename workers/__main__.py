@@ -13,6 +13,7 @@ from service import logs
 from service.bootstrap import create_context
 from service.db import schema
 from service.domain.base import CatalogueError
+from service.domain.errors import Unavailable
 from service.settings import Settings
 
 PARENT_GRACE_SECONDS = 30.0
@@ -30,7 +31,7 @@ def main() -> None:
         if arguments.die_with_parent:
             threading.Thread(target=_watch_stdin, daemon=True).start()
         COMMANDS[arguments.command](settings)
-    except (CatalogueError, schema.SchemaError, ValueError) as error:
+    except (CatalogueError, schema.SchemaError, Unavailable, ValueError) as error:
         sys.exit(f"luthier-worker: {error}")
 
 

@@ -1,42 +1,27 @@
-"""The database: one engine, transactions with effects after their commit, and the database's own clock.
+"""The database: one engine, transactions with effects after their commit, and one error for every way to be away.
 
-Knows no table. SQLite runs in WAL mode with full fsync and takes its write lock at BEGIN, so that two writers queue
-instead of failing.
+Knows no table. The URL alone decides between `service.db.sqlite` and `service.db.postgres`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
-from sqlalchemy import Connection, Float, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+import structlog
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from service.domain.errors import Unavailable
+from service.db import postgres, sqlite
+from service.db.postgres import Limits
+from service.domain.errors import InvalidRequest, Unavailable
 
-BUSY_TIMEOUT_SECONDS = 30
+__all__ = ["Database", "Limits", "Transaction"]
 
-
-class database_now(FunctionElement[float]):
-    """Unix seconds with fractions, by the database's clock: leases must not depend on a worker's."""
-
-    type = Float()
-    inherit_cache = True
-
-
-@compiles(database_now, "sqlite")
-def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(database_now, "postgresql")
-def _postgres_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return "extract(epoch from clock_timestamp())"
+AWAY = "The database is not available right now; please try again."
+NOT_TEXT = {"22021", "22P05"}  # U+0000, which PostgreSQL's text cannot hold
+log = structlog.get_logger()
 
 
 class Transaction:
@@ -58,12 +43,20 @@ class Transaction:
 class Database:
     """One pool of connections. `transaction()` writes, `reading()` sees one consistent state."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = _create_engine(url)
+    def __init__(self, url: str | URL, limits: Limits | None = None) -> None:
+        """Connects to nothing yet. Raises ValueError for a URL that cannot work."""
+        self.url = _parse(url) if isinstance(url, str) else url
+        self._embedded = self.url.get_backend_name() == "sqlite"
+        self.engine = self._create_engine(limits or Limits())
+        self._is_away = sqlite.is_away if self._embedded else postgres.is_away
+        event.listen(self.engine.sync_engine, "handle_error", self._translate)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """One BEGIN and COMMIT; rolls back on any exception. Raises Unavailable when the database is away or full."""
+        """One BEGIN and COMMIT; rolls back on any exception. Raises Unavailable when the database is away or full.
+
+        Unavailable out of the COMMIT itself leaves open whether it happened: only a look can tell.
+        """
         async with self._begin(writes=True) as connection:
             transaction = Transaction(connection)
             yield transaction
@@ -80,41 +73,55 @@ class Database:
 
     @asynccontextmanager
     async def _begin(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        options = sqlite.options(writes=writes) if self._embedded else postgres.options(writes=writes)
+        connection = await self._connect()
         try:
-            async with self.engine.connect() as connection:
-                await connection.execution_options(luthier_writes=writes)
-                async with connection.begin():
-                    yield connection
-        except DBAPIError as error:
-            if error.connection_invalidated or _passes_by(error):
-                raise Unavailable("The database is not available right now; please try again.") from error
-            raise
+            await connection.execution_options(**options)
+            async with connection.begin():
+                yield connection
+        finally:
+            await connection.close()
+
+    async def _connect(self) -> AsyncConnection:
+        """A connection of the pool. What no driver's error stands for is raised here: refused, silent, none free."""
+        try:
+            return await self.engine.connect()
+        except (OSError, PoolTimeoutError) as error:
+            raise _away(error) from error
+
+    def _translate(self, context: ExceptionContext) -> BaseException | None:
+        """SQLAlchemy's hook at every failed connect, BEGIN, command and COMMIT: what to raise instead, or None."""
+        error = context.original_exception
+        if not isinstance(error, Exception):
+            return None  # a cancellation
+        if isinstance(error, OSError):
+            context.is_disconnect = True  # an answer may still come: it must not be taken for the next command's
+        away = context.is_disconnect or self._is_away(error)
+        if context.is_pre_ping:
+            context.is_disconnect = away  # the pool makes a new connection instead
+            return None
+        if away:
+            return _away(error)
+        if postgres.sqlstate(error) in NOT_TEXT:
+            return InvalidRequest("The request has the character U+0000 in a text, which cannot be stored.")
+        return None
+
+    def _create_engine(self, limits: Limits) -> AsyncEngine:
+        return sqlite.create_engine(self.url) if self._embedded else postgres.create_engine(self.url, limits)
 
 
-def _passes_by(error: DBAPIError) -> bool:
-    """True for a busy, full or unreachable database, as opposed to a mistake of ours."""
-    text = str(error.orig).lower()
-    return any(sign in text for sign in ("database is locked", "disk is full", "disk i/o", "unable to open database"))
+def _parse(url: str) -> URL:
+    """The URL, without its password in any error."""
+    try:
+        parsed = make_url(url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url)
+    except ArgumentError as error:
+        raise ValueError("LUTHIER_DATABASE_URL is not a URL such as postgresql://user:password@host/name") from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ValueError(f"LUTHIER_DATABASE_URL begins with '{parsed.drivername}': only postgresql and sqlite can.")
+    return parsed
 
 
-def _create_engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # BEGIN is ours, below
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("luthier_writes", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+def _away(error: BaseException) -> Unavailable:
+    """Logs why, without the driver's words: they may quote what a user sent."""
+    log.warning("database.away", error=type(error.__cause__ or error).__name__, sqlstate=postgres.sqlstate(error))
+    return Unavailable(AWAY)

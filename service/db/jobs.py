@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, case, func, insert, null, or_, select, update
 
-from service.db.connection import Transaction, database_now
+from service.db.clock import database_now
+from service.db.connection import Transaction
 from service.db.tables import jobs
 from service.domain.job import ACTIVE, FINAL, Claim, Job, Status
 

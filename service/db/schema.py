@@ -9,11 +9,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
-from service.db.connection import Database
+from service.db.connection import Database, Limits
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+LOCK = 0x4C555448  # any number that nobody else locks
+PATIENCE = Limits(connections=1, command_seconds=3600, lock_seconds=600)
 
 
 class SchemaError(Exception):
@@ -21,10 +23,13 @@ class SchemaError(Exception):
 
 
 async def migrate(database: Database) -> None:
-    """Runs every missing migration; nothing where there is none."""
-    async with database.engine.connect() as connection:
-        await connection.run_sync(_upgrade)
-        await connection.commit()
+    """Runs every missing migration; nothing where there is none. Of two at once, one waits for the other."""
+    patient = Database(database.url, PATIENCE)
+    try:
+        async with patient.transaction() as tx:
+            await tx.connection.run_sync(_upgrade)
+    finally:
+        await patient.close()
 
 
 async def check(database: Database) -> None:
@@ -46,6 +51,8 @@ def _config() -> Config:
 
 
 def _upgrade(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":  # SQLite has had its one write lock since BEGIN
+        connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

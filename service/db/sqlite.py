@@ -1,0 +1,47 @@
+"""The embedded database: WAL mode with full fsync, and the write lock taken at BEGIN, so that writers queue.
+
+Knows no table. `service.db.connection` picks it for URLs that begin with `sqlite`.
+"""
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+BUSY_TIMEOUT_SECONDS = 30
+SIGNS = ("database is locked", "disk is full", "disk i/o", "unable to open database")
+
+
+def create_engine(url: URL) -> AsyncEngine:
+    """The engine of one file."""
+    engine = create_async_engine(url, hide_parameters=True)
+    event.listen(engine.sync_engine, "connect", _prepare)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def options(*, writes: bool) -> dict[str, Any]:
+    """The execution options of a transaction: `_begin` reads them."""
+    return {"luthier_writes": writes}
+
+
+def is_away(error: BaseException) -> bool:
+    """True for a busy, full or unreachable database, as opposed to a mistake of ours."""
+    return any(sign in str(error).lower() for sign in SIGNS)
+
+
+def _prepare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # BEGIN is ours, below
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("luthier_writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
