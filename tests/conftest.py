@@ -17,7 +17,7 @@ from service.operations.context import Context
 from service.operations.keys import Caller
 from service.settings import Settings
 
-pytest_plugins = ["tests.servers.postgres"]
+pytest_plugins = ["tests.servers.postgres", "tests.servers.radosgw", "tests.servers.valkey"]
 
 ClientOf = Callable[[str], httpx.AsyncClient]
 
