@@ -37,7 +37,7 @@ def check_told_once(client: OpenAI, job_id: str) -> None:
     """One `succeeded`, no event doubled, no step missing."""
     said, steps = told(client, job_id)
     assert said.count(wording.succeeded().message) == 1, (job_id, said)
-    assert said.count(wording.created().message) == 1, (job_id, said)
+    assert said.count(wording.created(job_id).message) == 1, (job_id, said)
     assert len(said) == len(set(said)), (job_id, said)
     assert steps == list(range(1, STEPS + 1)), (job_id, steps)
 

@@ -14,7 +14,7 @@ from tests.faults.strikes import Strike
 from tests.faults.twins import Twins
 
 KINDS = (11, 12)
-ROUND_SECONDS = 4.0  # about what the jobs of a round take undisturbed
+ROUND_SECONDS = 3.0  # about what the jobs of a round take undisturbed
 ROUNDS = int(os.environ.get("LUTHIER_FAULT_ROUNDS", "2"))
 
 
