@@ -6,21 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workers.disk import disk_errors
+
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write files into; it becomes `target` at the end, in the place of what stood there."""
+    """A folder to write files into; it becomes `target` at the end, in the place of what stood there.
+
+    Raises DiskFull, with nothing left behind.
+    """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-    partial.mkdir(parents=True)
     try:
-        yield partial
-        for path in partial.iterdir():
-            _flush(path)
-        _flush(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        _flush(target.parent)
+        with disk_errors():
+            partial.mkdir(parents=True)
+            yield partial
+            for path in partial.iterdir():
+                _flush(path)
+            _flush(partial)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+            _flush(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,0 +1,135 @@
+"""`make soak`: many jobs over two workers while one fault after the other strikes, then the table with its counts.
+
+    python -m tests.faults.soak --rounds 20 --jobs 200
+
+First every strike of `tests.faults.strikes`, `rounds` times each in random order, while jobs are kept in flight; every
+job must end `succeeded` in the bits of its undisturbed twin. Then the other tests of this folder, `rounds` times each.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.etree import ElementTree
+
+from tests.faults.invariants import FINAL, check_one_artifact, check_succeeded, wait_until_final
+from tests.faults.production import Production, production
+from tests.faults.rounds import KINDS
+from tests.faults.strikes import STRIKES
+from tests.faults.twins import Twins
+from tests.running_service import ROOT
+from tests.tiny_models import make_tiny_base
+
+IN_FLIGHT = 5
+PAUSE_SECONDS = (0.5, 4.0)  # between two strikes
+
+
+class Soak:
+    """The jobs that were made, the strikes that hit, and what was found wrong."""
+
+    def __init__(self, production: Production, seed: int) -> None:
+        self.twins = Twins(production)
+        self.kinds: dict[str, int] = {}
+        self.hits: Counter[str] = Counter()
+        self.found: list[str] = []
+        self._production = production
+        self._numbers = random.Random(seed)
+        self._open: list[str] = []
+
+    def run(self, rounds: int, jobs: int) -> None:
+        for kind in KINDS:
+            self.twins.undisturbed(kind)
+        deck = [strike for strike in STRIKES for _ in range(rounds)]
+        self._numbers.shuffle(deck)
+        for number, strike in enumerate(deck, 1):
+            self._fill(jobs_left=jobs - len(self.kinds), strikes_left=len(deck) - number + 1)
+            time.sleep(self._numbers.uniform(*PAUSE_SECONDS))
+            strike.hit(self._production, self._numbers)
+            self.hits[strike.name] += 1
+            print(f"{number}/{len(deck)} {strike.name}; {len(self.kinds)} jobs, {len(self._open)} open", flush=True)  # noqa: T201
+            self._production.wait_ready()
+        while len(self.kinds) < jobs:
+            self._fill(jobs_left=jobs - len(self.kinds), strikes_left=1)
+            time.sleep(0.5)
+        self._check_all()
+
+    def _fill(self, jobs_left: int, strikes_left: int) -> None:
+        """Keeps jobs in flight, and hurries when there are more jobs to come than strikes."""
+        client = self._production.client()
+        self._open = [id for id in self._open if client.fine_tuning.jobs.retrieve(id).status not in FINAL]
+        wanted = max(IN_FLIGHT - len(self._open), 0)
+        if jobs_left <= 0:
+            wanted = 1 if not self._open else 0  # a strike must find something to break
+        elif jobs_left > strikes_left:
+            wanted = max(wanted, 1)
+        for _ in range(wanted):
+            kind = self._numbers.choice(KINDS)
+            job_id = self.twins.create(kind)
+            self.kinds[job_id] = kind
+            self._open.append(job_id)
+
+    def _check_all(self) -> None:
+        client = self._production.client()
+        for job_id, kind in self.kinds.items():
+            try:
+                wait_until_final(client, job_id)
+                check_succeeded(self._production, self.twins, job_id, kind)
+                check_one_artifact(self._production, job_id)
+            except AssertionError as error:
+                self.found.append(f"{job_id}: {error}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20, help="of each fault")
+    parser.add_argument("--jobs", type=int, default=200, help="at least so many")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--strikes-only", action="store_true", help="leave the other tests of the folder out")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    print(f"seed {arguments.seed}", flush=True)  # noqa: T201
+    with TemporaryDirectory(prefix="luthier-soak-") as folder:
+        base = make_tiny_base(Path(folder) / "base")
+        with production(Path(folder), base) as made:
+            soak = Soak(made, arguments.seed)
+            soak.run(arguments.rounds, arguments.jobs)
+    others = {} if arguments.strikes_only else _others(arguments.rounds)
+    _report(soak, others, time.monotonic() - started)
+    sys.exit(bool(soak.found) or any(bad for _, bad in others.values()))
+
+
+def _others(rounds: int) -> dict[str, tuple[int, int]]:
+    """The tests that are no strikes: name -> rounds that held, rounds that did not."""
+    with TemporaryDirectory(prefix="luthier-soak-") as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "tests/faults", "--ignore", "tests/faults/test_strikes.py"]
+        environment = {"LUTHIER_FAULT_ROUNDS": str(rounds)}
+        command = ["env", *(f"{name}={value}" for name, value in environment.items()), *command]
+        subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, check=False)
+        counts: dict[str, tuple[int, int]] = {}
+        for case in ElementTree.parse(report).iter("testcase"):
+            name = case.attrib["name"].partition("[")[0].removeprefix("test_").replace("_", " ")
+            good, bad = counts.get(name, (0, 0))
+            failed = case.find("failure") is not None or case.find("error") is not None
+            counts[name] = (good, bad + 1) if failed else (good + 1, bad)
+        return counts
+
+
+def _report(soak: Soak, others: dict[str, tuple[int, int]], seconds: float) -> None:
+    print(f"\n{'fault':<75} rounds  broken")  # noqa: T201
+    for strike in STRIKES:
+        print(f"{strike.name:<75} {soak.hits[strike.name]:>6}       -")  # noqa: T201
+    for name, (good, bad) in others.items():
+        print(f"{name:<75} {good + bad:>6}  {bad:>6}")  # noqa: T201
+    print(f"\n{len(soak.kinds)} jobs: {len(soak.kinds) - len(soak.found)} succeeded once, bit-identical to their twins")  # noqa: T201
+    for line in soak.found:
+        print(f"BROKEN {line}")  # noqa: T201
+    print(f"{seconds / 60:.0f} minutes")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Bytes in storage that are not what was stored: an older snapshot is taken, a damaged model never answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import quote
+
+import pytest
+from openai import InternalServerError
+
+from service.db import snapshots
+from service.operations.context import Context
+from service.storage.base import one_chunk, read
+from tests.faults.invariants import check_callable, check_succeeded, wait_until_final
+from tests.faults.production import Production
+from tests.faults.rounds import KINDS, ROUNDS
+from tests.faults.strikes import TRAINER
+from tests.faults.twins import Twins
+from tests.running_service import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
+KIND = KINDS[0]
+T = TypeVar("T")
+
+
+def behind_the_api(production: Production, work: Callable[[Context], Awaitable[T]]) -> T:
+    """Runs `work` on the set's own database and storage."""
+
+    async def run() -> T:
+        ctx = production.context()
+        try:
+            return await work(ctx)
+        finally:
+            await ctx.close()
+
+    return asyncio.run(run())
+
+
+async def flip_a_byte(ctx: Context, key: str) -> None:
+    content = bytearray(await read(ctx.storage, key))
+    content[len(content) // 2] ^= 1
+    await ctx.storage.put(key, one_chunk(bytes(content)))
+
+
+def test_a_damaged_snapshot_is_passed_over(production_set: Production, twins: Twins, round_number: int) -> None:
+    """The newest one is damaged while nobody trains; the job goes on from the one before and ends in the same bits."""
+    twins.undisturbed(KIND)
+    job_id = twins.create(KIND)
+
+    async def newest(ctx: Context) -> list[str]:
+        async with ctx.database.reading() as tx:
+            return [snapshot.prefix for snapshot in await snapshots.of_job(tx, job_id)]
+
+    wait_for(lambda: bool(behind_the_api(production_set, newest)), 60, "a snapshot")
+    holder = next(worker for worker in production_set.workers if _holds(production_set, worker.name, job_id))
+    holder.kill_all()
+    others = [worker for worker in production_set.workers if worker is not holder]
+    for worker in others:
+        worker.kill_all()  # nobody may take the job over before the damage is done
+    prefixes = behind_the_api(production_set, newest)
+
+    async def damage(ctx: Context) -> None:
+        await flip_a_byte(ctx, f"{prefixes[0]}state.safetensors")
+
+    behind_the_api(production_set, damage)
+    for worker in production_set.workers:
+        worker.start()
+    check_succeeded(production_set, twins, job_id, KIND)
+    logs = production_set.logs()
+    assert "snapshot.unusable" in logs or len(prefixes) == 0
+
+
+def test_a_damaged_artifact_never_answers(production_set: Production, twins: Twins, round_number: int) -> None:
+    client = production_set.client()
+    model = wait_until_final(client, twins.create(KIND)).fine_tuned_model
+    assert model is not None
+    key = f"adapters/{quote(model, safe='')}/adapter_model.safetensors"
+
+    async def damage(ctx: Context) -> None:
+        await flip_a_byte(ctx, key)
+
+    production_set.engine.kill_all()  # whatever it holds of the model is lost with its machine
+    production_set.forget_engine_cache()
+    behind_the_api(production_set, damage)
+    production_set.engine.start()
+    production_set.wait_ready()
+    with pytest.raises(InternalServerError) as refused:
+        client.with_options(max_retries=0).completions.create(model=model, prompt="0 red?", max_tokens=4)
+    assert refused.value.status_code == 503
+    behind_the_api(production_set, damage)  # the same bit again: mended
+    check_callable(client, model)
+
+
+def _holds(production: Production, name: str, job_id: str) -> bool:
+    worker = next(worker for worker in production.workers if worker.name == name)
+    return bool(worker.below(TRAINER)) and job_id in worker.log.read_text(errors="replace")

@@ -1,0 +1,82 @@
+"""A worker whose scratch is on a full disk: its job ends with a clear error, or as if nothing had happened."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.invariants import check_succeeded, wait_until_final
+from tests.faults.production import Production
+from tests.faults.rounds import KINDS, ROUNDS
+from tests.faults.strikes import TRAINER
+from tests.faults.twins import Twins
+from tests.running_service import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
+KIND = KINDS[0]
+DISK_BYTES = 64 * 1024 * 1024
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of a few megabytes at `folder`; needs the right to mount."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("a disk that can be filled needs the right to mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
+
+
+def fill(folder: Path) -> Path:
+    """Takes every free byte."""
+    filling = folder / "filling"
+    with filling.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(os.urandom(65536))
+        except OSError:
+            return filling
+
+
+def test_a_full_disk_is_a_clear_error_and_no_half_model(
+    production_set: Production, twins: Twins, round_number: int
+) -> None:
+    """One worker, on a small disk that fills while it trains. Room again: the next job is as it should be."""
+    twins.undisturbed(KIND)
+    one, other = production_set.workers
+    one.stop()
+    other.stop()
+    scratch = Path(one.environment["LUTHIER_DATA_DIR"]) / "scratch"
+    client = production_set.client()
+    with small_disk(scratch) as disk:
+        one.start()
+        try:
+            job_id = twins.create(KIND)
+            wait_for(lambda: bool(one.below(TRAINER)) and _is_running(production_set, job_id), 90, "the job trains")
+            filling = fill(disk)
+            job = wait_until_final(client, job_id)
+            if job.status == "failed":
+                assert job.error is not None
+                assert job.error.code == "disk_full", job.error
+                assert "disk" in job.error.message
+                assert job.fine_tuned_model is None
+            else:
+                check_succeeded(production_set, twins, job_id, KIND)  # its last snapshot had been written before
+            filling.unlink()
+            check_succeeded(production_set, twins, twins.create(KIND), KIND)
+        finally:
+            one.stop()
+    one.start()
+    other.start()
+
+
+def _is_running(production: Production, job_id: str) -> bool:
+    return production.client().fine_tuning.jobs.retrieve(job_id).status in ("running", "succeeded")
