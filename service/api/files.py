@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from service.api import upload_form
 from service.api.auth import ApiRoute
@@ -23,7 +23,8 @@ CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file's bytes",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
+    },
+    307: {"description": "Where the bytes are, for some minutes; only of installations that redirect downloads"},
 }
 
 
@@ -63,8 +64,10 @@ async def delete(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> FileDel
 
 
 @router.get("/{file_id}/content", operation_id="downloadFile", response_class=StreamingResponse, responses=CONTENT)
-async def content(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> StreamingResponse:
+async def content(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> Response:
     """Download a file's bytes."""
+    if (url := await files.download_url(ctx, caller, file_id)) is not None:
+        return RedirectResponse(url)
     file, chunks = await files.content(ctx, caller, file_id)
     headers = {"Content-Length": str(file.bytes), "Content-Disposition": _attachment(file.filename)}
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)

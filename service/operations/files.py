@@ -22,6 +22,7 @@ from service.operations.paging import Page, cut
 from service.operations.segments import STORAGE_AWAY
 from service.storage import StorageError
 
+DOWNLOAD_SECONDS = 300
 NOT_STARTED = ("validating_files", "queued")
 
 
@@ -101,6 +102,25 @@ async def delete(ctx: Context, caller: Caller, id: str) -> None:
         for job in await jobs.uses_file(tx, id):
             if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
                 await _fail(tx, job, id)
+
+
+async def download_url(ctx: Context, caller: Caller, id: str) -> str | None:
+    """Where to fetch the bytes without a key, for a while; None where they have to pass through the service.
+
+    Raises NotFound, or Unavailable where storage is away or has lost the bytes.
+    """
+    if not ctx.settings.storage_presigned:
+        return None
+    async with ctx.database.reading() as tx:
+        file = await _find(tx, caller, id)
+        stored = await files.segments(tx, id)
+    if len(stored) != 1:
+        return None
+    try:
+        await ctx.storage.size(stored[0].key)
+        return await ctx.storage.download_url(stored[0].key, file.filename, DOWNLOAD_SECONDS)
+    except StorageError as error:
+        raise Unavailable(STORAGE_AWAY) from error
 
 
 async def content(ctx: Context, caller: Caller, id: str) -> tuple[File, AsyncIterator[bytes]]:
