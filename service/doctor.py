@@ -132,7 +132,7 @@ async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     for base in ctx.catalogue.bases.values():
-        urls = ctx.settings.engines
+        urls = ctx.engines[base.id]
         if not urls:
             yield "warning", f"base {base.id}: no engine is set; its models cannot be called. Set LUTHIER_ENGINE_URLS"
         for url, served in (await engine_models(urls)).items():

@@ -24,6 +24,7 @@ from service.domain.job import Claim
 from service.operations import bases, progress
 from service.operations.bases import BaseRecord
 from service.operations.context import Context
+from workers.disk import disk_errors
 from workers.integrations.tracker import Tracker
 from workers.keeping import Keeper
 from workers.publishing import Publisher
@@ -55,11 +56,8 @@ class JobRun:
         """Trains to the end and hands the job on, or fails it. Raises LeaseLost and what parts that are away raise."""
         log.info("job.claimed", job_id=self._claim.job.id, attempt=self._claim.attempt)
         try:
-            await self._tracker.start()
-            while isinstance(last := await self._train(), Crashed):
-                log.warning("job.reseating", job_id=self._claim.job.id)
-            await self._tracker.before_the_end()
-            await self._end(last)
+            with disk_errors():
+                await self._run()
         except JobError as error:
             await progress.fail(self._ctx, self._claim, error)
             log.info("job.failed", job_id=self._claim.job.id, code=error.code)
@@ -67,6 +65,13 @@ class JobRun:
             await self._keeper.close()
             await self._tracker.end()
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _run(self) -> None:
+        await self._tracker.start()
+        while isinstance(last := await self._train(), Crashed):
+            log.warning("job.reseating", job_id=self._claim.job.id)
+        await self._tracker.before_the_end()
+        await self._end(last)
 
     async def _end(self, last: Left | Paused) -> None:
         if isinstance(last, Paused):

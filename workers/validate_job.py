@@ -22,6 +22,7 @@ from workers.base import Tokenizer, load_tokenizer
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.tokenized import TokenizedDataset
+from workers.disk import disk_errors
 from workers.staging import TRAINING, VALIDATION, fetch_segments, store_file
 
 log = structlog.get_logger()
@@ -52,9 +53,10 @@ class JobValidation:
 
     async def run(self) -> None:
         """Brings the job to `queued` or `failed`. Raises LeaseLost and the errors of parts that are away."""
-        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         try:
-            await self._check_and_store()
+            with disk_errors():
+                await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+                await self._check_and_store()
         except DatasetInvalid as invalid:
             await progress.fail(self._ctx, self._claim, invalid.error, invalid.details)
             log.info("job.invalid", job_id=self._claim.job.id, code=invalid.error.code)

@@ -4,17 +4,21 @@ Each process has a data folder of its own, as if it stood on a machine of its ow
 nothing else. The engine is the embedded one or a real vLLM.
 """
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openai import OpenAI
+from sqlalchemy import select
 
 from service.bootstrap import create_context
+from service.db.tables import file_segments
 from service.domain.base import Base
 from service.operations.context import Context
+from service.orphans import OrphanSweep
 from service.settings import Settings
 from tests.faults.processes import Process
 from tests.running_service import answers, free_ports, wait_for, write_catalogue
@@ -60,6 +64,22 @@ class Production:
         names = {name.removeprefix("LUTHIER_").lower(): value for name, value in self.environment.items()}
         return create_context(Settings(**{**names, "data_dir": self.folder / "test"}))
 
+    def sweep_orphans(self) -> set[str]:
+        """Removes stored bytes that no row names, however young; answers what of files is left without a row."""
+        return asyncio.run(self._sweep_orphans())
+
+    async def _sweep_orphans(self) -> set[str]:
+        ctx = self.context()
+        young = replace(ctx, settings=ctx.settings.model_copy(update={"orphan_age_seconds": 0}))
+        try:
+            await OrphanSweep(young).sweep()
+            stored = {found.key async for found in ctx.storage.list("files/")}
+            async with ctx.database.reading() as tx:
+                named = set((await tx.connection.execute(select(file_segments.c.key))).scalars())
+            return stored - named
+        finally:
+            await ctx.close()
+
     def forget_engine_cache(self) -> None:
         """The engine's machine is a new one: nothing of what it had fetched is there."""
         shutil.rmtree(Path(self.engine.environment["LUTHIER_DATA_DIR"]) / "scratch", ignore_errors=True)
@@ -75,6 +95,7 @@ class Production:
 def production(folder: Path, base: Base, engine: str = "engine", **settings: object) -> Iterator[Production]:
     """Starts everything and ends it, whatever happens."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)  # PostgreSQL does not run as root
     with ExitStack() as running:
         servers = (Postgres(folder / "postgres"), Valkey(folder / "valkey"), Radosgw(folder / "radosgw"))
         for server in servers:

@@ -60,8 +60,7 @@ def test_an_upload_is_whole_or_not_there(production_set: Production, round_numbe
     for file in listed:
         stored = production_set.client().files.content(file.id).content
         assert hashlib.sha256(stored).digest() == hashlib.sha256(content).digest()
-    production_set.sweep_orphans()
-    assert not production_set.orphans()
+    assert production_set.sweep_orphans() == set()
 
 
 def test_a_completed_upload_is_whole_or_still_open(production_set: Production, round_number: int) -> None:

@@ -134,6 +134,17 @@ class Radosgw:
             process.wait(STOP_SECONDS)
         self._processes.clear()
 
+    def stop_gateway(self) -> None:
+        """Connections are refused until `start_gateway`; disk and monitor stay."""
+        gateway = self._processes.pop("gateway")
+        gateway.kill()
+        gateway.wait(STOP_SECONDS)
+
+    def start_gateway(self) -> None:
+        """Returns when it listens again."""
+        self._spawn("gateway", "radosgw", "-n", "client.rgw", "-f")
+        self._wait_for(lambda: _listens(self.port), "the gateway")
+
     def pause(self) -> None:
         """The gateway accepts connections and does not answer, until `resume`."""
         self._processes["gateway"].send_signal(signal.SIGSTOP)

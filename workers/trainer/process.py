@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 import torch
 
+from service import logs
 from service.domain.errors import JobError
 from workers.base import LoadedBase, choose_device, environment, load_base
 from workers.data.tokenized import TokenizedDataset
+from workers.disk import DiskFull
 from workers.trainer.channel import Channel
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.protocol import (
@@ -33,6 +36,8 @@ from workers.trainer.protocol import (
 )
 from workers.trainer.slot import Slot, Step
 from workers.trainer.turns import Turns
+
+log = structlog.get_logger()
 
 
 class Trainer:
@@ -158,8 +163,13 @@ class Trainer:
         )
 
     def _snapshot(self, job_id: str, slot: Slot) -> None:
+        """On a full disk it is left out: whoever resumes goes on from the one before, to the same bits."""
         folder = self._folders[job_id] / "snapshots" / f"step-{slot.step}"
-        slot.snapshot(folder)
+        try:
+            slot.snapshot(folder)
+        except DiskFull:
+            log.warning("snapshot.disk_full", job_id=job_id, step=slot.step)
+            return
         self._snapshotted[job_id] = slot.step
         self._channel.say(Snapshotted(job_id=job_id, step=slot.step, folder=str(folder)))
 
@@ -177,6 +187,7 @@ def main() -> None:
     """Loads the base and serves the parent until it is gone."""
     config = TrainerConfig.model_validate_json(sys.argv[1])
     channel = Channel(config.lease_seconds)
+    logs.configure("info")
     _be_deterministic(config.threads)
     base = load_base(config.base, choose_device(config.device))
     Trainer(base, config.turn_tokens, channel).run()
