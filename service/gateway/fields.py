@@ -36,7 +36,7 @@ _SAMPLING = frozenset(
 EMBEDDED = Capabilities(
     completions=_SAMPLING | {"prompt", "echo"},
     chat=_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"},
-    message=frozenset({"role", "content", "name", "tool_call_id"}),
+    message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call"}),
     parts=frozenset({"text"}),
 )
 
@@ -112,12 +112,12 @@ def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
     for name in message.keys() - capabilities.message:
         if message[name] != []:
             raise _unsupported(name, f"{where}.{name}")
-    sent = {name: value for name, value in message.items() if name in capabilities.message}
-    if "content" not in sent:
+    sent = {name: value for name, value in message.items() if name in capabilities.message and value != []}
+    if "content" not in sent and not sent.keys() & {"tool_calls", "function_call"}:
         raise InvalidRequest(
             "Invalid value for 'content': expected a string or an array of parts, got null.", param=f"{where}.content"
         )
-    if isinstance(sent["content"], list):
+    if isinstance(sent.get("content"), list):
         sent["content"] = [
             _part(part, f"{where}.content[{index}]", capabilities) for index, part in enumerate(sent["content"])
         ]
