@@ -13,6 +13,7 @@ from service import logs
 from service.bootstrap import create_context
 from service.db import schema
 from service.domain.base import CatalogueError
+from service.environment import read_settings, warn_of_unknown
 from service.settings import Settings
 
 PARENT_GRACE_SECONDS = 30.0
@@ -25,9 +26,11 @@ def main() -> None:
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     try:
-        settings = Settings()
+        settings = read_settings()
         logs.configure(settings.log_level)
-        if arguments.die_with_parent:
+        if not arguments.die_with_parent:  # else the parent has said it
+            warn_of_unknown()
+        else:
             threading.Thread(target=_watch_stdin, daemon=True).start()
         COMMANDS[arguments.command](settings)
     except (CatalogueError, schema.SchemaError, ValueError) as error:
