@@ -19,6 +19,7 @@ from service.db.keys import ApiKey
 from service.doctor import examine
 from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
+from service.environment import read_settings, warn_of_unknown
 from service.operations import keys
 from service.settings import Settings
 from service.storage import StorageUnusable
@@ -107,7 +108,9 @@ def revoke_key(id: str) -> None:
 def main() -> None:
     """The console script: mistakes in the settings end in one clear line."""
     try:
-        logs.configure(Settings().log_level)
+        logs.configure(read_settings().log_level)
+        if "--die-with-parent" not in sys.argv:  # else the parent has said it
+            warn_of_unknown()
         app()
     except (
         CatalogueError,

@@ -14,6 +14,7 @@ from service.bootstrap import create_context
 from service.db import schema
 from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
+from service.environment import read_settings, warn_of_unknown
 from service.settings import Settings
 from service.storage import StorageUnusable
 
@@ -35,7 +36,7 @@ def main() -> None:
     end = words.index("--") if "--" in words else len(words)
     arguments, flags = parser.parse_args(words[:end]), words[end + 1 :]
     try:
-        settings = Settings()
+        settings = read_settings()
         if arguments.command != "vllm" and flags:
             parser.error("flags behind -- are for the command vllm")
         if arguments.command == "train" and arguments.base:
@@ -43,7 +44,9 @@ def main() -> None:
         if arguments.base:
             settings = settings.model_copy(update={"engine_base": arguments.base})
         logs.configure(settings.log_level)
-        if arguments.die_with_parent:
+        if not arguments.die_with_parent:  # else the parent has said it
+            warn_of_unknown()
+        else:
             threading.Thread(target=_watch_stdin, daemon=True).start()
         COMMANDS[arguments.command](settings, flags)
     except (CatalogueError, schema.SchemaError, StorageUnusable, Unavailable, ValueError) as error:

@@ -15,6 +15,11 @@ def check_purpose(purpose: str) -> None:
         raise InvalidRequest(f"'{purpose}' is not one of {list(UPLOAD_PURPOSES)} - 'purpose'")
 
 
+def life_seconds(purpose: str, asked: int | None) -> int | None:
+    """How long a file lives for which its user `asked` this; None: it stays."""
+    return BATCH_LIFE_SECONDS if asked is None and purpose == "batch" else asked
+
+
 @dataclass(frozen=True)
 class Segment:
     """One write-once object in storage that holds a stretch of a file."""

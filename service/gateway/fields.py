@@ -42,7 +42,7 @@ _SAMPLING = frozenset(
 EMBEDDED = Capabilities(
     completions=_SAMPLING | {"prompt", "echo"},
     chat=_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"},
-    message=frozenset({"role", "content", "name", "tool_call_id"}),
+    message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call"}),
     parts=frozenset({"text"}),
     greedy_n=True,
 )
@@ -50,7 +50,7 @@ TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 VLLM = Capabilities(
     completions=EMBEDDED.completions | {"logit_bias"},
     chat=EMBEDDED.chat | {"logit_bias", "response_format"} | TOOLS,
-    message=EMBEDDED.message | {"tool_calls"},
+    message=EMBEDDED.message - {"function_call"},
     parts=frozenset({"text"}),
     greedy_n=False,
 )
@@ -140,12 +140,10 @@ def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
     for name in message.keys() - capabilities.message:
         if message[name] != []:
             raise _unsupported(name, f"{where}.{name}")
-    sent = {name: value for name, value in message.items() if name in capabilities.message}
-    if sent.get("tool_calls"):
+    sent = {name: value for name, value in message.items() if name in capabilities.message and value != []}
+    if "tool_calls" in sent:
         check_calls(sent["tool_calls"], f"{where}.tool_calls")
-    else:
-        sent.pop("tool_calls", None)
-    if "content" not in sent and "tool_calls" not in sent:
+    if "content" not in sent and not sent.keys() & {"tool_calls", "function_call"}:
         raise InvalidRequest(
             "Invalid value for 'content': expected a string or an array of parts, got null.", param=f"{where}.content"
         )

@@ -13,7 +13,7 @@ from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
 from service.domain.errors import LuthierError, NotFound, TooLarge, Unavailable
-from service.domain.file import BATCH_LIFE_SECONDS, File, Segment, check_purpose
+from service.domain.file import File, Segment, check_purpose, life_seconds
 from service.domain.job import Job
 from service.operations import segments
 from service.operations.context import Context
@@ -161,7 +161,7 @@ async def _fail(tx: Transaction, job: Job, file_id: str) -> None:
 
 def _file(id: str, caller: Caller, new: NewFile, segment: Segment) -> File:
     now = int(time.time())
-    life = new.life_seconds if new.life_seconds is not None or new.purpose != "batch" else BATCH_LIFE_SECONDS
+    life = life_seconds(new.purpose, new.life_seconds)
     return File(
         id=id,
         project_id=caller.project_id,

@@ -14,7 +14,7 @@ from service.db import files, uploads
 from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound, TooLarge
-from service.domain.file import BATCH_LIFE_SECONDS, File, Segment, check_purpose
+from service.domain.file import File, Segment, check_purpose, life_seconds
 from service.domain.upload import (
     LIFE_SECONDS,
     PART_LIMIT_BYTES,
@@ -98,7 +98,7 @@ async def create(ctx: Context, caller: Caller, new: NewUpload) -> Upload:
         bytes=new.bytes,
         created_at=now,
         expires_at=now + LIFE_SECONDS,
-        life_seconds=BATCH_LIFE_SECONDS if new.life_seconds is None and new.purpose == "batch" else new.life_seconds,
+        life_seconds=life_seconds(new.purpose, new.life_seconds),
     )
     async with ctx.database.transaction() as tx:
         await uploads.add(tx, upload)

@@ -15,6 +15,7 @@ from workers.data.render import encode_chat
 
 PROMPT = "Once upon a time"
 MESSAGES = [{"role": "user", "content": "Hello"}]
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 
 
 @pytest.fixture
@@ -219,8 +220,10 @@ async def test_what_a_completion_cannot_be_is_refused_by_name(
         ("messages", []),
         ("messages", [{"role": "wizard", "content": "x"}]),
         ("messages", [{"content": "x"}]),
-        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
-        ("messages", [{"role": "user", "content": "<|end|>"}]),
+        ("messages[0].content", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
+        ("messages[0].content", [{"role": "user", "content": "<|end|>"}]),
+        ("messages[0].tool_calls[0]", [{"role": "assistant", "tool_calls": [CALL]}]),
+        ("messages[0].tool_calls[0]", [{"role": "assistant", "content": "x", "function_call": CALL["function"]}]),
         ("messages", [{"role": "assistant", "tool_calls": [{"id": "a"}]}]),
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
         ("response_format", {"type": "json_object"}),
@@ -229,7 +232,8 @@ async def test_what_a_completion_cannot_be_is_refused_by_name(
     ],
 )
 async def test_what_a_chat_cannot_be_is_refused_by_name(client: httpx.AsyncClient, param: str, value: object) -> None:
-    assert (await refusal(client, "/v1/chat/completions", **{param: value}))["param"] == param
+    field = param.partition("[")[0]
+    assert (await refusal(client, "/v1/chat/completions", **{field: value}))["param"] == param
 
 
 async def test_both_limits_at_once_are_refused(client: httpx.AsyncClient) -> None:

@@ -204,6 +204,7 @@ async def test_fields_must_agree(client: httpx.AsyncClient, engine: ScriptedEngi
 
 
 TEXT = {"type": "text", "text": "Hello"}
+CALL = {"name": "f", "arguments": "{}"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
@@ -214,6 +215,8 @@ async def test_messages_that_engines_read_pass(client: httpx.AsyncClient, engine
         {"role": "assistant", "content": "Hi"},
         {"role": "tool", "tool_call_id": "call_1", "content": "5"},
         {"role": "function", "name": "f", "content": ""},
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": CALL}]},
+        {"role": "assistant", "content": "Let me see.", "function_call": CALL},
     ]
     assert (await post(client, "/chat/completions", messages=messages)).status_code == 200
     assert engine.seen[0]["messages"] == messages
@@ -243,7 +246,10 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
     ({"role": "user", "content": None}, "messages[1].content"),
     ({"role": "user", "content": "\ud800"}, "messages[1].content"),
     ({"role": "user"}, "messages[1].content"),
-    ({"role": "assistant", "tool_calls": [{"id": "x"}]}, "messages[1].tool_calls"),
+    ({"role": "assistant", "content": None, "tool_calls": []}, "messages[1].content"),
+    ({"role": "assistant", "tool_calls": [{"id": "x", "type": "function"}]}, "messages[1].tool_calls[0].function"),
+    ({"role": "assistant", "tool_calls": [{"id": "x", "type": "custom"}]}, "messages[1].tool_calls[0].type"),
+    ({"role": "assistant", "function_call": {"name": "f"}}, "messages[1].function_call.arguments"),
     ({"role": "assistant", "content": "x", "refusal": "No"}, "messages[1].refusal"),
     ({"role": "poet", "content": "x"}, "messages[1].role"),
     ({"role": "user", "content": "x", "mood": "x"}, "messages[1].mood"),

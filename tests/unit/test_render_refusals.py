@@ -27,6 +27,17 @@ def test_a_template_that_leaves_something_out_is_told_with_its_place() -> None:
     )
 
 
+def test_an_engine_feeds_calls_only_where_the_template_shows_them() -> None:
+    called = [CONVERSATION[0], {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "Two."}]
+    legacy = [CONVERSATION[0], {"role": "assistant", "content": "Wait.", "function_call": CALL["function"]}]
+    chatml = tokenizer_for("chatml")
+    for messages in (called, legacy):
+        assert '{"name": "look", "arguments": {"shelf": 2}}' in chatml.decode(encode_chat(chatml, messages))
+        with pytest.raises(RenderError) as caught:
+            encode_chat(tokenizer_for("bundled"), messages)
+        assert caught.value.field == "messages[1].tool_calls[0]"
+
+
 def test_what_a_template_refuses_is_told_in_its_words() -> None:
     field, reason = refused(tokenizer_for("mistral_first"), CONVERSATION[0], *CONVERSATION)
     assert field == "messages"

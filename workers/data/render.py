@@ -19,6 +19,7 @@ from workers.data.template import (
     Messages,
     RenderError,
     Tools,
+    check_calls,
     check_complete,
     find_end_of_turn,
     refuse_special,
@@ -51,10 +52,11 @@ def encode_chat(
     """What /v1/chat/completions feeds for OpenAI's `messages` and `tools`: the base's template, answer next.
 
     Special tokens, a beginning-of-text token too, come from the template alone. Raises RenderError when the template
-    refuses the conversation, or when a message holds the text of a special token.
+    refuses the conversation or leaves out its tool calls, or when a message holds the text of a special token.
     """
     plain, plain_tools = template_messages(messages), template_tools(tools or [])
     refuse_special_messages(special_pattern(tokenizer), plain, plain_tools)
+    check_calls(tokenizer, plain, plain_tools)
     text = render_text(tokenizer, plain, plain_tools, answer_next=True)
     return _ids(tokenizer, text, add_special_tokens=False)
 

@@ -139,7 +139,18 @@ def check_complete(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools
         {"type": "function", "function": tool["function"] | {"name": marks.new(f"tools[{index}]", "tools")}}
         for index, tool in enumerate(tools or [])
     ]
-    text = render_text(tokenizer, marked, marked_tools or None, answer_next=False)
+    _check_shown(marks, render_text(tokenizer, marked, marked_tools or None, answer_next=False))
+
+
+def check_calls(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Tools | None) -> None:
+    """Raises RenderError where the template leaves out what an assistant has called: many know no tools."""
+    marks = _Marks()
+    marked = [_mark_calls(marks, message, f"messages[{index}]") for index, message in enumerate(messages)]
+    if marks.places:
+        _check_shown(marks, render_text(tokenizer, marked, tools, answer_next=True))
+
+
+def _check_shown(marks: "_Marks", text: str) -> None:
     for mark, (field, what) in marks.places.items():
         if mark not in text:
             raise RenderError(field, f"the base's chat template leaves out {what}")
@@ -161,11 +172,15 @@ def _mark_message(marks: _Marks, message: dict[str, Any], field: str) -> dict[st
     marked = dict(message)
     if message["content"]:
         marked["content"] = marks.new(f"{field}.content", f"the content of this {message['role']} message")
-    if "tool_calls" in message:
-        marked["tool_calls"] = [
-            _mark_call(marks, call, f"{field}.tool_calls[{index}]") for index, call in enumerate(message["tool_calls"])
-        ]
-    return marked
+    return _mark_calls(marks, marked, field)
+
+
+def _mark_calls(marks: _Marks, message: dict[str, Any], field: str) -> dict[str, Any]:
+    calls = [
+        _mark_call(marks, call, f"{field}.tool_calls[{index}]")
+        for index, call in enumerate(message.get("tool_calls", []))
+    ]
+    return message | {"tool_calls": calls} if calls else message
 
 
 def _mark_call(marks: _Marks, call: dict[str, Any], field: str) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Intake:
         try:
             ids = await asyncio.to_thread(encode_chat, self._tokenizer, messages)
         except RenderError as error:
-            raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param="messages") from error
+            param = error.field or "messages"
+            raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param=param) from error
         room = self._room(ids, request.token_limit, adapter, "messages")
         limit = room if request.token_limit is None else request.token_limit
         choices = []

@@ -125,16 +125,27 @@ Part = Annotated[TextPart | OtherPart, Field(discriminator="type")]
 Content = Annotated[list[Part], Field(min_length=1, max_length=MESSAGE_LIMIT)] | Unicode
 
 
+class FunctionCall(Wire):
+    name: Annotated[Text, StringConstraints(min_length=1)]
+    arguments: Unicode = Field(description="JSON text of an object.")
+
+
+class ToolCall(Wire):
+    id: Text
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class Message(Wire):
-    """A message of any role. The fields below `tool_call_id` may be null or empty, as an SDK echoes an answer back."""
+    """A message of any role. What engines do not read may be null or empty, as an SDK echoes an answer back."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: Text | None = None
     tool_call_id: Text | None = None
     refusal: Unicode | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    function_call: dict[str, Any] | None = None
+    tool_calls: list[ToolCall] | None = Field(None, max_length=128)
+    function_call: FunctionCall | None = None
     audio: dict[str, Any] | None = None
     annotations: list[dict[str, Any]] | None = None
     reasoning: Unicode | None = None

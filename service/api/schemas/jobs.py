@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from service.api.schemas.fields import Integer, Text
-from service.domain.methods import DpoHyperparameters, Hyperparameters, Tuning
+from service.api.schemas.fields import Text
+from service.domain.methods import DpoHyperparameters, Hyperparameters, Tuning, Whole
 
 SEED_MAXIMUM = 2**31 - 1
 
@@ -70,7 +70,7 @@ class CreateJob(Wire):
     ] = None
     method: Method | None = None
     suffix: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = None
-    seed: Annotated[Integer, Field(ge=0, le=SEED_MAXIMUM)] | None = None
+    seed: Annotated[int, Field(ge=0, le=SEED_MAXIMUM), Whole] | None = None
     metadata: Metadata | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
     tuning: Tuning | None = None
