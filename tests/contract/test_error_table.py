@@ -35,6 +35,12 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
 
 
 @pytest.fixture
+def database_url() -> str:
+    """The embedded database alone: what is asked here is decided before and behind it."""
+    return ""
+
+
+@pytest.fixture
 def settings(tmp_path: Path, catalogue: Path, engine: ScriptedEngine) -> Settings:
     limits = {"file_limit_bytes": 50_000}
     return Settings(data_dir=tmp_path / "data", engine_urls=engine.url, catalogue=catalogue, **limits)  # type: ignore[arg-type]

@@ -44,6 +44,12 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
 
 
 @pytest.fixture
+def database_url() -> str:
+    """The embedded database alone: what is asked here is decided before and behind it."""
+    return ""
+
+
+@pytest.fixture
 def settings(tmp_path: Path, engine: ScriptedEngine) -> Settings:
     catalogue = tmp_path / "bases.toml"
     catalogue.write_text(CATALOGUE)

@@ -46,6 +46,12 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
 
 
 @pytest.fixture
+def database_url() -> str:
+    """The embedded database alone: what is asked here is decided before and behind it."""
+    return ""
+
+
+@pytest.fixture
 def settings(tmp_path: Path, engine: ScriptedEngine) -> Settings:
     return Settings(data_dir=tmp_path / "data", engine_urls=engine.url)
 
