@@ -4,7 +4,8 @@
 
 Everything is real: HTTP, SQLite, Valkey, worker processes with their trainers. A ring's time runs from before the POST
 until a worker's claim stands in the database; the job is then cancelled. The two bells ring in turns, so that what
-else the machine does meets both. The workers' own sweep is an hour away for the bell on Redis: what is not rung is not heard.
+else the machine does meets both. The workers' own sweep is an hour away for the bell on Redis: what is not rung is not
+heard.
 """
 
 import argparse
