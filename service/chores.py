@@ -1,7 +1,8 @@
 """What must happen by itself: files and uploads expire, bytes that nobody needs go, dead artifacts. Waits for no slot.
 
 Lost leases need no chore: a job whose lease ran out is claimable as it stands. Runs in the API process; several at
-once are harmless, each step is a compare-and-set or a delete that may happen twice.
+once are harmless, each step is a compare-and-set or a delete that may happen twice. With Redis one of them does what is
+due, for all.
 """
 
 import asyncio
@@ -16,16 +17,18 @@ from service.domain.model import artifact_prefix
 from service.domain.upload import storage_prefix
 from service.operations.context import Context
 from service.orphans import OrphanSweep
+from service.redis import AWAY
 from service.storage import StorageError
 
 log = structlog.get_logger()
 BATCH = 100
+TURN = 0.9  # of an interval: it must have ended when the same process comes round again
 
 
 async def run(ctx: Context) -> None:
     """Sweeps at every interval until cancelled; a part that is away is tried again at the next sweep."""
     async with asyncio.TaskGroup() as chores:
-        chores.create_task(_repeat(partial(sweep, ctx), ctx.settings.sweep_seconds))
+        chores.create_task(_repeat(partial(_sweep_in_turn, ctx), ctx.settings.sweep_seconds))
         chores.create_task(_repeat(OrphanSweep(ctx).sweep, ctx.settings.orphan_sweep_seconds))
 
 
@@ -38,6 +41,22 @@ async def _repeat(chore: Callable[[], Awaitable[None]], pause_seconds: float) ->
         except Exception:
             log.exception("chores.failed")  # one bad sweep must not end all that follow
         await asyncio.sleep(pause_seconds)
+
+
+async def _sweep_in_turn(ctx: Context) -> None:
+    if await due(ctx):
+        await sweep(ctx)
+
+
+async def due(ctx: Context) -> bool:
+    """Whether it is this process' turn: nobody else has taken it in this interval. Without Redis it always is."""
+    if ctx.redis is None:
+        return True
+    milliseconds = max(1, int(ctx.settings.sweep_seconds * TURN * 1000))
+    try:
+        return bool(await ctx.redis.set("luthier:chores", 1, nx=True, px=milliseconds))
+    except AWAY:
+        return True
 
 
 async def sweep(ctx: Context) -> None:

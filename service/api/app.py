@@ -17,7 +17,9 @@ from service.api.headers import ResponseHeaders
 from service.api.openapi import add_routes, document
 from service.gateway.forward import Gateway, Usage, log_usage
 from service.gateway.limits import RateLimits
+from service.gateway.shared_limits import SharedRateLimits
 from service.operations.context import Context
+from service.redis import end
 
 
 def create_app(ctx: Context) -> FastAPI:
@@ -27,21 +29,24 @@ def create_app(ctx: Context) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(chores.run(ctx))
         yield
-        sweeping.cancel()
-        await asyncio.gather(sweeping, return_exceptions=True)
+        await end(sweeping)
         await app.state.gateway.close()
         await ctx.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
-    app.state.rate_limits = RateLimits(ctx.settings)
+    app.state.rate_limits = _rate_limits(ctx)
     app.state.gateway = Gateway(ctx.engines, ctx.settings.engine_timeout_seconds, _accounting(app))
     add_routes(app)
     _serve_document(app)
     errors.install(app)
     app.add_middleware(ResponseHeaders)
     return app
+
+
+def _rate_limits(ctx: Context) -> RateLimits:
+    return RateLimits(ctx.settings) if ctx.redis is None else SharedRateLimits(ctx.settings, ctx.redis)
 
 
 def _accounting(app: FastAPI) -> Callable[[Usage], None]:

@@ -76,7 +76,7 @@ async def create_completion(
 ) -> Response:
     """Continues one or several texts."""
     wanted = await _prepared(ctx, caller, "completions", body)
-    limits.admit(wanted, caller.organization)
+    await limits.admit(wanted, caller.organization)
     return await _answered(request, gateway, wanted)
 
 
@@ -96,7 +96,7 @@ async def create_chat_completion(
 ) -> Response:
     """Answers a conversation."""
     wanted = await _prepared(ctx, caller, "chat/completions", body)
-    limits.admit(wanted, caller.organization)
+    await limits.admit(wanted, caller.organization)
     return await _answered(request, gateway, wanted)
 
 

@@ -5,8 +5,8 @@ makes room at N per minute. OpenAI's limits are of this kind: its "Limit 10000, 
 again in 37.044s" is (8339 + 7835 - 10000) / 10000 of a minute. It takes two numbers per key and kind, whatever the
 limit, and charges what an answer cost beyond its estimate afterwards, for which a window of entries has no place.
 
-Stands before `forward` (admit) and behind it (settle). Per process, and in memory, where nothing can be away; where the
-counts are shared, a store that is away must let requests pass. Must not know HTTP.
+Stands before `forward` (admit) and behind it (settle). Per process, and in memory, where nothing can be away;
+`shared_limits` is the same for several processes. Must not know HTTP.
 """
 
 import math
@@ -52,6 +52,10 @@ class Bucket:
         self._level, self._leaked_at = max(0.0, self._level - leaked), now
         return self._level
 
+    def set(self, level: float) -> None:
+        """The level, as it was found elsewhere a moment ago."""
+        self._level, self._leaked_at = level, self._clock()
+
     def add(self, cost: float) -> None:
         """Charges `cost`, of which some may be given back (below 0)."""
         self._level = min(max(0.0, self.used() + cost), DEBT_LIMITS * self.limit)
@@ -74,29 +78,46 @@ class RateLimits:
         self._clock = clock
         self._buckets: dict[str, dict[Kind, Bucket]] = {}
 
-    def admit(self, request: EngineRequest, organization: str) -> None:
+    async def admit(self, request: EngineRequest, organization: str) -> None:
         """Charges the key with one request and the tokens it reserves. Raises RateLimited, and charges nothing then."""
-        buckets = self._of(request.key_id)
-        costs: dict[Kind, int] = {"requests": 1, "tokens": request.reserved_tokens}
-        for kind, bucket in buckets.items():
-            _check(kind, bucket, costs[kind], f"{request.model} in organization {organization} on {_PER_MINUTE[kind]}")
-        for kind, bucket in buckets.items():
-            bucket.add(costs[kind])
+        self._check(request, organization)
+        self._charge(request)
 
     def settle(self, usage: Usage) -> None:
         """Puts what an answer really cost in place of what was reserved for it; keeps that where nobody knows."""
         bucket = self._of(usage.key_id).get("tokens")
-        if bucket is not None and usage.prompt_tokens is not None:
-            bucket.add(usage.prompt_tokens + (usage.completion_tokens or 0) - usage.reserved_tokens)
+        if bucket is not None:
+            bucket.add(beyond_reserved(usage))
 
     def standing(self, key_id: str) -> Mapping[Kind, Standing]:
         """What the key has left; empty without limits."""
         return {kind: bucket.standing() for kind, bucket in self._of(key_id).items()}
 
+    def _check(self, request: EngineRequest, organization: str) -> None:
+        for kind, bucket in self._of(request.key_id).items():
+            what = f"{request.model} in organization {organization} on {_PER_MINUTE[kind]}"
+            _check(kind, bucket, costs_of(request)[kind], what)
+
+    def _charge(self, request: EngineRequest) -> None:
+        for kind, bucket in self._of(request.key_id).items():
+            bucket.add(costs_of(request)[kind])
+
     def _of(self, key_id: str) -> dict[Kind, Bucket]:
         if key_id not in self._buckets:
             self._buckets[key_id] = {kind: Bucket(limit, self._clock) for kind, limit in self._limits.items()}
         return self._buckets[key_id]
+
+
+def costs_of(request: EngineRequest) -> dict[Kind, int]:
+    """What a request is charged with when it comes in."""
+    return {"requests": 1, "tokens": request.reserved_tokens}
+
+
+def beyond_reserved(usage: Usage) -> int:
+    """The tokens that an answer cost more than was reserved for it (below 0: less); 0 where nobody knows."""
+    if usage.prompt_tokens is None:
+        return 0
+    return usage.prompt_tokens + (usage.completion_tokens or 0) - usage.reserved_tokens
 
 
 def estimated_tokens(fields: Mapping[str, Any]) -> int:

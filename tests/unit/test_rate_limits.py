@@ -73,9 +73,9 @@ def cost(prompt: int | None, completion: int | None, reserved: int) -> Usage:
     return Usage("completions", "proj_1", "key_1", "tiny", False, "answered", prompt, completion, reserved, 0.1)
 
 
-def refusal(limits: RateLimits, request: EngineRequest) -> RateLimited:
+async def refusal(limits: RateLimits, request: EngineRequest) -> RateLimited:
     with pytest.raises(RateLimited) as refused:
-        limits.admit(request, "acme")
+        await limits.admit(request, "acme")
     return refused.value
 
 
@@ -83,11 +83,13 @@ def refusal(limits: RateLimits, request: EngineRequest) -> RateLimited:
     ("limit", "used", "requested", "wait"),
     [(10_000, 8339, 7835, "37.044s"), (30_000, 22_999, 12_528, "11.054s"), (10_000, 9999, 2, "6ms")],
 )
-def test_the_wait_is_the_one_that_openai_tells(clock: Clock, limit: int, used: int, requested: int, wait: str) -> None:
+async def test_the_wait_is_the_one_that_openai_tells(
+    clock: Clock, limit: int, used: int, requested: int, wait: str
+) -> None:
     """The first two are answers of OpenAI that users have published."""
     limits = limits_of(clock, tokens_per_minute=limit)
-    limits.admit(asking(used), "acme")
-    error = refusal(limits, asking(requested))
+    await limits.admit(asking(used), "acme")
+    error = await refusal(limits, asking(requested))
     assert error.message.startswith(
         "Rate limit reached for tiny in organization acme on tokens per min (TPM): "
         f"Limit {limit}, Used {used}, Requested {requested}. Please try again in {wait}."
@@ -95,39 +97,39 @@ def test_the_wait_is_the_one_that_openai_tells(clock: Clock, limit: int, used: i
     assert (error.status, error.type, error.code) == (429, "tokens", "rate_limit_exceeded")
     assert error.retry_after_seconds is not None
     clock.now += error.retry_after_seconds
-    limits.admit(asking(requested), "acme")
+    await limits.admit(asking(requested), "acme")
 
 
-def test_requests_come_back_one_by_one(clock: Clock) -> None:
+async def test_requests_come_back_one_by_one(clock: Clock) -> None:
     limits = limits_of(clock, requests_per_minute=3)
     for _ in range(3):
-        limits.admit(asking(), "acme")
-    error = refusal(limits, asking())
+        await limits.admit(asking(), "acme")
+    error = await refusal(limits, asking())
     assert error.type == "requests"
     assert "on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s." in error.message
     clock.now += 20
-    limits.admit(asking(), "acme")
-    refusal(limits, asking())
+    await limits.admit(asking(), "acme")
+    await refusal(limits, asking())
     clock.now += 60
     assert limits.standing("key_1")["requests"].remaining == 3
 
 
-def test_a_refused_request_costs_nothing_and_other_keys_nothing_either(clock: Clock) -> None:
+async def test_a_refused_request_costs_nothing_and_other_keys_nothing_either(clock: Clock) -> None:
     limits = limits_of(clock, requests_per_minute=2, tokens_per_minute=100)
-    limits.admit(asking(90), "acme")
+    await limits.admit(asking(90), "acme")
     for _ in range(5):
-        assert refusal(limits, asking(20)).type == "tokens"
+        assert (await refusal(limits, asking(20))).type == "tokens"
     assert limits.standing("key_1")["requests"].remaining == 1
-    limits.admit(asking(20, key_id="key_2"), "acme")
+    await limits.admit(asking(20, key_id="key_2"), "acme")
 
 
-def test_an_answers_real_cost_takes_the_place_of_its_estimate(clock: Clock) -> None:
+async def test_an_answers_real_cost_takes_the_place_of_its_estimate(clock: Clock) -> None:
     limits = limits_of(clock, tokens_per_minute=100)
 
     def left() -> int:
         return limits.standing("key_1")["tokens"].remaining
 
-    limits.admit(asking(50), "acme")
+    await limits.admit(asking(50), "acme")
     assert left() == 50
     limits.settle(cost(5, 5, reserved=50))
     assert left() == 90
@@ -135,21 +137,21 @@ def test_an_answers_real_cost_takes_the_place_of_its_estimate(clock: Clock) -> N
     assert left() == 90
     limits.settle(cost(1000, 1000, reserved=0))  # far more than there was
     assert left() == 0
-    assert (refusal(limits, asking(1)).retry_after_seconds or 0) <= 120  # the SDKs wait no longer
+    assert ((await refusal(limits, asking(1))).retry_after_seconds or 0) <= 120  # the SDKs wait no longer
 
 
-def test_a_request_that_can_never_fit_is_not_worth_a_retry(clock: Clock) -> None:
-    error = refusal(limits_of(clock, tokens_per_minute=10), asking(11))
+async def test_a_request_that_can_never_fit_is_not_worth_a_retry(clock: Clock) -> None:
+    error = await refusal(limits_of(clock, tokens_per_minute=10), asking(11))
     assert error.message.startswith(
         "Request too large for tiny in organization acme on tokens per min (TPM): Limit 10,"
     )
     assert (error.may_retry, error.retry_after_seconds) == (False, None)
 
 
-def test_without_limits_nothing_is_counted(clock: Clock) -> None:
+async def test_without_limits_nothing_is_counted(clock: Clock) -> None:
     limits = limits_of(clock)
     for _ in range(100):
-        limits.admit(asking(10**9), "acme")
+        await limits.admit(asking(10**9), "acme")
     limits.settle(cost(1, 1, 1))
     assert limits.standing("key_1") == {}
 
@@ -275,18 +277,18 @@ async def test_the_sdk_raises_its_rate_limit_error_or_waits(
         with pytest.raises(openai.RateLimitError) as refused:
             async with asyncio.timeout(60):
                 while True:  # a busy machine may take longer than a tenth of a second
-                    _use_up(app.state.rate_limits, caller.key_id)
+                    await _use_up(app.state.rate_limits, caller.key_id)
                     await sdk.completions.create(model="luthier-tiny", prompt="Hello")
         assert (refused.value.code, refused.value.type) == ("rate_limit_exceeded", "requests")
         assert 0 < float(refused.value.response.headers["retry-after-ms"]) <= 100
-        _use_up(app.state.rate_limits, caller.key_id)
+        await _use_up(app.state.rate_limits, caller.key_id)
         patient = sdk.with_options(max_retries=5)
         answer = await patient.completions.with_raw_response.create(model="luthier-tiny", prompt="Hello")
         assert answer.parse().choices[0].text == "café"
         assert LIMIT_HEADERS - {name for name in LIMIT_HEADERS if name.endswith("tokens")} <= set(answer.headers)
 
 
-def _use_up(limits: RateLimits, key_id: str) -> None:
+async def _use_up(limits: RateLimits, key_id: str) -> None:
     """Asks until there is no room."""
     while limits.standing(key_id)["requests"].remaining:
-        limits.admit(asking(key_id=key_id), "acme")
+        await limits.admit(asking(key_id=key_id), "acme")
