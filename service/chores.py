@@ -16,6 +16,7 @@ from service.domain.errors import Unavailable
 from service.domain.model import artifact_prefix
 from service.domain.upload import storage_prefix
 from service.operations.context import Context
+from service.operations.files import expire as expire_files
 from service.orphans import OrphanSweep
 from service.redis import AWAY
 from service.storage import StorageError
@@ -61,19 +62,13 @@ async def due(ctx: Context) -> bool:
 
 async def sweep(ctx: Context) -> None:
     """Everything once."""
-    await _expire_files(ctx)
+    await expire_files(ctx, BATCH)
     await _remove_file_bytes(ctx)
     await _expire_uploads(ctx)
     await _remove_unneeded_parts(ctx)
     await _remove_stray_parts(ctx)
     await _remove_artifacts(ctx)
     await _remove_job_objects(ctx)
-
-
-async def _expire_files(ctx: Context) -> None:
-    async with ctx.database.transaction() as tx:
-        for file in await files.expired(tx, BATCH):
-            await files.hide(tx, file.id)
 
 
 async def _remove_file_bytes(ctx: Context) -> None:

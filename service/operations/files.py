@@ -99,9 +99,15 @@ async def delete(ctx: Context, caller: Caller, id: str) -> None:
         await _find(tx, caller, id)
         if not await files.hide(tx, id):
             raise _missing(id)  # another call was faster
-        for job in await jobs.uses_file(tx, id):
-            if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
-                await _fail(tx, job, id)
+        await _fail_waiting(tx, id)
+
+
+async def expire(ctx: Context, limit: int) -> None:
+    """Hides at most `limit` files whose time is over, with what follows for jobs as if they were deleted."""
+    async with ctx.database.transaction() as tx:
+        for file in await files.expired(tx, limit):
+            if await files.hide(tx, file.id):
+                await _fail_waiting(tx, file.id)
 
 
 async def download_url(ctx: Context, caller: Caller, id: str) -> str | None:
@@ -145,6 +151,13 @@ async def _find(tx: Transaction, caller: Caller, id: str) -> File:
 
 def _missing(id: str) -> NotFound:
     return NotFound(f"No such File object: {id}", param="id")
+
+
+async def _fail_waiting(tx: Transaction, id: str) -> None:
+    """The jobs that needed the file and had not started."""
+    for job in await jobs.uses_file(tx, id):
+        if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
+            await _fail(tx, job, id)
 
 
 async def _fail(tx: Transaction, job: Job, file_id: str) -> None:

@@ -70,12 +70,13 @@ class Vllm:
 
     def start(self) -> None:
         """Returns when it answers."""
+        command = f"-m workers vllm --base {self.base.id} --die-with-parent -- --max-num-seqs 16"
         with (self.folder / "log").open("ab") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers", "vllm", "--base", self.base.id, "--", "--max-num-seqs", "16"],
+                [sys.executable, *command.split()],
                 cwd=ROOT,
                 env=self._environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # its end tells that the tests are gone, however they went
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -93,13 +94,16 @@ class Vllm:
         """As an operator would; answers the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOP_SECONDS)
+        code = self.process.wait(STOP_SECONDS)
+        self._let_go()
+        return code
 
     def kill(self) -> None:
         """SIGKILL of our command alone: the rest must end by itself."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
+        self._let_go()
 
     def publish(self, publication: str, seed: int, spec: dict[str, object] = LORA) -> str:
         """Puts a random adapter into storage; answers its name. May be called while vLLM runs."""
@@ -121,6 +125,11 @@ class Vllm:
             for pid in [self.process.pid, *descendants(self.process.pid)]:
                 kill(pid)
             self.process.wait(10)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.close()
 
     def _environment(self) -> dict[str, str]:
         others = {name: value for name, value in os.environ.items() if not name.startswith(("LUTHIER_", "VLLM_"))}

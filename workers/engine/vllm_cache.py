@@ -61,6 +61,7 @@ class VllmCache:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._reserved: dict[str, int] = {}
+        folder.mkdir(parents=True, exist_ok=True)
 
     async def manifest(self, name: str) -> Manifest:
         """What storage says of `name`. Raises ObjectMissing, ArtifactCorrupt, StorageError, TimeoutError."""
