@@ -15,8 +15,8 @@ from service.db import files, jobs, models, snapshots, uploads
 from service.domain.errors import Unavailable
 from service.domain.model import artifact_prefix
 from service.domain.upload import storage_prefix
+from service.operations import files as file_operations
 from service.operations.context import Context
-from service.operations.files import expire as expire_files
 from service.orphans import OrphanSweep
 from service.redis import AWAY
 from service.storage import StorageError
@@ -62,7 +62,7 @@ async def due(ctx: Context) -> bool:
 
 async def sweep(ctx: Context) -> None:
     """Everything once."""
-    await expire_files(ctx, BATCH)
+    await file_operations.expire(ctx, BATCH)
     await _remove_file_bytes(ctx)
     await _expire_uploads(ctx)
     await _remove_unneeded_parts(ctx)

@@ -41,7 +41,7 @@ async def engine() -> AsyncIterator[ScriptedEngine]:
 @pytest.fixture
 def settings(tmp_path: Path, engine: ScriptedEngine) -> Settings:
     catalogue = tmp_path / "bases.toml"
-    catalogue.write_text(CATALOGUE)
+    catalogue.write_text(CATALOGUE.replace("engine = ", f'engines = ["{engine.url}"], engine = '))
     return Settings(data_dir=tmp_path / "data", engine_urls=engine.url, catalogue=catalogue)
 
 
