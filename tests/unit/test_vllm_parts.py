@@ -94,8 +94,9 @@ async def test_a_cache_takes_no_more_than_its_limit_and_deletes_nothing(tmp_path
     store, manifests, size = await stored(tmp_path, 4)
     cache = VllmCache(store, tmp_path / "cache", int(size * 2.5))
     found = await asyncio.gather(*(cache.fetch(manifest) for manifest in manifests), return_exceptions=True)
-    assert [isinstance(one, CacheFull) for one in found] == [False, False, True, True]
-    assert await cache.fetch(manifests[0]) == found[0]
+    fitting = [number for number, one in enumerate(found) if not isinstance(one, CacheFull)]
+    assert len(fitting) == 2
+    assert await cache.fetch(manifests[fitting[0]]) == found[fitting[0]]
     with pytest.raises(ArtifactTooLarge):
         await VllmCache(store, tmp_path / "cache", size // 2).fetch(manifests[3])
 
