@@ -69,7 +69,7 @@ def sites(request: pytest.FixtureRequest, tmp_path: Path) -> Sites:
     places: list[dict[str, str]] = [{}, {}]
     shell = {"BACKUP": str(tmp_path / "backup"), "PATH": f"{luthierd(tmp_path / 'bin')}:{os.environ['PATH']}"}
     if request.param == "servers":
-        require("aws", "install the AWS command line interface")
+        require("aws")
         postgres: Postgres = request.getfixturevalue("postgres")
         radosgw: Radosgw = request.getfixturevalue("radosgw")
         reach = {f"LUTHIER_{name.upper()}": value for name, value in radosgw.settings.items()}
@@ -80,13 +80,12 @@ def sites(request: pytest.FixtureRequest, tmp_path: Path) -> Sites:
             }
         shell["PATH"] = f"{postgres.programs}:{shell['PATH']}"
         shell |= {
-            "AWS_ENDPOINT_URL": radosgw.endpoint,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": radosgw.access_key,
             "AWS_SECRET_ACCESS_KEY": radosgw.secret_key,
         }
     else:
-        require("sqlite3", "install SQLite's command line program")
+        require("sqlite3")
     (tmp_path / "backup").mkdir()
     services = [RunningService(tmp_path / f"site-{number}", common | place) for number, place in enumerate(places)]
     return Sites("PostgreSQL and S3" if request.param == "servers" else "SQLite and a folder", *services, shell)
@@ -147,9 +146,9 @@ def luthierd(folder: Path) -> Path:
     return folder
 
 
-def require(program: str, remedy: str) -> None:
+def require(program: str) -> None:
     if shutil.which(program) is None:
-        missing(program, remedy)
+        missing(program, "run tests/servers/install_radosgw.sh as root")
 
 
 @contextmanager
