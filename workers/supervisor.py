@@ -196,7 +196,7 @@ class Supervisor:
         while True:
             before = self._works()  # what is claimed while the renewal runs is not lost
             try:
-                held = await progress.renew(self._ctx, self._owner)
+                held = await progress.renew(self._ctx, self._owner, [work.claim for work in before])
             except Unavailable:
                 log.warning("worker.database_away")  # no beat: the trainers end before their leases do
             else:

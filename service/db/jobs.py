@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, func, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, func, insert, null, or_, select, tuple_, update
 
 from service.db.clock import database_now
 from service.db.connection import Transaction
@@ -130,10 +130,14 @@ async def claim(
     return _job((await tx.connection.execute(taken)).one())
 
 
-async def renew(tx: Transaction, owner: str, lease_seconds: float) -> dict[str, int]:
-    """Renews every lease of `owner` and answers what it still holds: job id -> attempt."""
-    held = select(jobs.c.id).where(jobs.c.lease_owner == owner, jobs.c.status.in_(ACTIVE)).order_by(jobs.c.sequence)
-    locked = (await tx.connection.execute(held.with_for_update(key_share=True))).scalars().all()
+async def renew(tx: Transaction, owner: str, claims: Sequence[Claim], lease_seconds: float) -> dict[str, int]:
+    """Renews the leases of these claims of `owner` and answers which still stand: job id -> attempt."""
+    working = [(claim.job.id, claim.attempt) for claim in claims]
+    held = select(jobs.c.id).where(
+        tuple_(jobs.c.id, jobs.c.attempt).in_(working), jobs.c.lease_owner == owner, jobs.c.status.in_(ACTIVE)
+    )
+    ordered = held.order_by(jobs.c.sequence).with_for_update(key_share=True)
+    locked = (await tx.connection.execute(ordered)).scalars().all()
     result = await tx.connection.execute(
         update(jobs)
         .where(jobs.c.id.in_(locked))

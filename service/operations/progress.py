@@ -62,10 +62,13 @@ async def claim_announcement(ctx: Context, owner: str, bases: Sequence[str]) -> 
         return None if job is None else Claim(job, owner)
 
 
-async def renew(ctx: Context, owner: str) -> dict[str, int]:
-    """Renews every lease of this worker; answers what it still holds: job id -> attempt."""
+async def renew(ctx: Context, owner: str, claims: Sequence[Claim]) -> dict[str, int]:
+    """Renews what this worker is working on; answers what it still holds of that: job id -> attempt.
+
+    Only that: a job that it could not give back, because the database was away, must not be kept for ever.
+    """
     async with ctx.database.transaction() as tx:
-        return await jobs.renew(tx, owner, ctx.settings.lease_seconds)
+        return await jobs.renew(tx, owner, claims, ctx.settings.lease_seconds)
 
 
 async def pauses_asked(ctx: Context, owner: str) -> dict[str, int]:

@@ -73,7 +73,7 @@ async def test_many_claimers_share_the_jobs_and_claim_none_twice(ctx: Context, c
     assert sorted(taken) == sorted(waiting)
     assert {claim.attempt for owned in claims for claim in owned} == {1}
     for owner, owned in enumerate(claims):
-        assert set(await progress.renew(ctx, f"worker_{owner}")) == {claim.job.id for claim in owned}
+        assert set(await progress.renew(ctx, f"worker_{owner}", owned)) == {claim.job.id for claim in owned}
 
 
 async def waiting_jobs(ctx: Context) -> bool:
@@ -222,10 +222,13 @@ async def test_a_beat_and_a_deletion_over_the_same_jobs_do_not_wait_for_each_oth
     ctx: Context, caller: Caller
 ) -> None:
     file = await a_training_file(ctx, caller)
+    claims = []
     for seed in range(8):
         await users.create(ctx, caller, NewJob("luthier-tiny", file, seed))
-        assert await progress.claim_validation(ctx, "worker") is not None
-    beats = [progress.renew(ctx, "worker") for _ in range(10)]
+        claim = await progress.claim_validation(ctx, "worker")
+        assert claim is not None
+        claims.append(claim)
+    beats = [progress.renew(ctx, "worker", claims) for _ in range(10)]
     results = await outcomes(*beats[:5], file_operations.delete(ctx, caller, file), *beats[5:], users_page(ctx, caller))
     assert not any(isinstance(result, LuthierError) for result in results)
 

@@ -125,7 +125,7 @@ async def test_a_worker_goes_on_after_a_restart_with_the_claim_that_it_had(
     server.stop() if way == "stop" else server.kill()
     away: list[Callable[[], Awaitable[object]]] = [
         lambda: progress.record_steps(ctx, claim, steps(2), None),
-        lambda: progress.renew(ctx, claim.owner),
+        lambda: progress.renew(ctx, claim.owner, [claim]),
         lambda: progress.warn(ctx, claim, NewEvent("careful")),
         lambda: progress.claim_training(ctx, "other", ["luthier-tiny"]),
         lambda: progress.pauses_asked(ctx, claim.owner),
@@ -136,7 +136,7 @@ async def test_a_worker_goes_on_after_a_restart_with_the_claim_that_it_had(
             await call()
     server.start()
     await progress.record_steps(ctx, claim, steps(2), None)
-    assert await progress.renew(ctx, claim.owner) == {claim.job.id: claim.attempt}
+    assert await progress.renew(ctx, claim.owner, [claim]) == {claim.job.id: claim.attempt}
     async with ctx.database.reading() as tx:
         found = [event.message for event in await events.since(tx, claim.job.id, 0, 10)]
     assert len(found) == 3 and found[2].startswith("Step 2/")
@@ -163,7 +163,7 @@ async def test_a_frozen_server_is_a_503_and_not_a_hang(
     finally:
         server.thaw()
     assert {answer.status_code for answer in answers} == {503}
-    await recovered(lambda: progress.renew(ctx, "worker"))
+    await recovered(lambda: progress.renew(ctx, "worker", []))
     assert (await client.get("/fine_tuning/jobs")).status_code == 200
 
 

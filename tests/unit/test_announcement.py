@@ -29,7 +29,7 @@ async def test_a_trained_job_stays_running_and_is_claimed_for_its_announcement_o
     before, publication = await trained(ctx, caller)
     job = await state(ctx, before.job.id)
     assert (job.status, job.fine_tuned_model) == ("running", None)
-    assert await progress.renew(ctx, "one") == {}  # nobody's until it is claimed again
+    assert await progress.renew(ctx, "one", [before]) == {}  # nobody's until it is claimed again
     assert await progress.claim_training(ctx, "two", BASES) is None
     assert await progress.claim_announcement(ctx, "two", ["another-base"]) is None
     claim = await progress.claim_announcement(ctx, "two", BASES)

@@ -120,9 +120,19 @@ async def test_a_worker_without_the_base_claims_nothing(ctx: Context, caller: Ca
 async def test_renewing_keeps_a_lease_and_tells_what_is_held(ctx: Context, caller: Caller) -> None:
     claim = await claimed(ctx, caller)
     await expire(ctx, claim.job.id)
-    assert await progress.renew(ctx, "one") == {claim.job.id: claim.attempt}
+    assert await progress.renew(ctx, "one", [claim]) == {claim.job.id: claim.attempt}
     assert await progress.claim_training(ctx, "two", BASES) is None
-    assert await progress.renew(ctx, "two") == {}
+    assert await progress.renew(ctx, "two", [claim]) == {}
+
+
+async def test_a_job_that_its_worker_has_dropped_is_not_kept(ctx: Context, caller: Caller) -> None:
+    """It could not give the job back, because the database was away for a moment."""
+    claim = await claimed(ctx, caller)
+    await expire(ctx, claim.job.id)
+    assert await progress.renew(ctx, "one", []) == {}
+    taken = await progress.claim_training(ctx, "two", BASES)
+    assert taken is not None
+    assert taken.job.id == claim.job.id
 
 
 async def test_nothing_of_a_fenced_worker_is_written(ctx: Context, caller: Caller) -> None:
@@ -153,7 +163,7 @@ async def test_nothing_of_a_fenced_worker_is_written(ctx: Context, caller: Calle
 async def test_a_cancelled_job_cannot_be_finished_by_its_worker(ctx: Context, caller: Caller) -> None:
     claim = await claimed(ctx, caller)
     await users.cancel(ctx, caller, claim.job.id)
-    assert await progress.renew(ctx, "one") == {}
+    assert await progress.renew(ctx, "one", [claim]) == {}
     model = a_model(claim)
     with pytest.raises(LeaseLost):
         await progress.finish(ctx, claim, model, {}, a_result(claim))
@@ -236,7 +246,7 @@ async def test_a_pause_is_told_to_the_worker_that_holds_the_job_and_frees_it(ctx
     assert await progress.pause(ctx, claim, 3)
     job = await state(ctx, claim.job.id)
     assert (job.status, job.pause_requested_at) == ("paused", None)
-    assert await progress.renew(ctx, "one") == {}
+    assert await progress.renew(ctx, "one", [claim]) == {}
     assert await progress.claim_training(ctx, "two", BASES) is None
     said = await messages(ctx, job.id)
     assert said[-2:] == ["The job will be paused after its next step", "The job was paused at step 3"]
