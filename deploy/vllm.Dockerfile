@@ -10,5 +10,7 @@ COPY workers workers
 RUN pip install --no-cache-dir --requirement deploy/vllm/plugin.txt && pip install --no-cache-dir --no-deps .
 RUN python3 -m venv /opt/luthier/venv && /opt/luthier/venv/bin/pip install --no-cache-dir .
 ENV PATH=/opt/luthier/venv/bin:$PATH LUTHIER_DATA_DIR=/data HF_HOME=/data/huggingface LUTHIER_VLLM_PYTHON=/usr/bin/python3
+# Ends the build, not the first start, where this image's vLLM is for another Python than that.
+RUN "$LUTHIER_VLLM_PYTHON" -c "import importlib.metadata as m; print(m.version('vllm'), m.version('luthier'))"
 VOLUME /data
 ENTRYPOINT ["luthier-worker", "vllm"]

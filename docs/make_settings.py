@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and deploy/env.example from service/settings.py: `python docs/make_settings.py`.
+"""Writes docs/settings.md and deploy/env.example from service/settings.py: `python -m docs.make_settings`.
 
 A test holds both files current.
 """
@@ -21,14 +21,14 @@ Every setting has a default that works on one machine. Give another value in the
     LUTHIER_PORT=9000 LUTHIER_DATA_DIR=/var/lib/luthier luthierd up
 
 Every process of an installation must read the same settings. A value that does not fit is refused at the start.
-This page is written by `python docs/make_settings.py` from [service/settings.py](../service/settings.py).
+This page is written by `python -m docs.make_settings` from [service/settings.py](../service/settings.py).
 
 | setting | values | default | what it does |
 |---|---|---|---|
 """
 ENV_HEAD = """\
 # The settings of an installation of several containers: copy to deploy/.env, which every container reads.
-# Written by `python docs/make_settings.py`; docs/settings.md is the same list with types and limits.
+# Written by `python -m docs.make_settings`; docs/settings.md is the same list with types and limits.
 
 # The two secrets of deploy/compose.production.yaml: make your own, for example with `openssl rand -hex 24`.
 POSTGRES_PASSWORD=

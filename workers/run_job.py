@@ -128,6 +128,8 @@ class JobRun:
         record = BaseRecord(self._base.id, self._base.public_source, ready.revision, ready.hashes)
         await bases.register(self._ctx, record)
         self._publisher.trained_by(ready)
+        if report.step:
+            log.info("job.continued", job_id=self._claim.job.id, step=report.step)
         if report.difference:
             warning = wording.resumed_elsewhere(report.step, report.difference)
             await progress.warn(self._ctx, self._claim, warning)

@@ -54,9 +54,9 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
     assert job.data_prefix is not None
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     await asyncio.to_thread(folder.mkdir, parents=True)
-    await fetch_file(ctx.storage, job.data_prefix + TRAINING, folder / TRAINING)
+    await _stage_data(ctx.storage, job.data_prefix + TRAINING, folder / TRAINING)
     if job.validation_file is not None:
-        await fetch_file(ctx.storage, job.data_prefix + VALIDATION, folder / VALIDATION)
+        await _stage_data(ctx.storage, job.data_prefix + VALIDATION, folder / VALIDATION)
     await _stage_snapshot(ctx, job.id, folder / "resume")
     if job.parent_model is not None:
         await _stage_parent(ctx.storage, job.parent_model, folder / "parent")
@@ -130,6 +130,16 @@ async def fetch_segments(store: ObjectStore, segments: Sequence[Segment], path: 
             with await asyncio.to_thread(part.open, "rb") as source:
                 await asyncio.to_thread(shutil.copyfileobj, source, stream, CHUNK_BYTES)
     await asyncio.to_thread(part.unlink, missing_ok=True)
+
+
+async def _stage_data(store: ObjectStore, key: str, path: Path) -> None:
+    """Tokenised rows. Raises JobError where they are gone for good, as after the restore of an old backup."""
+    try:
+        await fetch_file(store, key, path)
+    except ObjectMissing as error:
+        log.warning("data.unavailable", key=key, reason=type(error).__name__)
+        message = "The job cannot go on: its data is missing in storage. Please create the job again."
+        raise JobError("data_unavailable", message) from error
 
 
 async def _stage_snapshot(ctx: Context, job_id: str, folder: Path) -> None:

@@ -17,13 +17,14 @@ from service.domain.job import Claim
 from service.domain.methods import resolve_auto
 from service.operations import lookups, progress
 from service.operations.context import Context
+from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.base import Tokenizer, load_tokenizer
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.tokenized import TokenizedDataset
 from workers.disk import disk_errors
-from workers.staging import TRAINING, VALIDATION, fetch_segments, store_file
+from workers.staging import TRAINING, VALIDATION, ObjectCorrupt, fetch_segments, store_file
 
 log = structlog.get_logger()
 
@@ -83,12 +84,16 @@ class JobValidation:
         log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
 
     async def _check(self, file_id: str, param: str, minimum: int) -> TokenizedDataset:
-        found = await lookups.find_file(self._ctx, file_id)
+        found, what = await lookups.find_file(self._ctx, file_id), param.replace("_", " ")
         if found is None:
-            what = param.replace("_", " ")
             raise JobError(f"deleted_{param}", f"The job failed because the {what} was deleted", param)
         path = self._folder / param
-        await fetch_segments(self._ctx.storage, found[1], path)
+        try:
+            await fetch_segments(self._ctx.storage, found[1], path)
+        except (ObjectCorrupt, ObjectMissing) as error:
+            log.warning("data.unavailable", job_id=self._claim.job.id, file_id=file_id, reason=type(error).__name__)
+            message = f"The {what} is missing or damaged in storage; please upload it again."
+            raise JobError("data_unavailable", message, param) from error
         return await asyncio.to_thread(self._read, path, file_id, param, minimum)
 
     def _read(self, path: Path, file_id: str, param: str, minimum: int) -> TokenizedDataset:

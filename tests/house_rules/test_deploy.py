@@ -13,6 +13,7 @@ import yaml
 from dockerfile_parse import DockerfileParser
 
 from docs.make_settings import render_env
+from service.domain.base import read_catalogue
 from service.settings import Settings
 from tests.house_rules.tree import ROOT
 
@@ -102,5 +103,21 @@ def test_the_builds_of_the_compose_files_exist() -> None:
                 assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
 
 
+def test_our_containers_of_the_production_set_share_one_catalogue_that_vllm_can_serve() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.production.yaml").read_text(encoding="utf-8"))["services"]
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert set(ours) == {"migrate", "api", "worker", "vllm"}
+    for service in ours.values():
+        assert f"./bases.toml:{service['environment']['LUTHIER_CATALOGUE']}:ro" in service["volumes"]
+    first = next(iter(read_catalogue(DEPLOY / "bases.example.toml").bases.values()))
+    assert (first.serving.engine, first.serving.engines) == ("vllm", ())  # so it is served at LUTHIER_ENGINE_URLS
+
+
+def test_what_is_copied_with_secrets_in_it_is_never_committed() -> None:
+    command = ["git", "check-ignore", "deploy/.env", "deploy/bases.toml"]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ignored.stdout.split() == command[2:]
+
+
 def test_the_example_of_the_environment_is_current() -> None:
-    assert (DEPLOY / "env.example").read_text(encoding="utf-8") == render_env(), "run: python docs/make_settings.py"
+    assert (DEPLOY / "env.example").read_text(encoding="utf-8") == render_env(), "run: python -m docs.make_settings"

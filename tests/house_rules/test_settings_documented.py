@@ -18,7 +18,7 @@ def test_every_setting_is_documented():
 
 
 def test_the_settings_page_is_current():
-    assert PAGE.read_text(encoding="utf-8") == render(), "run: python docs/make_settings.py"
+    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m docs.make_settings"
 
 
 def test_every_setting_says_what_it_does():

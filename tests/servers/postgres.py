@@ -63,6 +63,11 @@ class Postgres:
         return self.url_of("postgres")
 
     @property
+    def programs(self) -> Path:
+        """The folder of `pg_dump` and its like, of the server's version."""
+        return self._bin
+
+    @property
     def log(self) -> str:
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
 

@@ -1,7 +1,7 @@
 """From a created job to the folder that the trainer gets: "auto" resolved, the rate multiplied, the data staged."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from service.bootstrap import create_context
 from service.db.schema import migrate
+from service.domain.errors import JobError
 from service.domain.job import Job
 from service.domain.methods import HYPERPARAMETERS, auto_batch_size, auto_epochs
 from service.operations import files, jobs, keys, progress
@@ -21,7 +22,7 @@ from tests.e2e.journey import pairs, rows
 from tests.running_service import write_catalogue
 from tests.tiny_models import make_tiny_base
 from workers.data.tokenized import TokenizedDataset
-from workers.staging import stage_job
+from workers.staging import TRAINING, stage_job
 from workers.trainer.protocol import JobSpec
 from workers.validate_job import JobValidation, Tokenizers
 
@@ -43,15 +44,23 @@ async def caller(ctx: Context) -> Caller:
 
 
 async def validated(
-    ctx: Context, caller: Caller, content: bytes, objective: str = "supervised", **hyperparameters: Any
+    ctx: Context,
+    caller: Caller,
+    content: bytes,
+    objective: str = "supervised",
+    *,
+    before: Callable[[str], Awaitable[None]] | None = None,
+    **hyperparameters: Any,
 ) -> Job:
-    """A job whose files were checked."""
+    """A job whose files were checked; `before` that, something is done to its training file."""
     async with files.incoming(ctx) as incoming:
         await incoming.store(one_chunk(content))
         file = await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))
     settings = HYPERPARAMETERS[objective](**hyperparameters)
     new = NewJob(model="tiny", training_file=file.id, seed=1, objective=objective, hyperparameters=settings)
     created = await jobs.create(ctx, caller, new)
+    if before is not None:
+        await before(file.id)
     claim = await progress.claim_validation(ctx, "worker")
     assert claim is not None
     base = ctx.catalogue.bases["tiny"]
@@ -99,6 +108,28 @@ async def test_the_staged_rows_are_the_files(ctx: Context, caller: Caller, tmp_p
     dataset = await asyncio.to_thread(TokenizedDataset.load, tmp_path / "job" / "train.safetensors")
     assert len(dataset) == 12
     assert 0 < dataset.num_trained_tokens < dataset.num_tokens
+
+
+async def test_a_job_whose_rows_are_gone_fails_instead_of_being_tried_for_ever(
+    ctx: Context, caller: Caller, tmp_path: Path
+) -> None:
+    job = await validated(ctx, caller, rows(12))
+    assert job.data_prefix is not None
+    await ctx.storage.delete(job.data_prefix + TRAINING)
+    with pytest.raises(JobError) as raised:
+        await staged(ctx, tmp_path / "job")
+    assert raised.value.code == "data_unavailable"
+
+
+async def test_a_file_whose_bytes_are_gone_fails_its_job(ctx: Context, caller: Caller) -> None:
+    async def lose(file_id: str) -> None:
+        async for found in ctx.storage.list(f"files/{file_id}/"):
+            await ctx.storage.delete(found.key)
+
+    job = await validated(ctx, caller, rows(12), before=lose)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert (job.error["code"], job.error["param"]) == ("data_unavailable", "training_file")
 
 
 async def test_a_dpo_job_trains_pairs_by_dpo_with_its_beta(ctx: Context, caller: Caller, tmp_path: Path) -> None:
