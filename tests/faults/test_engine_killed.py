@@ -8,9 +8,9 @@ import openai
 import pytest
 
 from tests.faults.invariants import check_callable, wait_until_final
-from tests.faults.production import Production
 from tests.faults.rounds import KINDS, ROUNDS, random_seed
 from tests.faults.twins import Twins
+from tests.production import Production
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
 STREAMS = 6
