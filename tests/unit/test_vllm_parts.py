@@ -66,7 +66,7 @@ def test_a_missing_environment_says_what_makes_it(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="not served by vLLM"):
         serve_vllm(settings)
     with pytest.raises(ValueError, match="deploy/vllm"):
-        serve_vllm(settings.model_copy(update={"vllm_base": "b"}))
+        serve_vllm(settings.model_copy(update={"engine_base": "b"}))
 
 
 def test_names_are_only_those_that_we_make() -> None:
