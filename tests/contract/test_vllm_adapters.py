@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from service.domain.model import MANIFEST, artifact_prefix
 from tests.servers.vllm import Vllm
 from tests.unit.engine_fixtures import LORA, calling, logits_of, make_engine, publish, save_adapter
+from workers.scoring import EngineRefused, Engines
 
 pytestmark = pytest.mark.slow
 
@@ -198,4 +199,6 @@ def test_what_this_vllm_cannot_serve_is_refused_and_it_lives_on(
     name = make(vllm, save_adapter(vllm.loaded, tmp_path / "adapter", 4, LORA))
     response = ask(vllm, name)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "adapter_unusable")
+    with pytest.raises(EngineRefused):
+        asyncio.run(Engines([vllm.url]).score(name, PROMPTS[:1]))
     said(vllm, vllm.base.id)
