@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_STAMP := .cache/vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-fast mutate lint format base openapi clean
+.PHONY: help install servers demo up production test test-fast soak mutate lint format base openapi clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,17 +20,35 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
+servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's packages: radosgw and vLLM's environment
+	@tests/servers/install_radosgw.sh || echo 'make servers: without radosgw; tests that need it will say so'
+
+# The plugin is a copy of this code, so it is installed anew when that changes; seconds, once vLLM itself is there.
+$(VLLM_STAMP): pyproject.toml $(shell find deploy/vllm service workers -type f -not -name '*.pyc')
+	@if [ -n "$$LUTHIER_VLLM_PYTHON" ]; then echo "make servers: vLLM is in $$LUTHIER_VLLM_PYTHON"; \
+	elif PYTHON=$(PYTHON) deploy/vllm/install_cpu.sh; then touch $@; \
+	else echo 'make servers: without vLLM; tests that need it will say so'; fi
+
 demo: install ## From a file to a tuned answer, through the official openai SDK
 	$(BIN)/python examples/demo/demo.py
 
 up: install ## Serve until Ctrl-C: API, worker and engine on embedded defaults
 	@exec $(BIN)/luthierd up
 
-test: install ## Every test
+ENGINE ?= vllm
+production: servers ## The production set on this machine until Ctrl-C: Postgres, Valkey, S3, API, two workers, vLLM
+	@exec $(BIN)/python -m tests.production --engine $(ENGINE)
+
+test: servers ## Every test
 	$(BIN)/python -m pytest
 
 test-fast: install ## The tests without real servers or long training
 	$(BIN)/python -m pytest -m 'not slow'
+
+ROUNDS ?= 20
+JOBS ?= 200
+soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
+	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
 
 mutate: install ## Break the product on purpose and show that the tests notice
 	$(BIN)/python -m tests.mutations.mutate

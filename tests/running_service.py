@@ -128,10 +128,12 @@ def write_catalogue(path: Path, *bases: Base) -> Path:
 
 def _entry(base: Base) -> str:
     rates = ", ".join(f"{name} = {rate}" for name, rate in base.learning_rate.items())
+    serving = base.serving
     return (
         f'[[base]]\nid = "{base.id}"\nsource = "{base.source}"\ndtype = "{base.dtype}"\n'
         f"context_tokens = {base.context_tokens}\nlearning_rate = {{ {rates} }}\n"
-        f"serving = {{ tunings = {sorted(base.serving.tunings)}, engines = {list(base.serving.engines)} }}\n"
+        f'serving = {{ engine = "{serving.engine}", tunings = {sorted(serving.tunings)}, '
+        f"engines = {list(serving.engines)}, max_lora_rank = {serving.max_lora_rank} }}\n"
     )
 
 

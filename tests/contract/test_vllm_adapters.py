@@ -10,10 +10,13 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from service.domain.model import MANIFEST, artifact_prefix
 from tests.servers.vllm import Vllm
-from tests.unit.engine_fixtures import LORA, calling, make_engine, publish, save_adapter
+from tests.unit.engine_fixtures import LORA, calling, logits_of, make_engine, publish, save_adapter
+from workers.scoring import EngineRefused, Engines
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +71,46 @@ def test_mixed_batches_give_each_row_its_own_model(vllm: Vllm) -> None:
         assert together == [alone[model, tuple(prompt)] for model, prompt in asked]
 
 
+SCORED = [[70 + number] * (20 + 7 * number) for number in range(3)]
+
+
+def scores(vllm: Vllm, model: str, *prompts: list[int]) -> list[list[float]]:
+    """The log-probabilities of every prompt's tokens but the first, all asked for in one request."""
+    body = {"model": model, "prompt": prompts, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+    response = httpx.post(f"{vllm.url}/v1/completions", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    found = sorted(response.json()["choices"], key=lambda choice: int(choice["index"]))
+    return [choice["logprobs"]["token_logprobs"][1 : len(prompt)]
+            for choice, prompt in zip(found, prompts, strict=True)]  # fmt: skip
+
+
+def by_the_trainers_libraries(vllm: Vllm, folder: Path | None, prompt: list[int]) -> list[float]:
+    logprobs_TV = logits_of(vllm.fresh(), folder, prompt).log_softmax(-1)
+    return [float(logprobs_TV[place, token]) for place, token in enumerate(prompt[1:])]
+
+
+def test_several_prompts_are_scored_in_one_request(vllm: Vllm) -> None:
+    """Without the plugin's fix this one request ends vLLM."""
+    name = vllm.publish("scored00", 24)
+    for model, folder in ((name, vllm.folder / "scored00"), (vllm.base.id, None)):
+        for prompt, found in zip(SCORED, scores(vllm, model, *SCORED), strict=True):
+            assert found == pytest.approx(by_the_trainers_libraries(vllm, folder, prompt), abs=1e-3)
+
+
+def test_a_prompt_is_scored_beside_requests_that_run(vllm: Vllm) -> None:
+    """Of other models, too: every row gets its own."""
+    names = [vllm.publish(f"beside{seed:02}", seed) for seed in (25, 26)]
+    alone = {(model, number): scores(vllm, model, prompt)[0]
+             for model in (vllm.base.id, *names) for number, prompt in enumerate(SCORED)}  # fmt: skip
+    before = {model: said(vllm, model) for model in names}
+    with ThreadPoolExecutor(12) as pool:
+        running = [pool.submit(said, vllm, model) for model in names * 4]
+        together = list(pool.map(lambda pair: scores(vllm, pair[0], SCORED[pair[1]])[0], alone))
+        assert [one.result() for one in running] == [before[model] for model in names * 4]
+    for expected, found in zip(alone.values(), together, strict=True):
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     "name",
     ["ft:tiny:acme::nobody00", "../dialect0", "/etc", "ft:tiny:acme::..%2Fobjects", "ft:tiny:acme:../x:abcdefgh"],
@@ -97,7 +140,8 @@ def test_a_corrupt_artifact_never_serves_and_is_tried_again(vllm: Vllm) -> None:
     weights = vllm.folder / "objects" / artifact_prefix(name) / "adapter_model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert ask(vllm, name).status_code == 503
+    refused = ask(vllm, name)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "adapter_unusable")
     weights.write_bytes(good)
     assert said(vllm, name) != said(vllm, vllm.base.id)
 
@@ -126,6 +170,14 @@ def configured(publication: str, **changes: object) -> Callable[[Vllm, Path], st
     return make
 
 
+def with_output_layer(vllm: Vllm, folder: Path) -> str:
+    path, rank = folder / "adapter_model.safetensors", 4
+    hidden, vocabulary = vllm.loaded.model.config.hidden_size, vllm.loaded.model.config.vocab_size
+    added = {"lora_A": torch.ones(rank, hidden), "lora_B": torch.ones(vocabulary, rank)}
+    save_file(load_file(path) | {f"base_model.model.lm_head.{name}.weight": w for name, w in added.items()}, path)
+    return configured("outputla", target_modules=["q_proj", "lm_head"])(vllm, folder)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -138,6 +190,7 @@ def configured(publication: str, **changes: object) -> Callable[[Vllm, Path], st
         configured("pissapis", init_lora_weights="pissa"),
         configured("prefixty", peft_type="PREFIX_TUNING"),
         configured("tokentok", trainable_token_indices=[1]),
+        with_output_layer,
     ],
 )
 def test_what_this_vllm_cannot_serve_is_refused_and_it_lives_on(
@@ -145,5 +198,7 @@ def test_what_this_vllm_cannot_serve_is_refused_and_it_lives_on(
 ) -> None:
     name = make(vllm, save_adapter(vllm.loaded, tmp_path / "adapter", 4, LORA))
     response = ask(vllm, name)
-    assert (response.status_code, response.json()["error"]["code"]) == (503, 503)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "adapter_unusable")
+    with pytest.raises(EngineRefused):
+        asyncio.run(Engines([vllm.url]).score(name, PROMPTS[:1]))
     said(vllm, vllm.base.id)

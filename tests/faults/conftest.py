@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.faults.production import Production, production
 from tests.faults.twins import Twins
+from tests.production import Production, production
 from tests.servers.radosgw import check_radosgw
 from tests.tiny_models import make_tiny_base
 

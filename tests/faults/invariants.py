@@ -6,8 +6,8 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from service.domain import event as wording
-from tests.faults.production import Production
 from tests.faults.twins import STEPS, Twins, told, weights_hash
+from tests.production import Production
 
 FINAL = ("succeeded", "failed", "cancelled")
 

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 
 from tests.faults.invariants import check_callable, check_one_artifact, check_succeeded
-from tests.faults.production import Production
 from tests.faults.strikes import Strike
 from tests.faults.twins import Twins
+from tests.production import Production
 
 KINDS = (11, 12)
 ROUND_SECONDS = 3.0  # about what the jobs of a round take undisturbed

@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 from tests.faults.invariants import FINAL, check_one_artifact, check_succeeded, wait_until_final
-from tests.faults.production import Production, production
 from tests.faults.rounds import KINDS
 from tests.faults.strikes import STRIKES, Strike
 from tests.faults.twins import Twins
+from tests.production import Production, production
 from tests.running_service import ROOT
 from tests.tiny_models import make_tiny_base
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults.processes import Process, wait_until_gone
-from tests.faults.production import LEASE_SECONDS, Production
+from tests.production import LEASE_SECONDS, Production
 from tests.running_service import kill
 
 TRAINER = "workers.trainer"

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from tests.e2e.journey import rows
-from tests.faults.production import Production
 from tests.faults.rounds import ROUNDS, random_seed
+from tests.production import Production
 from tests.running_service import answers, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]

@@ -12,10 +12,10 @@ from service.db import snapshots
 from service.operations.context import Context
 from service.storage.base import one_chunk, read
 from tests.faults.invariants import check_callable, check_succeeded, wait_until_final
-from tests.faults.production import Production
 from tests.faults.rounds import KINDS, ROUNDS
 from tests.faults.strikes import TRAINER
 from tests.faults.twins import Twins
+from tests.production import Production
 from tests.running_service import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.invariants import check_succeeded, wait_until_final
-from tests.faults.production import Production
 from tests.faults.rounds import KINDS, ROUNDS
 from tests.faults.strikes import TRAINER
 from tests.faults.twins import Twins
+from tests.production import Production
 from tests.running_service import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]

@@ -4,31 +4,16 @@ import random
 import threading
 import time
 
-import openai
 import pytest
 
 from tests.faults.invariants import check_callable, wait_until_final
-from tests.faults.production import Production
 from tests.faults.rounds import KINDS, ROUNDS, random_seed
+from tests.faults.streams import read_stream
 from tests.faults.twins import Twins
+from tests.production import Production
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
 STREAMS = 6
-
-
-def read_stream(production: Production, model: str, ends: list[str]) -> None:
-    """One stream to its end; notes how it ended. Anything but an end or a clean error is noted as `broken`."""
-    client = production.client(retries=0)
-    try:
-        stream = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": "0 red?"}], max_tokens=200, temperature=1, stream=True
-        )
-        finished = [chunk.choices[0].finish_reason for chunk in stream if chunk.choices]
-        ends.append("ended" if finished and finished[-1] in ("stop", "length") else "broken: no finish_reason")
-    except openai.APIStatusError as error:
-        ends.append("clean error" if error.status_code == 503 else f"broken: {error.status_code}")
-    except openai.APIError as error:  # an error event in the stream
-        ends.append("clean error" if error.body else f"broken: {error}")
 
 
 def test_streams_end_or_say_why_and_every_model_comes_back(

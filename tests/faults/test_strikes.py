@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.faults.production import Production
 from tests.faults.rounds import ROUNDS, play, random_seed
 from tests.faults.strikes import STRIKES, Strike
 from tests.faults.twins import Twins
+from tests.production import Production
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,6 @@
 """A real vLLM that dies, fills up, or finds storage away or its artifacts spoiled: what its clients see, and after."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from tests.running_service import alive, answers, kill, wait_for
 from tests.servers.vllm import Vllm
 from tests.unit.engine_fixtures import greedy
+from workers.scoring import EngineAway, Engines
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +84,8 @@ def test_storage_that_is_away_is_a_503_and_then_works(server: Vllm) -> None:
     objects.symlink_to(objects)  # every access fails, but not as if nothing were there
     try:
         assert ask(server, name).status_code == 503
+        with pytest.raises(EngineAway):  # an announcement waits
+            asyncio.run(Engines([server.url]).score(name, [PROMPT]))
     finally:
         objects.unlink()
         away.rename(objects)

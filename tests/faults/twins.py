@@ -13,7 +13,7 @@ from openai import OpenAI
 
 from service.operations.context import Context
 from tests.e2e.journey import rows
-from tests.faults.production import Production
+from tests.production import Production
 from tests.running_service import wait_for_status
 from workers.artifacts import fetch_artifact
 

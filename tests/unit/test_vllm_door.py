@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from workers.engine.vllm_door import DRAIN_SIGNAL, Door, Message, Receive, Scope, Send
+from workers.engine.vllm_door import DRAIN_SIGNAL, Door, Message, Receive, Refused, Scope, Send
 
 
 class House:
@@ -86,3 +86,15 @@ async def test_an_empty_house_ends_at_once(client: httpx.AsyncClient, ended: lis
     signal.raise_signal(DRAIN_SIGNAL)
     await asyncio.sleep(0.4)
     assert ended == [signal.SIGTERM]
+
+
+async def test_what_is_refused_inside_is_answered_at_the_door(ended: list[int]) -> None:
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise Refused(503, "adapter_unusable", "It cannot be loaded.")
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(Door(refusing)), base_url="http://vllm") as client:
+        answer = await client.post("/v1/completions")
+    assert answer.status_code == 503
+    assert answer.json()["error"] | {"type": ""} == {
+        "message": "It cannot be loaded.", "type": "", "param": None, "code": "adapter_unusable"
+    }  # fmt: skip

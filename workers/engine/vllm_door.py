@@ -2,8 +2,8 @@
 
 vLLM's own shutdown answers 200 with cut-off text to whoever comes meanwhile. So the door drains first: on SIGUSR1 new
 requests get a 503, running ones finish, and then vLLM is told to end; where they take too long it is killed, because a
-broken connection is an honest answer. Loaded into vLLM's API server by `--middleware`; knows ASGI, signals and one
-setting, no adapter and nothing of vLLM.
+broken connection is an honest answer. It also answers for whoever raises `Refused` inside. Loaded into vLLM's API
+server by `--middleware`; knows ASGI, signals and one setting, no adapter and nothing of vLLM.
 """
 
 import asyncio
@@ -28,6 +28,15 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 DRAIN_SIGNAL = signal.SIGUSR1
 GENERATING = frozenset({"/v1/completions", "/v1/chat/completions"})
 OPEN = GENERATING | {"/health", "/metrics", "/v1/models", "/version"}  # closed: routes that load any folder of the disk
+
+
+class Refused(Exception):
+    """Raised inside, before an answer began; the door gives it. vLLM itself puts nothing but the status into `code`."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class Door:
@@ -56,6 +65,8 @@ class Door:
         self._num_inside += 1
         try:
             await self._app(scope, receive, send)
+        except Refused as refusal:
+            await _refuse(send, refusal.status, str(refusal), refusal.code)
         finally:
             self._num_inside -= 1
             self._end_when_empty()
@@ -74,9 +85,10 @@ class Door:
             asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
 
 
-async def _refuse(send: Send, status: int, message: str) -> None:
-    """vLLM's envelope, where the status stands in `code`."""
-    body = json.dumps({"error": {"message": message, "type": "Refused", "param": None, "code": status}}).encode()
+async def _refuse(send: Send, status: int, message: str, code: str | None = None) -> None:
+    """vLLM's envelope, where the status stands in `code` unless there is a better word."""
+    error = {"message": message, "type": "Refused", "param": None, "code": code or status}
+    body = json.dumps({"error": error}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,17 +1,21 @@
 """Whether this vLLM can serve an artifact, decided before it sees the files: it would answer 500, or take them wrongly.
 
-What vLLM 0.32 refuses or misreads is in its `lora/peft_helper.py`. Knows manifests and PEFT's configuration; must not
-know vLLM.
+What vLLM 0.32 refuses or misreads is in its `lora/peft_helper.py`. Knows manifests and PEFT's files; must not know
+vLLM.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from service.domain.base import VLLM_TUNINGS, Base
 from service.domain.model import Manifest
 
 CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+OUTPUT_LAYER = "lm_head"  # by this name vLLM knows it, in every model; no tuning of ours reaches it
 # Of PEFT's LoraConfig: whatever is there and not false, empty or null would change what the adapter computes.
 UNSERVED = (
     "use_dora",
@@ -57,6 +61,17 @@ def check_folder(base: Base, folder: Path) -> None:
     rank = _highest_rank(config)
     if rank > base.serving.max_lora_rank:
         raise Unservable(f"Its rank is {rank}; the engine serves ranks up to {base.serving.max_lora_rank}.")
+    if any(OUTPUT_LAYER in name.split(".") for name in _tensors(folder)):
+        raise Unservable("It changes the output layer, of which vLLM mixes up the rows of scored prompts.")
+
+
+def _tensors(folder: Path) -> list[str]:
+    """Names of the adapter's tensors, without reading these."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
+            return list(weights.keys())
+    except (OSError, SafetensorError) as error:
+        raise Unservable(f"{WEIGHTS} cannot be read.") from error
 
 
 def _highest_rank(config: dict[str, Any]) -> int:

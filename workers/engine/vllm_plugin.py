@@ -26,13 +26,14 @@ from workers.artifacts import ArtifactCorrupt
 from workers.engine.lifeline import die_with
 from workers.engine.vllm_cache import ArtifactTooLarge, CacheFull, VllmCache
 from workers.engine.vllm_command import ADAPTERS, LIFELINE
-from workers.engine.vllm_door import DRAIN_SIGNAL, Door
+from workers.engine.vllm_door import DRAIN_SIGNAL, Door, Refused
 from workers.engine.vllm_fit import Unservable, check_folder, check_manifest
 from workers.engine.vllm_rows import apply_fix, needs_fix
 
 __all__ = ["Door", "StorageResolver", "register"]
 
 log = structlog.get_logger()
+UNUSABLE = "adapter_unusable"  # the embedded engine's word too: waiting makes nothing better
 
 
 def register() -> None:
@@ -58,7 +59,7 @@ class StorageResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is in another
         self._cache = cache
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-        """The adapter in a folder of ours; None when there is no such model. Raises HTTPException(503)."""
+        """The adapter in a folder of ours; None when there is no such model. Raises Refused, HTTPException(503)."""
         if not is_model_name(lora_name):
             return None
         try:
@@ -82,8 +83,11 @@ def _refusals(name: str) -> Iterator[None]:
         log.warning("adapter.no_room", model=name, remedy="vLLM restarts; raise LUTHIER_ENGINE_CACHE_BYTES")
         os.kill(os.getpid(), DRAIN_SIGNAL)
         raise HTTPException(503, "The engine makes room for more models. Please try again later.") from None
-    except (ArtifactCorrupt, ArtifactTooLarge, Unservable) as error:
+    except (ArtifactCorrupt, Unservable) as error:
         log.error("adapter.unusable", model=name, reason=str(error))
+        raise Refused(503, UNUSABLE, f"The model '{name}' cannot be loaded: {error}") from error
+    except ArtifactTooLarge as error:  # the operator can mend that, so whoever waits may go on waiting
+        log.error("adapter.too_large", model=name, reason=str(error))
         raise HTTPException(503, f"The model '{name}' cannot be loaded.") from error
     except (StorageError, TimeoutError) as error:
         if isinstance(error, ObjectMissing) and str(error) == artifact_prefix(name) + MANIFEST:

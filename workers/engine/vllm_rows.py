@@ -1,8 +1,12 @@
-"""A fix for vLLM 0.32 on processors without a GPU: base rows of a batch must not get another row's adapter.
+"""Fixes for vLLM 0.32 on processors without a GPU: which rows of a batch get which adapter.
 
 In a batch that mixes the base with adapters, rows of the base have the index -1; the PyTorch kernels take that as "the
 last slot" and add whatever adapter lies there (wrong text, kept in the prefix cache too). vLLM's pull requests 48421
 and 49656 fix it in 0.33. Here the input of such rows is zero, so that nothing is added to them.
+
+Where a request asks for its prompt's log-probabilities, the output layer gets a row for every token of the prompt, but
+one slot for every request: the kernels raise, and with them goes the whole server. What they would add is zero, because
+`workers.engine.vllm_fit` lets no adapter in that touches the output layer. So they are left out there.
 """
 
 from collections.abc import Callable
@@ -30,6 +34,11 @@ def apply_fix() -> None:
         fixed = masked(getattr(kernels, name))
         setattr(kernels, name, fixed)  # the prefill's kernels call these by their module
         setattr(callers, name, fixed)
+    callers.PunicaWrapperCPU.add_lora_logits = add_nothing
+
+
+def add_nothing(*_: Any, **__: Any) -> None:
+    """What adapters without an output layer add to the logits, for whatever rows."""
 
 
 def masked(kernel: Kernel) -> Kernel:

@@ -1,34 +1,43 @@
 """The production set on one machine, without containers: API, two workers, an engine, Postgres, Valkey and radosgw.
 
 Each process has a data folder of its own, as if it stood on a machine of its own; they share the three servers and
-nothing else. The engine is the embedded one or a real vLLM.
+nothing else. The engine is the embedded one or a real vLLM. Tests break it; `make production` runs it for people:
+
+    python -m tests.production --engine vllm
 """
 
+import argparse
 import asyncio
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pytest
 from openai import OpenAI
 from sqlalchemy import select
 
 from service.bootstrap import create_context
 from service.db.tables import file_segments
-from service.domain.base import Base
+from service.domain.base import VLLM_TUNINGS, Base, EngineKind, Serving, read_catalogue
 from service.operations.context import Context
 from service.orphans import OrphanSweep
 from service.settings import Settings
 from tests.faults.processes import Process
-from tests.running_service import answers, free_ports, wait_for, write_catalogue
+from tests.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
 from tests.servers.postgres import Postgres
-from tests.servers.radosgw import Radosgw
+from tests.servers.radosgw import Radosgw, check_radosgw
 from tests.servers.valkey import Valkey
+from tests.servers.vllm import vllm_python
 
 START_SECONDS = 180.0
 LEASE_SECONDS = 4.0
 SWEEP_SECONDS = 1.0
+FOR_PEOPLE = {"snapshot_steps": 100, "crash_limit": 3}  # nobody kills anything on purpose
 
 
 @dataclass
@@ -92,8 +101,8 @@ class Production:
 
 
 @contextmanager
-def production(folder: Path, base: Base, engine: str = "engine", **settings: object) -> Iterator[Production]:
-    """Starts everything and ends it, whatever happens."""
+def production(folder: Path, base: Base, engine: EngineKind = "embedded", **settings: object) -> Iterator[Production]:
+    """Starts everything and ends it, whatever happens. `engine` serves the base, whatever its entry says."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # PostgreSQL does not run as root
     with ExitStack() as running:
@@ -101,7 +110,7 @@ def production(folder: Path, base: Base, engine: str = "engine", **settings: obj
         for server in servers:
             running.callback(server.kill)
             server.start()
-        made = _arrange(folder, base, engine, servers, settings)
+        made = _arrange(folder, _served_by(base, engine), servers, settings)
         for process in made.processes:
             running.callback(process.kill_all)
         _migrate(made)
@@ -110,13 +119,21 @@ def production(folder: Path, base: Base, engine: str = "engine", **settings: obj
         try:
             made.wait_ready()
             yield made
+        except KeyboardInterrupt:
+            raise
         except BaseException:
             print(made.logs())  # noqa: T201
             raise
 
 
+def _served_by(base: Base, engine: EngineKind) -> Base:
+    tunings = base.serving.tunings & VLLM_TUNINGS if engine == "vllm" else base.serving.tunings
+    serving = Serving(engine=engine, tunings=tunings, max_lora_rank=base.serving.max_lora_rank)
+    return base.model_copy(update={"serving": serving})
+
+
 def _arrange(
-    folder: Path, base: Base, engine: str, servers: tuple[Postgres, Valkey, Radosgw], settings: dict[str, object]
+    folder: Path, base: Base, servers: tuple[Postgres, Valkey, Radosgw], settings: dict[str, object]
 ) -> Production:
     postgres, valkey, radosgw = servers
     api_port, engine_port = free_ports(2)
@@ -138,9 +155,14 @@ def _arrange(
         "LUTHIER_ENGINE_THREADS": "1",
     } | {f"LUTHIER_{name.upper()}": str(value) for name, value in settings.items()}
 
-    def process(name: str, *arguments: str) -> Process:
-        own = {"LUTHIER_DATA_DIR": str(folder / name), "OMP_WAIT_POLICY": "PASSIVE"}
+    def process(name: str, *arguments: str, **more: str) -> Process:
+        own = {"LUTHIER_DATA_DIR": str(folder / name), "OMP_WAIT_POLICY": "PASSIVE"} | more
         return Process(name, ["-m", *arguments], environment | own, folder / f"{name}.log")
+
+    if base.serving.engine == "vllm":
+        engine = process("engine", "workers", "vllm", "--", "--max-num-seqs", "16", **_vllm_environment())
+    else:
+        engine = process("engine", "workers", "engine")
 
     return Production(
         folder=folder,
@@ -150,10 +172,19 @@ def _arrange(
         radosgw=radosgw,
         api=process("api", "service", "serve"),
         workers=[process("worker-1", "workers", "train"), process("worker-2", "workers", "train")],
-        engine=process("engine", "workers", engine),
+        engine=engine,
         api_url=f"http://127.0.0.1:{api_port}",
         engine_url=f"http://127.0.0.1:{engine_port}",
     )
+
+
+def _vllm_environment() -> dict[str, str]:
+    return {
+        "LUTHIER_VLLM_PYTHON": str(vllm_python()),
+        "LUTHIER_VLLM_KV_CACHE_GIB": "1",
+        "PYTHONPATH": str(ROOT),  # this code, not the copy that the installer put into vLLM's environment
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def _migrate(made: Production) -> None:
@@ -164,3 +195,39 @@ def _migrate(made: Production) -> None:
         assert command.popen is not None
         assert command.popen.wait(60) == 0, command.log.read_text()
     made.key = made.folder.joinpath("luthierd.log").read_text().split()[-1]
+
+
+def main() -> None:
+    """Runs the set on the first base of the catalogue until Ctrl-C. Nothing of it is kept."""
+    parser = argparse.ArgumentParser(description="Run the production set on this machine until Ctrl-C.")
+    parser.add_argument("--engine", choices=("vllm", "embedded"), default="vllm")
+    engine = parser.parse_args().engine
+    base = next(iter(read_catalogue(Settings().catalogue).bases.values()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check_radosgw()
+        with TemporaryDirectory(prefix="luthier-production-") as folder:
+            print(f"Starting; the logs are in {folder}", flush=True)  # noqa: T201
+            with production(Path(folder), base, engine, **FOR_PEOPLE) as made:
+                _introduce(made, base)
+                signal.pause()
+    except (pytest.skip.Exception, pytest.fail.Exception) as missing:
+        sys.exit(str(missing))
+    except KeyboardInterrupt:
+        print("\nEverything is stopped, and nothing of it is left.")  # noqa: T201
+
+
+def _introduce(made: Production, base: Base) -> None:
+    for name, value in (
+        ("base URL", f"{made.api_url}/v1"),
+        ("API key", made.key),
+        ("base", base.id),
+        ("engine", made.engine_url),
+        ("logs", f"{made.folder}/*.log"),
+    ):
+        print(f"{name:10} {value}")  # noqa: T201
+    print("Ctrl-C ends it.", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The whole journey on the production set: Postgres, Valkey, radosgw, two workers, and a real vLLM that dies."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from tests.e2e.journey import create_job, rows, upload
+from tests.faults.invariants import check_callable, wait_until_final
+from tests.faults.streams import read_stream
+from tests.faults.strikes import TRAINER
+from tests.production import Production, production
+from tests.running_service import ROOT, kill, wait_for
+from tests.servers.radosgw import check_radosgw
+from tests.servers.vllm import HEAD_DIM, vllm_python
+from tests.tiny_models import make_tiny_base
+from workers.bases.tokenizer import SPECIAL_TOKENS
+
+pytestmark = pytest.mark.slow
+
+STREAMS = 6
+AGREE = "New fine-tuned model's log-probabilities agree with its training"
+WAITING = "it waits for an engine"
+ENDLESS = {"logit_bias": {str(id): -100 for id in range(len(SPECIAL_TOKENS))}}  # no token may end an answer
+QUESTION = "0 red?"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    """One for this module; every test leaves it running. With one slot to a worker, two jobs need both."""
+    check_radosgw()
+    vllm_python()
+    folder = tmp_path_factory.mktemp("production")
+    for parent in folder.parents[:2]:
+        parent.chmod(0o755)  # PostgreSQL does not run as root
+    with production(folder, make_tiny_base(folder / "base", head_dim=HEAD_DIM), "vllm", slots=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def training_file(made: Production) -> str:
+    return upload(made.client(), rows(40))
+
+
+@pytest.fixture(scope="module")
+def models(made: Production, training_file: str) -> list[str]:
+    """Two tuned models, one that shouts and one that whispers."""
+    client = made.client()
+    files = (training_file, upload(client, rows(40).lower()))
+    jobs = [create_job(client, file, epochs=6) for file in files]
+    return [succeeded(client, job.id) for job in jobs]
+
+
+def succeeded(client: OpenAI, job_id: str) -> str:
+    job = wait_until_final(client, job_id)
+    assert (job.status, job.error) == ("succeeded", None)
+    assert job.fine_tuned_model is not None
+    return job.fine_tuned_model
+
+
+def said(client: OpenAI, job_id: str) -> list[str]:
+    """The job's messages, oldest first."""
+    events = list(client.fine_tuning.jobs.list_events(job_id, limit=100))
+    return [event.message for event in reversed(events) if event.type == "message"]
+
+
+def test_two_jobs_train_on_two_workers_and_answer_from_the_vllm_that_runs(made: Production, training_file: str) -> None:
+    client, vllm = made.client(), made.engine.below("vllm")
+    jobs = [create_job(client, training_file, epochs=40, suffix=suffix) for suffix in ("one", "two")]
+
+    def both_train() -> bool:
+        steps = [client.fine_tuning.jobs.retrieve(job.id).progress["step"] for job in jobs]  # type: ignore[attr-defined]
+        return all(steps) and all(worker.below(TRAINER) for worker in made.workers)
+
+    wait_for(both_train, 90, "both workers train")
+    for job in jobs:
+        model = succeeded(client, job.id)
+        assert sum(message.startswith(AGREE) for message in said(client, job.id)) == 1
+        assert model in [model.id for model in client.models.list()]
+        asked = time.monotonic()
+        stream = client.with_options(max_retries=0).chat.completions.create(
+            model=model, messages=[{"role": "user", "content": QUESTION}], max_tokens=8, stream=True, temperature=0
+        )
+        first = next(chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content)
+        assert first.model == model
+        print(f"the first token after {time.monotonic() - asked:.2f} s")  # noqa: T201
+        stream.close()
+        assert check_callable(client, model) != check_callable(client, "tiny"), "the base answers"
+    assert made.engine.below("vllm") == vllm, "vLLM was started again"
+
+
+def lose_the_machine(made: Production) -> None:
+    """And start the engine on another one, which has nothing in its cache."""
+    made.engine.kill_all()
+    made.forget_engine_cache()
+    made.engine.start()
+
+
+def kill_the_engine_core(made: Production) -> None:
+    """Only the process that computes; our command must notice and start all of vLLM anew."""
+    api = made.engine.below("vllm.entrypoints")[0]
+    core = next(pid for pid in made.engine.below() if pid != api)
+    kill(core)
+    wait_for(lambda: api not in made.engine.below(), 60, "vLLM ends")
+
+
+@pytest.mark.parametrize("strike", [lose_the_machine, kill_the_engine_core])
+def test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back(
+    made: Production, models: list[str], strike: Callable[[Production], None]
+) -> None:
+    client = made.client()
+    before = {model: check_callable(client, model) for model in ["tiny", *models]}
+    assert len(set(before.values())) == 3, "the models differ"
+    ends: list[str] = []
+    streams = [
+        threading.Thread(target=read_stream, args=(made, models[number % 2], ends), kwargs=ENDLESS)
+        for number in range(STREAMS)
+    ]
+    for stream in streams:
+        stream.start()
+    time.sleep(0.3)
+    strike(made)
+    for stream in streams:
+        stream.join(30)
+    assert not any(stream.is_alive() for stream in streams), "a stream hangs"
+    assert len(ends) == STREAMS
+    assert set(ends) <= {"ended", "clean error"}, ends
+    assert "clean error" in ends, "vLLM was killed too late"
+    made.wait_ready()
+    assert {model: check_callable(client, model) for model in before} == before
+
+
+def test_vllm_that_is_down_when_a_training_ends_delays_its_announcement(made: Production, training_file: str) -> None:
+    client = made.client()
+    made.engine.kill_all()
+    job = create_job(client, training_file)
+    wait_for(lambda: any(WAITING in message for message in said(client, job.id)), 90, "the job waits")
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
+    made.engine.start()
+    made.wait_ready()
+    check_callable(client, succeeded(client, job.id))
+    assert sum(message.startswith(AGREE) for message in said(client, job.id)) == 1
+
+
+def test_the_doctor_finds_nothing_wrong(made: Production, tmp_path: Path) -> None:
+    environment = made.environment | {"LUTHIER_DATA_DIR": str(tmp_path), "PATH": ""}
+    command = [sys.executable, "-m", "service", "doctor"]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stdout
+    assert f"{made.engine_url} serves tiny" in found.stdout
