@@ -1,5 +1,8 @@
 """Leases: who may claim a job, who keeps it, and whom it passes to."""
 
+import asyncio
+
+from service.db import jobs
 from service.operations import progress
 from service.operations.context import Context
 from service.operations.keys import Caller
