@@ -203,7 +203,8 @@ def main() -> None:
     parser.add_argument("--engine", choices=("vllm", "embedded"), default="vllm")
     engine = parser.parse_args().engine
     base = next(iter(read_catalogue(Settings().catalogue).bases.values()))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         check_radosgw()
         with TemporaryDirectory(prefix="luthier-production-") as folder:

@@ -9,6 +9,7 @@ Needs no trainer and no slot. What was trained is never lost here: an engine tha
 lease is lost at the next beat, and its artifact is nobody's. A pause that was asked for too late changes nothing.
 """
 
+import asyncio
 import time
 
 import structlog
@@ -34,6 +35,7 @@ from workers.trainer.protocol import ScoredRow
 log = structlog.get_logger()
 QUESTIONS = 2  # how often engines may contradict before the job fails
 LONGEST_PAUSE_SECONDS = 10.0
+SECOND_THOUGHT_SECONDS = 10.0  # a vLLM whose engine died refuses every adapter until it notices, 5 seconds later
 
 
 def engines_of(ctx: Context, base: Base) -> list[str]:
@@ -81,6 +83,8 @@ class JobAnnouncement:
                 found = await self._comparison(engines, rows)
             except EngineRefused as refusal:
                 failure = JobError("engine_refuses", f"The engine cannot serve the model: {refusal}")
+                if question < QUESTIONS:
+                    await asyncio.sleep(SECOND_THOUGHT_SECONDS)
             else:
                 if found.mean <= TOLERANCE[self._base.dtype]:
                     return wording.agrees(found.mean, found.largest, found.num_tokens)

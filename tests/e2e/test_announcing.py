@@ -37,6 +37,7 @@ from tests.e2e.workshop import (
 from tests.running_service import ROOT
 from tests.tiny_models import make_tiny_base
 from tests.unit.engine_fixtures import CPU, listening
+from tests.unit.scripted_engine import answers, scripted_engine
 from workers.base import load_base
 from workers.engine.engine import Engine
 
@@ -138,6 +139,20 @@ async def test_an_engine_that_is_away_delays_the_announcement_and_holds_no_slot(
         said = [event.message for event in await events(ctx, caller, job.id)]
         assert sum(WAITING in message for message in said) == 1
         assert len(said) == len(set(said))
+
+
+async def test_an_engine_that_refuses_while_it_dies_only_delays(ctx: Context, caller: Caller, port: int) -> None:
+    """As vLLM does, whose engine is gone before its API server is."""
+    id = await create(ctx, caller, 1)
+    async with worker(ctx):
+        async with scripted_engine(port) as dying:
+            dying.script = answers(b'{"error": {"message": "It was found but could not be loaded."}}', 400)
+            async with asyncio.timeout(END_SECONDS):
+                while not dying.seen:
+                    await asyncio.sleep(0.05)
+        async with engine(ctx, port):
+            (job,) = await ended(ctx, caller, id)
+    assert job.status == "succeeded", job.error
 
 
 async def test_a_worker_killed_while_it_waits_costs_no_training(ctx: Context, caller: Caller, port: int) -> None:

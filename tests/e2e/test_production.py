@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from openai import OpenAI
@@ -31,15 +32,14 @@ QUESTION = "0 red?"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+def made() -> Iterator[Production]:
     """One for this module; every test leaves it running. With one slot to a worker, two jobs need both."""
     check_radosgw()
     vllm_python()
-    folder = tmp_path_factory.mktemp("production")
-    for parent in folder.parents[:2]:
-        parent.chmod(0o755)  # PostgreSQL does not run as root
-    with production(folder, make_tiny_base(folder / "base", head_dim=HEAD_DIM), "vllm", slots=1) as made:
-        yield made
+    with TemporaryDirectory(prefix="luthier-production-") as folder:  # PostgreSQL, not root, cannot enter pytest's
+        base = make_tiny_base(Path(folder) / "base", head_dim=HEAD_DIM)
+        with production(Path(folder), base, "vllm", slots=1) as made:
+            yield made
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def lose_the_machine(made: Production) -> None:
 def kill_the_engine_core(made: Production) -> None:
     """Only the process that computes; our command must notice and start all of vLLM anew."""
     api = made.engine.below("vllm.entrypoints")[0]
-    core = next(pid for pid in made.engine.below() if pid != api)
+    [core] = made.engine.below("EngineCore")
     kill(core)
     wait_for(lambda: api not in made.engine.below(), 60, "vLLM ends")
 

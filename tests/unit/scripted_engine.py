@@ -38,15 +38,15 @@ class ScriptedEngine:
 
 
 @asynccontextmanager
-async def scripted_engine() -> AsyncIterator[ScriptedEngine]:
-    """An engine that answers COMPLETION until its script is changed."""
+async def scripted_engine(port: int = 0) -> AsyncIterator[ScriptedEngine]:
+    """An engine that answers COMPLETION until its script is changed; on any free port, unless one is given."""
     engine = ScriptedEngine()
     app = web.Application()
     app.router.add_post("/v1/{endpoint:.*}", engine.handle)
     app.router.add_get("/health", _healthy)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
