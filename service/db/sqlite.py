@@ -3,14 +3,17 @@
 Knows no table. `service.db.connection` picks it for URLs that begin with `sqlite`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 BUSY_TIMEOUT_SECONDS = 30
+SWITCH_SECONDS = 5
 SIGNS = ("database is locked", "disk is full", "disk i/o", "unable to open database")
 
 
@@ -35,11 +38,17 @@ def is_away(error: BaseException) -> bool:
 def _prepare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # BEGIN is ours, below
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
+    _switch(cursor.execute, "PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
     cursor.close()
+
+
+def _switch(execute: Callable[[str], object], pragma: str) -> None:
+    """Again for a moment while another connection does the same to a new file: SQLite does not wait for that lock."""
+    locked = retry_if_exception_message(match="database is locked")
+    Retrying(retry=locked, wait=wait_fixed(0.02), stop=stop_after_delay(SWITCH_SECONDS), reraise=True)(execute, pragma)
 
 
 def _begin(connection: Connection) -> None:
