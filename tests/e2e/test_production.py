@@ -24,7 +24,7 @@ from workers.bases.tokenizer import SPECIAL_TOKENS
 
 pytestmark = pytest.mark.slow
 
-STREAMS = 6
+STREAMS = 12  # at 200 tokens each they take about a second
 AGREE = "New fine-tuned model's log-probabilities agree with its training"
 WAITING = "it waits for an engine"
 ENDLESS = {"logit_bias": {str(id): -100 for id in range(len(SPECIAL_TOKENS))}}  # no token may end an answer
@@ -123,7 +123,7 @@ def test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back(
     ]
     for stream in streams:
         stream.start()
-    time.sleep(0.3)
+    time.sleep(0.15)
     strike(made)
     for stream in streams:
         stream.join(30)

@@ -54,15 +54,18 @@ async def test_a_stream_of_younger_jobs_does_not_keep_an_older_one_waiting(
     ctx: Context, caller: Caller, journal: Path
 ) -> None:
     async with worker(ctx, LONE):
-        await reached(ctx, caller, await create(ctx, caller, 1, epochs=30), lambda job: job.step > 0)
+        endless = await create(ctx, caller, 1, epochs=1000)
+        await reached(ctx, caller, endless, lambda job: job.step > 0)
         older = await create(ctx, caller, 2, model="other")
         await reached(ctx, caller, older, lambda job: job.status == "queued")
         younger = [await create(ctx, caller, seed) for seed in range(3, 6)]
-        await reached(ctx, caller, younger[-1], lambda job: job.status == "queued")
+        for id in younger:
+            await reached(ctx, caller, id, lambda job: job.status != "validating_files")
         before = [(await jobs.retrieve(ctx, caller, id)).job.status for id in younger]
         assert before == ["queued"] * 3  # though three slots are free
         assert (await jobs.retrieve(ctx, caller, younger[-1])).queue_position == 2
         assert (await jobs.retrieve(ctx, caller, older)).queue_position == 0
+        await jobs.cancel(ctx, caller, endless)
         await ended(ctx, caller, older, *younger)
     starts = journal.read_text(encoding="utf-8").split()
     assert starts == ["tiny", "other", "tiny"]

@@ -52,12 +52,12 @@ async def test_storage_that_is_away_for_a_moment_costs_no_job(
 ) -> None:
     put, refused = ctx.storage.put, 0
 
-    async def refusing(key: str, chunks: AsyncIterator[bytes]) -> int:
+    async def refusing(key: str, chunks: AsyncIterator[bytes], **options: bool) -> int:
         nonlocal refused
         if key.startswith(("jobs/", "adapters/")) and refused < 6:
             refused += 1
             raise StorageError("the disk is away")
-        return await put(key, chunks)
+        return await put(key, chunks, **options)
 
     job_id = await create(ctx, caller, 1)
     monkeypatch.setattr(ctx.storage, "put", refusing)
