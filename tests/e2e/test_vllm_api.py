@@ -43,6 +43,12 @@ def settings(tmp_path: Path, vllm: Vllm) -> Settings:
 
 
 @pytest.fixture
+def database_url(settings: Settings) -> str:
+    """SQLite alone: what differs here is the engine."""
+    return settings.database_url
+
+
+@pytest.fixture
 async def sdk(base_url: str, key: str) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as sdk:
         yield sdk

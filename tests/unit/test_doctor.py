@@ -21,7 +21,7 @@ def problems(findings: list[Finding]) -> list[str]:
 
 async def test_every_part_is_looked_at_whatever_the_others_say(ctx: Context, key: str) -> None:
     findings = await examine(ctx.settings)
-    assert [finding.part for finding in findings] == [
+    assert list(dict.fromkeys(finding.part for finding in findings)) == [
         "disk", "catalogue", "database", "storage", "bell", "engines", "workers",
     ]  # fmt: skip
     assert problems(findings) == [

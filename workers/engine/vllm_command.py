@@ -20,7 +20,7 @@ def serve_command(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[
     """The words of `vllm serve`. Flags of the operator come last, and win."""
     serving = base.serving
     words = [
-        str(settings.vllm_python.absolute()), "-m", "vllm.entrypoints.cli.main", "serve", base.source,
+        str(settings.vllm_python.absolute()), "-P", "-m", "vllm.entrypoints.cli.main", "serve", base.source,
         "--served-model-name", base.id,
         "--host", settings.engine_host,
         "--port", str(settings.engine_port),
