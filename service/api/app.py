@@ -60,9 +60,7 @@ def _accounting(app: FastAPI) -> Callable[[Usage], None]:
 
 
 def _serve_document(app: FastAPI) -> None:
-    described = document()
-
     async def openapi() -> JSONResponse:
-        return JSONResponse(described)
+        return JSONResponse(document())
 
     app.add_api_route("/openapi.json", openapi, include_in_schema=False)

@@ -3,6 +3,7 @@
 Needs no installation. Adds what FastAPI cannot know: the key, the error envelope, and which errors an operation has.
 """
 
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -33,8 +34,9 @@ def add_routes(app: FastAPI) -> None:
     app.include_router(health.router)
 
 
+@cache
 def document() -> dict[str, Any]:
-    """The document; the same bytes for the same version."""
+    """The document; the same for the same version: made once, not to be changed."""
     app = FastAPI(title="Luthier", version=version("luthier"), description=DESCRIPTION)
     add_routes(app)
     found = app.openapi()
