@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from redis.exceptions import RedisError
-
 from service.bootstrap import create_context
 from service.db import job_counts, keys, schema
 from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.gateway.client import engine_models
 from service.operations.context import Context
+from service.redis import AWAY
 from service.settings import Settings
 from service.storage import StorageError, StorageUnusable
 from service.storage.base import one_chunk, read
@@ -123,7 +122,7 @@ async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         return
     try:
         await ctx.redis.ping()
-    except (RedisError, OSError) as error:
+    except AWAY as error:
         reason = type(error).__name__
         yield "problem", f"Redis does not answer ({reason}): jobs wait for the sweep. Look at LUTHIER_REDIS_URL"
     else:

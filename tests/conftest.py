@@ -16,6 +16,7 @@ from service.operations import keys
 from service.operations.context import Context
 from service.operations.keys import Caller
 from service.settings import Settings
+from tests.unit.scripted_engine import ScriptedEngine, scripted_engine
 
 pytest_plugins = [
     "tests.servers.postgres",
@@ -32,6 +33,13 @@ ClientOf = Callable[[str], httpx.AsyncClient]
 def settings(tmp_path: Path) -> Settings:
     """Embedded defaults in a temporary folder; no engine listens."""
     return Settings(data_dir=tmp_path / "data", engine_urls="http://127.0.0.1:1")
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedEngine]:
+    """An engine that answers what a test tells it to."""
+    async with scripted_engine() as engine:
+        yield engine
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])

@@ -38,11 +38,6 @@ LONGEST_PAUSE_SECONDS = 10.0
 SECOND_THOUGHT_SECONDS = 10.0  # a vLLM whose engine died refuses every adapter until it notices, 5 seconds later
 
 
-def engines_of(ctx: Context, base: Base) -> list[str]:
-    """The URLs of the engines that serve `base`."""
-    return list(ctx.engines[base.id])
-
-
 class JobAnnouncement:
     """One claim of one trained job."""
 
@@ -74,7 +69,7 @@ class JobAnnouncement:
 
     async def _verdict(self) -> NewEvent:
         """What to tell of the engine's opinion. Raises JobError when it contradicts the trainer."""
-        urls = engines_of(self._ctx, self._base)
+        urls = self._ctx.engines[self._base.id]
         if not urls:
             return wording.not_compared()
         rows, engines = await self._sample(), Engines(urls)

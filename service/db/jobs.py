@@ -217,11 +217,5 @@ def released() -> dict[str, Any]:
     return {"lease_owner": null(), "lease_expires_at": null()}
 
 
-async def count_by_status(tx: Transaction) -> dict[str, int]:
-    """How many jobs there are in each status, over all projects."""
-    rows = await tx.connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
-    return {row[0]: row[1] for row in rows}
-
-
 def _held(claim: Claim) -> ColumnElement[bool]:
     return and_(jobs.c.id == claim.job.id, jobs.c.attempt == claim.attempt, jobs.c.status == claim.job.status)

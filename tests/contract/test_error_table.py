@@ -18,7 +18,7 @@ from tests.contract.state_errors import STATES
 from tests.contract.status_errors import BY_STATUS
 from tests.running_service import write_catalogue
 from tests.tiny_models import make_tiny_base
-from tests.unit.scripted_engine import ScriptedEngine, scripted_engine
+from tests.unit.scripted_engine import ScriptedEngine
 from workers.validate_job import JobValidation, Tokenizers
 
 
@@ -26,12 +26,6 @@ from workers.validate_job import JobValidation, Tokenizers
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("catalogue")
     return write_catalogue(folder / "bases.toml", make_tiny_base(folder / "tiny"))
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Used by the tests (two rounds of each) and by `make soak` (twenty).
 import os
 import random
 import time
-from dataclasses import dataclass
 
 from tests.faults.invariants import check_callable, check_one_artifact, check_succeeded
 from tests.faults.strikes import Strike
@@ -18,23 +17,11 @@ ROUND_SECONDS = 3.0  # about what the jobs of a round take undisturbed
 ROUNDS = int(os.environ.get("LUTHIER_FAULT_ROUNDS", "2"))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one round did, for the table."""
-
-    strike: str
-    seed: int
-    moment_seconds: float
-    jobs: int
-    seconds: float
-
-
-def play(production: Production, twins: Twins, strike: Strike, seed: int) -> Outcome:
+def play(production: Production, twins: Twins, strike: Strike, seed: int) -> None:
     """Raises AssertionError, with the seed, when something does not hold."""
     numbers = random.Random(seed)
     for kind in KINDS:
         twins.undisturbed(kind)
-    started = time.monotonic()
     moment = numbers.uniform(0, ROUND_SECONDS)
     job_ids = {twins.create(kind): kind for kind in KINDS}
     time.sleep(moment)
@@ -46,7 +33,6 @@ def play(production: Production, twins: Twins, strike: Strike, seed: int) -> Out
     job = production.client().fine_tuning.jobs.retrieve(next(iter(job_ids)))
     assert job.fine_tuned_model is not None
     check_callable(production.client(), job.fine_tuned_model)
-    return Outcome(strike.name, seed, moment, len(job_ids), time.monotonic() - started)
 
 
 def random_seed() -> int:

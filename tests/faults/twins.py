@@ -5,7 +5,6 @@ A kind is a seed; the same kind always trains the same rows, so that its undistu
 
 import asyncio
 import hashlib
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,5 +73,5 @@ def told(client: OpenAI, job_id: str) -> tuple[list[str], list[int]]:
     """The job's messages and the steps of its metrics, oldest first, as its user sees them."""
     events = list(client.fine_tuning.jobs.list_events(job_id, limit=100))[::-1]
     said = [event.message for event in events if event.type == "message"]
-    steps = [json.loads(json.dumps(event.data))["step"] for event in events if event.type == "metrics"]
+    steps = [event.data["step"] for event in events if event.type == "metrics"]
     return said, steps

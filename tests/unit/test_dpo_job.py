@@ -1,7 +1,6 @@
 """Direct preference optimization, a job: it starts at log 2, learns, and its reference never moves."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny_models import make_tiny_base, random_pairs, random_rows
-from workers.base import LoadedBase, environment, load_base, weights_digest
+from tests.tiny_models import random_pairs, random_rows
+from workers.base import LoadedBase, environment
 from workers.data.tokenized import TokenizedDataset
 from workers.trainer.protocol import JobSpec
 from workers.trainer.slot import Slot
@@ -21,18 +20,6 @@ LORA = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_mod
 PROMPT = {"type": "prompt", "prompt": {"num_virtual_tokens": 5}}
 TRAIN, VALID = random_pairs(10, seed=1), random_pairs(5, seed=2)
 every_tuning = pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "prompt"])
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
-    return load_base(make_tiny_base(tmp_path_factory.mktemp("base")), torch.device("cpu"))
-
-
-@pytest.fixture
-def base(loaded: LoadedBase) -> Iterator[LoadedBase]:
-    """The base; once the jobs of a test have left, it is what it was."""
-    yield loaded
-    assert weights_digest(loaded.model) == loaded.hashes["weights"]
 
 
 def seat(

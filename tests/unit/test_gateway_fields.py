@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +12,7 @@ from openai.types.chat import completion_create_params as chat_params
 
 from service.gateway.fields import EMBEDDED, HARMLESS, NEUTRAL, VLLM
 from service.settings import Settings
-from tests.unit.scripted_engine import ScriptedEngine, scripted_engine
+from tests.unit.scripted_engine import ScriptedEngine
 
 NEEDED: dict[str, dict[str, Any]] = {
     "/completions": {"model": "luthier-tiny", "prompt": "Hello"},
@@ -113,12 +112,6 @@ TABLE: dict[str, tuple[dict[str, list[Any]], dict[str, list[Any]], dict[str, lis
         },
     ),
 }
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as engine:
-        yield engine
 
 
 @pytest.fixture

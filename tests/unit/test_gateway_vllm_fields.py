@@ -1,6 +1,5 @@
 """What a base of vLLM is sent that the embedded engine refuses, and in which forms: OpenAI's, and no other."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.unit.scripted_engine import ScriptedEngine, answers, scripted_engine
+from tests.unit.scripted_engine import ScriptedEngine, answers
 
 CATALOGUE = """
 [[base]]
@@ -30,12 +29,6 @@ TOOL = {"type": "function", "function": {"name": "f", "description": "d", "param
 NAMED = {"type": "function", "function": {"name": "f"}}
 UNSHAPED = {"type": "json_schema", "json_schema": {"name": "x"}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"city": "Bonn"}'}}
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from service.settings import Settings
-from tests.unit.scripted_engine import COMPLETION, ScriptedEngine, answers, dies, hangs, scripted_engine, streams
+from tests.unit.scripted_engine import COMPLETION, ScriptedEngine, answers, dies, hangs, streams
 
 CATALOGUE = """
 [[base]]
@@ -35,12 +35,6 @@ USAGE = (
 DONE = b"data: [DONE]\n\n"
 COMPLETE = {"model": "tiny", "prompt": "Hello"}
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a key may ask for per minute: OpenAI's arithmetic, OpenAI's headers, and what the official SDK makes of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from service.gateway.limits import RateLimits, duration, estimated_tokens
 from service.operations.keys import Caller
 from service.settings import Settings
 from tests.conftest import ClientOf
-from tests.unit.scripted_engine import ScriptedEngine, answers, scripted_engine, streams
+from tests.unit.scripted_engine import ScriptedEngine, answers, streams
 
 COMPLETE = {"model": "luthier-tiny", "prompt": "Hello"}
 LIMIT_HEADERS = {
@@ -37,12 +36,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as engine:
-        yield engine
 
 
 @pytest.fixture

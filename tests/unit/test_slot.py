@@ -1,7 +1,6 @@
 """One job's place: its steps, its metrics, its exact continuation, and what its neighbours cannot do to it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from service.domain.errors import JobError
-from tests.tiny_models import make_tiny_base, random_rows
-from workers.base import LoadedBase, environment, load_base, weights_digest
+from tests.tiny_models import random_rows
+from workers.base import LoadedBase, environment
 from workers.trainer.protocol import JobSpec
 from workers.trainer.schedule import learning_rate_factor
 from workers.trainer.slot import Slot
@@ -22,18 +21,6 @@ PROMPT = {"type": "prompt", "prompt": {"num_virtual_tokens": 5}}
 TRAIN, VALID = random_rows(10, seed=1), random_rows(5, seed=2)
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 every_tuning = pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "prompt"])
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
-    return load_base(make_tiny_base(tmp_path_factory.mktemp("base")), torch.device("cpu"))
-
-
-@pytest.fixture
-def base(loaded: LoadedBase) -> Iterator[LoadedBase]:
-    """The base; once the jobs of a test have left, it is what it was."""
-    yield loaded
-    assert weights_digest(loaded.model) == loaded.hashes["weights"]
 
 
 def seat(base: LoadedBase, job_id: str = "ftjob-1", tuning: dict[str, Any] = LORA, **changes: Any) -> Slot:
