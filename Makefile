@@ -39,11 +39,12 @@ ENGINE ?= vllm
 production: servers ## The production set on this machine until Ctrl-C: Postgres, Valkey, S3, API, two workers, vLLM
 	@exec $(BIN)/python -m tests.production --engine $(ENGINE)
 
+PROCESSES ?= 3
 test: servers ## Every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES)
 
 test-fast: install ## The tests without real servers or long training
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 ROUNDS ?= 20
 JOBS ?= 200

@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.servers.radosgw",
     "tests.servers.valkey",
     "tests.servers.vllm",
+    "tests.side_by_side",
     "tests.transaction_rules",
 ]
 

@@ -1,6 +1,8 @@
 """`luthierd up` for tests: started for real on free loopback ports, killed in parts, ended whatever happens."""
 
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from openai.types.fine_tuning import FineTuningJob
 from service.domain.base import Base
 
 ROOT = Path(__file__).parents[1]
+PORTS = range(15_000, 32_000)  # below those that the kernel gives to outgoing connections
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 
@@ -165,14 +168,19 @@ def answers(url: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Of loopback. No connection is given such a port by itself, so that a server may come back to its own."""
+    candidates = iter(random.SystemRandom().sample(PORTS, 100 + count))
+    return list(itertools.islice((port for port in candidates if _is_free(port)), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: connections that ended do not count
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def descendants(pid: int) -> list[int]:

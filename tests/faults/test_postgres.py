@@ -21,11 +21,11 @@ from service.domain.event import NewEvent
 from service.operations import keys, progress
 from service.operations.context import Context
 from service.settings import Settings
+from tests.faults.rounds import ROUNDS, random_seed
 from tests.servers.postgres import PASSWORD, Postgres, running_postgres
 from tests.unit.test_progress import a_file, add_job, claimed, files, steps
 
 pytestmark = pytest.mark.slow
-SEEDS = [random.randrange(2**32) for _ in range(2)]  # of when it happens; a failed test names its own
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,12 @@ async def recovered(call: Callable[[], Awaitable[object]]) -> None:
 
 
 @pytest.mark.parametrize("way", ["stop", "kill", "cut"])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("round_number", range(ROUNDS))
 async def test_requests_during_a_restart_are_503_or_done_and_nothing_is_half_written(
-    ctx: Context, client: httpx.AsyncClient, server: Postgres, training_file: str, way: str, seed: int
+    ctx: Context, client: httpx.AsyncClient, server: Postgres, training_file: str, way: str, round_number: int
 ) -> None:
+    seed = random_seed()
+    print(f"seed {seed}")  # noqa: T201
     dice = random.Random(seed)
     body = {"model": "luthier-tiny", "training_file": training_file}
     answers: list[httpx.Response] = []
