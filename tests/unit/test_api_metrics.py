@@ -1,5 +1,6 @@
 """/metrics as Prometheus sees it: numbers that follow jobs and requests, for admins' keys only, whatever is away."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from service.operations.keys import Caller
 from service.settings import Settings
 from tests.conftest import ClientOf
 from tests.servers.valkey import Valkey
-from tests.unit.scripted_engine import ScriptedEngine, answers
+from tests.unit.scripted_engine import ScriptedEngine, answers, hangs
 from tests.unit.test_progress import BASES, a_model, a_result, add_job, claimed, expire
 
 METRICS = "http://luthier/metrics"
@@ -182,6 +183,18 @@ async def test_a_mistake_of_ours_is_counted_as_one(app: FastAPI, admin: httpx.As
     assert await requests(admin, method="GET", route="none", status="500") == 1
     assert (await admin.get("http://luthier/half")).status_code == 200  # it cannot be taken back
     assert await requests(admin, method="GET", route="none", status="500") == 2
+
+
+async def test_a_client_that_hangs_up_without_an_answer_is_counted(
+    base_url: str, key: str, admin: httpx.AsyncClient, engine: ScriptedEngine
+) -> None:
+    engine.script = hangs
+    async with httpx.AsyncClient(base_url=base_url, headers={"Authorization": f"Bearer {key}"}) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/completions", json={"model": "luthier-tiny", "prompt": "Hello"}, timeout=0.3)
+    async with asyncio.timeout(5):
+        while await requests(admin, method="POST", route="/v1/completions", status="abandoned") != 1:
+            await asyncio.sleep(0.05)
 
 
 async def test_nothing_that_a_client_wrote_becomes_a_label(
