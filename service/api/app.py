@@ -12,9 +12,11 @@ from fastapi.responses import JSONResponse
 
 from service import chores
 from service.api import errors
+from service.api.admins import Admins
 from service.api.auth import KnownKeys
 from service.api.headers import ResponseHeaders
 from service.api.openapi import add_routes, document
+from service.api.traffic import Traffic
 from service.gateway.forward import Gateway, Usage, log_usage
 from service.gateway.limits import RateLimits
 from service.gateway.shared_limits import SharedRateLimits
@@ -36,12 +38,14 @@ def create_app(ctx: Context) -> FastAPI:
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
+    app.state.admins = Admins(app.state.known_keys)
     app.state.rate_limits = _rate_limits(ctx)
     app.state.gateway = Gateway(ctx.engines, ctx.settings.engine_timeout_seconds, _accounting(app))
     add_routes(app)
     _serve_document(app)
     errors.install(app)
-    app.add_middleware(ResponseHeaders)
+    app.state.traffic = Traffic(app.routes, ctx.catalogue.bases)
+    app.add_middleware(ResponseHeaders, traffic=app.state.traffic)
     return app
 
 
@@ -50,10 +54,11 @@ def _rate_limits(ctx: Context) -> RateLimits:
 
 
 def _accounting(app: FastAPI) -> Callable[[Usage], None]:
-    """Who hears what an answer cost: the log, and the limits of its key."""
+    """Who hears what an answer cost: the log, the metrics, and the limits of its key."""
 
     def account(usage: Usage) -> None:
         log_usage(usage)
+        app.state.traffic.used(usage)
         app.state.rate_limits.settle(usage)
 
     return account

@@ -1,6 +1,7 @@
 """The outermost layer: OpenAI's response headers on every answer, and an answer for every mistake of ours.
 
-Plain ASGI, so that streams pass untouched. Request ids are made here and never taken from a client.
+Whatever becomes of a request, it is counted here. Plain ASGI, so that streams pass untouched. Request ids are made here
+and never taken from a client.
 """
 
 import time
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import errors
+from service.api.traffic import Traffic
 from service.domain import ids
 from service.gateway.limits import Standing, duration
 from service.operations.keys import Caller
@@ -28,8 +30,9 @@ class AnswerBroken(Exception):
 class ResponseHeaders:
     """Middleware: see the module."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self._app = app
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,8 +50,14 @@ class ResponseHeaders:
         except Exception as error:
             response = errors.unexpected(error)
             if answer.status is not None:
+                answer.status = response.status_code  # what the client was told was not true
                 raise AnswerBroken(answer.request_id) from None
             await response(scope, receive, answer.send)
+        finally:
+            self._record(answer, scope)
+
+    def _record(self, answer: "_Answer", scope: Scope) -> None:
+        self._traffic.answered(scope, answer.status, answer.seconds())
         route = scope.get("route")  # its pattern: the path itself is what a client wrote
         log.debug(
             "request",
@@ -69,8 +78,11 @@ class _Answer:
         self._send = send
         self._started = time.perf_counter()
 
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
     def milliseconds(self) -> int:
-        return round((time.perf_counter() - self._started) * 1000)
+        return round(self.seconds() * 1000)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.api import files, health, inference, jobs, models, permissions, uploads
+from service.api import files, health, inference, jobs, metrics, models, permissions, uploads
 from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
 
 V1 = (files.router, uploads.router, jobs.router, permissions.router, models.router, inference.router)
@@ -32,6 +32,7 @@ def add_routes(app: FastAPI) -> None:
     for router in V1:
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
+    app.include_router(metrics.router)
 
 
 @cache

@@ -65,6 +65,7 @@ class Usage:
     endpoint: Endpoint
     project_id: str
     key_id: str
+    base: str
     model: str
     streamed: bool
     outcome: Outcome
@@ -143,6 +144,7 @@ class Answer:
             endpoint=self._request.endpoint,
             project_id=self._request.project_id,
             key_id=self._request.key_id,
+            base=self._request.base,
             model=self._request.model,
             streamed=self._request.streams,
             outcome=self._outcome,

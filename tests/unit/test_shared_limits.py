@@ -33,7 +33,7 @@ def asking(tokens: int = 1, key_id: str = "key_1") -> EngineRequest:
 
 
 def cost(prompt: int | None, completion: int, reserved: int) -> Usage:
-    return Usage("completions", "proj_1", "key_1", "tiny", False, "answered", prompt, completion, reserved, 0.1)
+    return Usage("completions", "proj_1", "key_1", "tiny", "tiny", False, "answered", prompt, completion, reserved, 0.1)
 
 
 async def admitted(limits: RateLimits, request: EngineRequest) -> bool:

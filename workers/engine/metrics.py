@@ -27,22 +27,21 @@ class _Readings(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         batcher, residents = self._engine.batcher, self._engine.residents
         counts = batcher.counts
-        yield self._gauge("num_requests_running", "Sequences that are being generated.", batcher.num_running)
-        yield self._gauge("num_requests_waiting", "Sequences that wait for a place in the batch.", batcher.num_waiting)
-        yield self._gauge("adapters_resident", "Adapters in memory.", len(residents.names))
-        yield self._counter("prompt_tokens", "Prompt tokens computed.", counts.prompt_tokens)
-        yield self._counter("generation_tokens", "Tokens generated.", counts.generated_tokens)
-        yield self._counter("generation_failures", "Batches that the model could not compute.", counts.failures)
-        yield self._counter("adapter_loads", "Adapters put into memory.", residents.num_loads)
-        yield self._counter("adapter_evictions", "Adapters evicted from memory.", residents.num_evictions)
+        yield self._gauge("luthier_engine_num_requests_running", "Sequences being generated.", batcher.num_running)
+        yield self._gauge("luthier_engine_num_requests_waiting", "Sequences that wait.", batcher.num_waiting)
+        yield self._gauge("luthier_engine_adapters_resident", "Adapters in memory.", len(residents.names))
+        yield self._counter("luthier_engine_prompt_tokens_total", "Prompt tokens computed.", counts.prompt_tokens)
+        yield self._counter("luthier_engine_generation_tokens_total", "Tokens generated.", counts.generated_tokens)
+        yield self._counter("luthier_engine_generation_failures_total", "Batches that failed.", counts.failures)
+        yield self._counter("luthier_engine_adapter_loads_total", "Adapters put into memory.", residents.num_loads)
+        yield self._counter("luthier_engine_adapter_evictions_total", "Adapters evicted.", residents.num_evictions)
 
     def _gauge(self, name: str, meaning: str, value: int) -> GaugeMetricFamily:
-        metric = GaugeMetricFamily(f"luthier_engine_{name}", meaning, labels=["model_name"])
+        metric = GaugeMetricFamily(name, meaning, labels=["model_name"])
         metric.add_metric([self._engine.base.id], value)
         return metric
 
     def _counter(self, name: str, meaning: str, value: int) -> CounterMetricFamily:
-        """Named `..._total` on the page, as Prometheus has it."""
-        metric = CounterMetricFamily(f"luthier_engine_{name}", meaning, labels=["model_name"])
+        metric = CounterMetricFamily(name, meaning, labels=["model_name"])
         metric.add_metric([self._engine.base.id], value)
         return metric

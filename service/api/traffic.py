@@ -1,0 +1,66 @@
+"""What this process has done since its start, in Prometheus' counters: requests, their time, tokens.
+
+Filled by `headers` (every answer) and by the gateway's accounts (what it cost); read by `metrics`. A label is never
+what a client wrote: no path, no model's name, no method of its own invention. Each app has a registry of its own.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from fastapi.routing import iter_route_contexts
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from starlette.routing import BaseRoute
+from starlette.types import Scope
+
+from service.gateway.forward import Usage
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+NO_ROUTE = "none"
+ABANDONED = "abandoned"  # the client hung up before there was a status
+BUCKETS_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)  # uploads and streams take minutes
+KINDS = ("prompt", "completion")
+
+
+class Traffic:
+    """The counters of one app."""
+
+    def __init__(self, routes: Sequence[BaseRoute], bases: Iterable[str]) -> None:
+        """`routes`: all of the app's; `bases`: ids, whose counters begin at 0 instead of at their first token."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._patterns = {context.endpoint: context.path_format for context in iter_route_contexts(routes)}
+        self._requests = Counter(
+            "luthier_http_requests_total",
+            "Requests answered; `abandoned` ones had no status yet when the client hung up.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "luthier_http_request_seconds",
+            "From a request's first byte to its answer's last.",
+            ["method", "route"],
+            registry=self.registry,
+            buckets=BUCKETS_SECONDS,
+        )
+        self._tokens = Counter(
+            "luthier_tokens_total",
+            "Tokens that engines say they have read and made for this process' clients.",
+            ["kind", "base"],
+            registry=self.registry,
+        )
+        for base in bases:
+            for kind in KINDS:
+                self._tokens.labels(kind, base)
+
+    def answered(self, scope: Scope, status: int | None, seconds: float) -> None:
+        """One request is over; `status` is None when it had no answer."""
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        route = self._patterns.get(scope.get("endpoint")) or NO_ROUTE
+        self._requests.labels(method, route, ABANDONED if status is None else str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+    def used(self, usage: Usage) -> None:
+        """One answer's tokens, as far as its engine said them."""
+        for kind, tokens in zip(KINDS, (usage.prompt_tokens, usage.completion_tokens), strict=True):
+            if tokens is not None:
+                self._tokens.labels(kind, usage.base).inc(tokens)
