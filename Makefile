@@ -51,7 +51,7 @@ JOBS ?= 200
 soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
 	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
 
-mutate: install ## Break the product on purpose and show that the tests notice
+mutate: servers ## Break the product on purpose and show that the tests notice
 	$(BIN)/python -m tests.mutations.mutate
 
 lint: install ## ruff, mypy strict, import-linter
