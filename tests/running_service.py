@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
@@ -185,12 +186,10 @@ def _is_free(port: int) -> bool:
 
 def descendants(pid: int) -> list[int]:
     """Every living process below `pid`, parents first."""
-    children = [
-        int(thread_child)
-        for task in Path(f"/proc/{pid}/task").glob("*/children")
-        for thread_child in task.read_text(encoding="ascii").split()
-    ]
-    return [found for child in children for found in (child, *descendants(child))]
+    try:
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def command_line(pid: int) -> str:
