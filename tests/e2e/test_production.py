@@ -1,5 +1,6 @@
 """The whole journey on the production set: Postgres, Valkey, radosgw, two workers, and a real vLLM that dies."""
 
+import random
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from openai import OpenAI
 
 from tests.e2e.journey import create_job, rows, upload
 from tests.faults.invariants import check_callable, wait_until_final
+from tests.faults.rounds import ROUNDS, random_seed
 from tests.faults.streams import read_stream
 from tests.faults.strikes import TRAINER
 from tests.production import Production, production
@@ -25,6 +27,7 @@ from workers.bases.tokenizer import SPECIAL_TOKENS
 pytestmark = pytest.mark.slow
 
 STREAMS = 12  # at 200 tokens each they take about a second
+LATEST_SECONDS = 0.3
 AGREE = "New fine-tuned model's log-probabilities agree with its training"
 WAITING = "it waits for an engine"
 ENDLESS = {"logit_bias": {str(id): -100 for id in range(len(SPECIAL_TOKENS))}}  # no token may end an answer
@@ -109,10 +112,14 @@ def kill_the_engine_core(made: Production) -> None:
     wait_for(lambda: api not in made.engine.below(), 60, "vLLM ends")
 
 
+@pytest.mark.parametrize("round_number", range(ROUNDS // 2))  # of each kind: ROUNDS in all
 @pytest.mark.parametrize("strike", [lose_the_machine, kill_the_engine_core])
 def test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back(
-    made: Production, models: list[str], strike: Callable[[Production], None]
+    made: Production, models: list[str], strike: Callable[[Production], None], round_number: int
 ) -> None:
+    seed = random_seed()
+    moment = random.Random(seed).uniform(0, LATEST_SECONDS)
+    print(f"{strike.__name__}: seed {seed}, {moment:.2f} s after the streams' beginning")  # noqa: T201
     client = made.client()
     before = {model: check_callable(client, model) for model in ["tiny", *models]}
     assert len(set(before.values())) == 3, "the models differ"
@@ -123,7 +130,7 @@ def test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back(
     ]
     for stream in streams:
         stream.start()
-    time.sleep(0.15)
+    time.sleep(moment)
     strike(made)
     for stream in streams:
         stream.join(30)

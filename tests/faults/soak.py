@@ -29,6 +29,7 @@ from tests.running_service import ROOT
 from tests.tiny_models import make_tiny_base
 
 IN_FLIGHT = 5
+VLLM_KILLED = "test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back"
 PAUSE_SECONDS = (0.3, 2.5)  # between two strikes
 
 
@@ -114,7 +115,11 @@ def _others(rounds: int, report: Path) -> dict[str, tuple[int, int]]:
     """The tests that are no strikes: name -> rounds that held, rounds that did not; skipped is not held."""
     command = [sys.executable, "-m", "pytest", "tests/faults", f"--junitxml={report}"]
     command += ["--ignore=tests/faults/test_strikes.py", "--ignore=tests/faults/test_soak.py"]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"LUTHIER_FAULT_ROUNDS": str(rounds)}, check=False)
+    command += [f"tests/e2e/test_production.py::{VLLM_KILLED}"]
+    environment = os.environ | {"LUTHIER_FAULT_ROUNDS": str(rounds)}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        print(ended.stdout, ended.stderr, flush=True)  # noqa: T201
     counts: dict[str, tuple[int, int]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = case.attrib["name"].partition("[")[0].removeprefix("test_").replace("_", " ")
