@@ -27,7 +27,7 @@ from service.domain.base import VLLM_TUNINGS, Base, EngineKind, Serving, read_ca
 from service.operations.context import Context
 from service.orphans import OrphanSweep
 from service.settings import Settings
-from tests.faults.processes import Process
+from tests.faults.processes import Process, kept_running
 from tests.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
 from tests.servers.postgres import Postgres
 from tests.servers.radosgw import Radosgw, check_radosgw
@@ -93,6 +93,16 @@ class Production:
         """The engine's machine is a new one: nothing of what it had fetched is there."""
         shutil.rmtree(Path(self.engine.environment["LUTHIER_DATA_DIR"]) / "scratch", ignore_errors=True)
 
+    def lines_about(self, job_id: str) -> str:
+        """What the processes' logs say of a job, and how each log ends."""
+        about = [
+            f"{process.name}: {line}"
+            for process in self.processes
+            for line in process.log.read_text(errors="replace").splitlines()
+            if job_id in line
+        ]
+        return "\n".join([*about, self.logs()])
+
     def logs(self) -> str:
         """The end of every process's log."""
         return "\n".join(
@@ -116,6 +126,7 @@ def production(folder: Path, base: Base, engine: EngineKind = "embedded", **sett
         _migrate(made)
         for process in made.processes:
             process.start()
+        running.enter_context(kept_running(made.processes))
         try:
             made.wait_ready()
             yield made

@@ -1,18 +1,23 @@
 """The processes of an installation, each started, frozen and killed by itself, as on machines of their own.
 
-Nothing here restarts a process behind a test's back: what an init system would do, the fault does.
+One that ends by itself, as one does that finds a part away at its start, is started again, as by any init system. One
+that a test has ended stays down until the test starts it.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.running_service import ROOT, alive, command_line, descendants, kill, wait_for
 
 STOP_SECONDS = 40.0
+RESTART_SECONDS = 1.0
 
 
 @dataclass
@@ -24,10 +29,13 @@ class Process:
     environment: dict[str, str]
     log: Path
     popen: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _wanted: bool = field(default=False, init=False)
+    _changing: threading.RLock = field(default_factory=threading.RLock, init=False)
 
     def start(self) -> None:
         others = {name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")}
-        with self.log.open("ab") as stream:
+        with self._changing, self.log.open("ab") as stream:
+            self._wanted = True
             self.popen = subprocess.Popen(
                 [sys.executable, *self.arguments],
                 cwd=ROOT,
@@ -49,23 +57,24 @@ class Process:
 
     def stop(self) -> None:
         """SIGTERM, and a bounded wait."""
-        assert self.popen is not None
-        self.popen.terminate()
-        self.popen.wait(STOP_SECONDS)
+        popen = self._unwanted()
+        popen.terminate()
+        popen.wait(STOP_SECONDS)
 
     def kill(self) -> None:
         """SIGKILL for the process alone; its children must notice by themselves."""
-        assert self.popen is not None
-        self.popen.kill()
-        self.popen.wait(10)
+        popen = self._unwanted()
+        popen.kill()
+        popen.wait(10)
 
     def kill_all(self) -> None:
         """SIGKILL for it and everything below it, at one moment."""
         if self.popen is None:
             return
-        for pid in [self.pid, *descendants(self.pid)]:
+        popen = self._unwanted()
+        for pid in [popen.pid, *descendants(popen.pid)]:
             kill(pid)
-        self.popen.wait(10)
+        popen.wait(10)
 
     def freeze(self) -> None:
         kill(self.pid, signal.SIGSTOP)
@@ -78,9 +87,40 @@ class Process:
         return [pid for pid in descendants(self.pid) if all(word in command_line(pid) for word in words)]
 
     def restart(self) -> None:
-        if self.running:
-            self.kill_all()
+        self.kill_all()
         self.start()
+
+    def revive(self) -> None:
+        """Starts it again if it ended though no test wanted that."""
+        with self._changing:
+            if self._wanted and not self.running:
+                self.start()
+
+    def _unwanted(self) -> subprocess.Popen[bytes]:
+        """From here on nobody starts it but the test."""
+        with self._changing:
+            self._wanted = False
+            assert self.popen is not None
+            return self.popen
+
+
+@contextmanager
+def kept_running(processes: Sequence[Process]) -> Iterator[None]:
+    """Inside, what ends by itself is started again after a second."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(RESTART_SECONDS):
+            for process in processes:
+                process.revive()
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
 
 
 def wait_until_gone(pids: list[int], seconds: float = 15.0) -> None:

@@ -80,6 +80,9 @@ class Soak:
 
     def _check_all(self) -> None:
         client = self._production.client()
+        for process in self._production.processes:
+            if "Traceback" in process.log.read_text(errors="replace"):
+                self.found.append(f"{process.name}: a mistake of ours in its log")
         for job_id, kind in self.kinds.items():
             try:
                 wait_until_final(client, job_id)
@@ -87,6 +90,7 @@ class Soak:
                 check_one_artifact(self._production, job_id)
             except AssertionError as error:
                 self.found.append(f"{job_id}: {error}")
+                print(self._production.lines_about(job_id), flush=True)  # noqa: T201
 
 
 def main() -> None:
