@@ -123,6 +123,6 @@ def kept_running(processes: Sequence[Process]) -> Iterator[None]:
         keeper.join()
 
 
-def wait_until_gone(pids: list[int], seconds: float = 15.0) -> None:
-    """Children of what was killed end by themselves within this time."""
+def wait_until_gone(pids: list[int], seconds: float = 60.0) -> None:
+    """Children of what was killed end by themselves; one that has only begun imports its libraries first."""
     wait_for(lambda: not any(alive(pid) for pid in pids), seconds, f"processes {pids} end by themselves")
