@@ -15,7 +15,7 @@ from service.api.auth import KnownKeys
 from service.domain.errors import Forbidden, Unauthenticated, Unavailable
 from service.operations.keys import Caller
 
-LOOK_SECONDS = 1.5
+LOOK_SECONDS = 2.5
 LIMIT_KEYS = 64
 
 

@@ -27,7 +27,7 @@ from service.operations.context import Context
 from service.redis import AWAY
 
 router = APIRouter(tags=["Metrics"], route_class=AdminRoute)
-LOOK_SECONDS = 1.5  # at the database; engines and Redis take no longer. Prometheus itself gives up after 10
+LOOK_SECONDS = 2.5  # at the database; engines and Redis take no longer. Prometheus itself gives up after 10
 
 
 @dataclass(frozen=True)

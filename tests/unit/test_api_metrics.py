@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.api import admins, metrics
 from service.api.admins import Admins
 from service.api.app import create_app
 from service.api.auth import CACHE_SECONDS, KnownKeys
@@ -57,6 +58,13 @@ async def scrape(admin: httpx.AsyncClient) -> Page:
 
 async def requests(admin: httpx.AsyncClient, **labels: str) -> float | None:
     return (await scrape(admin)).value("luthier_http_requests_total", **labels)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine's database is slow, not away."""
+    for module in (metrics, admins):
+        monkeypatch.setattr(module, "LOOK_SECONDS", 60.0)
 
 
 @pytest.fixture
