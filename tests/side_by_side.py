@@ -4,6 +4,7 @@ Not xdist's own `--dist loadgroup`, which loses the groups with pytest 9.2. File
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def _turn(file: Path, slow: bool) -> int:
     return list(SHARED).index(shared) if shared else len(SHARED) + (not slow)
 
 
+@cache  # asked for every test, several times
 def _shared(file: Path) -> str | None:
     content = file.read_text(encoding="utf-8")
     return next((name for name, asks in SHARED.items() if asks.search(content)), None)

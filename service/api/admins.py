@@ -15,7 +15,7 @@ from service.api.auth import KnownKeys
 from service.domain.errors import Forbidden, Unauthenticated, Unavailable
 from service.operations.keys import Caller
 
-LOOK_SECONDS = 2.5
+LOOK_SECONDS = 2.5  # at one part; a scrape looks at the key and then at all parts, and Prometheus gives up after 10
 LIMIT_KEYS = 64
 
 

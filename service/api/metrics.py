@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, ge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.api.admins import AdminRoute
+from service.api.admins import LOOK_SECONDS, AdminRoute
 from service.api.deps import ContextDep
 from service.domain.errors import Unavailable
 from service.domain.job import ACTIVE
@@ -27,7 +27,6 @@ from service.operations.context import Context
 from service.redis import AWAY
 
 router = APIRouter(tags=["Metrics"], route_class=AdminRoute)
-LOOK_SECONDS = 2.5  # at the database; engines and Redis take no longer. Prometheus itself gives up after 10
 
 
 @dataclass(frozen=True)

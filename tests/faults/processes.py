@@ -72,6 +72,8 @@ class Process:
         if self.popen is None:
             return
         popen = self._unwanted()
+        if popen.poll() is not None:
+            return  # its pid may be another process's by now
         for pid in [popen.pid, *descendants(popen.pid)]:
             kill(pid)
         popen.wait(10)

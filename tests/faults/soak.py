@@ -3,8 +3,8 @@
     python -m tests.faults.soak --rounds 20 --jobs 200
 
 Every strike of `tests.faults.strikes`, `rounds` times each in random order, while jobs are kept in flight; every job
-must end `succeeded` in the bits of its undisturbed twin. Beside it, on a set of their own, the other tests of this
-folder, `rounds` times each.
+must end `succeeded` in the bits of its undisturbed twin. Beside it, on sets of their own, the other tests of this
+folder and the deaths of a real vLLM, `rounds` times each.
 """
 
 import argparse
@@ -107,9 +107,8 @@ def main() -> None:
     started = time.monotonic()
     print(f"seed {arguments.seed}", flush=True)  # noqa: T201
     with TemporaryDirectory(prefix="luthier-soak-") as folder, ThreadPoolExecutor(1) as apart:
-        beside = (
-            None if arguments.strikes_only else apart.submit(_others, arguments.rounds, Path(folder) / "report.xml")
-        )
+        report = Path(folder) / "report.xml"
+        beside = None if arguments.strikes_only else apart.submit(_others, arguments.rounds, report)
         base = make_tiny_base(Path(folder) / "base")
         with production(Path(folder), base) as made:
             soak = Soak(made, arguments.seed)
