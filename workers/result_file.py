@@ -5,7 +5,6 @@ Knows OpenAI's columns; must not know what the model is or whether it may be ann
 
 import asyncio
 import csv
-import hashlib
 import io
 import time
 from collections.abc import Mapping
@@ -16,8 +15,7 @@ from service.domain.file import RESULT_PURPOSE, File, Segment
 from service.domain.job import Job
 from service.operations import lookups
 from service.operations.context import Context
-from service.storage.base import one_chunk
-from workers.staging import storage_retry
+from workers.staging import store_bytes
 
 # By objective: OpenAI's columns, and the metrics that fill them.
 COLUMNS: dict[str, dict[str, str]] = {
@@ -45,8 +43,8 @@ async def store_result(ctx: Context, job: Job) -> tuple[File, list[Segment]]:
     rows = await lookups.metrics_of(ctx, job.id)
     content = await asyncio.to_thread(_csv, rows, COLUMNS[job.objective])
     file_id = ids.file_id()
-    segment = Segment(f"files/{file_id}/0", len(content), hashlib.sha256(content).hexdigest())
-    await storage_retry(ctx.storage.put)(segment.key, one_chunk(content))
+    key = f"files/{file_id}/0"
+    segment = Segment(key, len(content), await store_bytes(ctx.storage, key, content))
     file = File(
         id=file_id,
         project_id=job.project_id,

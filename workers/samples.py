@@ -13,8 +13,8 @@ from urllib.parse import quote
 from pydantic import TypeAdapter
 
 from service.storage import ObjectStore
-from service.storage.base import one_chunk, read
-from workers.staging import ObjectCorrupt, storage_retry
+from service.storage.base import read
+from workers.staging import ObjectCorrupt, storage_retry, store_bytes
 from workers.trainer.protocol import ScoredRow
 
 # Nats per token, by the base's dtype: how far two right computations of one model may lie apart on average. Other
@@ -27,10 +27,8 @@ _rows: TypeAdapter[list[ScoredRow]] = TypeAdapter(list[ScoredRow])
 
 async def store_sample(store: ObjectStore, job_id: str, model: str, rows: list[ScoredRow]) -> tuple[str, str]:
     """Stores the rows that the job's `model` has scored; answers their key and sha256. Raises StorageError."""
-    content = _rows.dump_json(rows)
     key = f"jobs/{job_id}/samples/{quote(model, safe='')}.json"
-    await storage_retry(store.put)(key, one_chunk(content))
-    return key, hashlib.sha256(content).hexdigest()
+    return key, await store_bytes(store, key, _rows.dump_json(rows))
 
 
 async def fetch_sample(store: ObjectStore, key: str, sha256: str) -> list[ScoredRow]:

@@ -22,7 +22,7 @@ from service.domain.model import artifact_prefix
 from service.operations import lookups
 from service.operations.context import Context
 from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError
-from service.storage.base import CHUNK_BYTES
+from service.storage.base import CHUNK_BYTES, one_chunk
 from workers.artifacts import ArtifactCorrupt, read_manifest
 from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
 
@@ -99,6 +99,13 @@ async def store_file(store: ObjectStore, path: Path, key: str) -> str:
     digest = hashlib.sha256()
     await store.put(key, _chunks(path, digest))
     return digest.hexdigest()
+
+
+@storage_retry
+async def store_bytes(store: ObjectStore, key: str, content: bytes) -> str:
+    """Stores `content`, all of it at every try; answers its sha256."""
+    await store.put(key, one_chunk(content))
+    return hashlib.sha256(content).hexdigest()
 
 
 async def fetch_folder(store: ObjectStore, prefix: str, files: Mapping[str, str], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What must hold of every job whatever was broken meanwhile. Raises AssertionError with the job's id."""
 
+import csv
 import time
 
 from openai import OpenAI
@@ -22,11 +23,12 @@ def wait_until_final(client: OpenAI, job_id: str, seconds: float = 240.0) -> Fin
 
 
 def check_succeeded(production: Production, twins: Twins, job_id: str, kind: int) -> None:
-    """It succeeded, once; every step is told once; its weights are those of its undisturbed twin."""
+    """It succeeded, once; every step is told and filed once; its weights are those of its undisturbed twin."""
     client = production.client()
     job = wait_until_final(client, job_id)
     assert job.status == "succeeded", (job_id, job.status, job.error)
     check_told_once(client, job_id)
+    check_result_file(client, job)
     assert job.fine_tuned_model is not None
     assert weights_hash(production, job.fine_tuned_model) == twins.undisturbed(kind), f"{job_id}: other weights"
     model = client.models.retrieve(job.fine_tuned_model)
@@ -40,6 +42,14 @@ def check_told_once(client: OpenAI, job_id: str) -> None:
     assert said.count(wording.created(job_id).message) == 1, (job_id, said)
     assert len(said) == len(set(said)), (job_id, said)
     assert steps == list(range(1, STEPS + 1)), (job_id, steps)
+
+
+def check_result_file(client: OpenAI, job: FineTuningJob) -> None:
+    """One file with a line for every step, whatever storage did while it was stored."""
+    (file_id,) = job.result_files
+    content = client.files.content(file_id).text
+    steps = [int(row["step"]) for row in csv.DictReader(content.splitlines())]
+    assert steps == list(range(1, STEPS + 1)), (job.id, content)
 
 
 def check_one_artifact(production: Production, job_id: str) -> None:

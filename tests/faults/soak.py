@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
+from openai import OpenAIError
+
 from tests.faults.invariants import FINAL, check_one_artifact, check_succeeded, wait_until_final
 from tests.faults.rounds import KINDS
 from tests.faults.strikes import STRIKES, Strike
@@ -92,7 +94,7 @@ class Soak:
                 wait_until_final(client, job_id)
                 check_succeeded(self._production, self.twins, job_id, kind)
                 check_one_artifact(self._production, job_id)
-            except AssertionError as error:
+            except (AssertionError, OpenAIError) as error:
                 self.found.append(f"{job_id}: {error}")
                 print(self._production.lines_about(job_id), flush=True)  # noqa: T201
 

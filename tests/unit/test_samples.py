@@ -1,10 +1,12 @@
 """Two opinions of the same tokens, and the rows on their way through storage."""
 
 import math
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from service.storage import StorageError
 from service.storage.base import one_chunk
 from service.storage.local import LocalStore
 from workers.samples import compare, fetch_sample, store_sample
@@ -42,3 +44,20 @@ async def test_the_rows_come_back_to_the_last_bit_or_not_at_all(tmp_path: Path) 
     await store.put(key, one_chunk(b"[]"))
     with pytest.raises(ObjectCorrupt):
         await fetch_sample(store, key, sha256)
+
+
+async def test_a_store_that_breaks_off_gets_all_of_it_at_the_next_try(tmp_path: Path) -> None:
+    class BreaksOff(LocalStore):
+        broken = False
+
+        async def put(self, key: str, chunks: AsyncIterator[bytes], *, replace: bool = True) -> int:
+            if self.broken:
+                return await super().put(key, chunks, replace=replace)
+            self.broken = True
+            async for _ in chunks:  # the line is cut when everything has been sent
+                pass
+            raise StorageError(key)
+
+    store = BreaksOff(tmp_path)
+    key, sha256 = await store_sample(store, "ftjob-1", "ft:tiny:acme::a1b2c3d4", ROWS)
+    assert await fetch_sample(store, key, sha256) == ROWS
