@@ -9,8 +9,6 @@
 Knows nothing of tensors. Whoever cancels this coroutine (lease lost, worker stopping) gets the slot emptied.
 """
 
-import asyncio
-import shutil
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -64,7 +62,7 @@ class JobRun:
         finally:
             await self._keeper.close()
             await self._tracker.end()
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            self._trainer.discard(self._claim.job.id, self._folder)
 
     async def _run(self) -> None:
         await self._tracker.start()

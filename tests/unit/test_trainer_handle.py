@@ -1,14 +1,16 @@
 """The parent's side of a trainer where no trainer is needed: mailboxes, and processes that do not do their work."""
 
 import asyncio
+import sys
 import time
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from workers.trainer.handle import TrainerHandle
 from workers.trainer.mailbox import LIMIT_REPORTS, Mailbox
-from workers.trainer.protocol import Crashed, Left, Report, Stepped
+from workers.trainer.protocol import Crashed, Left, Report, Seated, Stepped
 
 
 async def stay(handle: TrainerHandle) -> list[Report | Crashed]:
@@ -62,6 +64,49 @@ async def test_commands_without_a_process_do_nothing() -> None:
     await handle.leave("one", snapshot=True)
     await handle.stop()
     assert handle.pid is None
+
+
+# Whoever is asked to leave writes on into the job's folder until `gate` is there, as during a long snapshot.
+SLOW_TO_LEAVE = """
+import json, pathlib, sys, time
+print(json.dumps(dict(type="ready", revision="1", hashes={}, environment={})), flush=True)
+seat = json.loads(sys.stdin.readline())
+print(json.dumps(dict(type="seated", job_id="one", step=0, total_steps=9)), flush=True)
+sys.stdin.readline()
+while not pathlib.Path(sys.argv[1]).exists():
+    pathlib.Path(seat["folder"], "snapshot").write_text("half of it")
+    time.sleep(0.01)
+print(json.dumps(dict(type="left", job_id="one", finished=False)), flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_a_folder_is_removed_only_when_the_trainer_has_left_it(tmp_path: Path) -> None:
+    gate, folder = tmp_path / "gate", tmp_path / "job"
+    folder.mkdir()
+    handle = TrainerHandle([sys.executable, "-c", SLOW_TO_LEAVE, str(gate)])
+    async with asyncio.timeout(20):
+        async with aclosing(handle.seat("one", folder)) as reports:
+            assert isinstance(await anext(reports), Seated)
+        handle.discard("one", folder)  # whoever relayed has lost the lease
+        while not (folder / "snapshot").exists():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert folder.exists() and handle.pid is not None
+        gate.touch()
+        while folder.exists():
+            await asyncio.sleep(0.01)
+        assert handle.pid is not None  # it did not crash either
+        await handle.stop()
+
+
+async def test_the_folder_of_a_trainer_that_has_ended_is_removed(tmp_path: Path) -> None:
+    handle = TrainerHandle(["false"])
+    await stay(handle)
+    (tmp_path / "job").mkdir()
+    handle.discard("one", tmp_path / "job")
+    await handle.stop()
+    assert not (tmp_path / "job").exists()
 
 
 async def test_a_slow_reader_makes_the_writer_wait_and_loses_nothing() -> None:

@@ -78,7 +78,7 @@ class Child:
     async def open(self, job_id: str) -> Mailbox:
         """A mailbox for the reports of `job_id`; waits until the job has left after an earlier stay."""
         while job_id in self._mailboxes:
-            await self._next_change()
+            await self.left(job_id)
         mailbox = Mailbox()
         if self.ended:
             mailbox.close(self._last_word(job_id))
@@ -90,6 +90,12 @@ class Child:
         """Whether the job (with this mailbox) has not had its last report."""
         held = self._mailboxes.get(job_id)
         return held is not None and mailbox in (None, held)
+
+    async def left(self, job_id: str) -> None:
+        """Returns when the job's stay is over, at once where it has none: the process touches its folder no more."""
+        stay = self._mailboxes.get(job_id)
+        while stay is not None and self.holds(job_id, stay):
+            await self._next_change()
 
     def send(self, command: Command) -> None:
         """Writes without waiting: commands are few and short, and the child always reads."""

@@ -5,6 +5,7 @@ none; counts no crashes against a job: it only says whose turn it was.
 """
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class TrainerHandle:
         self._starting = asyncio.Lock()
         self._useless_lives = 0  # in a row: processes that ended without one step
         self._stopped = False
+        self._discarding: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> Ready | None:
@@ -87,6 +89,12 @@ class TrainerHandle:
             if child.holds(job_id, mailbox):
                 child.send(Leave(job_id=job_id))
 
+    def discard(self, job_id: str, folder: Path) -> None:
+        """Removes the job's folder once its stay is over: until then the trainer may write into it. `stop` waits."""
+        task = asyncio.create_task(self._discard(self._child, job_id, folder))
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
     async def leave(self, job_id: str, snapshot: bool = False) -> None:
         """Asks the job out of its slot at the next whole step; its reports go on to `Left`. May be called twice."""
         if self._child is not None and self._child.holds(job_id):
@@ -114,6 +122,12 @@ class TrainerHandle:
         self._stopped = True
         if self._child is not None:
             await self._child.stop(self._stop_seconds)
+        await asyncio.gather(*self._discarding)
+
+    async def _discard(self, child: Child | None, job_id: str, folder: Path) -> None:
+        if child is not None:
+            await child.left(job_id)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _running_child(self) -> Child | None:
         """A child that is ready, or that ended while it started; None once stopped."""
