@@ -12,7 +12,7 @@ from service.db.schema import migrate
 from service.domain.errors import JobError
 from service.domain.job import Job
 from service.domain.methods import HYPERPARAMETERS, auto_batch_size, auto_epochs
-from service.operations import files, jobs, keys, progress
+from service.operations import files, jobs, progress
 from service.operations.context import Context
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
@@ -34,13 +34,6 @@ async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
     await migrate(ctx.database)
     yield ctx
     await ctx.close()
-
-
-@pytest.fixture
-async def caller(ctx: Context) -> Caller:
-    key = await keys.ensure_installation(ctx)
-    assert key is not None
-    return await keys.authenticate(ctx, key)
 
 
 async def validated(
