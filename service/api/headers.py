@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,11 +57,10 @@ class ResponseHeaders:
 
     def _record(self, answer: "_Answer", scope: Scope) -> None:
         self._traffic.answered(scope, answer.status, answer.seconds())
-        route = scope.get("route")  # its pattern: the path itself is what a client wrote
         log.debug(
             "request",
             method=scope["method"],
-            route=route.path if isinstance(route, APIRoute) else None,
+            route=self._traffic.route(scope),
             status=answer.status,
             milliseconds=answer.milliseconds(),
         )

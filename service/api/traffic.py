@@ -52,10 +52,14 @@ class Traffic:
             for kind in KINDS:
                 self._tokens.labels(kind, base)
 
+    def route(self, scope: Scope) -> str:
+        """The pattern that the request matched; the path itself is what a client wrote."""
+        return self._patterns.get(scope.get("endpoint")) or NO_ROUTE
+
     def answered(self, scope: Scope, status: int | None, seconds: float) -> None:
         """One request is over; `status` is None when it had no answer."""
         method = scope["method"] if scope["method"] in METHODS else OTHER
-        route = self._patterns.get(scope.get("endpoint")) or NO_ROUTE
+        route = self.route(scope)
         self._requests.labels(method, route, ABANDONED if status is None else str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
