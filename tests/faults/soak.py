@@ -42,13 +42,14 @@ class Soak:
         self.twins = Twins(production)
         self.kinds: dict[str, int] = {}
         self.hits: Counter[str] = Counter()
-        self.found: list[str] = []
+        self.broken: list[str] = []  # what did not hold of jobs
+        self.mistakes: list[str] = []
         self._production = production
         self._numbers = random.Random(seed)
         self._open: list[str] = []
 
     def run(self, strikes: Sequence[Strike], jobs: int) -> None:
-        """Every strike once, in random order, over at least `jobs` jobs; what does not hold is in `found`."""
+        """Every strike once, in random order, over at least `jobs` jobs; what does not hold is in `broken`."""
         for kind in KINDS:
             self.twins.undisturbed(kind)
         deck = list(strikes)
@@ -58,7 +59,7 @@ class Soak:
             time.sleep(self._numbers.uniform(*PAUSE_SECONDS))
             strike.hit(self._production, self._numbers)
             self.hits[strike.name] += 1
-            print(f"{number}/{len(deck)} {strike.name}; {len(self.kinds)} jobs, {len(self._open)} open", flush=True)  # noqa: T201
+            _note(f"{number}/{len(deck)} {strike.name}; {len(self.kinds)} jobs, {len(self._open)} open")
             self._production.wait_ready()
         while len(self.kinds) < jobs:
             self._fill(jobs_left=jobs - len(self.kinds), strikes_left=1)
@@ -70,7 +71,7 @@ class Soak:
         for process in self._production.processes:
             _, traceback, after = process.log.read_text(errors="replace").partition("Traceback")
             if traceback:
-                self.found.append(f"a mistake of ours in the log of {process.name}: {after[:2000]}")
+                self.mistakes.append(f"a mistake of ours in the log of {process.name}: {after[:2000]}")
 
     def _fill(self, jobs_left: int, strikes_left: int) -> None:
         """Keeps jobs in flight, and hurries when there are more jobs to come than strikes."""
@@ -95,8 +96,8 @@ class Soak:
                 check_succeeded(self._production, self.twins, job_id, kind)
                 check_one_artifact(self._production, job_id)
             except (AssertionError, OpenAIError) as error:
-                self.found.append(f"{job_id}: {error}")
-                print(self._production.lines_about(job_id), flush=True)  # noqa: T201
+                self.broken.append(f"{job_id}: {error}")
+                _note(self._production.lines_about(job_id))
 
 
 def main() -> None:
@@ -118,7 +119,7 @@ def main() -> None:
             soak.look_for_mistakes()
         others = beside.result() if beside else {}
     _report(soak, others, time.monotonic() - started)
-    sys.exit(bool(soak.found) or any(bad for _, bad in others.values()))
+    sys.exit(bool(soak.broken or soak.mistakes) or any(bad for _, bad in others.values()))
 
 
 def _others(rounds: int, report: Path) -> dict[str, tuple[int, int]]:
@@ -129,7 +130,7 @@ def _others(rounds: int, report: Path) -> dict[str, tuple[int, int]]:
     environment = os.environ | {"LUTHIER_FAULT_ROUNDS": str(rounds)}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
-        print(ended.stdout, ended.stderr, flush=True)  # noqa: T201
+        _note(ended.stdout + ended.stderr)
     counts: dict[str, tuple[int, int]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = case.attrib["name"].partition("[")[0].removeprefix("test_").replace("_", " ")
@@ -139,14 +140,20 @@ def _others(rounds: int, report: Path) -> dict[str, tuple[int, int]]:
     return counts
 
 
+def _note(text: str) -> None:
+    """What helps whoever looks on, beside the table."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
 def _report(soak: Soak, others: dict[str, tuple[int, int]], seconds: float) -> None:
     print(f"\n{'fault':<75} rounds  broken")  # noqa: T201
     for strike in STRIKES:
         print(f"{strike.name:<75} {soak.hits[strike.name]:>6}       -")  # noqa: T201
     for name, (good, bad) in others.items():
         print(f"{name:<75} {good + bad:>6}  {bad:>6}")  # noqa: T201
-    print(f"\n{len(soak.kinds)} jobs: {len(soak.kinds) - len(soak.found)} succeeded once, bit-identical to their twins")  # noqa: T201
-    for line in soak.found:
+    good = len(soak.kinds) - len(soak.broken)
+    print(f"\n{len(soak.kinds)} jobs under the faults marked -: {good} succeeded once, bit-identical to their twins")  # noqa: T201
+    for line in soak.broken + soak.mistakes:
         print(f"BROKEN {line}")  # noqa: T201
     print(f"{seconds / 60:.0f} minutes")  # noqa: T201
 

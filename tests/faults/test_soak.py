@@ -17,4 +17,4 @@ def test_twenty_jobs_outlast_every_fault_but_the_long_hang(production_set: Produ
     soak = Soak(production_set, seed)
     soak.run([strike for strike in STRIKES if "30 s" not in strike.name], JOBS)
     assert len(soak.kinds) >= JOBS
-    assert soak.found == []
+    assert soak.broken == []

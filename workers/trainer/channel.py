@@ -1,4 +1,4 @@
-"""The child's end of the pipes: commands in, reports out, and the two ways to notice that the parent is gone.
+"""The child's end of the pipes: commands in, reports out, and the three ways to notice that the parent is gone.
 
 Knows lines and threads; what a command means is `process`'s.
 """
@@ -32,9 +32,12 @@ class Channel:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def say(self, report: Report) -> None:
-        """Writes one report; waits while the parent is not reading."""
-        self._out.write(encode(report))
-        self._out.flush()
+        """Writes one report; waits while the parent is not reading, and ends the process where it is gone."""
+        try:
+            self._out.write(encode(report))
+            self._out.flush()
+        except BrokenPipeError:
+            os._exit(EXIT_PARENT_GONE)
 
     def commands(self, wait: bool) -> list[Seat | Leave | Pause]:
         """What has come since the last call; with `wait`, at least one command."""
