@@ -1,5 +1,6 @@
 """Jobs that report to Weights & Biases: trained by a real worker, kept by the real client on a server on loopback."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,17 @@ from service.operations import jobs
 from service.operations.context import Context
 from service.operations.keys import Caller
 from tests.e2e.workshop import create, ended, first_caller, installation, weights, worker
-from tests.unit.wandb_server import KEY, wandb_server
+from tests.unit.wandb_server import KEY, WandbServer, wandb_server
 
 pytestmark = pytest.mark.slow
 WANDB = {"type": "wandb", "wandb": {"project": "tunes", "name": "mine"}}
 
 
-async def trained(folder: Path, url: str) -> tuple[Context, Caller, str]:
-    """A succeeded job that reports to `url`, and one of the same bits that reports nowhere."""
+async def trained(folder: Path, url: str, server: WandbServer | None = None) -> tuple[Context, Caller, str]:
+    """A succeeded job that reports to `url`, and one of the same bits that reports nowhere.
+
+    Its worker lives until `server` knows that the job succeeded: one that stops leaves the client 10 seconds.
+    """
     async with installation(folder) as ctx:
         caller = await first_caller(ctx)
         settings = ctx.settings.model_copy(update={"wandb_api_key": SecretStr(KEY), "wandb_base_url": url})
@@ -25,9 +29,17 @@ async def trained(folder: Path, url: str) -> tuple[Context, Caller, str]:
     async with worker(ctx):
         alone, reporting = await create(ctx, caller, 1), await create(ctx, caller, 1, integrations=[WANDB])
         first, second = await ended(ctx, caller, alone, reporting)
+        async with asyncio.timeout(60):
+            while server is not None and not succeeded(server, reporting):
+                await asyncio.sleep(0.05)
     assert (first.status, second.status) == ("succeeded", "succeeded")
     assert weights(ctx, first) == weights(ctx, second)
     return ctx, caller, reporting
+
+
+def succeeded(server: WandbServer, job_id: str) -> bool:
+    run = server.runs.get(("tunes", job_id))
+    return run is not None and run.exit_code == 0
 
 
 async def said(ctx: Context, caller: Caller, job_id: str) -> list[str]:
@@ -37,7 +49,7 @@ async def said(ctx: Context, caller: Caller, job_id: str) -> list[str]:
 
 async def test_a_jobs_run_has_every_step_and_nothing_of_its_file(tmp_path: Path) -> None:
     with wandb_server() as server:
-        ctx, caller, job_id = await trained(tmp_path, server.url)
+        ctx, caller, job_id = await trained(tmp_path, server.url, server)
         job = (await jobs.retrieve(ctx, caller, job_id)).job
         run = server.runs["tunes", job_id]
     await ctx.close()
