@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 RETRY_SECONDS = 0.2
+CHANGED = "its size changed while it was read"
 
 
 class S3Store:
@@ -51,21 +52,20 @@ class S3Store:
         if end is not None and end <= start:
             await self.size(key)
             return
-        position, total, failures = start, None, 0
-        while end is None or position < end:
+        position, left, failures = start, None, 0
+        while True:
             response = await self._get(key, position, end)
             if response is None:
+                if left:
+                    raise StorageError(f"{key}: {CHANGED}")
                 return
-            end = position + length_of(key, response)
-            if total is not None and end != total:
-                raise StorageError(f"{key}: its size changed while it was read")
-            total = end
             try:
-                async with aclosing(self._chunks(key, response)) as chunks:
-                    async for chunk in chunks:
-                        position += len(chunk)
+                async with aclosing(self._chunks(key, response, left)) as chunks:
+                    async for chunk, rest in chunks:
+                        position, left = position + len(chunk), rest
                         failures = 0
                         yield chunk
+                return
             except StorageError:  # goes on where it broke off: what a key holds never changes
                 failures += 1
                 if failures >= self._attempts:
@@ -127,18 +127,26 @@ class S3Store:
                 return None
             raise
 
-    async def _chunks(self, key: str, response: "GetObjectOutputTypeDef") -> AsyncGenerator[bytes, None]:
-        """The body, to its last byte. Whoever stops early closes the connection, with what was still to come."""
-        body, left = response["Body"], length_of(key, response)
+    async def _chunks(
+        self, key: str, response: "GetObjectOutputTypeDef", expected: int | None
+    ) -> AsyncGenerator[tuple[bytes, int], None]:
+        """The body, to its last byte, with the number of bytes after each chunk. `expected`: its length, where known.
+
+        Whoever stops early closes the connection, with what was still to come.
+        """
+        body = response["Body"]
         reading: Future[bytes] | None = None
         try:
+            left = length_of(key, response)
+            if expected not in (None, left):
+                raise StorageError(f"{key}: {CHANGED}")
             while left > 0:
                 reading = self._requests.start(body.read, min(left, CHUNK_BYTES))
                 chunk = await self._requests.result(key, reading)
                 if not chunk:
                     raise StorageError(f"{key}: {left} bytes are missing at the end")
                 left -= len(chunk)
-                yield chunk
+                yield chunk, left
         finally:
             if reading is None or reading.done():
                 body.close()

@@ -50,7 +50,7 @@ async def digest(store: ObjectStore, key: str) -> str:
 
 
 def unfinished(radosgw: Radosgw, bucket: str) -> int:
-    return len(radosgw.client().list_multipart_uploads(Bucket=bucket[5:]).get("Uploads", []))
+    return len(radosgw.client.list_multipart_uploads(Bucket=bucket[5:]).get("Uploads", []))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def test_what_fits_into_one_part_is_one_request(
     store = store_with()
     assert await store.put("k", zeros(size)) == size
     assert await digest(store, "k") == hashlib.sha256(bytes(size)).hexdigest()
-    etag = radosgw.client().head_object(Bucket=bucket[5:], Key="k")["ETag"].strip('"')
+    etag = radosgw.client.head_object(Bucket=bucket[5:], Key="k")["ETag"].strip('"')
     assert etag.partition("-")[2] == ("" if parts is None else str(parts))
 
 
@@ -109,7 +109,7 @@ async def test_a_cancelled_upload_leaves_no_parts(
         await put
     await store.close()
     assert unfinished(radosgw, bucket) == 0
-    assert "Contents" not in radosgw.client().list_objects_v2(Bucket=bucket[5:])
+    assert "Contents" not in radosgw.client.list_objects_v2(Bucket=bucket[5:])
 
 
 async def test_a_put_that_is_cancelled_in_its_last_request_leaves_nothing(
@@ -126,13 +126,13 @@ async def test_a_put_that_is_cancelled_in_its_last_request_leaves_nothing(
     finally:
         radosgw.resume()
     await store.close()
-    assert "Contents" not in radosgw.client().list_objects_v2(Bucket=bucket[5:])
+    assert "Contents" not in radosgw.client.list_objects_v2(Bucket=bucket[5:])
 
 
 async def test_what_a_killed_process_left_unfinished_is_removed_when_it_is_old(
     radosgw: Radosgw, bucket: str, store_with: Callable[..., ObjectStore]
 ) -> None:
-    store, client = store_with(), radosgw.client()
+    store, client = store_with(), radosgw.client
     left = client.create_multipart_upload(Bucket=bucket[5:], Key="files/f/0")["UploadId"]
     part = bytes(PART_BYTES)
     client.upload_part(Bucket=bucket[5:], Key="files/f/0", UploadId=left, PartNumber=1, Body=part)

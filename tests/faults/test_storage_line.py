@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -60,24 +60,37 @@ async def test_a_put_recovers_from_a_trouble_that_passes(radosgw: Radosgw, troub
     line, bucket = TROUBLES[trouble](radosgw.port), radosgw.new_bucket()
     async with store_behind(line, bucket, radosgw) as store:
         assert await store.put("k", chunks(CONTENT)) == len(CONTENT)
-    body = radosgw.client().get_object(Bucket=bucket[5:], Key="k")["Body"]
+    body = radosgw.client.get_object(Bucket=bucket[5:], Key="k")["Body"]
     assert hashlib.sha256(body.read()).digest() == hashlib.sha256(CONTENT).digest()
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_a_download_goes_on_where_it_broke_off(radosgw: Radosgw, trouble: str) -> None:
     line, bucket = TROUBLES[trouble](radosgw.port), radosgw.new_bucket()
-    radosgw.client().put_object(Bucket=bucket[5:], Key="k", Body=CONTENT)
+    radosgw.client.put_object(Bucket=bucket[5:], Key="k", Body=CONTENT)
     async with store_behind(line, bucket, radosgw) as store:
         assert await content_of(store) == CONTENT
     assert line.cuts == [] or trouble == "resets-up"
     assert line.connections > 1 or trouble == "resets-up"
 
 
+@pytest.mark.parametrize("size", [1000, len(CONTENT) - 1], ids=["shorter-than-what-was-read", "shorter"])
+async def test_a_download_of_what_changed_meanwhile_is_an_error(radosgw: Radosgw, size: int) -> None:
+    far = Cut("down", 12 * MIB)  # from the first chunk: a reset takes what is not read yet
+    line, bucket = BadLine(radosgw.port, [far]), radosgw.new_bucket()
+    radosgw.client.put_object(Bucket=bucket[5:], Key="k", Body=CONTENT)
+    async with store_behind(line, bucket, radosgw, attempts=2) as store, aclosing(store.open("k")) as download:
+        await anext(download)
+        radosgw.client.put_object(Bucket=bucket[5:], Key="k", Body=CONTENT[:size])
+        with pytest.raises(StorageError, match="k: its size changed"):
+            async for _ in download:
+                pass
+
+
 @pytest.mark.parametrize("cut", [Cut("down", 5000), Cut("down", 100, reset=False)], ids=["in-the-body", "in-the-head"])
 async def test_a_download_that_never_gets_on_is_an_error(radosgw: Radosgw, cut: Cut) -> None:
     line, bucket = BadLine(radosgw.port, [cut] * 50), radosgw.new_bucket()
-    radosgw.client().put_object(Bucket=bucket[5:], Key="k", Body=CONTENT)
+    radosgw.client.put_object(Bucket=bucket[5:], Key="k", Body=CONTENT)
     async with store_behind(line, bucket, radosgw, attempts=2) as store:
         with pytest.raises(StorageError, match="k"):
             await content_of(store)
@@ -96,7 +109,7 @@ async def test_a_put_that_cannot_succeed_ends_in_time_and_leaves_nothing(
         with pytest.raises(StorageError, match="k"):
             await store.put("k", chunks(CONTENT))
         assert time.monotonic() - started < 20
-    assert "Contents" not in radosgw.client().list_objects_v2(Bucket=bucket[5:])
+    assert "Contents" not in radosgw.client.list_objects_v2(Bucket=bucket[5:])
 
 
 async def test_a_server_that_hangs_ends_no_call_late_and_works_when_it_is_back(radosgw: Radosgw) -> None:

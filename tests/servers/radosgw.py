@@ -13,6 +13,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import boto3
@@ -116,6 +117,7 @@ class Radosgw:
 
     def stop(self) -> None:
         """Ends gateway, disk and monitor cleanly."""
+        self.client.close()
         for name in ("gateway", "disk", "monitor"):
             if (process := self._processes.get(name)) is not None:
                 process.send_signal(signal.SIGCONT)
@@ -152,8 +154,9 @@ class Radosgw:
     def resume(self) -> None:
         self._processes["gateway"].send_signal(signal.SIGCONT)
 
+    @cached_property
     def client(self) -> "boto3.client":
-        """boto3's own client, for what a test does behind the product's back."""
+        """boto3's own client, for what a test does behind the product's back; closed by `stop`."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -166,9 +169,7 @@ class Radosgw:
     def new_bucket(self) -> str:
         """The URL of a fresh bucket, as LUTHIER_STORAGE_URL takes it."""
         name = f"luthier-{secrets.token_hex(6)}"
-        client = self.client()
-        client.create_bucket(Bucket=name)
-        client.close()
+        self.client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
     def _prepare(self) -> None:
