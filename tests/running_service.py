@@ -100,6 +100,8 @@ class RunningService:
         others = {name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")}
         return others | {
             "LUTHIER_DATA_DIR": str(self.folder),
+            "LUTHIER_TRAINER_THREADS": "1",
+            "LUTHIER_ENGINE_THREADS": "1",
             "LUTHIER_PORT": str(self.port),
             "LUTHIER_ENGINE_PORT": str(self.engine_port),
             "LUTHIER_ENGINE_URLS": f"http://127.0.0.1:{self.engine_port}",

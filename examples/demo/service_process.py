@@ -73,6 +73,8 @@ def _start(folder: Path, port: int, engine_port: int, log: Path) -> subprocess.P
         "LUTHIER_PORT": str(port),
         "LUTHIER_ENGINE_PORT": str(engine_port),
         "LUTHIER_ENGINE_URLS": f"http://127.0.0.1:{engine_port}",
+        "LUTHIER_TRAINER_THREADS": "1",  # the toy base's operations are too small to be shared by two
+        "LUTHIER_ENGINE_THREADS": "1",
     }
     with log.open("wb") as stream:
         return subprocess.Popen(

@@ -117,7 +117,6 @@ class Radosgw:
 
     def stop(self) -> None:
         """Ends gateway, disk and monitor cleanly."""
-        self.client.close()
         for name in ("gateway", "disk", "monitor"):
             if (process := self._processes.get(name)) is not None:
                 process.send_signal(signal.SIGCONT)
@@ -130,6 +129,7 @@ class Radosgw:
 
     def kill(self) -> None:
         """Ends all of it as a power cut does."""
+        self.client.close()
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
@@ -156,7 +156,7 @@ class Radosgw:
 
     @cached_property
     def client(self) -> "boto3.client":
-        """boto3's own client, for what a test does behind the product's back; closed by `stop`."""
+        """boto3's own client, for what a test does behind the product's back; closed by `kill`."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
