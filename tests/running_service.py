@@ -100,7 +100,7 @@ class RunningService:
         others = {name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")}
         return others | {
             "LUTHIER_DATA_DIR": str(self.folder),
-            "LUTHIER_TRAINER_THREADS": "1",
+            "LUTHIER_TRAINER_THREADS": "1",  # the bases are too small to be shared by two
             "LUTHIER_ENGINE_THREADS": "1",
             "LUTHIER_PORT": str(self.port),
             "LUTHIER_ENGINE_PORT": str(self.engine_port),

@@ -40,7 +40,8 @@ class BadLine:
         self._tasks: set[asyncio.Task[None]] = set()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            self.port: int = server.sockets[0].getsockname()[1]
+            yield f"http://127.0.0.1:{self.port}"
         finally:
             server.close()
             for task in self._tasks:

@@ -1,27 +1,13 @@
 """An adapter that changes nothing is never published: its job fails and says why."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from service.operations import jobs, models
 from service.operations.context import Context
 from service.operations.keys import Caller
-from tests.e2e.workshop import create, ended, first_caller, installation, worker
+from tests.e2e.in_process.workshop import create, ended, worker
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    async with installation(tmp_path) as ctx:
-        yield ctx
-
-
-@pytest.fixture
-async def caller(ctx: Context) -> Caller:
-    return await first_caller(ctx)
 
 
 async def test_a_training_that_changes_nothing_fails_and_publishes_nothing(ctx: Context, caller: Caller) -> None:

@@ -1,7 +1,5 @@
 """A job that continues a tuned model: it starts where the parent ended, and needs nothing of it but its artifact."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,23 +10,12 @@ from service.domain.methods import LoraSettings, Tuning
 from service.operations import jobs, lookups, models
 from service.operations.context import Context
 from service.operations.keys import Caller
-from tests.e2e.workshop import artifact, create, ended, first_caller, installation, reached, upload, weights, worker
+from tests.e2e.in_process.workshop import artifact, create, ended, reached, upload, weights, worker
 from workers.artifacts import read_manifest
 
 pytestmark = pytest.mark.slow
 LORA = Tuning(lora=LoraSettings(r=4, dropout=0.0))
 ROWS = 24
-
-
-@pytest.fixture
-async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    async with installation(tmp_path) as ctx:
-        yield ctx
-
-
-@pytest.fixture
-async def caller(ctx: Context) -> Caller:
-    return await first_caller(ctx)
 
 
 async def train(ctx: Context, caller: Caller, **fields: Any) -> Job:

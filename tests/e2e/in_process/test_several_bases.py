@@ -11,7 +11,7 @@ from service.domain.base import CatalogueError
 from service.operations import jobs
 from service.operations.context import Context
 from service.operations.keys import Caller
-from tests.e2e.workshop import create, ended, first_caller, installation, reached, worker
+from tests.e2e.in_process.workshop import create, ended, installation, reached, worker
 from tests.servers.valkey import Valkey
 from workers.trainer.handle import create_trainers
 
@@ -23,11 +23,6 @@ LONE = "tests.faults.lone_trainer"
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
     async with installation(tmp_path, ["other"]) as ctx:
         yield ctx
-
-
-@pytest.fixture
-async def caller(ctx: Context) -> Caller:
-    return await first_caller(ctx)
 
 
 @pytest.fixture

@@ -10,21 +10,10 @@ from service.operations import jobs
 from service.operations.context import Context
 from service.operations.keys import Caller
 from service.storage import StorageError
-from tests.e2e.workshop import END_SECONDS, create, ended, first_caller, installation, weights, worker
+from tests.e2e.in_process.workshop import END_SECONDS, create, ended, weights, worker
 from tests.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    async with installation(tmp_path) as ctx:
-        yield ctx
-
-
-@pytest.fixture
-async def caller(ctx: Context) -> Caller:
-    return await first_caller(ctx)
 
 
 async def test_a_job_that_crashes_the_trainer_fails_and_its_neighbours_end_in_the_same_bits(

@@ -10,7 +10,7 @@ from service.bootstrap import create_context
 from service.operations import jobs
 from service.operations.context import Context
 from service.operations.keys import Caller
-from tests.e2e.workshop import create, ended, first_caller, installation, weights, worker
+from tests.e2e.in_process.workshop import create, ended, first_caller, installation, weights, worker
 from tests.unit.wandb_server import KEY, WandbServer, wandb_server
 
 pytestmark = pytest.mark.slow

@@ -1,8 +1,6 @@
 """A job brought to rest at any step: its checkpoint can be called, and it ends in the bits of an undisturbed twin."""
 
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -13,21 +11,10 @@ from service.operations import jobs, lookups
 from service.operations.context import Context
 from service.operations.keys import Caller
 from service.operations.models import resolve_for_inference
-from tests.e2e.workshop import artifact, create, ended, first_caller, installation, reached, weights, worker
+from tests.e2e.in_process.workshop import artifact, create, ended, reached, weights, worker
 
 pytestmark = pytest.mark.slow
 EPOCHS = 50  # 300 steps, about four seconds
-
-
-@pytest.fixture
-async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    async with installation(tmp_path) as ctx:
-        yield ctx
-
-
-@pytest.fixture
-async def caller(ctx: Context) -> Caller:
-    return await first_caller(ctx)
 
 
 def resting(job: Job) -> bool:

@@ -23,7 +23,7 @@ from service.operations import jobs
 from service.operations.context import Context
 from service.operations.keys import Caller
 from service.storage import create_storage
-from tests.e2e.workshop import (
+from tests.e2e.in_process.workshop import (
     END_SECONDS,
     artifact,
     create,
@@ -57,11 +57,6 @@ def port() -> int:
 async def ctx(tmp_path: Path, port: int) -> AsyncIterator[Context]:
     async with installation(tmp_path, engine_urls=f"http://127.0.0.1:{port}", slots=1, lease_seconds=6) as ctx:
         yield ctx
-
-
-@pytest.fixture
-async def caller(ctx: Context) -> Caller:
-    return await first_caller(ctx)
 
 
 @asynccontextmanager

@@ -1,0 +1,16 @@
+"""The installation that most of these tests have; those that need another one make it with `workshop.installation`."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.operations.context import Context
+from tests.e2e.in_process.workshop import installation
+
+
+@pytest.fixture
+async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
+    """A fresh installation on SQLite with one tiny base, which nobody serves."""
+    async with installation(tmp_path) as ctx:
+        yield ctx
