@@ -66,7 +66,7 @@ format: install ## Put the code into shape
 
 TEXT ?= ../shared/data/books
 base: install ## Remake the bundled base from a folder of .txt files: make base TEXT=folder
-	$(BIN)/python -m workers.bases.make_base --text $(TEXT) --out workers/bases/luthier-tiny
+	$(BIN)/python -m workers.toy_base.make_base --text $(TEXT) --out workers/toy_base/luthier-tiny
 
 openapi: install ## Rewrite openapi/openapi.json from the routes
 	$(BIN)/luthierd openapi openapi/openapi.json

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from openai import OpenAI
 
-from tests.e2e.journey import rows
-from tests.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
+from tests.given.journey import rows
+from tests.given.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
+from tests.given.tiny_models import make_tiny_base
 from tests.servers.valkey import Valkey
-from tests.tiny_models import make_tiny_base
 
 WORKERS = 2
 START_SECONDS = 120.0

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from service.settings import MIB, Settings
+from service.settings.settings import MIB, Settings
 from service.storage import ObjectStore, create_storage
 from service.storage.base import CHUNK_BYTES
 from tests.servers.radosgw import Radosgw

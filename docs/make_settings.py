@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and deploy/env.example from service/settings.py: `python -m docs.make_settings`.
+"""Writes docs/settings.md and deploy/env.example from service/settings/settings.py: `python -m docs.make_settings`.
 
 A test holds both files current.
 """
@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from service.settings import MIB, Settings
+from service.settings.settings import MIB, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """\
@@ -21,7 +21,8 @@ Every setting has a default that works on one machine. Give another value in the
     LUTHIER_PORT=9000 LUTHIER_DATA_DIR=/var/lib/luthier luthierd up
 
 Every process of an installation must read the same settings. A value that does not fit is refused at the start.
-This page is written by `python -m docs.make_settings` from [service/settings.py](../service/settings.py).
+This page is written by `python -m docs.make_settings` from
+[service/settings/settings.py](../service/settings/settings.py).
 
 | setting | values | default | what it does |
 |---|---|---|---|

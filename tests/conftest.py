@@ -10,13 +10,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
-from service.bootstrap import create_context
 from service.db.schema import migrate
+from service.installation.context import Context
+from service.installation.create import create_context
 from service.operations import keys
-from service.operations.context import Context
 from service.operations.keys import Caller
-from service.settings import Settings
-from tests.unit.scripted_engine import ScriptedEngine, scripted_engine
+from service.settings.settings import Settings
+from tests.given.scripted_engine import ScriptedEngine, scripted_engine
 
 pytest_plugins = [
     "tests.servers.postgres",

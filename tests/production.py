@@ -21,14 +21,14 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import select
 
-from service.bootstrap import create_context
 from service.db.tables import file_segments
 from service.domain.base import VLLM_TUNINGS, Base, EngineKind, Serving, read_catalogue
-from service.operations.context import Context
-from service.orphans import OrphanSweep
-from service.settings import Settings
+from service.installation.context import Context
+from service.installation.create import create_context
+from service.operations.orphans import OrphanSweep
+from service.settings.settings import Settings
 from tests.faults.processes import Process, kept_running
-from tests.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
+from tests.given.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
 from tests.servers.postgres import Postgres
 from tests.servers.radosgw import Radosgw, check_radosgw
 from tests.servers.valkey import Valkey

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from service import logs
-from service.bootstrap import create_context
 from service.db import schema
 from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
-from service.environment import read_settings, warn_of_unknown
-from service.settings import Settings
+from service.installation.create import create_context
+from service.settings import logs
+from service.settings.environment import read_settings, warn_of_unknown
+from service.settings.settings import Settings
 from service.storage import StorageUnusable
 
 PARENT_GRACE_SECONDS = 30.0
@@ -54,8 +54,8 @@ def main() -> None:
 
 
 def _train(settings: Settings, _flags: list[str]) -> None:
-    from workers.supervisor import Supervisor  # noqa: PLC0415  torch is loaded only where it is needed
-    from workers.trainer.handle import create_trainers  # noqa: PLC0415
+    from workers.supervisor.supervisor import Supervisor  # noqa: PLC0415  torch is loaded only where it is needed
+    from workers.trainer.parent.handle import create_trainers  # noqa: PLC0415
 
     async def run() -> None:
         ctx = create_context(settings)
@@ -70,13 +70,13 @@ def _train(settings: Settings, _flags: list[str]) -> None:
 
 
 def _engine(settings: Settings, _flags: list[str]) -> None:
-    from workers.engine.serve import serve_engine  # noqa: PLC0415
+    from workers.engines.embedded.serve import serve_engine  # noqa: PLC0415
 
     serve_engine(settings)
 
 
 def _vllm(settings: Settings, flags: list[str]) -> None:
-    from workers.engine.vllm import serve_vllm  # noqa: PLC0415
+    from workers.engines.vllm.serve import serve_vllm  # noqa: PLC0415
 
     serve_vllm(settings, flags)
 

@@ -23,5 +23,5 @@ pip=("$target/bin/python" -m pip --disable-pip-version-check install --quiet)
 "${pip[@]}" -r "$here/plugin.txt"
 rm -rf "$repository/build"  # what setuptools left there of an older version would be packed too
 "${pip[@]}" --no-deps --force-reinstall "$repository"
-"$target/bin/python" -c 'import workers.engine.vllm_plugin'
+"$target/bin/python" -c 'import workers.engines.vllm.plugin'
 echo "vLLM $("$target/bin/python" -c 'import importlib.metadata as m; print(m.version("vllm"))') is in $target"

@@ -10,18 +10,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from service import chores
-from service.api import errors
-from service.api.admins import Admins
-from service.api.auth import KnownKeys
-from service.api.headers import ResponseHeaders
-from service.api.openapi import add_routes, document
-from service.api.traffic import Traffic
+from service.api.web import errors
+from service.api.web.admins import Admins
+from service.api.web.auth import KnownKeys
+from service.api.web.headers import ResponseHeaders
+from service.api.web.openapi import add_routes, document
+from service.api.web.traffic import Traffic
 from service.gateway.forward import Gateway, Usage, log_usage
-from service.gateway.limits import RateLimits
-from service.gateway.shared_limits import SharedRateLimits
-from service.operations.context import Context
-from service.redis import end
+from service.gateway.limits.memory import RateLimits
+from service.gateway.limits.redis import SharedRateLimits
+from service.installation.context import Context
+from service.operations import chores
+from service.queue.redis import end
 
 
 def create_app(ctx: Context) -> FastAPI:

@@ -1,4 +1,4 @@
-"""Everything that can go wrong for a user, as one tree. Rendered only in `service.api.errors`.
+"""Everything that can go wrong for a user, as one tree. Rendered only in `service.api.web.errors`.
 
 LuthierError (status, type, code, param, message)
 +-- InvalidRequest        400  invalid_request_error   what was sent is wrong; the message says where and what to do

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import aiohttp
 
 from service.domain.errors import Unavailable
-from service.operations.context import Context
+from service.installation.context import Context
 
 CONNECT_SECONDS = 2.0
 HEALTH_SECONDS = 1.0

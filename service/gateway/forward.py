@@ -1,8 +1,8 @@
 """A request to one of the engines, and its answer back: the bytes of a good answer are the engine's own.
 
-Called by `service.api.inference` once the model is resolved and the fields are allowed; uses `routing` (which replica),
-`client` (the wire), `sse` (a stream's events) and `refusals` (what an error means). Must not know keys, adapters or the
-API's wire models. What a request cost is reported when its answer is closed: numbers, never text.
+Called by `service.api.routes.inference` once the model is resolved and the fields are allowed; uses `routing` (which
+replica), `client` (the wire), `sse` (a stream's events) and `refusals` (what an error means). Must not know keys,
+adapters or the API's wire models. What a request cost is reported when its answer is closed: numbers, never text.
 """
 
 import time

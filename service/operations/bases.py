@@ -3,7 +3,7 @@
 from service.db import bases
 from service.db.bases import BaseRecord
 from service.domain.errors import JobError
-from service.operations.context import Context
+from service.installation.context import Context
 
 __all__ = ["BaseRecord", "register"]
 

@@ -15,8 +15,8 @@ from service.domain import ids
 from service.domain.errors import LuthierError, NotFound, TooLarge, Unavailable
 from service.domain.file import File, Segment, check_purpose, life_seconds
 from service.domain.job import Job
+from service.installation.context import Context
 from service.operations import segments
-from service.operations.context import Context
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 from service.operations.segments import STORAGE_AWAY

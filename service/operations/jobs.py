@@ -16,8 +16,8 @@ from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
+from service.installation.context import Context
 from service.operations import origins
-from service.operations.context import Context
 from service.operations.keys import Caller
 from service.operations.origins import Origin
 from service.operations.paging import Page, cut

@@ -12,7 +12,7 @@ from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.domain import ids
 from service.domain.errors import Unauthenticated
-from service.operations.context import Context
+from service.installation.context import Context
 
 DEFAULT_PROJECT = "default"
 ROLES = ("project", "admin")

@@ -7,7 +7,7 @@ from service.db import events, files, jobs, keys, models, snapshots
 from service.db.keys import Installation
 from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Claim, Job, Snapshot
-from service.operations.context import Context
+from service.installation.context import Context
 
 
 async def find_job(ctx: Context, id: str) -> Job | None:

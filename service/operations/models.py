@@ -10,7 +10,7 @@ from service.db.connection import Transaction
 from service.domain.base import Serving
 from service.domain.errors import Forbidden, ModelNotFound, Unavailable
 from service.domain.model import Model
-from service.operations.context import Context
+from service.installation.context import Context
 from service.operations.keys import Caller
 
 BASE_OWNER = "luthier"

@@ -8,7 +8,7 @@ from service.db.connection import Transaction
 from service.domain.base import Base
 from service.domain.errors import InvalidRequest
 from service.domain.methods import Tuning, continued_tuning
-from service.operations.context import Context
+from service.installation.context import Context
 from service.operations.keys import Caller
 
 

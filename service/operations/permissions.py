@@ -11,7 +11,7 @@ from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.model import Model, Permission
-from service.operations.context import Context
+from service.installation.context import Context
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 

@@ -18,7 +18,7 @@ from service.domain.event import NewEvent
 from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Claim, Publication, Snapshot, Status
 from service.domain.model import Model
-from service.operations.context import Context
+from service.installation.context import Context
 
 
 @dataclass(frozen=True)

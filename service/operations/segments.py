@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from service.domain.errors import LuthierError, Unavailable
 from service.domain.file import Segment
-from service.operations.context import Context
+from service.installation.context import Context
 from service.storage import StorageError
 from service.storage.base import CHUNK_BYTES
 

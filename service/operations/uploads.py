@@ -1,6 +1,6 @@
 """Uploads of a project: parts stream to storage in any order, and one transaction makes a file of those that are named.
 
-A part that is refused or not named leaves nothing behind: here, or in `service.chores`.
+A part that is refused or not named leaves nothing behind: here, or in `service.operations.chores`.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from service.domain.upload import (
     put_in_order,
     storage_prefix,
 )
+from service.installation.context import Context
 from service.operations import segments
-from service.operations.context import Context
 from service.operations.keys import Caller
 from service.storage import StorageError
 

@@ -22,7 +22,7 @@ from arq.worker import Worker, func
 from service.domain import ids
 from service.queue.base import Handler
 from service.queue.embedded import EmbeddedQueue
-from service.redis import AWAY, end
+from service.queue.redis import AWAY, end
 
 log = structlog.get_logger()
 LISTENERS = "luthier:bell:listeners"  # sorted set: a listener's queue -> when it was last there, by Redis' clock

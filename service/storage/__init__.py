@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from service.settings import Settings
+from service.settings.settings import Settings
 from service.storage.base import ObjectExists, ObjectMissing, ObjectStore, StorageError, StorageUnusable, StoredObject
 from service.storage.local import LocalStore
 

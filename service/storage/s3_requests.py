@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from service.settings import Settings
+from service.settings.settings import Settings
 from service.storage.base import ObjectExists, ObjectMissing, StorageError, StorageUnusable
 
 if TYPE_CHECKING:

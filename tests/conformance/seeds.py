@@ -18,7 +18,7 @@ from service.domain.job import Checkpoint, Job
 from service.domain.methods import Tuning
 from service.domain.model import Model, Permission
 from service.domain.upload import LIFE_SECONDS, Upload, UploadPart, storage_prefix
-from service.operations.context import Context
+from service.installation.context import Context
 from service.storage.base import one_chunk
 
 GRANTEE, PERMISSION = "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"

@@ -12,12 +12,12 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import logs
 from service.api.app import create_app
-from service.bootstrap import create_context
 from service.db.schema import migrate
-from service.operations.context import Context
-from service.settings import Settings
+from service.installation.context import Context
+from service.installation.create import create_context
+from service.settings import logs
+from service.settings.settings import Settings
 from tests.conformance import seeds
 
 RESET_PATH = "/v1/_test/reset"

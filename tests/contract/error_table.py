@@ -14,8 +14,8 @@ from typing import Any
 import openai
 from fastapi import FastAPI
 
-from service.operations.context import Context
-from tests.unit.scripted_engine import ScriptedEngine
+from service.installation.context import Context
+from tests.given.scripted_engine import ScriptedEngine
 
 
 @dataclass

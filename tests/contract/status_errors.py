@@ -5,10 +5,10 @@ from typing import Any
 
 import openai
 
-from service.api.auth import KnownKeys
-from service.gateway.limits import RateLimits
+from service.api.web.auth import KnownKeys
+from service.gateway.limits.memory import RateLimits
 from tests.contract.error_table import Api, Call
-from tests.unit.scripted_engine import answers
+from tests.given.scripted_engine import answers
 
 TOO_LONG = (
     b'{"error":{"message":"This model\'s maximum context length is 256 tokens. However, you requested 300 tokens.",'

@@ -15,15 +15,25 @@ from service.domain.errors import IllegalTransition, InvalidRequest, JobError, L
 from service.domain.event import NewEvent
 from service.domain.job import Claim
 from service.domain.upload import Upload
+from service.installation.context import Context
 from service.operations import bases as known_bases
 from service.operations import files as file_operations
 from service.operations import jobs as users
 from service.operations import keys, permissions, progress, uploads
-from service.operations.context import Context
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.operations.uploads import NewUpload
-from tests.unit.test_progress import BASES, a_file, a_model, a_result, add_job, claimed, messages, state, steps
+from tests.unit.operations.test_progress import (
+    BASES,
+    a_file,
+    a_model,
+    a_result,
+    add_job,
+    claimed,
+    messages,
+    state,
+    steps,
+)
 
 CLAIMERS = 8
 JOBS = 200

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.given.engines import listening, load_tiny, local_store, make_engine, publish, save_adapter
 from tests.servers.vllm import Vllm
-from tests.unit.engine_fixtures import listening, load_tiny, local_store, make_engine, publish, save_adapter
 
 MESSAGES = [{"role": "user", "content": "Tell me a story"}]
 

@@ -8,18 +8,18 @@ import pytest
 from fastapi import FastAPI
 from openai.types.fine_tuning.fine_tuning_job import Error
 
+from service.installation.context import Context
 from service.operations import progress
-from service.operations.context import Context
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.contract.creation_errors import CREATION
 from tests.contract.error_table import ROWS, Api, Call, row
 from tests.contract.file_errors import FILES
 from tests.contract.state_errors import STATES
 from tests.contract.status_errors import BY_STATUS
-from tests.running_service import write_catalogue
-from tests.tiny_models import make_tiny_base
-from tests.unit.scripted_engine import ScriptedEngine
-from workers.validate_job import JobValidation, Tokenizers
+from tests.given.running_service import write_catalogue
+from tests.given.scripted_engine import ScriptedEngine
+from tests.given.tiny_models import make_tiny_base
+from workers.jobs.validate import JobValidation, Tokenizers
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,14 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.api.app import create_app
-from service.api.openapi import document
-from service.bootstrap import create_context
+from service.api.web.openapi import document
 from service.db.schema import migrate
+from service.installation.context import Context
+from service.installation.create import create_context
 from service.operations import files, jobs, models, permissions, uploads
-from service.operations.context import Context
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.conformance import seeds
-from tests.unit.scripted_engine import answers, scripted_engine, streams
+from tests.given.scripted_engine import answers, scripted_engine, streams
 
 CASES = 200
 NEGATIVE_SHARE = 6  # one case in so many breaks the document's rules on purpose

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from service.queue import Handler, Queue, create_queue
-from service.redis import create_redis
+from service.queue.redis import create_redis
 from tests.servers.valkey import Valkey
 
 NEVER_SECONDS = 3600.0

@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 
 from service.queue import Queue, create_queue
 from service.queue.arq import LISTENERS, MESSAGE_SECONDS
-from service.redis import create_redis
+from service.queue.redis import create_redis
 from tests.servers.valkey import Valkey
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings
+from service.settings.settings import Settings
 from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError, create_storage
 from service.storage.base import CHUNK_BYTES, one_chunk, read
 from service.storage.local import TEMPORARY, LocalStore

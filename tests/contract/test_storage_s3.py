@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.settings import MIB, Settings
+from service.settings.settings import MIB, Settings
 from service.storage import ObjectStore, StorageUnusable, create_storage
 from service.storage.base import CHUNK_BYTES, one_chunk, read
 from tests.servers.radosgw import Radosgw

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.domain.model import MANIFEST, artifact_prefix
+from tests.given.engines import LORA, calling, logits_of, make_engine, publish, save_adapter
 from tests.servers.vllm import Vllm
-from tests.unit.engine_fixtures import LORA, calling, logits_of, make_engine, publish, save_adapter
-from workers.scoring import EngineRefused, Engines
+from workers.jobs.scoring import EngineRefused, Engines
 
 pytestmark = pytest.mark.slow
 

@@ -19,18 +19,18 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from service.bootstrap import create_context
+from service.installation.context import Context
+from service.installation.create import create_context
 from service.operations import lookups
-from service.operations.context import Context
-from service.orphans import OrphanSweep
-from service.settings import Settings
-from tests.e2e.journey import rows, upload
-from tests.running_service import ROOT, RunningService, wait_for, wait_for_status, write_catalogue
+from service.operations.orphans import OrphanSweep
+from service.settings.settings import Settings
+from tests.given.journey import rows, upload
+from tests.given.running_service import ROOT, RunningService, wait_for, wait_for_status, write_catalogue
+from tests.given.tiny_models import make_tiny_base
 from tests.servers import missing
 from tests.servers.postgres import Postgres
 from tests.servers.radosgw import Radosgw
-from tests.tiny_models import make_tiny_base
-from workers.artifacts import fetch_artifact
+from workers.files.artifacts import fetch_artifact
 
 pytestmark = pytest.mark.slow
 STEPS = 1500  # one row each: long enough to outlast the backup
@@ -50,7 +50,7 @@ class Sites:
 
     def run(self, service: RunningService, command: str) -> None:
         """One documented command, with the settings of `service` in the environment."""
-        settings = {"LUTHIER_DATA_DIR": str(service.folder), **service.environment}
+        settings = {"LUTHIER_DATA_DIR": str(service.folder), **service.settings.environment}
         environment = os.environ | settings | self.shell
         shell = ["bash", "-euo", "pipefail", "-c", command]
         done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False, timeout=120)
@@ -189,7 +189,7 @@ def seen(service: RunningService, look: Callable[[Context], Awaitable[Found]]) -
 
 @asynccontextmanager
 async def context(service: RunningService) -> AsyncIterator[Context]:
-    names = {name.removeprefix("LUTHIER_").lower(): value for name, value in service.environment.items()}
+    names = {name.removeprefix("LUTHIER_").lower(): value for name, value in service.settings.environment.items()}
     ctx = create_context(Settings(**{**names, "data_dir": service.folder, "orphan_age_seconds": 0}))  # type: ignore[arg-type]
     try:
         yield ctx

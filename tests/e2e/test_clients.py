@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.node import ROOT, installed_client
-from tests.running_service import RunningService, running
-from tests.tiny_models import make_tiny_base
+from tests.given.node import ROOT, installed_client
+from tests.given.running_service import RunningService, running
+from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 SECONDS = 240

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_service import alive, descendants, wait_for
+from tests.given.running_service import alive, descendants, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.e2e.test_trainer_process import LORA, Bits, read_bits, run_through_crashes, trainer
-from tests.tiny_models import make_tiny_base, random_pairs
-from workers.base import environment, load_base
+from tests.given.tiny_models import make_tiny_base, random_pairs
+from workers.model.load import environment, load_base
+from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import Crashed, JobSpec, Report, Seated, Stepped
-from workers.trainer.slot import Slot
 
 pytestmark = pytest.mark.slow
 TRAIN, VALID = random_pairs(12, seed=1), random_pairs(4, seed=2)

@@ -9,9 +9,9 @@ import pytest
 from openai import OpenAI
 
 from service.domain.base import Base
-from tests.e2e.journey import create_job, messages, rows, upload, weights_hash
-from tests.running_service import RunningService, alive, kill, running, wait_for, wait_for_status
-from tests.tiny_models import make_tiny_base
+from tests.given.journey import create_job, messages, rows, upload, weights_hash
+from tests.given.running_service import RunningService, alive, kill, running, wait_for, wait_for_status
+from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 STEPS = 150

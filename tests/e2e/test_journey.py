@@ -13,9 +13,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from service.domain.base import Base
-from tests.e2e.journey import artifact_folder, create_job, messages, rows, upload, weights_hash
-from tests.running_service import RunningService, running, wait_for_status
-from tests.tiny_models import make_tiny_base
+from tests.given.journey import artifact_folder, create_job, messages, rows, upload, weights_hash
+from tests.given.running_service import RunningService, running, wait_for_status
+from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 

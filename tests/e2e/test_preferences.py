@@ -10,9 +10,9 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from tests.e2e.journey import artifact_folder, messages, pairs, rows, upload
-from tests.running_service import RunningService, running, wait_for_status
-from tests.tiny_models import make_tiny_base
+from tests.given.journey import artifact_folder, messages, pairs, rows, upload
+from tests.given.running_service import RunningService, running, wait_for_status
+from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 

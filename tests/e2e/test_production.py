@@ -12,17 +12,17 @@ from tempfile import TemporaryDirectory
 import pytest
 from openai import OpenAI
 
-from tests.e2e.journey import create_job, rows, upload
 from tests.faults.invariants import check_callable, wait_until_final
 from tests.faults.rounds import ROUNDS, random_seed
 from tests.faults.streams import read_stream
 from tests.faults.strikes import TRAINER
+from tests.given.journey import create_job, rows, upload
+from tests.given.running_service import ROOT, kill, wait_for
+from tests.given.tiny_models import make_tiny_base
 from tests.production import Production, production
-from tests.running_service import ROOT, kill, wait_for
 from tests.servers.radosgw import check_radosgw
 from tests.servers.vllm import HEAD_DIM, vllm_python
-from tests.tiny_models import make_tiny_base
-from workers.bases.tokenizer import SPECIAL_TOKENS
+from workers.toy_base.tokenizer import SPECIAL_TOKENS
 
 pytestmark = pytest.mark.slow
 

@@ -14,13 +14,13 @@ import openai
 import pytest
 
 from service.api.app import create_app
-from service.bootstrap import create_context
 from service.db.schema import migrate
 from service.domain.base import Base
+from service.installation.create import create_context
 from service.operations import keys
-from service.settings import Settings
-from tests.running_service import ROOT, answers, free_ports, running, wait_for, write_catalogue
-from tests.tiny_models import make_tiny_base
+from service.settings.settings import Settings
+from tests.given.running_service import ROOT, answers, free_ports, running, wait_for, write_catalogue
+from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 120.0

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from examples.demo.questions import Question, ask_all, count_right, read_questions, write_questions
-from tests.e2e.journey import upload
-from tests.running_service import running, wait_for_status
+from tests.given.journey import upload
+from tests.given.running_service import running, wait_for_status
 
 pytestmark = pytest.mark.slow
 

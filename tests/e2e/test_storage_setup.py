@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_service import ROOT, free_ports
+from tests.given.running_service import ROOT, free_ports
 from tests.servers.radosgw import Radosgw
 
 pytestmark = pytest.mark.slow

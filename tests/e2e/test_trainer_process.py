@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from service.domain.base import Base
-from tests.tiny_models import make_tiny_base, random_rows
-from workers.base import environment, load_base
-from workers.trainer.handle import TrainerHandle
+from tests.given.tiny_models import make_tiny_base, random_rows
+from workers.model.load import environment, load_base
 from workers.trainer.launch import MODULE, TrainerConfig
+from workers.trainer.parent.handle import TrainerHandle
+from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, JobSpec, Left, Report, Seated, Snapshotted, Stepped
-from workers.trainer.slot import Slot
 
 pytestmark = pytest.mark.slow
 FAULTY = "tests.faults.trainer"
@@ -123,7 +123,7 @@ async def run(handle: TrainerHandle, folder: Path, watch: Callable[[Report | Cra
 async def run_through_crashes(
     handle: TrainerHandle, folder: Path, watch: Callable[[Report | Crashed], None] | None = None
 ) -> Outcome:
-    """As `workers.run_job` does it: again from the last snapshot, until the end or three crashes of its own."""
+    """As `workers.jobs.train` does it: again from the last snapshot, until the end or three crashes of its own."""
     whole = Outcome()
     while True:
         stay = await run(handle, folder, watch)

@@ -13,11 +13,11 @@ import pytest
 
 from service.db import models
 from service.domain.model import Model
-from service.operations.context import Context
+from service.installation.context import Context
 from service.operations.keys import Caller
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.servers.vllm import Vllm
-from tests.unit.test_api_jobs import create
+from tests.unit.api.test_jobs import create
 
 pytestmark = pytest.mark.slow
 

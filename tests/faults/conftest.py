@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.faults.twins import Twins
+from tests.given.tiny_models import make_tiny_base
 from tests.production import Production, production
 from tests.servers.radosgw import check_radosgw
-from tests.tiny_models import make_tiny_base
 
 
 @pytest.fixture(scope="session")

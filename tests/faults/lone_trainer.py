@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from workers.trainer import process
 from workers.trainer.launch import TrainerConfig
+from workers.trainer.process.loop import loop as process
 
 if __name__ == "__main__":
     journal = Path(os.environ["LUTHIER_FAULT_LONE"]).open("a", encoding="utf-8")  # noqa: SIM115  for this whole life

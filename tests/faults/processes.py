@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.running_service import ROOT, alive, command_line, descendants, kill, wait_for
+from tests.given.running_service import ROOT, alive, command_line, descendants, kill, wait_for
 
 STOP_SECONDS = 40.0
 RESTART_SECONDS = 1.0

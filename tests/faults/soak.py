@@ -26,9 +26,9 @@ from tests.faults.invariants import FINAL, check_one_artifact, check_succeeded, 
 from tests.faults.rounds import KINDS
 from tests.faults.strikes import STRIKES, Strike
 from tests.faults.twins import Twins
+from tests.given.running_service import ROOT
+from tests.given.tiny_models import make_tiny_base
 from tests.production import Production, production
-from tests.running_service import ROOT
-from tests.tiny_models import make_tiny_base
 
 IN_FLIGHT = 5
 VLLM_KILLED = "test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back"

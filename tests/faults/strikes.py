@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults.processes import Process, wait_until_gone
+from tests.given.running_service import kill
 from tests.production import LEASE_SECONDS, Production
-from tests.running_service import kill
 
 TRAINER = "workers.trainer"
 

@@ -9,10 +9,10 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.journey import rows
 from tests.faults.rounds import ROUNDS, random_seed
+from tests.given.journey import rows
+from tests.given.running_service import answers, wait_for
 from tests.production import Production
-from tests.running_service import answers, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
 BIG_BYTES = 100 * 1024 * 1024

@@ -9,13 +9,13 @@ import pytest
 from openai import InternalServerError
 
 from service.db import snapshots
-from service.operations.context import Context
+from service.installation.context import Context
 from service.storage.base import one_chunk, read
 from tests.faults.invariants import check_callable, check_succeeded, wait_until_final
 from tests.faults.rounds import KINDS, ROUNDS
 from tests.faults.twins import Twins
+from tests.given.running_service import wait_for
 from tests.production import Production
-from tests.running_service import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
 KIND = KINDS[0]

@@ -12,8 +12,8 @@ from tests.faults.invariants import check_succeeded, wait_until_final
 from tests.faults.rounds import KINDS, ROUNDS
 from tests.faults.strikes import TRAINER
 from tests.faults.twins import Twins
+from tests.given.running_service import wait_for
 from tests.production import Production
-from tests.running_service import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
 KIND = KINDS[0]

@@ -11,19 +11,19 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from service.api.app import create_app
-from service.bootstrap import create_context
 from service.db import events, jobs, schema
 from service.db.connection import Database, Limits
 from service.db.tables import job_events
 from service.db.tables import jobs as job_rows
 from service.domain.errors import LeaseLost, Unavailable
 from service.domain.event import NewEvent
+from service.installation.context import Context
+from service.installation.create import create_context
 from service.operations import keys, progress
-from service.operations.context import Context
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.faults.rounds import ROUNDS, random_seed
 from tests.servers.postgres import PASSWORD, Postgres, running_postgres
-from tests.unit.test_progress import a_file, add_job, claimed, files, steps
+from tests.unit.operations.test_progress import a_file, add_job, claimed, files, steps
 
 pytestmark = pytest.mark.slow
 

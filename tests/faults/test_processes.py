@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from tests.faults.processes import RESTART_SECONDS, Process, kept_running
-from tests.running_service import wait_for
+from tests.given.running_service import wait_for
 
 
 def process(folder: Path, program: str) -> Process:

@@ -6,12 +6,12 @@ import time
 import pytest
 from openai import BadRequestError, NotFoundError
 
-from tests.e2e.journey import rows
 from tests.faults.invariants import check_callable, check_succeeded, wait_until_final
 from tests.faults.rounds import KINDS, ROUND_SECONDS, ROUNDS, random_seed
 from tests.faults.twins import ROWS, Twins, told
+from tests.given.journey import rows
+from tests.given.running_service import wait_for
 from tests.production import Production
-from tests.running_service import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
 KIND = KINDS[0]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.e2e.journey import create_job, rows, upload
-from tests.running_service import RunningService, running, wait_for, wait_for_status
+from tests.given.journey import create_job, rows, upload
+from tests.given.running_service import RunningService, running, wait_for, wait_for_status
+from tests.given.tiny_models import make_tiny_base
 from tests.servers.radosgw import Radosgw
-from tests.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 AWAY_SECONDS = 20.0

@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 import psutil
 import pytest
 
-from service.settings import MIB, Settings
+from service.settings.settings import MIB, Settings
 from service.storage import ObjectStore, StorageError, create_storage
 from service.storage.base import CHUNK_BYTES, one_chunk, read
 from tests.servers.bad_line import BadLine, Cut

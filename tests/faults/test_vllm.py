@@ -11,10 +11,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.running_service import alive, answers, kill, wait_for
+from tests.given.engines import greedy
+from tests.given.running_service import alive, answers, kill, wait_for
 from tests.servers.vllm import Vllm
-from tests.unit.engine_fixtures import greedy
-from workers.scoring import EngineAway, Engines
+from workers.jobs.scoring import EngineAway, Engines
 
 pytestmark = pytest.mark.slow
 

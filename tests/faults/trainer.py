@@ -13,10 +13,10 @@ import signal
 import time
 from pathlib import Path
 
-from workers.base import weights_digest
-from workers.trainer import process
-from workers.trainer.process import Trainer
-from workers.trainer.slot import Slot, Step
+from workers.model.load import weights_digest
+from workers.trainer.process.loop import Trainer
+from workers.trainer.process.loop import loop as process
+from workers.trainer.process.slot import Slot, Step
 
 KILL_JOB, KILL_STEP = os.environ.get("LUTHIER_FAULT_KILL_JOB"), int(os.environ.get("LUTHIER_FAULT_KILL_STEP", "1"))
 HANG_JOB = os.environ.get("LUTHIER_FAULT_HANG_JOB")

@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 from openai import OpenAI
 
-from service.operations.context import Context
-from tests.e2e.journey import rows
+from service.installation.context import Context
+from tests.given.journey import rows
+from tests.given.running_service import wait_for_status
 from tests.production import Production
-from tests.running_service import wait_for_status
-from workers.artifacts import fetch_artifact
+from workers.files.artifacts import fetch_artifact
 
 ROWS = 40
 BATCH = 2

@@ -14,7 +14,7 @@ from dockerfile_parse import DockerfileParser
 
 from docs.make_settings import render_env
 from service.domain.base import read_catalogue
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.house_rules.tree import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -36,7 +36,7 @@ def unknown_commands(command: list[str]) -> list[str]:
         return []
     if command[0] not in scripts:
         return [command[0]]
-    module = scripts[command[0]].partition(":")[0].removesuffix(".cli").removesuffix(".__main__")
+    module = scripts[command[0]].partition(":")[0].removesuffix(".commands.cli").removesuffix(".__main__")
     asked = [sys.executable, "-m", module, command[1], "--help"]
     known = subprocess.run(asked, cwd=ROOT, capture_output=True, check=False, timeout=60).returncode == 0
     return [] if known else [" ".join(command)]

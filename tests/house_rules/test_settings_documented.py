@@ -1,7 +1,7 @@
-"""docs/settings.md says what service/settings.py says."""
+"""docs/settings.md says what service/settings/settings.py says."""
 
 from docs.make_settings import render
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.house_rules.tree import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"

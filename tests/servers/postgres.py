@@ -25,7 +25,7 @@ import pytest
 from service.db.connection import Database
 from service.db.schema import migrate
 from service.db.tables import metadata
-from tests.running_service import descendants, free_ports, kill
+from tests.given.running_service import descendants, free_ports, kill
 from tests.servers import missing
 
 USER = "luthier"

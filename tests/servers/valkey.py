@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_service import free_ports, wait_for
+from tests.given.running_service import free_ports, wait_for
 from tests.servers import missing
 
 WAIT_SECONDS = 20.0

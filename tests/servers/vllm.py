@@ -13,10 +13,10 @@ import pytest
 
 from service.domain.base import Base, Serving
 from service.storage import ObjectStore
-from tests.running_service import ROOT, answers, descendants, free_ports, kill, wait_for
+from tests.given.engines import CPU, LORA, load_tiny, local_store, publish, save_adapter
+from tests.given.running_service import ROOT, answers, descendants, free_ports, kill, wait_for
 from tests.servers import missing
-from tests.unit.engine_fixtures import CPU, LORA, load_tiny, local_store, publish, save_adapter
-from workers.base import LoadedBase, load_base
+from workers.model.load import LoadedBase, load_base
 
 START_SECONDS = 180.0
 STOP_SECONDS = 60.0

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.tiny_models import make_tiny_base
-from workers.base import LoadedBase, load_base, weights_digest
+from tests.given.tiny_models import make_tiny_base
+from workers.model.load import LoadedBase, load_base, weights_digest
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """One pass over a file: every line parsed, rendered and tokenised, or every problem found.
 
-Called in a worker thread by `workers.validate_job`, which streams the bytes. Holds one line and the tokens so far,
+Called in a worker thread by `workers.jobs.validate`, which streams the bytes. Holds one line and the tokens so far,
 never the file.
 """
 

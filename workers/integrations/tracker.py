@@ -1,7 +1,7 @@
 """A job's integrations, seen from its worker: a child process for each, fed without ever waiting for it.
 
-Entered from `workers.run_job`, beside `workers.relay`. Whatever happens here, the job goes on: what is away, refused
-or too slow becomes one warning event. Knows processes and lines; what a run is, `wandb_child` knows.
+Entered from `workers.jobs.train`, beside `workers.jobs.relay`. Whatever happens here, the job goes on: what is
+away, refused or too slow becomes one warning event. Knows processes and lines; what a run is, `wandb_child` knows.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from service.domain import event as wording
 from service.domain.errors import LeaseLost, Unavailable
 from service.domain.job import FINAL, Claim, Job
+from service.installation.context import Context
 from service.operations import lookups, progress
-from service.operations.context import Context
-from service.settings import Settings
+from service.settings.settings import Settings
 from workers.integrations.wandb_child import FINISH_SECONDS, INIT_SECONDS, Answered, End, Start, Step
 
 log = structlog.get_logger()

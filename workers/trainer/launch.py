@@ -9,12 +9,12 @@ import sys
 from pydantic import BaseModel, ConfigDict
 
 from service.domain.base import Base
-from service.settings import Settings
+from service.settings.settings import Settings
 
 EXIT_PARENT_GONE = 0  # stdin ended: the parent stopped the trainer, or died
 EXIT_PARENT_SILENT = 71  # no beat for SILENCE of a lease
 SILENCE = 0.8  # of a lease: the trainer is gone before the lease can pass to another worker
-MODULE = "workers.trainer.process"
+MODULE = "workers.trainer.process.loop"
 _ENVIRONMENT = {
     # Threads of OpenMP that wait by spinning take the processor from others and from each other: on a busy machine of
     # two cores a small model's step took 590 ms with the default and 15 ms with this.

@@ -1,4 +1,4 @@
-"""The error envelope, for the OpenAPI document; it is written by `service.api.errors`."""
+"""The error envelope, for the OpenAPI document; it is written by `service.api.web.errors`."""
 
 from pydantic import BaseModel
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.operations.context import Context
-from tests.e2e.in_process.workshop import installation
+from service.installation.context import Context
+from tests.given.worker import installation
 
 
 @pytest.fixture

@@ -13,17 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from service import chores
 from service.db import models
 from service.db.jobs import SETTLED_SECONDS, change
 from service.domain.base import Catalogue
 from service.domain.event import Event
 from service.domain.job import Job
-from service.operations import jobs
-from service.operations.context import Context
+from service.installation.context import Context
+from service.operations import chores, jobs
 from service.operations.keys import Caller
 from service.storage import create_storage
-from tests.e2e.in_process.workshop import (
+from tests.given.engines import CPU, listening
+from tests.given.running_service import ROOT
+from tests.given.scripted_engine import answers, scripted_engine
+from tests.given.tiny_models import make_tiny_base
+from tests.given.worker import (
     END_SECONDS,
     artifact,
     create,
@@ -34,12 +37,8 @@ from tests.e2e.in_process.workshop import (
     weights,
     worker,
 )
-from tests.running_service import ROOT
-from tests.tiny_models import make_tiny_base
-from tests.unit.engine_fixtures import CPU, listening
-from tests.unit.scripted_engine import answers, scripted_engine
-from workers.base import load_base
-from workers.engine.engine import Engine
+from workers.engines.embedded.engine import Engine
+from workers.model.load import load_base
 
 pytestmark = pytest.mark.slow
 WAITING = "it waits for an engine"

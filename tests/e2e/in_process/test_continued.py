@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 
-from service import chores
 from service.domain.job import Job
 from service.domain.methods import LoraSettings, Tuning
-from service.operations import jobs, lookups, models
-from service.operations.context import Context
+from service.installation.context import Context
+from service.operations import chores, jobs, lookups, models
 from service.operations.keys import Caller
-from tests.e2e.in_process.workshop import artifact, create, ended, reached, upload, weights, worker
-from workers.artifacts import read_manifest
+from tests.given.worker import artifact, create, ended, reached, upload, weights, worker
+from workers.files.artifacts import read_manifest
 
 pytestmark = pytest.mark.slow
 LORA = Tuning(lora=LoraSettings(r=4, dropout=0.0))

@@ -7,11 +7,11 @@ import pytest
 from service.db import models
 from service.domain.errors import IllegalTransition
 from service.domain.job import Job
+from service.installation.context import Context
 from service.operations import jobs, lookups
-from service.operations.context import Context
 from service.operations.keys import Caller
 from service.operations.models import resolve_for_inference
-from tests.e2e.in_process.workshop import artifact, create, ended, reached, weights, worker
+from tests.given.worker import artifact, create, ended, reached, weights, worker
 
 pytestmark = pytest.mark.slow
 EPOCHS = 50  # 300 steps, about four seconds

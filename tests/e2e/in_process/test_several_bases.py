@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from service.bootstrap import create_context
 from service.domain.base import CatalogueError
+from service.installation.context import Context
+from service.installation.create import create_context
 from service.operations import jobs
-from service.operations.context import Context
 from service.operations.keys import Caller
-from tests.e2e.in_process.workshop import create, ended, installation, reached, worker
+from tests.given.worker import create, ended, installation, reached, worker
 from tests.servers.valkey import Valkey
-from workers.trainer.handle import create_trainers
+from workers.trainer.parent.handle import create_trainers
 
 pytestmark = pytest.mark.slow
 LONE = "tests.faults.lone_trainer"

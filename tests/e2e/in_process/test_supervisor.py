@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from service.installation.context import Context
 from service.operations import jobs
-from service.operations.context import Context
 from service.operations.keys import Caller
 from service.storage import StorageError
-from tests.e2e.in_process.workshop import END_SECONDS, create, ended, weights, worker
-from tests.tiny_models import make_tiny_base
+from tests.given.tiny_models import make_tiny_base
+from tests.given.worker import END_SECONDS, create, ended, weights, worker
 
 pytestmark = pytest.mark.slow
 

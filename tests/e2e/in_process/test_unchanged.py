@@ -2,10 +2,10 @@
 
 import pytest
 
+from service.installation.context import Context
 from service.operations import jobs, models
-from service.operations.context import Context
 from service.operations.keys import Caller
-from tests.e2e.in_process.workshop import create, ended, worker
+from tests.given.worker import create, ended, worker
 
 pytestmark = pytest.mark.slow
 

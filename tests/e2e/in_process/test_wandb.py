@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from service.bootstrap import create_context
+from service.installation.context import Context
+from service.installation.create import create_context
 from service.operations import jobs
-from service.operations.context import Context
 from service.operations.keys import Caller
-from tests.e2e.in_process.workshop import create, ended, first_caller, installation, weights, worker
-from tests.unit.wandb_server import KEY, WandbServer, wandb_server
+from tests.given.wandb_server import KEY, WandbServer, wandb_server
+from tests.given.worker import create, ended, first_caller, installation, weights, worker
 
 pytestmark = pytest.mark.slow
 WANDB = {"type": "wandb", "wandb": {"project": "tunes", "name": "mine"}}

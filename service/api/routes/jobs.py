@@ -1,0 +1,158 @@
+"""/v1/fine_tuning/jobs: from the wire to `operations.jobs` and back."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import StreamingResponse
+
+from service.api.schemas.fields import Text
+from service.api.schemas.job_objects import CheckpointObject, EventObject, JobObject
+from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
+from service.api.web import sse as event_stream
+from service.api.web.auth import ApiRoute
+from service.api.web.deps import CallerDep, ContextDep
+from service.api.web.pagination import After, CursorList, Limit, ListObject, as_cursor_list, as_list
+from service.domain.methods import HYPERPARAMETERS, Hyperparameters
+from service.operations import jobs
+from service.operations.jobs import NewJob
+
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class=ApiRoute)
+
+JobId = Annotated[Text, Path(description="The id of the fine-tuning job.")]
+METADATA_PARAMETER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "required": False,
+            "style": "deepObject",
+            "explode": True,
+            "description": "Only jobs that carry this metadata: `metadata[key]=value`, or `metadata=null` for none.",
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
+
+
+def _metadata(request: Request) -> Mapping[str, str] | None:
+    """The filter of a list: None for no filter, {} for jobs without metadata."""
+    if request.query_params.get("metadata") == "null":
+        return {}
+    items = request.query_params.items()
+    pairs = {
+        key[len("metadata[") : -1]: value for key, value in items if key.startswith("metadata[") and key[-1] == "]"
+    }
+    return pairs or None
+
+
+@router.post("", operation_id="createFineTuningJob")
+async def create(ctx: ContextDep, caller: CallerDep, body: CreateJob) -> JobObject:
+    """Create a fine-tuning job and put it into the queue."""
+    return JobObject.of(await jobs.create(ctx, caller, _new_job(body)), caller.organization_id)
+
+
+@router.get("", operation_id="listPaginatedFineTuningJobs", openapi_extra=METADATA_PARAMETER)
+async def page(
+    ctx: ContextDep,
+    caller: CallerDep,
+    metadata: Annotated[Mapping[str, str] | None, Depends(_metadata)],
+    after: After = None,
+    limit: Limit = 20,
+) -> ListObject[JobObject]:
+    """List the project's fine-tuning jobs, newest first."""
+    found = await jobs.page(ctx, caller, after=after, limit=limit, metadata=metadata)
+    return as_list(found, lambda view: JobObject.of(view, caller.organization_id))
+
+
+@router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob")
+async def retrieve(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Get a fine-tuning job as it stands."""
+    return JobObject.of(await jobs.retrieve(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
+@router.post("/{fine_tuning_job_id}/cancel", operation_id="cancelFineTuningJob")
+async def cancel(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Cancel a fine-tuning job at once."""
+    return JobObject.of(await jobs.cancel(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
+@router.post("/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob")
+async def pause(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Ask a running job to come to rest: it answers `running`, and is `paused` once its checkpoint is published."""
+    return JobObject.of(await jobs.pause(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
+@router.post("/{fine_tuning_job_id}/resume", operation_id="resumeFineTuningJob")
+async def resume(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
+    """Let a paused job go on, exactly where it came to rest; or take a pause back before the job has come to it."""
+    return JobObject.of(await jobs.resume(ctx, caller, fine_tuning_job_id), caller.organization_id)
+
+
+@router.get(
+    "/{fine_tuning_job_id}/events",
+    operation_id="listFineTuningEvents",
+    response_model=ListObject[EventObject],
+    responses=event_stream.DESCRIBED,
+)
+async def events(
+    ctx: ContextDep,
+    caller: CallerDep,
+    fine_tuning_job_id: JobId,
+    after: After = None,
+    limit: Limit = 20,
+    stream: event_stream.Stream = False,
+    last_event_id: event_stream.LastEventId = None,
+) -> ListObject[EventObject] | StreamingResponse:
+    """List what a fine-tuning job has told so far, newest first; or follow it, oldest first, until it has ended."""
+    if stream:
+        return await event_stream.follow(ctx, caller, fine_tuning_job_id, after=last_event_id or after)
+    return as_list(await jobs.event_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit), EventObject.of)
+
+
+@router.get("/{fine_tuning_job_id}/checkpoints", operation_id="listFineTuningJobCheckpoints")
+async def checkpoints(
+    ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId, after: After = None, limit: Limit = 10
+) -> CursorList[CheckpointObject]:
+    """List the models that a fine-tuning job published on its way, newest first."""
+    found = await jobs.checkpoint_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit)
+    return as_cursor_list(found, CheckpointObject.of, lambda checkpoint: checkpoint.id)
+
+
+def _new_job(body: CreateJob) -> NewJob:
+    return NewJob(
+        model=body.model,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        seed=secrets.randbelow(SEED_MAXIMUM + 1) if body.seed is None else body.seed,
+        suffix=body.suffix,
+        objective=_objective(body),
+        hyperparameters=_hyperparameters(body),
+        tuning=body.tuning,
+        metadata=body.metadata,
+        integrations=[integration.model_dump(exclude_unset=True) for integration in body.integrations or []],
+        idle_methods=_idle_methods(body),
+    )
+
+
+def _objective(body: CreateJob) -> str:
+    return "supervised" if body.method is None else body.method.type
+
+
+def _hyperparameters(body: CreateJob) -> Hyperparameters:
+    """Those of the method in use win, field by field, over the deprecated ones beside `method`."""
+    used = {"supervised": body.method.supervised, "dpo": body.method.dpo} if body.method is not None else {}
+    method = used.get(_objective(body))
+    given = [body.__dict__["hyperparameters"], method.hyperparameters if method is not None else None]
+    merged: dict[str, Any] = {}
+    for part in given:
+        merged |= part.model_dump(exclude_unset=True) if part is not None else {}
+    return HYPERPARAMETERS.get(_objective(body), Hyperparameters)(**merged)
+
+
+def _idle_methods(body: CreateJob) -> tuple[str, ...]:
+    if body.method is None:
+        return ()
+    given = [name for name in ("supervised", "dpo", "reinforcement") if getattr(body.method, name) is not None]
+    return tuple(name for name in given if name != body.method.type)

@@ -1,0 +1,60 @@
+"""Routes for keys of the role admin: what concerns all projects. Stands beside `auth`, which knows whose key it is.
+
+Who watches an installation must be told that its database is away, and would not be if the key had to be looked up
+there: a key that was an admin's when the database was last asked stays one while it cannot be asked.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from service.api.web.auth import KnownKeys
+from service.domain.errors import Forbidden, Unauthenticated, Unavailable
+from service.operations.keys import Caller
+
+LOOK_SECONDS = 2.5  # at one part; a scrape looks at the key and then at all parts, and Prometheus gives up after 10
+LIMIT_KEYS = 64
+
+
+class Admins:
+    """Whose keys were an admin's when the database last said so."""
+
+    def __init__(self, known_keys: KnownKeys) -> None:
+        self._known_keys = known_keys
+        self._callers: dict[str, Caller] = {}
+
+    async def caller(self, request: Request) -> Caller:
+        """Which admin sends this request. Raises Unauthenticated, Forbidden or Unavailable."""
+        credentials = request.headers.get("authorization", "")
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                caller = await self._known_keys.caller(request)
+        except (Unavailable, TimeoutError) as error:
+            if credentials in self._callers:
+                return self._callers[credentials]
+            raise Unavailable("The key cannot be checked: the database is away. Please try again.") from error
+        except Unauthenticated:
+            self._callers.pop(credentials, None)
+            raise
+        if caller.role != "admin":
+            raise Forbidden("This tells of all projects: use a key of the role admin (`luthierd keys create --admin`).")
+        if len(self._callers) >= LIMIT_KEYS:
+            self._callers.clear()
+        self._callers[credentials] = caller
+        return caller
+
+
+class AdminRoute(APIRoute):
+    """A route without a body that knows its caller to be an admin before anything else happens."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_authenticated(request: Request) -> Response:
+            request.state.caller = await request.app.state.admins.caller(request)
+            return await handle(request)
+
+        return handle_authenticated

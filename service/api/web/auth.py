@@ -1,0 +1,92 @@
+"""From `Authorization: Bearer ...`, and the project that it selects, to a Caller, before a byte of the body is read.
+
+Known keys are remembered for at most CACHE_SECONDS, so a revoked one dies within that time.
+"""
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+from service.domain.errors import Unauthenticated
+from service.installation.context import Context
+from service.operations import keys
+from service.operations.keys import Caller
+
+log = structlog.get_logger()
+SELECTING_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
+CACHE_SECONDS = 5.0
+CACHE_KEYS = 1024
+JSON_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class KnownKeys:
+    """Whose keys were good a moment ago."""
+
+    def __init__(self, ctx: Context, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ctx = ctx
+        self._clock = clock
+        self._callers: dict[tuple[str, ...], tuple[Caller, float]] = {}
+
+    async def caller(self, request: Request) -> Caller:
+        """Who sends this request. Raises Unauthenticated."""
+        claimed = (_bearer(request), *(request.headers.get(name, "").strip() for name in SELECTING_HEADERS))
+        known = self._callers.get(claimed)
+        if known is not None and self._clock() < known[1]:
+            return known[0]
+        self._callers.pop(claimed, None)
+        caller = await keys.authenticate(self._ctx, *claimed)
+        if len(self._callers) >= CACHE_KEYS:
+            self._callers.clear()
+        if caller.ignored:
+            log.info("key.headers_ignored", key_id=caller.key_id, headers=caller.ignored)
+        self._callers[claimed] = (caller, self._clock() + CACHE_SECONDS)
+        return caller
+
+
+class ApiRoute(APIRoute):
+    """A route that knows its caller first, and then reads a JSON body of at most JSON_LIMIT_BYTES."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        reads_json = self.body_field is not None
+
+        async def handle_authenticated(request: Request) -> Response:
+            request.state.caller = await request.app.state.known_keys.caller(request)
+            return await handle(_bounded(request) if reads_json else request)
+
+        return handle_authenticated
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not bearer.strip():
+        raise Unauthenticated(
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
+            "auth (i.e. Authorization: Bearer YOUR_KEY). `luthierd keys create` makes one."
+        )
+    return bearer.strip()
+
+
+def _bounded(request: Request) -> Request:
+    """The request with a body that ends in an error beyond the limit; FastAPI lets only HTTPException through."""
+    return Request(request.scope, _counted(request.receive))
+
+
+def _counted(receive: Receive) -> Receive:
+    size = 0
+
+    async def receive_counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > JSON_LIMIT_BYTES:
+            raise HTTPException(413, f"The body of this request may have at most {JSON_LIMIT_BYTES:,} bytes.")
+        return message
+
+    return receive_counted

@@ -1,0 +1,78 @@
+"""The OpenAPI document of the whole API, made from the routes: `/openapi.json`, and the file in `openapi/`.
+
+Needs no installation. Adds what FastAPI cannot know: the key, the error envelope, and which errors an operation has.
+"""
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.api.routes import files, health, inference, jobs, metrics, models, permissions, uploads
+from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
+
+V1 = (files.router, uploads.router, jobs.router, permissions.router, models.router, inference.router)
+DESCRIPTION = "OpenAI's fine-tuning API on your own machine. Errors are always `{error: {message, type, param, code}}`."
+ERRORS = {
+    "400": "The request is wrong; the message says where",
+    "401": "The key is missing or wrong",
+    "403": "The caller may not do this",
+    "404": "There is no such thing in the caller's project",
+    "405": "The path has no such method",
+    "413": "The body is too large",
+    "500": "A mistake of the server",
+    "503": "A part of the service is away; try again",
+}
+FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+
+def add_routes(app: FastAPI) -> None:
+    """Every route of the API."""
+    for router in V1:
+        app.include_router(router, prefix="/v1")
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The document; the same for the same version: made once, not to be changed."""
+    app = FastAPI(title="Luthier", version=version("luthier"), description=DESCRIPTION)
+    add_routes(app)
+    found = app.openapi()
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            _describe(operation, public=path == "/health")
+    components = found["components"]
+    components["schemas"] = {
+        name: schema for name, schema in components["schemas"].items() if name not in FRAMEWORK_SCHEMAS
+    } | _error_schemas()
+    components["responses"] = {status: _error(description) for status, description in ERRORS.items()}
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return found
+
+
+def _describe(operation: dict[str, Any], *, public: bool) -> None:
+    """Errors and the key of one operation."""
+    responses = operation["responses"]
+    responses.pop("422", None)  # FastAPI's own wording, which no client of ours ever sees
+    for status in ERRORS:
+        if not (public and status in ("400", "401", "403", "404", "413")):
+            responses.setdefault(status, {"$ref": f"#/components/responses/{status}"})
+    if not public:
+        operation["security"] = [{"key": []}]
+
+
+def _error(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ErrorEnvelope"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _error_schemas() -> dict[str, Any]:
+    template = "#/components/schemas/{model}"
+    models = (ErrorEnvelope, ErrorDetail)
+    schemas = {model.__name__: model.model_json_schema(ref_template=template) for model in models}
+    for schema in schemas.values():
+        schema.pop("$defs", None)
+    return schemas

@@ -1,0 +1,157 @@
+"""`luthierd`: up | serve | migrate | doctor | keys | openapi. Parses arguments; the work is elsewhere."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvicorn
+
+from service.api.app import create_app
+from service.api.web.openapi import document
+from service.commands import up
+from service.commands.doctor import examine
+from service.db import schema
+from service.db.keys import ApiKey
+from service.domain.base import CatalogueError
+from service.domain.errors import Unavailable
+from service.installation.create import create_context
+from service.operations import keys
+from service.settings import logs
+from service.settings.environment import read_settings, warn_of_unknown
+from service.settings.settings import Settings
+from service.storage import StorageUnusable
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Luthier: a self-hosted fine-tuning service.",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="API keys of this installation.")
+app.add_typer(keys_app, name="keys")
+log = structlog.get_logger()
+
+
+@app.command("up")
+def up_command(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
+    """Migrate, then run API, worker and engine on this machine until Ctrl-C."""
+    if die_with_parent:
+        up.end_with_parent()
+    raise typer.Exit(up.run(Settings()))
+
+
+@app.command()
+def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
+    """Run the API alone; refuses a database of another schema version, and a storage that cannot be used."""
+    settings = Settings()
+    asyncio.run(_check_parts(settings))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(create_context(settings)),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    if die_with_parent:
+        up.end_with_parent()
+    server.run()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to this version."""
+    asyncio.run(up.prepare(Settings()))
+
+
+@app.command()
+def openapi(path: Annotated[Path, typer.Argument()] = Path("openapi/openapi.json")) -> None:
+    """Write the OpenAPI document."""
+    path.write_text(json.dumps(document(), indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def doctor() -> None:
+    """Look at every part and say what is wrong; exits with 1 where something is."""
+    findings = asyncio.run(examine(Settings()))
+    for finding in findings:
+        typer.echo(f"{finding.state:7}  {finding.part:9}  {finding.message}")
+    raise typer.Exit(any(finding.state == "problem" for finding in findings))
+
+
+@keys_app.command("create")
+def create_key(project: str = "default", name: str = "key", admin: bool = False) -> None:
+    """Make a key for a project (made too if it is new) and print it, once."""
+    typer.echo(asyncio.run(_create_key(project, name, "admin" if admin else "project")))
+
+
+@keys_app.command("list")
+def list_keys() -> None:
+    """Every key without its secret."""
+    for key in asyncio.run(_list_keys()):
+        state = "revoked" if key.revoked_at else "active"
+        typer.echo(f"{key.id}  {key.role:7}  {key.project_id}  {state:7}  {key.name}")
+
+
+@keys_app.command("revoke")
+def revoke_key(id: str) -> None:
+    """Make a key useless within seconds."""
+    if not asyncio.run(_revoke_key(id)):
+        raise typer.BadParameter(f"There is no active key '{id}'.")
+
+
+def main() -> None:
+    """The console script: mistakes in the settings end in one clear line."""
+    try:
+        logs.configure(read_settings().log_level)
+        if "--die-with-parent" not in sys.argv:  # else the parent has said it
+            warn_of_unknown()
+        app()
+    except (
+        CatalogueError,
+        schema.SchemaError,
+        keys.InstallationError,
+        StorageUnusable,
+        Unavailable,
+        ValueError,
+    ) as error:
+        sys.exit(f"luthierd: {error}")
+
+
+async def _check_parts(settings: Settings) -> None:
+    ctx = create_context(settings)
+    try:
+        await schema.check(ctx.database)
+        await ctx.storage.check()
+    finally:
+        await ctx.close()
+
+
+async def _create_key(project: str, name: str, role: str) -> str:
+    ctx = create_context(Settings())
+    try:
+        return await keys.create_key(ctx, project, role, name)
+    finally:
+        await ctx.close()
+
+
+async def _list_keys() -> list[ApiKey]:
+    ctx = create_context(Settings())
+    try:
+        return await keys.list_keys(ctx)
+    finally:
+        await ctx.close()
+
+
+async def _revoke_key(id: str) -> bool:
+    ctx = create_context(Settings())
+    try:
+        return await keys.revoke_key(ctx, id)
+    finally:
+        await ctx.close()

@@ -1,0 +1,168 @@
+"""`luthierd doctor`: looks at every part of an installation in turn, and says what is wrong and what to do.
+
+Changes nothing but a probe object, which it removes. Each part is looked at whatever the others say; passwords and
+keys never stand in a finding.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from service.db import job_counts, keys, schema
+from service.domain.base import CatalogueError
+from service.domain.errors import Unavailable
+from service.gateway.client import engine_models
+from service.installation.context import Context
+from service.installation.create import create_context
+from service.queue.redis import AWAY
+from service.settings.settings import Settings
+from service.storage import StorageError, StorageUnusable
+from service.storage.base import one_chunk, read
+
+State = Literal["ok", "warning", "problem"]
+FREE_BYTES = 1024**3
+WAITING_SECONDS = 60
+PART_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look at one part found."""
+
+    part: str
+    state: State
+    message: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every part once; takes at most `PART_SECONDS` for each."""
+    try:
+        ctx = create_context(settings)
+    except (CatalogueError, ValueError, OSError) as error:
+        return [Finding("settings", "problem", str(error))]
+    try:
+        return [finding for part, look in PARTS.items() for finding in await _look(part, look, ctx)]
+    finally:
+        await ctx.close()
+
+
+async def _look(part: str, look: "Look", ctx: Context) -> list[Finding]:
+    try:
+        async with asyncio.timeout(PART_SECONDS):
+            return [Finding(part, state, message) async for state, message in look(ctx)]
+    except TimeoutError:
+        return [Finding(part, "problem", f"no answer within {PART_SECONDS:g} seconds")]
+
+
+Look = Callable[[Context], AsyncIterator[tuple[State, str]]]
+
+
+async def _disk(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    folder = ctx.settings.data_dir.absolute()
+    if not os.access(folder, os.W_OK):
+        yield "problem", f"{folder} cannot be written: mend its owner, or set LUTHIER_DATA_DIR"
+        return
+    free = (await asyncio.to_thread(shutil.disk_usage, folder)).free
+    state: State = "ok" if free >= FREE_BYTES else "warning"
+    yield state, f"{folder} has {free / FREE_BYTES:.1f} GiB free" + ("" if state == "ok" else ": make room")
+
+
+async def _catalogue(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    for base in ctx.catalogue.bases.values():
+        if Path(base.source).is_absolute() or base.source.startswith("."):
+            there = await asyncio.to_thread((Path(base.source) / "config.json").is_file)
+            missing = f"base {base.id}: no config.json in {base.source}; mend `source` in {ctx.settings.catalogue}"
+            yield ("ok", f"base {base.id}: its folder is there") if there else ("problem", missing)
+        elif base.revision:
+            yield "ok", f"base {base.id}: from a hub, pinned to {base.revision}"
+        else:
+            yield "warning", f"base {base.id}: from a hub without `revision`; pin it, or its weights may change"
+
+
+async def _database(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    kind = ctx.database.engine.dialect.name
+    try:
+        await schema.check(ctx.database)
+        async with ctx.database.reading() as tx:
+            installation = await keys.find_installation(tx)
+    except Unavailable as error:
+        yield "problem", f"{kind} does not answer: {error.message} Look at the server and LUTHIER_DATABASE_URL"
+    except schema.SchemaError as error:
+        yield "problem", str(error)
+    else:
+        yield "ok", f"{kind} answers and has this version's schema"
+        if installation is None:
+            yield "warning", "there is no API key yet: `luthierd keys create`"
+
+
+async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    key, content = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(64)
+    where = ctx.settings.storage
+    try:
+        await ctx.storage.check()
+        await ctx.storage.put(key, one_chunk(content))
+        same = await read(ctx.storage, key) == content
+        await ctx.storage.delete(key)
+    except (StorageUnusable, StorageError) as error:
+        yield "problem", str(error)
+        return
+    yield ("ok", f"{where} stores, reads and deletes") if same else ("problem", f"{where} gives back other bytes")
+    if ctx.database.engine.dialect.name == "postgresql" and where.startswith("file:"):
+        yield "warning", "a local folder serves one machine; for several set LUTHIER_STORAGE_URL=s3://bucket"
+
+
+async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    if ctx.redis is None:
+        yield "ok", "embedded: workers look at the database every LUTHIER_POLL_SECONDS"
+        return
+    try:
+        await ctx.redis.ping()
+    except AWAY as error:
+        reason = type(error).__name__
+        yield "problem", f"Redis does not answer ({reason}): jobs wait for the sweep. Look at LUTHIER_REDIS_URL"
+    else:
+        yield "ok", "Redis answers"
+
+
+async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    for base in ctx.catalogue.bases.values():
+        urls = ctx.engines[base.id]
+        if not urls:
+            yield "warning", f"base {base.id}: no engine is set; its models cannot be called. Set LUTHIER_ENGINE_URLS"
+        for url, served in (await engine_models(urls)).items():
+            if served is None:
+                yield "problem", f"{url} does not answer: start `luthier-worker engine` or `luthier-worker vllm` there"
+            elif base.id not in served:
+                yield "problem", f"{url} serves other models than {base.id}: mend LUTHIER_ENGINE_URLS or the catalogue"
+            else:
+                yield "ok", f"{url} serves {base.id}"
+
+
+async def _workers(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    try:
+        await schema.check(ctx.database)
+        async with ctx.database.reading() as tx:
+            waiting, held = await job_counts.waiting(tx, WAITING_SECONDS), await job_counts.held(tx)
+    except (Unavailable, schema.SchemaError):
+        yield "problem", "cannot be seen without a database of this version"
+        return
+    if waiting and not held:
+        yield "problem", f"{waiting} jobs wait for over a minute and no worker holds any: start `luthier-worker train`"
+    else:
+        yield "ok", f"{held} jobs are held by workers, {waiting} wait for over a minute"
+
+
+PARTS: dict[str, Look] = {
+    "disk": _disk,
+    "catalogue": _catalogue,
+    "database": _database,
+    "storage": _storage,
+    "bell": _bell,
+    "engines": _engines,
+    "workers": _workers,
+}

@@ -1,0 +1,109 @@
+"""The buckets of `limits` in Redis, where several API processes share them; without Redis every request passes.
+
+The levels and their arithmetic are those of `limits.Bucket`, in one script of Redis' own, by its clock: between looking
+and charging nobody comes in between. A key's levels are forgotten once they have leaked to nothing. The answer's real
+cost is charged behind the answer's back. Knows no HTTP.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from arq.connections import ArqRedis
+
+from service.gateway.forward import EngineRequest, Usage
+from service.gateway.limits.memory import (
+    DEBT_LIMITS,
+    MINUTE_SECONDS,
+    Kind,
+    RateLimits,
+    Standing,
+    beyond_reserved,
+    costs_of,
+)
+from service.queue.redis import AWAY
+from service.settings.settings import Settings
+
+log = structlog.get_logger()
+ANSWER_SECONDS = 0.2
+REST_SECONDS = 1.0  # after Redis was away, so that not every request waits for it
+
+# KEYS: one bucket per kind. ARGV: "1" to charge only what fits, then limit and cost of each kind.
+# Answers whether it charged, and the level of each kind before that (as text: Redis would cut fractions off).
+CHARGE = f"""
+local now = redis.call('TIME')
+now = now[1] + now[2] / 1e6
+local levels, charged = {{}}, 1
+for i, key in ipairs(KEYS) do
+  local limit, cost = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  local kept = redis.call('HMGET', key, 'level', 'at')
+  local leaked = (now - (tonumber(kept[2]) or now)) * limit / {MINUTE_SECONDS}
+  levels[i] = math.max(0, (tonumber(kept[1]) or 0) - leaked)
+  if ARGV[1] == '1' and levels[i] + cost - limit > limit * 0.0005 / {MINUTE_SECONDS} then charged = 0 end
+end
+for i, key in ipairs(KEYS) do
+  if charged == 1 then
+    local limit, cost = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+    local level = math.min(math.max(0, levels[i] + cost), limit * {DEBT_LIMITS})
+    redis.call('HSET', key, 'level', tostring(level), 'at', string.format('%.6f', now))
+    redis.call('PEXPIRE', key, math.ceil({MINUTE_SECONDS * DEBT_LIMITS} * 1000))
+  end
+  levels[i] = string.format('%.6f', levels[i])
+end
+return {{charged, levels}}
+"""
+
+
+class SharedRateLimits(RateLimits):
+    """What `RateLimits` does, over all API processes; its own buckets only hold what it last heard of a key."""
+
+    def __init__(self, settings: Settings, redis: ArqRedis, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(settings, clock)
+        self._script = redis.register_script(CHARGE)
+        self._away_until = -math.inf
+        self._settling: set[asyncio.Task[bool | None]] = set()
+
+    async def admit(self, request: EngineRequest, organization: str) -> None:
+        costs = {kind: cost for kind, cost in costs_of(request).items() if kind in self._limits}
+        charged = await self._tell(request.key_id, costs, only_if_it_fits=True)
+        if charged is None:
+            return
+        if not charged:
+            self._check(request, organization)
+            await self._tell(request.key_id, costs, only_if_it_fits=False)  # it has fitted in meanwhile
+        self._charge(request)
+
+    def settle(self, usage: Usage) -> None:
+        if usage.key_id not in self._buckets or "tokens" not in self._limits:
+            return
+        super().settle(usage)
+        telling = asyncio.create_task(self._tell(usage.key_id, {"tokens": beyond_reserved(usage)}))
+        self._settling.add(telling)  # the loop alone would not keep it
+        telling.add_done_callback(self._settling.discard)
+
+    def standing(self, key_id: str) -> Mapping[Kind, Standing]:
+        """Empty while Redis is away, too: nobody knows."""
+        return super().standing(key_id) if key_id in self._buckets else {}
+
+    async def _tell(self, key_id: str, costs: Mapping[Kind, int], only_if_it_fits: bool = False) -> bool | None:
+        """Whether the costs were charged; None where there is nobody to tell."""
+        if not costs or self._clock() < self._away_until:
+            self._buckets.pop(key_id, None)
+            return None
+        words = [word for kind, cost in costs.items() for word in (self._limits[kind], cost)]
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                charged, levels = await self._script(
+                    keys=[f"luthier:limits:{key_id}:{kind}" for kind in costs], args=[int(only_if_it_fits), *words]
+                )
+        except AWAY as error:
+            log.warning("limits.away", reason=type(error).__name__)
+            self._away_until = self._clock() + REST_SECONDS
+            self._buckets.pop(key_id, None)
+            return None
+        if only_if_it_fits:
+            for kind, level in zip(costs, levels, strict=True):
+                self._of(key_id)[kind].set(float(level))
+        return bool(charged)

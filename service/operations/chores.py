@@ -1,0 +1,137 @@
+"""What must happen by itself: files and uploads expire, bytes that nobody needs go, dead artifacts. Waits for no slot.
+
+Lost leases need no chore: a job whose lease ran out is claimable as it stands. Runs in the API process; several at
+once are harmless, each step is a compare-and-set or a delete that may happen twice. With Redis one of them does what is
+due, for all.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+
+import structlog
+
+from service.db import files, jobs, models, snapshots, uploads
+from service.domain.errors import Unavailable
+from service.domain.model import artifact_prefix
+from service.domain.upload import storage_prefix
+from service.installation.context import Context
+from service.operations import files as file_operations
+from service.operations.orphans import OrphanSweep
+from service.queue.redis import AWAY
+from service.storage import StorageError
+
+log = structlog.get_logger()
+BATCH = 100
+TURN = 0.9  # of an interval: it must have ended when the same process comes round again
+
+
+async def run(ctx: Context) -> None:
+    """Sweeps at every interval until cancelled; a part that is away is tried again at the next sweep."""
+    async with asyncio.TaskGroup() as chores:
+        chores.create_task(_repeat(partial(_sweep_in_turn, ctx), ctx.settings.sweep_seconds))
+        chores.create_task(_repeat(OrphanSweep(ctx).sweep, ctx.settings.orphan_sweep_seconds))
+
+
+async def _repeat(chore: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+    while True:
+        try:
+            await chore()
+        except (Unavailable, StorageError) as error:
+            log.warning("chores.postponed", reason=type(error).__name__)
+        except Exception:
+            log.exception("chores.failed")  # one bad sweep must not end all that follow
+        await asyncio.sleep(pause_seconds)
+
+
+async def _sweep_in_turn(ctx: Context) -> None:
+    if await due(ctx):
+        await sweep(ctx)
+
+
+async def due(ctx: Context) -> bool:
+    """Whether it is this process' turn: nobody else has taken it in this interval. Without Redis it always is."""
+    if ctx.redis is None:
+        return True
+    milliseconds = max(1, int(ctx.settings.sweep_seconds * TURN * 1000))
+    try:
+        return bool(await ctx.redis.set("luthier:chores", 1, nx=True, px=milliseconds))
+    except AWAY:
+        return True
+
+
+async def sweep(ctx: Context) -> None:
+    """Everything once."""
+    await file_operations.expire(ctx, BATCH)
+    await _remove_file_bytes(ctx)
+    await _expire_uploads(ctx)
+    await _remove_unneeded_parts(ctx)
+    await _remove_stray_parts(ctx)
+    await _remove_artifacts(ctx)
+    await _remove_job_objects(ctx)
+
+
+async def _remove_file_bytes(ctx: Context) -> None:
+    async with ctx.database.reading() as tx:
+        doomed = {id: await files.segments(tx, id) for id in await files.unneeded(tx, BATCH)}
+    for id, segments in doomed.items():
+        for segment in segments:
+            await ctx.storage.delete(segment.key)
+        async with ctx.database.transaction() as tx:
+            await files.mark_swept(tx, id)
+
+
+async def _expire_uploads(ctx: Context) -> None:
+    async with ctx.database.transaction() as tx:
+        await uploads.expire(tx)
+
+
+async def _remove_unneeded_parts(ctx: Context) -> None:
+    """Parts of uploads that were cancelled or expired, and those that the completing list did not name."""
+    async with ctx.database.reading() as tx:
+        parts = await uploads.unneeded_parts(tx, BATCH)
+    for key in parts.values():
+        await ctx.storage.delete(key)
+    async with ctx.database.transaction() as tx:
+        await uploads.remove_parts(tx, list(parts))
+
+
+async def _remove_stray_parts(ctx: Context) -> None:
+    """Bytes without a row: the process died after storing them. Looked for once, when none can come any more."""
+    async with ctx.database.reading() as tx:
+        ended = await uploads.unswept(tx, BATCH)
+        kept = {upload.id: await files.segments(tx, upload.file_id) if upload.file_id else [] for upload in ended}
+    for id, segments in kept.items():
+        await _remove_prefix(ctx, storage_prefix(id), keep={segment.key for segment in segments})
+        async with ctx.database.transaction() as tx:
+            await uploads.mark_swept(tx, id)
+
+
+async def _remove_artifacts(ctx: Context) -> None:
+    async with ctx.database.reading() as tx:
+        names = await models.unswept(tx, BATCH)
+    for name in names:
+        await _remove_prefix(ctx, artifact_prefix(name))
+        async with ctx.database.transaction() as tx:
+            await models.mark_swept(tx, name)
+
+
+async def _remove_job_objects(ctx: Context) -> None:
+    """Tokenised data and snapshots of finished jobs, and the artifact of one that ended before it was announced."""
+    async with ctx.database.reading() as tx:
+        finished = await jobs.unswept(tx, BATCH)
+    for id in finished:
+        async with ctx.database.reading() as tx:
+            unannounced = await jobs.unannounced(tx, id)
+        if unannounced is not None:
+            await _remove_prefix(ctx, artifact_prefix(unannounced))
+        await _remove_prefix(ctx, f"jobs/{id}/")
+        async with ctx.database.transaction() as tx:
+            await snapshots.remove_all(tx, id)
+            await jobs.mark_swept(tx, id)
+
+
+async def _remove_prefix(ctx: Context, prefix: str, keep: Collection[str] = ()) -> None:
+    async for found in ctx.storage.list(prefix):
+        if found.key not in keep:
+            await ctx.storage.delete(found.key)

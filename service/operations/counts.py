@@ -1,0 +1,23 @@
+"""The jobs of the whole installation, counted: for its operators, whatever project they belong to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from service.db import job_counts
+from service.db.job_counts import Unfinished
+from service.domain.job import Status
+from service.installation.context import Context
+
+
+@dataclass(frozen=True)
+class Census:
+    """Jobs of one moment: those that have not ended, by base and status, and how many have ever ended in each way."""
+
+    unfinished: Sequence[Unfinished]
+    ended: Mapping[Status, int]
+
+
+async def take(ctx: Context) -> Census:
+    """Counts. Raises Unavailable while the database is away."""
+    async with ctx.database.reading() as tx:
+        return Census(await job_counts.unfinished(tx), await job_counts.ended(tx))

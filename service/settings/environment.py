@@ -1,0 +1,42 @@
+"""The settings as a process finds them in its environment, and what is wrong there in the words of who set it.
+
+First step of every command. Knows names and values of variables; never shows a value, which may be a secret.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+
+import structlog
+from pydantic import ValidationError
+
+from service.settings.settings import Settings
+
+PREFIX = "LUTHIER_"
+log = structlog.get_logger()
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the message names each variable."""
+
+
+def read_settings() -> Settings:
+    """The settings. Raises SettingsError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"{_variable(found['loc'])}: {found['msg']}" for found in error.errors(include_input=False)]
+        raise SettingsError("; ".join(wrong)) from None
+
+
+def warn_of_unknown(environment: Mapping[str, str] = os.environ) -> None:
+    """Logs each LUTHIER_ variable that is no setting: misspelt, it would be ignored in silence."""
+    known = [_variable((name,)) for name in Settings.model_fields]
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            log.warning("setting.unknown", name=name, nearest=nearest[0] if nearest else None)
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return PREFIX + str(location[0]).upper()

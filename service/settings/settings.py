@@ -1,0 +1,186 @@
+"""Every setting of Luthier, once: its name, type, unit, default and one sentence.
+
+A setting is read from the environment as `LUTHIER_<NAME>`. `docs/settings.md` is written from this file.
+Knows nothing of how a setting is used.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """The settings of one installation; every process of it reads the same."""
+
+    model_config = SettingsConfigDict(env_prefix="LUTHIER_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("data"), description="Folder of the embedded database, objects, scratch and key.")
+    database_url: str = Field(
+        "", description="`postgresql://user:password@host/name`; empty means SQLite in the data folder."
+    )
+    storage_url: str = Field(
+        "",
+        description="`file:///folder` or `s3://bucket/prefix` of the objects, of this installation alone; "
+        "empty means `objects` in the data folder.",
+    )
+    storage_endpoint_url: str = Field(
+        "", pattern=r"^(https?://.+)?$", description="URL of an S3-compatible server; empty means AWS."
+    )
+    storage_region: str = Field(
+        "", description="Region of the bucket; empty means boto3's own, or us-east-1 with an endpoint URL."
+    )
+    storage_access_key_id: str = Field(
+        "", description="Access key of the bucket; empty means that boto3 looks for one in its own places."
+    )
+    storage_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret that belongs to the access key.")
+    storage_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Where the bucket's name stands in a request; `auto` is `path` with an endpoint URL."
+    )
+    storage_connect_timeout_seconds: float = Field(
+        5.0, gt=0, description="Longest wait for a connection to the S3 server."
+    )
+    storage_read_timeout_seconds: float = Field(
+        20.0, gt=0, description="Longest silence of the S3 server within a request."
+    )
+    storage_attempts: int = Field(4, ge=1, description="How often a request to the S3 server is tried.")
+    storage_part_bytes: int = Field(
+        8 * MIB, ge=5 * MIB,
+        description="Bytes of one part of an object in S3, which has at most 10000; four of an upload are in memory.",
+    )  # fmt: skip
+    storage_presigned: bool = Field(
+        False, description="Whether downloads of files are redirected to the S3 server, which clients must reach."
+    )
+    catalogue: Path = Field(
+        Path(__file__).parents[1] / "bases.toml",
+        description="TOML file that lists the base models of this installation.",
+    )
+    organization: str = Field(
+        "luthier", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+        description="Slug of the organisation in model names; frozen at the first start.",
+    )  # fmt: skip
+
+    redis_url: str = Field(
+        "",
+        description="`redis://`, `rediss://` or `unix://` URL of the bell and of shared limits; empty means neither.",
+    )
+    database_connections: int = Field(10, ge=1, description="Connections to PostgreSQL that one process holds at most.")
+    database_connect_seconds: float = Field(
+        5.0, gt=0, description="How long to wait for a connection to PostgreSQL, new or free, before answering 503."
+    )
+    database_command_seconds: float = Field(
+        20.0, gt=0, description="How long one SQL command may run in PostgreSQL before it is ended with a 503."
+    )
+    database_lock_seconds: float = Field(
+        10.0, gt=0, description="How long one SQL command may wait in PostgreSQL for a row that another holds."
+    )
+    strict_organization: bool = Field(
+        False,
+        description="Whether an `OpenAI-Organization` or `OpenAI-Project` of elsewhere is refused; else it is ignored.",
+    )
+
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
+    engine_urls: str = Field(
+        "http://127.0.0.1:8001",
+        description="Comma-separated URLs of the first base's engines; the next base's are one port above, and so on.",
+    )
+    engine_base: str = Field("", description="Id of the base that an engine serves; empty means the catalogue's first.")
+    engine_host: str = Field("127.0.0.1", description="Address that an engine listens on; keep it private.")
+    engine_port: int = Field(8001, ge=0, le=65535, description="Port that an engine listens on.")
+    engine_cache_bytes: int = Field(
+        512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
+    )
+    engine_resident_adapters: int = Field(32, ge=1, description="Adapters that an engine keeps in memory.")
+    engine_batch_rows: int = Field(16, ge=1, description="Sequences that the embedded engine generates at once.")
+    engine_timeout_seconds: float = Field(
+        600.0, gt=0, description="Longest silence of an engine before the gateway gives a request up."
+    )
+
+    vllm_python: Path = Field(
+        Path(".cache/vllm/bin/python"), description="Python of vLLM's own environment, with Luthier's plugin in it."
+    )
+    vllm_max_loras: int = Field(8, ge=1, description="Adapters that one batch of vLLM may mix.")
+    vllm_kv_cache_gib: int = Field(4, ge=1, description="GiB of vLLM's key-value cache on a machine without a GPU.")
+    vllm_drain_seconds: float = Field(
+        120.0, gt=0, description="How long running requests may take to finish before vLLM is restarted or stopped."
+    )
+    vllm_arguments: str = Field("", description="More flags for `vllm serve`, as on a command line.")
+
+    file_limit_bytes: int = Field(512 * MIB, ge=1, description="Largest file that POST /v1/files accepts.")
+    row_limit_bytes: int = Field(8 * MIB, ge=1, description="Longest line of a training file.")
+    examples_minimum: int = Field(10, ge=1, description="Fewest examples that a training file may hold.")
+
+    requests_per_minute: int = Field(
+        0, ge=0, description="Completions that one API key may ask for per minute; 0 is no limit."
+    )
+    tokens_per_minute: int = Field(
+        0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
+    )
+
+    bases: str = Field(
+        "", description="Comma-separated ids of the bases that this worker trains, one at a time; empty means all."
+    )
+    wandb_api_key: SecretStr = Field(
+        SecretStr(""), description="Key of Weights & Biases for jobs that ask for it; empty: they get a warning event."
+    )
+    wandb_base_url: str = Field(
+        "", description="URL of a Weights & Biases server of your own; empty means its public service."
+    )
+
+    slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")
+    validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
+    lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
+    poll_seconds: float = Field(
+        0.1, gt=0, description="How often a worker looks for a ring: in Redis, without one at the jobs."
+    )
+    sweep_seconds: float = Field(
+        5.0, gt=0, description="How often chores are done, and how often a worker looks at the jobs without a ring."
+    )
+    orphan_sweep_seconds: float = Field(
+        3600.0, gt=0, description="How often the chores look for stored bytes that no row of the database names."
+    )
+    orphan_age_seconds: float = Field(
+        86400.0, ge=0, description="How old such bytes must be to be removed; longer than any upload or publication."
+    )
+    snapshot_steps: int = Field(50, ge=1, description="Optimizer steps between two snapshots of a job.")
+    turn_tokens: int = Field(4096, ge=1, description="Tokens that a job trains before the next slot has its turn.")
+    crash_limit: int = Field(3, ge=1, description="Crashes of the trainer in a job's turns before the job fails.")
+    checkpoints_kept: int = Field(3, ge=1, description="Newest checkpoints of a job that stay callable.")
+    trainer_threads: int = Field(2, ge=1, description="CPU threads of a trainer; part of the bit-exact fingerprint.")
+    engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where trainer and embedded engine compute.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+
+    @property
+    def database(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'luthier.db'}"
+
+    @property
+    def storage(self) -> str:
+        """The object store's URL in force."""
+        return self.storage_url or f"file://{self.data_dir.absolute() / 'objects'}"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where workers keep what may be lost: staged data, snapshots before they are stored, caches."""
+        return self.data_dir.absolute() / "scratch"
+
+    @property
+    def vllm_dir(self) -> Path:
+        """What one vLLM keeps on disk; two on one machine have different ports."""
+        return self.scratch_dir / f"vllm-{self.engine_port}"
+
+    @property
+    def held_bases(self) -> list[str]:
+        """The names in `bases`."""
+        return [name.strip() for name in self.bases.split(",") if name.strip()]
+
+    @property
+    def engines(self) -> list[str]:
+        """The engines' base URLs, without trailing slashes."""
+        return [url.strip().rstrip("/") for url in self.engine_urls.split(",") if url.strip()]

@@ -1,0 +1,123 @@
+"""A tiny base with random adapters in a local store, and engines that serve them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import torch
+import uvicorn
+
+from service.domain.base import Base
+from service.domain.model import Manifest, model_name
+from service.storage import ObjectStore
+from service.storage.local import LocalStore
+from tests.given.tiny_models import make_tiny_base
+from workers.engines.embedded.app import create_engine_app
+from workers.engines.embedded.engine import Engine, Limits
+from workers.files.artifacts import store_artifact
+from workers.model.load import LoadedBase, load_base
+from workers.tunings import create_tuning, open_tuning
+
+CPU = torch.device("cpu")
+LORA = {"type": "lora", "lora": {"r": 4, "alpha": 16, "dropout": 0.1, "target_modules": "all-linear"}}
+PROMPT = {"type": "prompt", "prompt": {"num_virtual_tokens": 5}}
+
+
+def load_tiny(folder: Path, head_dim: int = 8) -> tuple[Base, LoadedBase]:
+    """A base of its own: engines change the model in place."""
+    base = make_tiny_base(folder, head_dim=head_dim).model_copy(update={"aliases": ("gpt-tiny",)})
+    return base, load_base(base, CPU)
+
+
+def save_adapter(loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, object] = LORA) -> Path:
+    """An adapter that was never trained: random numbers everywhere, also where training would begin at zero."""
+    tuning = create_tuning(spec, loaded.model, "made")
+    tuning.attach()
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in tuning.parameters().values():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    folder.mkdir(parents=True)
+    tuning.save(folder, loaded.public_source)
+    tuning.detach()
+    return folder
+
+
+async def publish(
+    store: ObjectStore, base: Base, loaded: LoadedBase, folder: Path, publication: str, tuning: str = "lora"
+) -> str:
+    """Puts an adapter's folder into storage; answers its public name."""
+    name = model_name(base.id, "acme", None, publication)
+    manifest = Manifest(
+        name=name, job_id="ftjob-1", step=1, base=base.id, base_source=base.id, base_revision=loaded.revision,
+        base_hashes=loaded.hashes, tuning=tuning, objective="supervised", hyperparameters={}, seed=0, parent=None,
+        data_hashes={}, environment={}, metrics={}, files={}, created_at=1,
+    )  # fmt: skip
+    await store_artifact(store, folder, manifest)
+    return name
+
+
+def local_store(folder: Path) -> ObjectStore:
+    return LocalStore(folder)
+
+
+@torch.no_grad()
+def logits_of(loaded: LoadedBase, folder: Path | None, ids: list[int]) -> torch.Tensor:
+    """Logits after every token, by one plain forward pass: no cache, no batch, no padding."""
+    ids_1T = torch.tensor([ids])
+    if folder is None:
+        return loaded.model(input_ids=ids_1T).logits[0]
+    tuning = open_tuning(folder, loaded.model, "reference")
+    tuning.activate()
+    try:
+        logits = loaded.model(**tuning.inputs(ids_1T, torch.ones_like(ids_1T))).logits[0]
+        return logits[tuning.num_virtual_tokens :]
+    finally:
+        tuning.detach()
+
+
+def greedy(loaded: LoadedBase, folder: Path | None, prompt: list[int], num_tokens: int) -> list[int]:
+    """What the model says, one plain forward pass per token."""
+    ids = list(prompt)
+    for _ in range(num_tokens):
+        ids.append(int(logits_of(loaded, folder, ids)[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+@asynccontextmanager
+async def calling(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
+    """A running engine's client, without a socket."""
+    transport = httpx.ASGITransport(create_engine_app(engine), raise_app_exceptions=False)
+    async with engine.running(), httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        yield client
+
+
+class _Quiet(uvicorn.Server):
+    """Leaves the signals of the test's process alone."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def listening(engine: Engine, port: int = 0) -> AsyncIterator[str]:
+    """The URL of an engine that listens on loopback; on any free port, unless one is given."""
+    config = uvicorn.Config(create_engine_app(engine), port=port, log_config=None, lifespan="on")
+    server = _Quiet(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(task, 10)
+
+
+def make_engine(base: Base, loaded: LoadedBase, folder: Path, limits: Limits | None = None) -> Engine:
+    """Over the store in `folder / "objects"`."""
+    return Engine(base, loaded, local_store(folder / "objects"), folder / "cache", limits)

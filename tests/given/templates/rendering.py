@@ -1,0 +1,60 @@
+"""One conversation, and what tests ask of its rendering."""
+
+import json
+from itertools import groupby
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from service.domain.dataset import parse_row
+from service.domain.rows import ChatRow
+from tests.given.templates import SHAPES, tokenizer_for
+from workers.data.render import Rendered, Renderer
+from workers.data.template import RenderError
+
+SYSTEM = {"role": "system", "content": "You know guitars."}
+CONVERSATION = [
+    {"role": "user", "content": "How long does the glue dry?"},
+    {"role": "assistant", "content": "A day."},
+    {"role": "user", "content": "Größer 🎸?"},
+    {"role": "assistant", "content": "Größere: zwei Tage 🎸."},
+]
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"shelf":2}'}}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}, "description": "Looks."}}
+
+
+def render(tokenizer: PreTrainedTokenizerFast, *messages: dict[str, Any], **rest: Any) -> list[Rendered]:
+    row = parse_row(json.dumps({"messages": list(messages)} | rest).encode(), 1)
+    assert isinstance(row, ChatRow), row
+    return Renderer(tokenizer).render(row)
+
+
+def refused(tokenizer: PreTrainedTokenizerFast, *messages: dict[str, Any], **rest: Any) -> tuple[str, str]:
+    with pytest.raises(RenderError) as caught:
+        render(tokenizer, *messages, **rest)
+    return caught.value.field, caught.value.reason
+
+
+def spans(sequence: Rendered) -> list[tuple[int, int]]:
+    """(start, end) of every stretch of trained tokens."""
+    assert len(sequence.ids) == len(sequence.trained)
+    runs = [(flag, [index for index, _ in run]) for flag, run in groupby(enumerate(sequence.trained), lambda x: x[1])]
+    return [(run[0], run[-1] + 1) for flag, run in runs if flag]
+
+
+def trained_texts(tokenizer: PreTrainedTokenizerFast, sequences: list[Rendered]) -> list[list[str]]:
+    return [[tokenizer.decode(each.ids[start:end]) for start, end in spans(each)] for each in sequences]
+
+
+def altered(name: str, template: str) -> PreTrainedTokenizerFast:
+    """The shape's tokenizer with another template."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer_for(name).backend_tokenizer,
+        bos_token=SHAPES[name][1],
+        eos_token=SHAPES[name][2],
+        chat_template=template,
+    )
+
+
+ANSWERS = ["A day.", "Größere: zwei Tage 🎸."]

@@ -1,0 +1,87 @@
+"""A base that loads in a moment: a random Llama of two small layers and a tokenizer of bytes, as a real folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from service.domain.base import Base, Serving
+from workers.data.tokenized import TokenizedDataset
+from workers.toy_base.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
+
+torch.set_num_threads(1)  # with two, on a machine that others use too, small operations take a hundred times as long
+CONTEXT_TOKENS = 256
+VOCABULARY = 256 + len(SPECIAL_TOKENS)
+
+
+def make_tiny_base(folder: Path, seed: int = 0, dtype: str = "float32", head_dim: int = 8) -> Base:
+    """Writes the folder of a base and answers its catalogue entry. vLLM needs heads of 32 numbers or more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=head_dim,
+        max_position_embeddings=CONTEXT_TOKENS,
+        initializer_range=0.1,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+        model.lm_head.weight.data.mul_(6)  # else no adapter could make it sure of a token
+        model.save_pretrained(folder)
+    save_tokenizer(train_tokenizer([], VOCABULARY), folder, CONTEXT_TOKENS)
+    return Base(
+        id="tiny",
+        source=str(folder),
+        dtype=dtype,
+        context_tokens=CONTEXT_TOKENS,
+        learning_rate={"lora": 1e-2, "prompt": 1e-1},
+        serving=Serving(tunings=frozenset({"lora", "prompt"})),
+    )
+
+
+def random_rows(num_rows: int, seed: int = 0, shortest: int = 6, longest: int = 24) -> TokenizedDataset:
+    """Rows of random tokens; the second half of each trains."""
+    numbers = np.random.RandomState(seed)
+    lengths = [int(numbers.randint(shortest, longest + 1)) for _ in range(num_rows)]
+    return rows_of([numbers.randint(len(SPECIAL_TOKENS), VOCABULARY, length).tolist() for length in lengths])
+
+
+def random_pairs(num_pairs: int, seed: int = 0) -> TokenizedDataset:
+    """Pairs of rows: a random prompt and two random answers to it, of different lengths; the answers train."""
+    numbers = np.random.RandomState(seed)
+    tokens: list[int] = []
+    trained: list[int] = []
+    ends = [0]
+    for _ in range(num_pairs):
+        prompt = numbers.randint(len(SPECIAL_TOKENS), VOCABULARY, numbers.randint(3, 9)).tolist()
+        for _ in range(2):
+            answer = numbers.randint(len(SPECIAL_TOKENS), VOCABULARY, numbers.randint(2, 9)).tolist()
+            tokens += prompt + answer
+            trained += [0] * len(prompt) + [1] * len(answer)
+            ends.append(len(tokens))
+    return TokenizedDataset(
+        np.array(tokens, dtype=np.int32),
+        np.array(trained, dtype=np.uint8),
+        np.array(ends, dtype=np.int64),
+        rows_per_example=2,
+    )
+
+
+def rows_of(rows: Sequence[Sequence[int]]) -> TokenizedDataset:
+    """These tokens; the second half of each row trains."""
+    trained = [[int(2 * place + 1 >= len(row)) for place in range(len(row))] for row in rows]
+    return TokenizedDataset(
+        tokens=np.array([token for row in rows for token in row], dtype=np.int32),
+        trained=np.array([flag for row in trained for flag in row], dtype=np.uint8),
+        offsets=np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64),
+    )

@@ -1,0 +1,89 @@
+"""Continued tuning through HTTP: which models a job may start from, and with which tuning."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from service.db import models
+from service.domain.model import Model
+from service.installation.context import Context
+from service.operations.keys import Caller
+from tests.unit.api.test_files import upload
+from tests.unit.api.test_jobs import JOBS, create
+
+PARENT = "ft:luthier-tiny:luthier:x:AAAAAAAA:ckpt-step-10"
+LORA = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture
+async def parent(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str:
+    """A checkpoint of a LoRA job."""
+    job = await create(client, tuning={"type": "lora", "lora": LORA})
+    async with ctx.database.transaction() as tx:
+        model = Model(PARENT, caller.project_id, job["id"], "luthier-tiny", "checkpoint", 10, "lora", int(time.time()))
+        await models.add(tx, model)
+    return PARENT
+
+
+async def refused(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    response = await client.post(JOBS, json={"training_file": (await upload(client))["id"], **fields})
+    assert response.status_code == 400, response.text
+    error: dict[str, Any] = response.json()["error"]
+    return error
+
+
+async def test_the_job_names_its_parent_and_takes_its_tuning(client: httpx.AsyncClient, parent: str) -> None:
+    job = await create(client, model=parent)
+    assert job["model"] == parent
+    assert job["tuning"] == {"type": "lora", "lora": LORA}
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"dropout": 0.3}, {"r": 8, "alpha": 16}, {"target_modules": ["v_proj", "q_proj"]}]
+)
+async def test_a_fitting_tuning_is_accepted(client: httpx.AsyncClient, parent: str, asked: dict[str, Any]) -> None:
+    job = await create(client, model=parent, tuning={"type": "lora", "lora": asked})
+    assert job["tuning"]["lora"] == {**LORA, **asked}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "param"),
+    [
+        ({"type": "lora", "lora": {"r": 4}}, "tuning.lora.r"),
+        ({"type": "lora", "lora": {"alpha": 32}}, "tuning.lora.alpha"),
+        ({"type": "lora", "lora": {"target_modules": "all-linear"}}, "tuning.lora.target_modules"),
+        ({"type": "prompt"}, "tuning.type"),
+        ({"type": "lora", "prompt": {"num_virtual_tokens": 4}}, "tuning.prompt"),
+    ],
+)
+async def test_another_shape_is_refused_by_name(
+    client: httpx.AsyncClient, parent: str, tuning: dict[str, Any], param: str
+) -> None:
+    error = await refused(client, model=parent, tuning=tuning)
+    assert error["param"] == param
+    assert param in error["message"]
+
+
+async def test_a_deleted_a_foreign_and_an_unknown_parent_are_not_available(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient, parent: str
+) -> None:
+    answers = [await refused(stranger, model=parent), await refused(client, model="ft:luthier-tiny:luthier::nothing0")]
+    await client.delete(f"/models/{parent}")
+    answers.append(await refused(client, model=parent))
+    for error, name in zip(answers, [parent, "ft:luthier-tiny:luthier::nothing0", parent], strict=True):
+        assert error["message"] == f"Model {name} is not available for fine-tuning or does not exist."
+        assert error["code"] == "model_not_available"
+
+
+async def test_the_bytes_of_a_deleted_parent_stay_while_a_job_needs_them(
+    ctx: Context, client: httpx.AsyncClient, parent: str
+) -> None:
+    id = (await create(client, model=parent))["id"]
+    await client.delete(f"/models/{parent}")
+    async with ctx.database.reading() as tx:
+        assert await models.unswept(tx, 10) == []
+    await client.post(f"{JOBS}/{id}/cancel")
+    async with ctx.database.reading() as tx:
+        assert await models.unswept(tx, 10) == [parent]

@@ -1,0 +1,176 @@
+"""A job's events as a stream: nothing missed, nothing twice, and an end when the job has one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import openai
+import pytest
+from openai.types.fine_tuning import FineTuningJobEvent
+
+from service.api.web import sse as event_stream
+from service.db import events
+from service.domain import event as wording
+from service.installation.context import Context
+from service.operations import jobs
+from tests.conftest import ClientOf
+from tests.unit.api.test_jobs import JOBS, create
+
+
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "POLL_SECONDS", 0.01)
+
+
+@pytest.fixture
+async def follower(base_url: str, key: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as sdk:
+        yield sdk
+
+
+async def tell(ctx: Context, id: str, *numbers: int) -> None:
+    """What a worker writes with one heartbeat."""
+    async with ctx.database.transaction() as tx:
+        await events.add(tx, id, [wording.warning(f"{number}", key=f"{number}") for number in numbers])
+
+
+async def listed(client: httpx.AsyncClient, id: str) -> list[dict[str, object]]:
+    """Oldest first, as the list has them."""
+    found: list[dict[str, object]] = (await client.get(f"{JOBS}/{id}/events", params={"limit": 1000})).json()["data"]
+    return found[::-1]
+
+
+def told(text: str) -> list[dict[str, object]]:
+    """The events of a whole stream, whose ids and names are right."""
+    *said, done, rest = text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    lines = [event.removeprefix(event_stream.HEARTBEAT.decode()).split("\n") for event in said]
+    found: list[dict[str, object]] = [json.loads(data.removeprefix("data: ")) for _, _, data in lines]
+    assert [line[:2] for line in lines] == [[f"id: {event['id']}", "event: fine_tuning.job.event"] for event in found]
+    return found
+
+
+@asynccontextmanager
+async def following(base_url: str, key: str, id: str) -> AsyncIterator[AsyncIterator[str]]:
+    """The lines of a stream that has begun; who leaves hangs up."""
+    async with (
+        httpx.AsyncClient(base_url=base_url, headers={"Authorization": f"Bearer {key}"}) as client,
+        client.stream("GET", f"{JOBS}/{id}/events", params={"stream": "true"}) as response,
+    ):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield response.aiter_lines()
+
+
+async def test_the_stream_of_an_ended_job_is_its_list_oldest_first(ctx: Context, client: httpx.AsyncClient) -> None:
+    id = (await create(client))["id"]
+    await tell(ctx, id, *range(event_stream.BATCH_EVENTS - 2))  # with the first and the last: exactly one batch
+    await client.post(f"{JOBS}/{id}/cancel")
+    response = await client.get(f"{JOBS}/{id}/events", params={"stream": "true"})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert told(response.text) == await listed(client, id)
+    assert len(told(response.text)) == event_stream.BATCH_EVENTS
+
+
+@pytest.mark.parametrize("how", ["header", "query", "both"])
+async def test_a_stream_goes_on_behind_the_event_seen_last(client: httpx.AsyncClient, ctx: Context, how: str) -> None:
+    id = (await create(client))["id"]
+    await tell(ctx, id, 1, 2, 3)
+    await client.post(f"{JOBS}/{id}/cancel")
+    all_events = await listed(client, id)
+    seen, earlier = str(all_events[2]["id"]), str(all_events[0]["id"])
+    after = {"header": {}, "query": {"after": seen}, "both": {"after": earlier}}[how]
+    headers = {} if how == "query" else {"Last-Event-ID": seen}
+    response = await client.get(f"{JOBS}/{id}/events", params={"stream": "true", **after}, headers=headers)
+    assert told(response.text) == all_events[3:]
+
+
+async def test_a_follower_sees_every_event_once_while_they_are_written(
+    ctx: Context, client: httpx.AsyncClient, base_url: str, key: str
+) -> None:
+    id = (await create(client))["id"]
+
+    async def work() -> None:
+        for number in range(0, 300, 3):
+            await tell(ctx, id, number, number + 1, number + 2)
+        await client.post(f"{JOBS}/{id}/cancel")
+
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=60) as follower:
+        response, _ = await asyncio.gather(follower.get(f"{JOBS}/{id}/events", params={"stream": "true"}), work())
+    assert told(response.text) == await listed(client, id)
+
+
+async def test_an_event_comes_while_the_job_runs_and_a_silent_job_is_heard(
+    ctx: Context, client: httpx.AsyncClient, base_url: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.05)
+    id = (await create(client))["id"]
+    async with asyncio.timeout(30), following(base_url, key, id) as lines:
+        assert [await anext(lines) for _ in range(4)][1] == "event: fine_tuning.job.event"
+        assert await anext(lines) == event_stream.HEARTBEAT.decode().strip()
+        await tell(ctx, id, 1)
+        while not (line := await anext(lines)).startswith("data: "):
+            pass
+        assert json.loads(line.removeprefix("data: "))["message"] == "1"
+
+
+async def test_the_sdk_reads_the_stream_through_heartbeats(
+    ctx: Context, client: httpx.AsyncClient, follower: openai.AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.0)
+    id = (await create(client))["id"]
+    messages: list[str] = []
+    stream = await follower.get(
+        f"{JOBS}/{id}/events",
+        cast_to=FineTuningJobEvent,
+        stream=True,
+        stream_cls=openai.AsyncStream[FineTuningJobEvent],
+        options={"params": {"stream": True}},
+    )
+    async with asyncio.timeout(30):
+        async for event in stream:
+            messages.append(event.message)
+            await asyncio.sleep(0.05)  # some heartbeats
+            if len(messages) < 3:
+                await tell(ctx, id, len(messages))
+            elif len(messages) == 3:
+                await client.post(f"{JOBS}/{id}/cancel")
+    assert messages == [f"Created fine-tuning job: {id}", "1", "2", "The job was cancelled"]
+
+
+async def test_a_stream_ends_when_its_client_hangs_up(
+    client: httpx.AsyncClient, base_url: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def counted(*args: object) -> object:
+        nonlocal looks
+        looks += 1
+        return await next_events(*args)  # type: ignore[arg-type]
+
+    next_events = jobs.next_events
+    monkeypatch.setattr(jobs, "next_events", counted)
+    id = (await create(client))["id"]
+    async with following(base_url, key, id) as lines:
+        await anext(lines)
+    await asyncio.sleep(0.2)
+    seen = looks
+    await asyncio.sleep(0.2)
+    assert looks == seen > 0
+
+
+async def test_what_is_wrong_is_said_before_the_stream(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient, client_of: ClientOf
+) -> None:
+    id = (await create(client))["id"]
+    query = {"stream": "true"}
+    for asked, wrong, status in [(stranger, id, 404), (client, "ftjob-nothing", 404), (client_of("no"), id, 401)]:
+        response = await asked.get(f"{JOBS}/{wrong}/events", params=query)
+        assert (response.status_code, list(response.json())) == (status, ["error"])
+    other = (await listed(client, (await create(client))["id"]))[0]["id"]
+    for unknown in ("nothing", str(other)):
+        response = await client.get(f"{JOBS}/{id}/events", params=query, headers={"Last-Event-ID": unknown})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "after")
+        assert unknown in response.json()["error"]["message"]

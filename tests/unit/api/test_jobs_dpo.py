@@ -1,0 +1,57 @@
+"""Jobs of the objective dpo through HTTP: what is echoed, what wins, what is refused."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.api.test_files import upload
+from tests.unit.api.test_jobs import JOBS, create, messages
+
+
+async def test_a_dpo_job_says_its_method_with_beta_and_keeps_the_top_level_hyperparameters(
+    client: httpx.AsyncClient,
+) -> None:
+    given = {"n_epochs": 2, "beta": 0.5}
+    job = await create(client, method={"type": "dpo", "dpo": {"hyperparameters": given}})
+    common = {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    assert job["hyperparameters"] == common
+    assert job["method"] == {"type": "dpo", "dpo": {"hyperparameters": {**common, "beta": 0.5}}}
+    auto = await create(client, method={"type": "dpo"})
+    assert auto["method"]["dpo"]["hyperparameters"] == dict.fromkeys([*common, "beta"], "auto")
+
+
+async def test_a_dpo_job_takes_the_deprecated_hyperparameters_where_its_own_say_nothing(
+    client: httpx.AsyncClient,
+) -> None:
+    method = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 3}}}
+    job = await create(client, hyperparameters={"n_epochs": 2, "batch_size": 4}, method=method)
+    assert job["hyperparameters"] == {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": "auto"}
+
+
+async def test_supervised_settings_of_a_dpo_job_are_not_used_and_a_warning_says_so(client: httpx.AsyncClient) -> None:
+    supervised = {"hyperparameters": {"n_epochs": 7}}
+    job = await create(client, method={"type": "dpo", "supervised": supervised})
+    assert job["hyperparameters"]["n_epochs"] == "auto"
+    assert "supervised" not in job["method"]
+    expected = "'method.supervised' was given, but the method's type is 'dpo': it is not used."
+    assert expected in await messages(client, job["id"])
+
+
+@pytest.mark.parametrize(
+    ("beta", "code"),
+    [
+        (0, "decimal_below_min_value"),
+        (2.01, "decimal_above_max_value"),
+        (-0.1, "decimal_below_min_value"),
+        ("high", "invalid_type"),
+        (None, "invalid_type"),
+    ],
+)
+async def test_a_beta_out_of_its_range_is_refused(client: httpx.AsyncClient, beta: Any, code: str) -> None:
+    file = (await upload(client))["id"]
+    method = {"type": "dpo", "dpo": {"hyperparameters": {"beta": beta}}}
+    response = await client.post(JOBS, json={"model": "luthier-tiny", "training_file": file, "method": method})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "method.dpo.hyperparameters.beta")
+    assert error["code"] == code, error

@@ -1,0 +1,50 @@
+"""The installation's first start, and its keys."""
+
+import pytest
+
+from service.db.tables import api_keys
+from service.domain.errors import Unauthenticated
+from service.installation.context import Context
+from service.installation.create import create_context
+from service.operations import keys
+
+
+async def test_only_the_first_start_answers_a_key(ctx: Context, key: str) -> None:
+    assert key.startswith("sk-luthier-")
+    assert await keys.ensure_installation(ctx) is None
+    assert (await keys.authenticate(ctx, key)).organization == "luthier"
+
+
+async def test_a_key_is_kept_as_its_hash_only(ctx: Context, key: str) -> None:
+    async with ctx.database.reading() as tx:
+        row = (await tx.connection.execute(api_keys.select())).one()
+    assert key not in str(row)
+    assert len(row.sha256) == 64
+
+
+async def test_the_organisation_cannot_change_after_the_first_start(key: str, ctx: Context) -> None:
+    other = create_context(ctx.settings.model_copy(update={"organization": "other"}))
+    with pytest.raises(keys.InstallationError, match="LUTHIER_ORGANIZATION is 'other'"):
+        await keys.ensure_installation(other)
+    await other.close()
+
+
+async def test_keys_of_one_project_share_it_and_others_do_not(ctx: Context, key: str) -> None:
+    default = await keys.authenticate(ctx, key)
+    same = await keys.authenticate(ctx, await keys.create_key(ctx, "default", "admin", "ci"))
+    other = await keys.authenticate(ctx, await keys.create_key(ctx, "other", "project"))
+    assert (same.project_id, same.role) == (default.project_id, "admin")
+    assert other.project_id == await keys.create_project(ctx, "other") != default.project_id
+
+
+async def test_a_revoked_key_is_worth_nothing(ctx: Context, key: str) -> None:
+    (made,) = await keys.list_keys(ctx)
+    assert await keys.revoke_key(ctx, made.id)
+    assert not await keys.revoke_key(ctx, made.id)
+    with pytest.raises(Unauthenticated):
+        await keys.authenticate(ctx, key)
+
+
+async def test_an_unknown_role_is_a_mistake_of_the_caller(ctx: Context, key: str) -> None:
+    with pytest.raises(ValueError, match="role"):
+        await keys.create_key(ctx, "default", "root")

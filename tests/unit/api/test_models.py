@@ -1,0 +1,97 @@
+"""Models through HTTP: bases for everybody, tuned ones for their project."""
+
+import time
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from service.db import models
+from service.domain.errors import ModelNotFound
+from service.domain.job import Checkpoint
+from service.domain.model import Model
+from service.installation.context import Context
+from service.operations.keys import Caller
+from service.operations.models import ResolvedModel, resolve_for_inference
+from tests.unit.api.test_jobs import JOBS, create
+
+FINAL = "ft:luthier-tiny:luthier:x:AAAAAAAA"
+STEP = "ft:luthier-tiny:luthier:x:BBBBBBBB:ckpt-step-10"
+
+
+@pytest.fixture
+async def job_id(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str:
+    """A job that has published a checkpoint and its final model."""
+    id = str((await create(client))["id"])
+    async with ctx.database.transaction() as tx:
+        for name, kind, step in [(STEP, "checkpoint", 10), (FINAL, "final", 20)]:
+            now = int(time.time())
+            await models.add(tx, Model(name, caller.project_id, id, "luthier-tiny", kind, step, "lora", now))  # type: ignore[arg-type]
+            await models.add_checkpoint(tx, Checkpoint(f"ftckpt_{step}", id, step, name, {"step": step}, now))
+    return id
+
+
+async def test_a_list_shows_the_bases_and_then_ones_own(client: httpx.AsyncClient, job_id: str) -> None:
+    found = (await client.get("/models")).json()
+    assert [model["id"] for model in found["data"]] == ["luthier-tiny", STEP, FINAL]
+    assert list(found["data"][0]) == ["id", "object", "created", "owned_by"]
+    assert [model["owned_by"] for model in found["data"]] == ["luthier"] * 3
+
+
+@pytest.mark.parametrize("spelling", [FINAL, FINAL.replace(":", "%3A")])
+async def test_a_tuned_model_is_found_by_its_name(client: httpx.AsyncClient, job_id: str, spelling: str) -> None:
+    assert (await client.get(f"/models/{spelling}")).json()["id"] == FINAL
+
+
+async def test_checkpoints_are_listed_newest_first(client: httpx.AsyncClient, job_id: str) -> None:
+    page = (await client.get(f"{JOBS}/{job_id}/checkpoints")).json()
+    assert [item["fine_tuned_model_checkpoint"] for item in page["data"]] == [FINAL, STEP]
+    assert (page["first_id"], page["last_id"], page["has_more"]) == ("ftckpt_20", "ftckpt_10", False)
+    assert list(page["data"][0]) == [
+        "object", "id", "created_at", "fine_tuned_model_checkpoint", "fine_tuning_job_id", "metrics", "step_number",
+    ]  # fmt: skip
+    first = (await client.get(f"{JOBS}/{job_id}/checkpoints", params={"limit": 1})).json()
+    assert first["has_more"] is True
+
+
+async def test_a_deleted_model_is_gone_for_ever(ctx: Context, client: httpx.AsyncClient, job_id: str) -> None:
+    assert (await client.delete(f"/models/{FINAL}")).json() == {"id": FINAL, "object": "model", "deleted": True}
+    assert (await client.get(f"/models/{FINAL}")).status_code == 404
+    assert (await client.delete(f"/models/{FINAL}")).status_code == 404
+    left = (await client.get(f"{JOBS}/{job_id}/checkpoints")).json()["data"]
+    assert [item["fine_tuned_model_checkpoint"] for item in left] == [STEP]
+    async with ctx.database.reading() as tx:
+        assert await models.find(tx, None, FINAL) is not None  # the name stays taken
+
+
+async def test_a_base_cannot_be_deleted(client: httpx.AsyncClient) -> None:
+    response = await client.delete("/models/luthier-tiny")
+    assert response.status_code == 403
+    assert "base model" in response.json()["error"]["message"]
+    assert (await client.get("/models/luthier-tiny")).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["fake", "org%2Fname", "ft:luthier-tiny:luthier::x", ""])
+async def test_an_unknown_model_is_a_404(client: httpx.AsyncClient, name: str) -> None:
+    response = await client.get(f"/models/{name}")
+    assert response.status_code == 404
+    error = response.json()["error"]
+    if name:
+        assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+async def test_another_projects_model_is_not_there(stranger: httpx.AsyncClient, job_id: str) -> None:
+    assert (await stranger.get(f"/models/{FINAL}")).status_code == 404
+    assert (await stranger.delete(f"/models/{FINAL}")).status_code == 404
+    assert [model["id"] for model in (await stranger.get("/models")).json()["data"]] == ["luthier-tiny"]
+
+
+async def test_names_become_what_engines_know(ctx: Context, caller: Caller, job_id: str) -> None:
+    serving = ctx.catalogue.bases["luthier-tiny"].serving
+    assert await resolve_for_inference(ctx, caller, "luthier-tiny") == ResolvedModel(
+        "luthier-tiny", "luthier-tiny", None, serving
+    )
+    assert await resolve_for_inference(ctx, caller, STEP) == ResolvedModel(STEP, "luthier-tiny", "lora", serving)
+    stranger = replace(caller, project_id="proj_other")
+    with pytest.raises(ModelNotFound):
+        await resolve_for_inference(ctx, stranger, STEP)

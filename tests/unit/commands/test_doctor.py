@@ -1,0 +1,106 @@
+"""`luthierd doctor`: each part that is broken is named, with what to do; a whole installation gets no complaint."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from service.commands.doctor import Finding, examine
+from service.db.schema import migrate
+from service.installation.context import Context
+from service.settings.settings import Settings
+
+
+def of(findings: list[Finding], part: str) -> list[Finding]:
+    return [finding for finding in findings if finding.part == part]
+
+
+def problems(findings: list[Finding]) -> list[str]:
+    return [f"{finding.part}: {finding.message}" for finding in findings if finding.state == "problem"]
+
+
+async def test_every_part_is_looked_at_whatever_the_others_say(ctx: Context, key: str) -> None:
+    findings = await examine(ctx.settings)
+    assert list(dict.fromkeys(finding.part for finding in findings)) == [
+        "disk", "catalogue", "database", "storage", "bell", "engines", "workers",
+    ]  # fmt: skip
+    assert problems(findings) == [
+        "engines: http://127.0.0.1:1 does not answer: start `luthier-worker engine` or `luthier-worker vllm` there"
+    ]
+
+
+async def test_an_old_schema_names_the_command(tmp_path: Path) -> None:
+    (database,) = of(await examine(Settings(data_dir=tmp_path)), "database")
+    assert database.state == "problem"
+    assert "luthierd migrate" in database.message
+
+
+async def test_an_installation_without_a_key_is_warned(ctx: Context) -> None:
+    assert Finding("database", "warning", "there is no API key yet: `luthierd keys create`") in await examine(
+        ctx.settings
+    )
+
+
+async def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    url = "postgresql://someone:a-secret@127.0.0.1:1/luthier"
+    (database,) = of(await examine(Settings(data_dir=tmp_path, database_url=url)), "database")
+    assert database.state == "problem"
+    assert "LUTHIER_DATABASE_URL" in database.message
+    assert "a-secret" not in str(database)
+
+
+async def test_redis_that_is_away_is_named(ctx: Context) -> None:
+    settings = ctx.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
+    (bell,) = of(await examine(settings), "bell")
+    assert bell.state == "problem"
+    assert "LUTHIER_REDIS_URL" in bell.message
+
+
+async def test_storage_that_cannot_be_written_is_named(ctx: Context) -> None:
+    (ctx.settings.data_dir / "a-file").write_text("", encoding="utf-8")
+    settings = ctx.settings.model_copy(
+        update={"storage_url": f"file://{ctx.settings.data_dir.absolute()}/a-file/below"}
+    )
+    (storage,) = of(await examine(settings), "storage")
+    assert storage.state == "problem"
+
+
+async def test_a_base_whose_folder_is_gone_is_named(ctx: Context, tmp_path: Path) -> None:
+    catalogue = tmp_path / "bases.toml"
+    catalogue.write_text(
+        '[[base]]\nid = "gone"\nsource = "/nowhere/at/all"\ncontext_tokens = 64\n'
+        'learning_rate = { lora = 1e-3 }\nserving = { tunings = ["lora"] }\n',
+        encoding="utf-8",
+    )
+    (finding,) = of(await examine(ctx.settings.model_copy(update={"catalogue": catalogue})), "catalogue")
+    assert finding.state == "problem"
+    assert "/nowhere/at/all" in finding.message
+
+
+async def test_a_catalogue_that_cannot_be_read_is_the_only_finding(ctx: Context, tmp_path: Path) -> None:
+    (finding,) = await examine(ctx.settings.model_copy(update={"catalogue": tmp_path / "none.toml"}))
+    assert (finding.part, finding.state) == ("settings", "problem")
+
+
+@pytest.mark.parametrize("served", [["luthier-tiny"], ["another"]])
+async def test_an_engine_must_serve_the_base_that_it_is_asked_for(ctx: Context, served: list[str]) -> None:
+    listed = {"object": "list", "data": [{"id": name} for name in served]}
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = str(listed).replace("'", '"').encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        (engine,) = of(await examine(ctx.settings.model_copy(update={"engine_urls": url})), "engines")
+    assert engine.state == ("ok" if served == ["luthier-tiny"] else "problem")
+
+
+async def test_the_probe_leaves_nothing_behind(ctx: Context) -> None:
+    await migrate(ctx.database)
+    await examine(ctx.settings)
+    assert [stored async for stored in ctx.storage.list("doctor/")] == []

@@ -1,0 +1,174 @@
+"""Rows generated together are the rows generated alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import MistralConfig, MistralForCausalLM
+
+from tests.given.engines import LORA, PROMPT, greedy, load_tiny, logits_of, save_adapter
+from workers.model.adapters import Adapters
+from workers.model.generate import PIECE_TOKENS, Batch, Row
+from workers.model.load import LoadedBase
+from workers.model.sampling import Sampling, choose
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedBase:
+    return load_tiny(tmp_path / "base")[1]
+
+
+def ids_of(length: int, seed: int) -> list[int]:
+    return torch.randint(6, 262, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def run(batch: Batch, rows: list[Row], num_tokens: int) -> None:
+    """Joins the rows one turn after the other; each leaves after `num_tokens`."""
+    waiting = list(rows)
+    while waiting or batch.rows:
+        if waiting:
+            batch.join(batch.prefill([waiting.pop(0)]))
+        batch.sample()
+        batch.keep({row for row in batch.rows if len(row.generated) < num_tokens})
+        batch.advance()
+
+
+def test_mixed_batch_says_what_each_adapter_says_alone(loaded: LoadedBase, tmp_path: Path) -> None:
+    folders = [
+        None,
+        save_adapter(loaded, tmp_path / "a", 1),
+        save_adapter(loaded, tmp_path / "b", 2, LORA | {"lora": LORA["lora"] | {"r": 7}}),
+        save_adapter(loaded, tmp_path / "c", 3, PROMPT),
+        save_adapter(loaded, tmp_path / "d", 4, LORA | {"lora": LORA["lora"] | {"target_modules": ["q_proj"]}}),
+    ]
+    prompts = [ids_of(length, length) for length in (9, 3, 17, 5, 1)]
+    expected = [greedy(loaded, folder, prompt, 12) for folder, prompt in zip(folders, prompts, strict=True)]
+    adapters = Adapters(loaded.model)
+    attached = [folder and adapters.attach(folder) for folder in folders]
+    rows = [Row(prompt, GREEDY, adapter) for prompt, adapter in zip(prompts, attached, strict=True)]
+    run(Batch(loaded, adapters), rows, 12)
+    assert [row.generated for row in rows] == expected
+    assert len({tuple(answer) for answer in expected}) == len(expected)
+
+
+def test_sliding_windows_see_as_far_as_they_should(loaded: LoadedBase) -> None:
+    config = MistralConfig(
+        vocab_size=262, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=6, initializer_range=0.1, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    sliding = replace(loaded, model=MistralForCausalLM(config).eval())
+    prompts = [ids_of(length, length) for length in (9, 3, 17)]
+    rows = [Row(prompt, GREEDY) for prompt in prompts]
+    run(Batch(sliding, Adapters(sliding.model)), rows, 12)
+    assert [row.generated for row in rows] == [greedy(sliding, None, prompt, 12) for prompt in prompts]
+
+
+def test_detached_adapters_leave_the_base_as_it_was(loaded: LoadedBase, tmp_path: Path) -> None:
+    folder = save_adapter(loaded, tmp_path / "a", 1)
+    prompt = ids_of(8, 0)
+    before, tuned = greedy(loaded, None, prompt, 8), greedy(loaded, folder, prompt, 8)
+    adapters = Adapters(loaded.model)
+    batch = Batch(loaded, adapters)
+    for _ in range(2):
+        adapter = adapters.attach(folder)
+        row = Row(prompt, GREEDY, adapter)
+        run(batch, [row], 8)
+        assert row.generated == tuned
+        assert greedy(loaded, None, prompt, 8) == before  # outside of a batch, no row's adapter is left behind
+        adapters.detach(adapter)
+        row = Row(prompt, GREEDY)
+        run(batch, [row], 8)
+        assert row.generated == before
+
+
+def test_seeded_row_does_not_depend_on_its_neighbours(loaded: LoadedBase) -> None:
+    batch = Batch(loaded, Adapters(loaded.model))
+    seeded = [Row(ids_of(6, 6), Sampling(seed=7)) for _ in range(2)]
+    run(batch, [seeded[0]], 20)
+    run(batch, [Row(ids_of(30, 1), Sampling()), seeded[1], Row(ids_of(2, 2), Sampling())], 20)
+    assert seeded[0].generated == seeded[1].generated
+    other = Row(ids_of(6, 6), Sampling(seed=8))
+    run(batch, [other], 20)
+    assert other.generated != seeded[0].generated
+
+
+def test_rows_that_share_a_prompt_are_computed_once_and_draw_for_themselves(loaded: LoadedBase) -> None:
+    batch = Batch(loaded, Adapters(loaded.model))
+    alone = [Row(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
+    together = [Row(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
+    run(batch, alone, 10)
+    batch.join(batch.prefill(together))
+    for _ in range(10):
+        batch.sample()
+        batch.advance()
+    assert [row.generated for row in together] == [row.generated for row in alone]
+
+
+@pytest.mark.parametrize("kind", ["base", "lora", "prompt"])
+def test_logprobs_are_those_of_a_plain_forward_pass(loaded: LoadedBase, tmp_path: Path, kind: str) -> None:
+    specs = {"lora": LORA, "prompt": PROMPT}
+    folder = save_adapter(loaded, tmp_path / "a", 1, specs[kind]) if kind in specs else None
+    prompt = ids_of(11, 3)
+    answer = greedy(loaded, folder, prompt, 5)
+    expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt + answer), dim=-1)
+    adapters = Adapters(loaded.model)
+    batch = Batch(loaded, adapters)
+    row = Row(prompt, GREEDY, folder and adapters.attach(folder), num_top=3, score_prompt=True)
+    prefilled = batch.prefill([row])
+    batch.join(prefilled)
+    tokens = list(prefilled.scores)
+    for _ in range(5):
+        tokens += batch.sample()
+        batch.advance()
+    assert [token.id for token in tokens] == (prompt + answer)[1:]
+    for token, logprobs_V in zip(tokens, expected_TV, strict=False):
+        assert token.logprob == pytest.approx(float(logprobs_V[token.id]), abs=1e-4)
+        top = logprobs_V.topk(3)
+        assert [id for id, _ in token.top] == top.indices.tolist()
+        assert [logprob for _, logprob in token.top] == pytest.approx(top.values.tolist(), abs=1e-4)
+
+
+def test_long_prompt_is_fed_in_pieces(loaded: LoadedBase) -> None:
+    prompt = ids_of(PIECE_TOKENS + 30, 5)
+    expected_TV = torch.log_softmax(logits_of(loaded, None, prompt), dim=-1)
+    batch = Batch(loaded, Adapters(loaded.model))
+    row = Row(prompt, GREEDY, num_top=0, score_prompt=True)
+    prefilled = batch.prefill([row])
+    batch.join(prefilled)
+    batch.sample()
+    assert row.generated == [int(expected_TV[-1].argmax())]
+    assert [token.id for token in prefilled.scores] == prompt[1:]
+    expected = [float(logprobs_V[token]) for logprobs_V, token in zip(expected_TV, prompt[1:], strict=False)]
+    assert [token.logprob for token in prefilled.scores] == pytest.approx(expected, abs=1e-3)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    draws = [(place + 0.5) / 1000 for place in range(1000)]
+    logits_BV = probabilities.log().expand(1000, -1)
+
+    def shares(sampling: Sampling) -> list[float]:
+        tokens = choose(logits_BV, [sampling] * 1000, [[]] * 1000, draws)
+        return [tokens.count(token) / 1000 for token in range(4)]
+
+    assert shares(Sampling()) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=2e-3)
+    assert shares(Sampling(top_p=0.75)) == pytest.approx([0.625, 0.375, 0, 0], abs=2e-3)
+    assert shares(Sampling(top_p=0.0)) == [1, 0, 0, 0]
+    assert shares(Sampling(temperature=0.0)) == [1, 0, 0, 0]
+    assert shares(Sampling(temperature=1e-9)) == [1, 0, 0, 0]
+    squared = probabilities**2 / (probabilities**2).sum()
+    assert shares(Sampling(temperature=0.5)) == pytest.approx(squared.tolist(), abs=2e-3)
+
+
+def test_penalties_follow_openais_formula() -> None:
+    logits_BV = torch.tensor([[1.0, 0.9, 0.0]])
+    assert choose(logits_BV, [GREEDY], [[0, 0]], [0.0]) == [0]
+    assert choose(logits_BV, [Sampling(temperature=0, presence_penalty=0.05)], [[0, 0]], [0.0]) == [0]
+    assert choose(logits_BV, [Sampling(temperature=0, presence_penalty=0.2)], [[0, 0]], [0.0]) == [1]
+    assert choose(logits_BV, [Sampling(temperature=0, frequency_penalty=0.06)], [[0, 0]], [0.0]) == [1]
+    assert choose(logits_BV, [Sampling(temperature=0, frequency_penalty=0.06)], [[0]], [0.0]) == [0]
+    assert logits_BV.tolist() == [[pytest.approx(1.0), pytest.approx(0.9), 0.0]]

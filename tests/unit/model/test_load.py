@@ -1,0 +1,53 @@
+"""A base is loaded frozen, and its hashes say which one it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.given.tiny_models import make_tiny_base
+from workers.model.load import choose_device, environment, load_base, load_tokenizer, weights_digest
+
+CPU = torch.device("cpu")
+
+
+def test_a_folder_is_loaded_frozen_with_hashes_that_say_which_it_is(tmp_path: Path) -> None:
+    first = load_base(make_tiny_base(tmp_path / "one"), CPU)
+    same = load_base(make_tiny_base(tmp_path / "same"), CPU)
+    other = load_base(make_tiny_base(tmp_path / "other", seed=1), CPU)
+    assert not first.model.training
+    assert not any(parameter.requires_grad for parameter in first.model.parameters())
+    assert set(first.hashes) == {"weights", "tokenizer", "chat_template"}
+    assert (first.hashes, first.revision) == (same.hashes, same.revision)
+    assert first.revision != other.revision
+    assert {name for name in first.hashes if first.hashes[name] != other.hashes[name]} == {"weights"}
+    assert (first.public_source, first.pad_id) == ("one", 0)
+
+
+def test_the_digest_sees_one_changed_bit(tmp_path: Path) -> None:
+    base = load_base(make_tiny_base(tmp_path), CPU)
+    base.model.lm_head.weight[3, 5] += 1e-6
+    assert weights_digest(base.model) != base.hashes["weights"]
+
+
+def test_the_dtype_of_the_catalogue_is_the_dtype_in_memory(tmp_path: Path) -> None:
+    base = load_base(make_tiny_base(tmp_path, dtype="bfloat16"), CPU)
+    assert {parameter.dtype for parameter in base.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    base = make_tiny_base(tmp_path / "base").model_copy(update={"source": str(tmp_path)})
+    with pytest.raises((OSError, ValueError)):
+        load_base(base, CPU)
+
+
+def test_the_tokenizer_comes_without_weights(tmp_path: Path) -> None:
+    base = make_tiny_base(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert load_tokenizer(base).decode(load_tokenizer(base).encode("spruce")) == "spruce"
+
+
+def test_the_environment_names_what_decides_the_last_bit() -> None:
+    found = environment(choose_device("cpu"))
+    assert set(found) == {"processor", "instructions", "device", "threads", "torch", "transformers", "peft"}
+    assert all(found.values())

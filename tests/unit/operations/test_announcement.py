@@ -1,0 +1,83 @@
+"""The rows of a job between its training and its announcement: who may claim it, and what is fenced."""
+
+import pytest
+
+from service.domain.errors import LeaseLost
+from service.domain.job import Claim, Publication
+from service.installation.context import Context
+from service.operations import jobs as users
+from service.operations import progress
+from service.operations.keys import Caller
+from tests.unit.operations.test_progress import BASES, a_model, a_result, claimed, messages, state
+
+
+def a_publication(claim: Claim) -> Publication:
+    return Publication(a_model(claim).name, 9, {"train_loss": 0.5}, sample="jobs/x/samples/y.json", sample_sha256="0")
+
+
+async def trained(ctx: Context, caller: Caller) -> tuple[Claim, Publication]:
+    """A job that has just been handed on."""
+    claim = await claimed(ctx, caller)
+    publication = a_publication(claim)
+    await progress.trained(ctx, claim, publication)
+    return claim, publication
+
+
+async def test_a_trained_job_stays_running_and_is_claimed_for_its_announcement_only(
+    ctx: Context, caller: Caller
+) -> None:
+    before, publication = await trained(ctx, caller)
+    job = await state(ctx, before.job.id)
+    assert (job.status, job.fine_tuned_model) == ("running", None)
+    assert await progress.renew(ctx, "one", [before]) == {}  # nobody's until it is claimed again
+    assert await progress.claim_training(ctx, "two", BASES) is None
+    assert await progress.claim_announcement(ctx, "two", ["another-base"]) is None
+    claim = await progress.claim_announcement(ctx, "two", BASES)
+    assert claim is not None
+    assert (claim.job.id, claim.attempt) == (before.job.id, before.attempt + 1)
+    assert claim.job.publication is not None
+    assert Publication(**claim.job.publication) == publication
+    assert await progress.claim_announcement(ctx, "three", BASES) is None
+
+
+async def test_a_job_that_has_not_trained_is_not_announced(ctx: Context, caller: Caller) -> None:
+    claim = await claimed(ctx, caller)
+    await progress.release(ctx, claim)
+    assert await progress.claim_announcement(ctx, "two", BASES) is None
+
+
+async def test_a_worker_that_comes_back_late_neither_hands_the_job_on_nor_finishes_it(
+    ctx: Context, caller: Caller
+) -> None:
+    late, publication = await trained(ctx, caller)
+    assert await progress.claim_announcement(ctx, "two", BASES) is not None
+    for write in (
+        progress.trained(ctx, late, a_publication(late)),
+        progress.finish(ctx, late, a_model(late), {}, a_result(late)),
+    ):
+        with pytest.raises(LeaseLost):
+            await write
+    job = await state(ctx, late.job.id)
+    assert job.status == "running"
+    assert job.publication is not None
+    assert Publication(**job.publication) == publication
+
+
+async def test_a_job_cancelled_before_its_announcement_has_no_public_model(ctx: Context, caller: Caller) -> None:
+    await trained(ctx, caller)
+    claim = await progress.claim_announcement(ctx, "two", BASES)
+    assert claim is not None
+    await users.cancel(ctx, caller, claim.job.id)
+    with pytest.raises(LeaseLost):
+        await progress.finish(ctx, claim, a_model(claim), {}, a_result(claim))
+    assert await progress.claim_announcement(ctx, "three", BASES) is None
+
+
+async def test_a_pause_that_comes_after_the_training_changes_nothing(ctx: Context, caller: Caller) -> None:
+    before, _ = await trained(ctx, caller)
+    assert (await users.pause(ctx, caller, before.job.id)).job.status == "running"
+    claim = await progress.claim_announcement(ctx, "two", BASES)
+    assert claim is not None
+    await progress.finish(ctx, claim, a_model(claim), {}, a_result(claim))
+    assert (await state(ctx, claim.job.id)).status == "succeeded"
+    assert (await messages(ctx, claim.job.id))[-1] == "The job has successfully completed"

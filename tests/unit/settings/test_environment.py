@@ -1,0 +1,50 @@
+"""What is wrong with the environment is told by the names that stand there, and a misspelt one is not passed over."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.settings.environment import SettingsError, read_settings, warn_of_unknown
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_bad_value_is_told_with_its_variable_and_without_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUTHIER_PORT", "eighty-secret")
+    monkeypatch.setenv("LUTHIER_DEVICE", "abacus")
+    with pytest.raises(SettingsError) as raised:
+        read_settings()
+    assert "LUTHIER_PORT: " in str(raised.value) and "LUTHIER_DEVICE: " in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_nearest_one() -> None:
+    with capture_logs() as logs:
+        warn_of_unknown({"LUTHIER_PROT": "1", "LUTHIER_PORT": "1", "LUTHIER_XYZZY_QUUX": "1", "PATH": "/bin"})
+    assert [(line["name"], line["nearest"]) for line in logs] == [
+        ("LUTHIER_PROT", "LUTHIER_PORT"),
+        ("LUTHIER_XYZZY_QUUX", None),
+    ]
+    assert {line["log_level"] for line in logs} == {"warning"}
+
+
+@pytest.mark.parametrize("module", ["service", "workers"])
+def test_a_command_ends_in_one_line_that_names_the_variable(module: str) -> None:
+    command = [sys.executable, "-m", module, *(["migrate"] if module == "service" else ["train"])]
+    environment = os.environ | {"LUTHIER_LEASE_SECONDS": "-1", "LUTHIER_SLOT": "3"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].partition(": ")[2].startswith("LUTHIER_LEASE_SECONDS: ")
+
+
+def test_the_seeds_limits_are_in_the_document() -> None:
+    document = json.loads((ROOT / "openapi" / "openapi.json").read_text(encoding="utf-8"))
+    seed = document["components"]["schemas"]["CreateJob"]["properties"]["seed"]["anyOf"][0]
+    assert (seed["minimum"], seed["maximum"]) == (0, 2**31 - 1)
+    text = json.dumps(document)
+    assert '"ge":' not in text and '"le":' not in text

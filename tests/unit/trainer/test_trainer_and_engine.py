@@ -1,0 +1,119 @@
+"""Trainer and engine find the same tokens equally likely, and a tensor that is not the trained one shows."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from service.domain.base import Base
+from service.domain.errors import JobError
+from tests.given.engines import CPU, calling, local_store, logits_of, make_engine, publish
+from tests.given.tiny_models import make_tiny_base, random_rows
+from tests.unit.trainer.test_slot import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
+from workers.jobs.samples import TOLERANCE, Comparison, compare
+from workers.model.load import LoadedBase, environment, load_base
+from workers.trainer.process.slot import SAMPLE_ROWS, Slot
+from workers.trainer.protocol import JobSpec, ScoredRow
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
+    return load_base(make_tiny_base(tmp_path_factory.mktemp("base")), CPU)
+
+
+async def served(base: Base, folder: Path, name: str, rows: Sequence[ScoredRow], tuning: str) -> Comparison:
+    """What the embedded engine thinks of the adapter in `folder / name`."""
+    loaded = load_base(base, CPU)
+    model = await publish(local_store(folder / "objects"), base, loaded, folder / name, name, tuning)
+    question = {
+        "model": model, "prompt": [row.ids for row in rows], "max_tokens": 1, "temperature": 0, "echo": True,
+        "logprobs": 1,
+    }  # fmt: skip
+    async with calling(make_engine(base, loaded, folder)) as client:
+        answer = await client.post("/v1/completions", json=question, timeout=60)
+    assert answer.status_code == 200, answer.text
+    choices = answer.json()["choices"]
+    return compare(rows, [choices[i]["logprobs"]["token_logprobs"][1 : len(row.ids)] for i, row in enumerate(rows)])
+
+
+@pytest.mark.parametrize("dtype", sorted(TOLERANCE))
+@pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "prompt"])
+async def test_the_engine_agrees_with_the_trainer_and_not_with_a_doubled_tensor(
+    tmp_path: Path, tuning: dict[str, Any], dtype: str
+) -> None:
+    base = make_tiny_base(tmp_path / "base", dtype=dtype)
+    slot = seat(load_base(base, CPU), tuning=tuning, learning_rate=base.learning_rate[tuning["type"]])
+    run(slot)
+    rows = slot.sample()
+    slot.save_adapter(tmp_path / "trained1")
+    agreeing = await served(base, tmp_path, "trained1", rows, tuning["type"])
+    assert agreeing.num_tokens == sum(len(row.ids) - 1 for row in rows)
+    assert agreeing.mean < TOLERANCE[dtype] / 2
+    slot.save_adapter(tmp_path / "doubled1")
+    tensors = load_file(tmp_path / "doubled1" / WEIGHTS)
+    moved = min(name for name in tensors if "lora_A" not in name)
+    save_file(tensors | {moved: tensors[moved] * 2}, tmp_path / "doubled1" / WEIGHTS, metadata={"format": "pt"})
+    contradicting = await served(base, tmp_path, "doubled1", rows, tuning["type"])
+    assert contradicting.mean > 1.5 * TOLERANCE[dtype]
+
+
+@every_tuning
+def test_the_sample_is_what_a_plain_pass_gives_to_held_out_rows(
+    base: LoadedBase, tuning: dict[str, Any], tmp_path: Path
+) -> None:
+    slot = seat(base, tuning=tuning)
+    run(slot)
+    rows = slot.sample()
+    slot.save_adapter(tmp_path / "adapter")
+    slot.leave()
+    assert [row.ids for row in rows] == [VALID.row(row)[0].tolist() for row in range(SAMPLE_ROWS)]
+    for row in rows:
+        logits_TV = logits_of(base, tmp_path / "adapter", row.ids)
+        expected = [float(logits_TV[place].log_softmax(0)[id]) for place, id in enumerate(row.ids[1:])]
+        assert row.logprobs == pytest.approx(expected, abs=1e-5)
+
+
+@every_tuning
+def test_sampling_changes_no_bit_of_the_training(base: LoadedBase, tuning: dict[str, Any], tmp_path: Path) -> None:
+    calm, sampled = seat(base, "calm", tuning), seat(base, "sampled", tuning)
+    run(calm)
+    outside = torch.get_rng_state()
+    while not sampled.finished:
+        sampled.train_step()
+        sampled.sample()
+    assert torch.equal(torch.get_rng_state(), outside)
+    assert adapter(sampled, tmp_path / "sampled") == adapter(calm, tmp_path / "calm")
+    for slot in (calm, sampled):
+        slot.leave()
+
+
+def test_without_a_validation_file_training_rows_are_cut_to_what_an_engine_can_take(base: LoadedBase) -> None:
+    spec = JobSpec(
+        job_id="cut", objective="supervised", tuning=LORA, n_epochs=1, batch_size=5, learning_rate=1e-2, seed=1,
+        snapshot_steps=100, sample_tokens=5,
+    )  # fmt: skip
+    slot = Slot(base, environment(CPU), spec, TRAIN, None)
+    run(slot)
+    assert [row.ids for row in slot.sample()] == [TRAIN.row(row)[0][:5].tolist() for row in range(SAMPLE_ROWS)]
+    slot.leave()
+
+
+def test_weights_that_broke_in_the_last_step_are_a_divergence(base: LoadedBase) -> None:
+    spec = JobSpec(
+        job_id="broken", objective="supervised", tuning=LORA, n_epochs=1, batch_size=3, learning_rate=1e-2, seed=1,
+        snapshot_steps=100,
+    )  # fmt: skip
+    slot = Slot(base, environment(CPU), spec, random_rows(3), None)
+    run(slot)
+    with torch.no_grad():
+        next(iter(slot._tuning.parameters().values())).fill_(math.nan)
+    with pytest.raises(JobError) as raised:
+        slot.sample()
+    assert raised.value.code == "training_diverged"
+    slot.leave()

@@ -1,0 +1,1 @@
+"""Engines: processes that serve tokens in vLLM's dialect."""

@@ -1,0 +1,1 @@
+"""The embedded engine: vLLM's dialect over transformers and PEFT, for machines without vLLM."""

@@ -1,0 +1,139 @@
+"""The engine's address: the part of vLLM's OpenAI-like HTTP dialect that the gateway uses.
+
+    POST /v1/completions, /v1/chat/completions    JSON, or server-sent events with `stream`
+    GET  /v1/models, /health, /metrics
+
+It authorises nobody: it must listen on a private network only. Knows HTTP; how tokens come about is the engine's.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from service.domain.errors import LuthierError
+from workers.engines.embedded.engine import Engine
+from workers.engines.embedded.metrics import CONTENT_TYPE, render_metrics
+from workers.engines.embedded.parse import Order
+from workers.engines.embedded.replies import ChatReply, CompletionReply, Json, Reply
+from workers.engines.embedded.streaming import ClientGone, EventStream, error_body, events, unless_gone, whole
+from workers.engines.embedded.wire import ChatRequest, CompletionRequest, explain
+
+BODY_LIMIT_BYTES = 32 * 1024 * 1024
+CLIENT_CLOSED = 499  # nginx's number; nobody reads it
+
+
+def create_engine_app(engine: Engine) -> ASGIApp:
+    """The ASGI application; its lifespan runs the engine."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with engine.running():
+            yield
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, max_body_size=BODY_LIMIT_BYTES)
+    endpoints = _Endpoints(engine)
+    app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/chat/completions", endpoints.chat, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/models", endpoints.models, response_model=None)
+    app.add_api_route("/health", endpoints.health, response_model=None)
+    app.add_api_route("/metrics", endpoints.metrics, response_model=None)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+class _Endpoints:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._started = int(time.time())
+
+    async def complete(self, body: CompletionRequest, request: Request) -> Response:
+        async with AsyncExitStack() as stack:
+            name, adapter = await stack.enter_async_context(self._engine.model(body.model))
+            order = await self._engine.intake.completion(body, adapter)
+            reply = CompletionReply(name, scored=body.logprobs is not None)
+            return await self._answer(body, request, order, reply, stack)
+
+    async def chat(self, body: ChatRequest, request: Request) -> Response:
+        async with AsyncExitStack() as stack:
+            name, adapter = await stack.enter_async_context(self._engine.model(body.model))
+            order = await self._engine.intake.chat(body, adapter)
+            return await self._answer(body, request, order, ChatReply(name, scored=body.logprobs), stack)
+
+    async def _answer(
+        self,
+        body: CompletionRequest | ChatRequest,
+        request: Request,
+        order: Order,
+        reply: Reply,
+        held: AsyncExitStack,
+    ) -> Response:
+        """Submits the order. A stream takes over what is held, since it goes on after this."""
+        exchange = held.enter_context(closing(self._engine.batcher.submit(order.prompts)))
+        if body.stream:
+            stream = events(exchange, reply, order.prompt_tokens, include_usage=body.include_usage)
+            return EventStream(stream, held.pop_all())
+        return _json(await unless_gone(request, whole(exchange, reply, order.prompt_tokens)))
+
+    async def models(self) -> Response:
+        """The base under all its names, and the adapters in memory: any other in storage can be called, too."""
+        base = self._engine.base
+        names = [base.id, *base.aliases]
+        models = [self._model(name, None) for name in names]
+        models += [self._model(name, base.id) for name in self._engine.residents.names]
+        return _json({"object": "list", "data": models})
+
+    async def health(self) -> Response:
+        return Response(status_code=200 if self._engine.alive else 503)
+
+    async def metrics(self) -> Response:
+        return Response(render_metrics(self._engine), media_type=CONTENT_TYPE)
+
+    def _model(self, name: str, parent: str | None) -> Json:
+        context = self._engine.base.context_tokens
+        head = {"id": name, "object": "model", "created": self._started, "owned_by": "luthier"}
+        return head | {"root": self._engine.base.id, "parent": parent, "max_model_len": context}
+
+
+def _json(body: Json, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LuthierError)
+    return _json(error_body(error), error.status)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _on_error(request, explain(error))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{error.detail} ({request.method} {request.url.path})"
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return _json({"error": body}, error.status_code)
+
+
+async def _on_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED)
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    return await _on_error(request, LuthierError("The engine had an error while processing your request."))
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    LuthierError: _on_error,
+    RequestValidationError: _on_invalid,
+    HTTPException: _on_http,
+    ClientGone: _on_gone,
+    Exception: _on_crash,
+}

@@ -1,0 +1,84 @@
+"""The embedded engine: one base in memory, its adapters by name, one batch.
+
+Puts the parts together; must not know HTTP. `app` gives it an address, `serve` a process.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.domain.base import Base
+from service.storage import ObjectStore
+from workers.engines.embedded.batcher import Batcher
+from workers.engines.embedded.disk_cache import Shelf
+from workers.engines.embedded.parse import Intake
+from workers.engines.embedded.resident import Residents
+from workers.engines.embedded.vocabulary import Vocabulary
+from workers.model.adapters import Adapter, Adapters
+from workers.model.generate import Batch
+from workers.model.load import LoadedBase
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine may hold at a time."""
+
+    batch_rows: int = 16
+    resident_adapters: int = 32
+    cache_bytes: int = 512 * MIB
+
+
+class Engine:
+    """Serves `base` and every adapter of it that lies in `storage`; `cache_dir` is its own."""
+
+    def __init__(
+        self, base: Base, loaded: LoadedBase, storage: ObjectStore, cache_dir: Path, limits: Limits | None = None
+    ) -> None:
+        limits = limits or Limits()
+        adapters = Adapters(loaded.model)
+        self.base = base
+        self.batcher = Batcher(Batch(loaded, adapters), limits.batch_rows)
+        self.residents = Residents(
+            base,
+            loaded,
+            Shelf(storage, cache_dir, limits.cache_bytes),
+            adapters,
+            self.batcher,
+            limits.resident_adapters,
+        )
+        self.intake = Intake(base, loaded, Vocabulary(loaded))
+        self._run: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it generates; False before `running` and after."""
+        return self._run is not None and not self._run.done()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Generates while the block lasts. Once per engine."""
+        self._run = asyncio.create_task(self.batcher.run())
+        try:
+            yield
+        finally:
+            await self.residents.close()
+            self._run.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._run
+
+    @asynccontextmanager
+    async def model(self, name: str) -> AsyncIterator[tuple[str, Adapter | None]]:
+        """The model that a client calls `name`: its own name and its adapter, in memory until the block ends.
+
+        Raises ModelNotFound or Unavailable.
+        """
+        if name == self.base.id or name in self.base.aliases:
+            yield self.base.id, None
+        else:
+            async with self.residents.hold(name) as adapter:
+                yield name, adapter

@@ -1,0 +1,119 @@
+"""From a request to choices: prompts become token ids, and what the base cannot do is refused before anything runs.
+
+Knows wire models, tokens and limits; must not know who else is generating. The ids come from the code that training
+uses.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.domain.base import Base
+from service.domain.errors import InvalidRequest
+from workers.data.render import encode_chat, encode_prompt
+from workers.data.template import RenderError
+from workers.engines.embedded.choice import Choice
+from workers.engines.embedded.vocabulary import Vocabulary
+from workers.engines.embedded.wire import CHOICES_LIMIT, ChatRequest, CompletionRequest
+from workers.model.adapters import Adapter
+from workers.model.generate import Row, num_virtual_tokens
+from workers.model.load import LoadedBase
+
+COMPLETION_TOKENS = 16  # OpenAI's default of `max_tokens`
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a request asks to be generated: for every prompt the choices that share it."""
+
+    prompts: Sequence[Sequence[Choice]]
+    prompt_tokens: int
+
+
+class Intake:
+    """Reads requests for one base."""
+
+    def __init__(self, base: Base, loaded: LoadedBase, vocabulary: Vocabulary) -> None:
+        self._context_tokens = base.context_tokens
+        self._tokenizer = loaded.tokenizer
+        self._vocabulary = vocabulary
+
+    async def completion(self, request: CompletionRequest, adapter: Adapter | None) -> Order:
+        """Raises InvalidRequest."""
+        if len(request.prompts) * request.n > CHOICES_LIMIT:
+            raise InvalidRequest(f"'n' times the number of prompts is at most {CHOICES_LIMIT}.", param="n")
+        prompts: list[list[Choice]] = []
+        prompt_tokens = 0
+        for prompt in request.prompts:
+            ids = await self._ids(prompt)
+            prompts.append(self._completion_choices(request, prompt, ids, adapter, first=len(prompts) * request.n))
+            prompt_tokens += len(ids)
+        return Order(prompts, prompt_tokens)
+
+    async def chat(self, request: ChatRequest, adapter: Adapter | None) -> Order:
+        """Raises InvalidRequest."""
+        messages = [message.model_dump(exclude_none=True) for message in request.messages]
+        try:
+            ids = await asyncio.to_thread(encode_chat, self._tokenizer, messages)
+        except RenderError as error:
+            param = error.field or "messages"
+            raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param=param) from error
+        room = self._room(ids, request.token_limit, adapter, "messages")
+        limit = room if request.token_limit is None else request.token_limit
+        choices = []
+        for index in range(request.n):
+            row = Row(ids, request.sampling(index), adapter, num_top=request.num_top)
+            choices.append(Choice(index, row, limit, self._vocabulary, stops=request.stops))
+        return Order([choices], len(ids))
+
+    def _completion_choices(
+        self,
+        request: CompletionRequest,
+        prompt: str | list[int],
+        ids: Sequence[int],
+        adapter: Adapter | None,
+        first: int,
+    ) -> list[Choice]:
+        room = self._room(ids, request.max_tokens, adapter, "prompt")
+        limit = min(room, COMPLETION_TOKENS) if request.max_tokens is None else request.max_tokens
+        echo = self._text(prompt) if request.echo else ""
+        scored = request.echo and request.logprobs is not None
+        choices = []
+        for index in range(request.n):
+            row = Row(ids, request.sampling(index), adapter, num_top=request.logprobs, score_prompt=scored)
+            choices.append(Choice(first + index, row, limit, self._vocabulary, stops=request.stops, echo=echo))
+        return choices
+
+    async def _ids(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            ids = await asyncio.to_thread(encode_prompt, self._tokenizer, prompt)
+            if not ids:
+                raise InvalidRequest("The prompt is empty, and the base has nothing to begin with.", param="prompt")
+            return ids
+        if max(prompt) >= self._vocabulary.size:
+            raise InvalidRequest(
+                f"The prompt holds the token {max(prompt)}; the base's tokens are 0 to {self._vocabulary.size - 1}.",
+                param="prompt",
+            )
+        return prompt
+
+    def _text(self, prompt: str | list[int]) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        text: str = self._vocabulary.tokenizer.decode(prompt, skip_special_tokens=True)
+        return text
+
+    def _room(self, ids: Sequence[int], wanted: int | None, adapter: Adapter | None, where: str) -> int:
+        """How many tokens can follow the prompt. Raises InvalidRequest where it is fewer than wanted."""
+        virtual = num_virtual_tokens(adapter)
+        room = self._context_tokens - virtual - len(ids)
+        if room >= (1 if wanted is None else wanted):
+            return room
+        own = f", {virtual} of which the model's own prompt takes" if virtual else ""
+        raise InvalidRequest(
+            f"This model's maximum context length is {self._context_tokens} tokens{own}. However, you requested "
+            f"{len(ids) + (wanted or 0)} tokens ({len(ids)} in the {where}, {wanted or 0} in the completion). "
+            f"Please reduce the length of the {where} or completion.",
+            param=where,
+            code="context_length_exceeded",
+        )

@@ -1,0 +1,166 @@
+"""The answers of both endpoints as JSON, whole and in chunks, in OpenAI's shapes.
+
+Knows pieces of text and their log-probabilities; must not know how they were made.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from workers.engines.embedded.choice import Piece
+from workers.engines.embedded.vocabulary import Entry, Spelled
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Answer:
+    """All pieces of one choice together."""
+
+    index: int
+    text: str = ""
+    entries: list[Entry] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def add(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.entries += piece.entries
+        self.finish_reason = piece.finish_reason
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> Json:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+class Reply(Protocol):
+    """One endpoint's way to say it."""
+
+    def whole(self, answers: Sequence[Answer], usage: Json) -> Json:
+        """The body of an answer that is not streamed."""
+        ...
+
+    def opening(self, index: int) -> Json | None:
+        """The chunk before a choice's first piece, if there is one."""
+        ...
+
+    def chunks(self, piece: Piece) -> Sequence[Json]:
+        """A piece as one or more chunks."""
+        ...
+
+    def closing(self, usage: Json) -> Json:
+        """The chunk with the usage, after all choices."""
+        ...
+
+
+class _Reply:
+    prefix: ClassVar[str]
+    object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    def __init__(self, model: str, *, scored: bool) -> None:
+        self._head = {"id": f"{self.prefix}-{secrets.token_hex(16)}", "created": int(time.time()), "model": model}
+        self._scored = scored
+
+    def closing(self, usage: Json) -> Json:
+        return {**self._head, "object": self.chunk_object, "choices": [], "usage": usage}
+
+    def _whole(self, choices: Sequence[Json], usage: Json) -> Json:
+        return {**self._head, "object": self.object, "choices": choices, "usage": usage}
+
+    def _chunk(self, choice: Json) -> Json:
+        return {**self._head, "object": self.chunk_object, "choices": [choice]}
+
+
+class CompletionReply(_Reply):
+    """/v1/completions."""
+
+    prefix = "cmpl"
+    object = chunk_object = "text_completion"
+
+    def whole(self, answers: Sequence[Answer], usage: Json) -> Json:
+        return self._whole([self._choice(answer) for answer in answers], usage)
+
+    def opening(self, index: int) -> Json | None:
+        return None
+
+    def chunks(self, piece: Piece) -> Sequence[Json]:
+        return [self._chunk(self._choice(piece))]
+
+    def _choice(self, part: Answer | Piece) -> Json:
+        return {
+            "index": part.index,
+            "text": part.text,
+            "logprobs": _completion_logprobs(part.entries) if self._scored else None,
+            "finish_reason": part.finish_reason,
+        }
+
+
+class ChatReply(_Reply):
+    """/v1/chat/completions."""
+
+    prefix = "chatcmpl"
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def whole(self, answers: Sequence[Answer], usage: Json) -> Json:
+        choices = [
+            {
+                "index": answer.index,
+                "message": {"role": "assistant", "content": answer.text, "refusal": None},
+                "logprobs": self._logprobs(answer.entries),
+                "finish_reason": answer.finish_reason,
+            }
+            for answer in answers
+        ]
+        return self._whole(choices, usage)
+
+    def opening(self, index: int) -> Json | None:
+        return self._delta(index, {"role": "assistant", "content": "", "refusal": None})
+
+    def chunks(self, piece: Piece) -> Sequence[Json]:
+        said = bool(piece.text or piece.entries)
+        chunks = [self._delta(piece.index, {"content": piece.text}, self._logprobs(piece.entries))] if said else []
+        if piece.finish_reason:
+            chunks.append(self._delta(piece.index, {}, finish_reason=piece.finish_reason))
+        return chunks
+
+    def _delta(self, index: int, delta: Json, logprobs: Json | None = None, finish_reason: str | None = None) -> Json:
+        return self._chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason})
+
+    def _logprobs(self, entries: Sequence[Entry]) -> Json | None:
+        if not self._scored:
+            return None
+        content = [
+            {**_spelled(entry), "top_logprobs": [_spelled(spelled) for spelled in entry.top]} for entry in entries
+        ]
+        return {"content": content, "refusal": None}
+
+
+def _spelled(token: Entry | Spelled) -> Json:
+    return {"token": token.text, "logprob": token.logprob, "bytes": token.bytes}
+
+
+def _completion_logprobs(entries: Sequence[Entry]) -> Json:
+    """The legacy shape: parallel lists. A token's alternatives hold the token itself, too."""
+    return {
+        "text_offset": [entry.offset for entry in entries],
+        "token_logprobs": [entry.logprob for entry in entries],
+        "tokens": [entry.text for entry in entries],
+        "top_logprobs": [_alternatives(entry) for entry in entries],
+    }
+
+
+def _alternatives(entry: Entry) -> dict[str, float] | None:
+    if entry.logprob is None:
+        return None
+    alternatives: dict[str, float] = {}
+    for spelled in entry.top:
+        alternatives.setdefault(spelled.text, spelled.logprob)  # of two tokens written alike, the likelier one
+    alternatives.setdefault(entry.text, entry.logprob)
+    return alternatives

@@ -1,0 +1,161 @@
+"""Which adapters the engine holds in memory: fetched by name when a request asks, the least recently used one evicted.
+
+The engine decides nothing about rights: whoever reaches it may call every artifact in storage. Must not know HTTP.
+Next in the journey: `workers.model.adapters` puts the weights into the model, `batcher` generates with them.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from service.domain.base import Base
+from service.domain.errors import JobError, LuthierError, ModelNotFound, Unavailable
+from service.domain.model import MANIFEST, MODEL_PREFIX, Manifest, artifact_prefix
+from service.storage import ObjectMissing, StorageError
+from workers.engines.embedded.batcher import Batcher
+from workers.engines.embedded.disk_cache import Shelf
+from workers.files.artifacts import ArtifactCorrupt
+from workers.model.adapters import Adapter, Adapters
+from workers.model.load import LoadedBase
+from workers.tunings import AdapterMismatch
+
+log = structlog.get_logger()
+ROOM_SECONDS = 60.0  # how long a newcomer waits for an adapter in use to become idle
+NAME_LIMIT = 200  # characters; longer ones are no file names
+
+
+@dataclass(eq=False)
+class _Resident:
+    """An adapter in memory, or on its way there. `users` counts who waits for it, too."""
+
+    loading: asyncio.Task[Adapter]
+    users: int = 0
+
+
+class Residents:
+    """At most `limit` adapters of one base; one that a running request uses is never evicted."""
+
+    def __init__(
+        self, base: Base, loaded: LoadedBase, shelf: Shelf, adapters: Adapters, batcher: Batcher, limit: int
+    ) -> None:
+        self._base = base
+        self._hashes = loaded.hashes
+        self._shelf = shelf
+        self._adapters = adapters
+        self._batcher = batcher
+        self._limit = limit
+        self._residents: OrderedDict[str, _Resident] = OrderedDict()  # the least recently asked for first
+        self._attached = 0
+        self._idle = asyncio.Event()
+        self.num_loads = 0
+        self.num_evictions = 0
+
+    @property
+    def names(self) -> list[str]:
+        """What is in memory now."""
+        return [name for name, resident in self._residents.items() if resident.loading.done()]
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[Adapter]:
+        """The adapter of `name`, in memory until the block ends. Raises ModelNotFound or Unavailable.
+
+        Many may ask for one name at once: it is loaded once, also when the first of them hangs up meanwhile.
+        """
+        resident = self._residents.get(name) or self._begin(name)
+        self._residents.move_to_end(name)
+        resident.users += 1
+        try:
+            yield await asyncio.shield(resident.loading)
+        finally:
+            resident.users -= 1
+            self._idle.set()
+
+    async def close(self) -> None:
+        """Ends the loading of what nobody will use any more."""
+        loading = [resident.loading for resident in self._residents.values()]
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+
+    def _begin(self, name: str) -> _Resident:
+        resident = _Resident(asyncio.create_task(self._load(name)))
+        self._residents[name] = resident
+        resident.loading.add_done_callback(lambda task: self._forget_failed(name, task))
+        return resident
+
+    def _forget_failed(self, name: str, task: asyncio.Task[Adapter]) -> None:
+        if task.cancelled() or task.exception():
+            del self._residents[name]
+
+    async def _load(self, name: str) -> Adapter:
+        if not name.startswith(MODEL_PREFIX) or len(name) > NAME_LIMIT:
+            raise ModelNotFound(name)
+        try:
+            async with self._shelf.artifact(name) as folder:
+                self._check(await asyncio.to_thread(_read_manifest, folder))
+                return await self._attach(name, folder)
+        except (StorageError, TimeoutError, ArtifactCorrupt, AdapterMismatch, JobError) as error:
+            raise _refusal(name, error) from error
+
+    def _check(self, manifest: Manifest) -> None:
+        if manifest.base != self._base.id:
+            log.warning("adapter.foreign", model=manifest.name, base=manifest.base)
+            raise ModelNotFound(manifest.name)
+        if manifest.base_hashes.get("weights") != self._hashes["weights"]:
+            raise AdapterMismatch("It was trained on other weights than those that the base's id stands for here.")
+
+    async def _attach(self, name: str, folder: Path) -> Adapter:
+        await self._make_room()
+        self._attached += 1
+        try:
+            adapter = await self._batcher.call(self._adapters.attach, folder)
+        except BaseException:
+            self._attached -= 1
+            raise
+        self.num_loads += 1
+        log.info("adapter.attached", model=name, attached=self._attached)
+        return adapter
+
+    async def _make_room(self) -> None:
+        while self._attached >= self._limit:
+            victim = next((name for name, resident in self._residents.items() if _evictable(resident)), None)
+            if victim is not None:
+                await self._evict(victim)
+                continue
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), ROOM_SECONDS)
+            except TimeoutError:
+                raise Unavailable("Every adapter in the engine's memory is in use, please try again later.") from None
+
+    async def _evict(self, name: str) -> None:
+        """Forgotten first: whoever asks for it from here on loads it anew."""
+        adapter = self._residents.pop(name).loading.result()
+        await self._batcher.call(self._adapters.detach, adapter)
+        self._attached -= 1
+        self.num_evictions += 1
+        log.info("adapter.evicted", model=name, attached=self._attached)
+
+
+def _evictable(resident: _Resident) -> bool:
+    return resident.loading.done() and not resident.users
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+
+
+def _refusal(name: str, error: Exception) -> LuthierError:
+    """What a client is told: only a missing manifest means that there is no such model."""
+    if isinstance(error, ObjectMissing) and str(error) == artifact_prefix(name) + MANIFEST:
+        return ModelNotFound(name)
+    if isinstance(error, (ArtifactCorrupt, AdapterMismatch, JobError)):
+        log.error("adapter.unusable", model=name, reason=str(error))
+        return Unavailable(f"The model '{name}' cannot be loaded.", param="model", code="adapter_unusable")
+    log.warning("adapter.unreachable", model=name, reason=str(error) or type(error).__name__)
+    return Unavailable(f"The model '{name}' cannot be fetched from storage just now.", param="model")

@@ -1,0 +1,91 @@
+"""Answers on their way out: server-sent events, whole bodies, and noticing that the client is gone.
+
+Knows HTTP and replies; must not know models or tokens.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+import orjson
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from service.domain.errors import LuthierError
+from workers.engines.embedded.replies import Answer, Json, Reply, usage
+from workers.engines.embedded.request import Exchange
+
+DONE = b"data: [DONE]\n\n"
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; what the answer needs (`held`) is given back when it ended, however it did."""
+
+    def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream; charset=utf-8", headers={"cache-control": "no-cache"})
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+def error_body(error: LuthierError) -> Json:
+    """OpenAI's envelope."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+async def whole(exchange: Exchange, reply: Reply, prompt_tokens: int) -> Json:
+    """The body of an answer that is not streamed."""
+    answers = [Answer(index) for index in range(exchange.num_choices)]
+    async for piece in exchange.pieces():
+        answers[piece.index].add(piece)
+    return reply.whole(answers, usage(prompt_tokens, exchange.generated_tokens))
+
+
+async def events(exchange: Exchange, reply: Reply, prompt_tokens: int, *, include_usage: bool) -> AsyncIterator[bytes]:
+    """The chunks of an answer. An error in its middle is an event of its own."""
+    extra = {"usage": None} if include_usage else {}
+    try:
+        for index in range(exchange.num_choices):
+            if opening := reply.opening(index):
+                yield _event(opening | extra)
+        async for piece in exchange.pieces():
+            for chunk in reply.chunks(piece):
+                yield _event(chunk | extra)
+        if include_usage:
+            yield _event(reply.closing(usage(prompt_tokens, exchange.generated_tokens)))
+    except LuthierError as error:
+        yield _event(error_body(error))
+    yield DONE
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The work's result. Raises ClientGone, and cancels the work, when the client hangs up first."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _event(chunk: Json) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"

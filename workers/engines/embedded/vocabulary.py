@@ -1,0 +1,80 @@
+"""What the engine knows of its base's tokens: which ones end an answer, and how single ones are written.
+
+Knows a tokenizer; must not know requests or tensors.
+"""
+
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer, decoders
+from transformers import PreTrainedTokenizerFast
+
+from workers.data.template import RenderError, find_end_of_turn, special_pattern
+from workers.engines.embedded.text import BROKEN
+from workers.model.load import LoadedBase
+from workers.model.sampling import Token
+
+# Byte-level BPE writes each byte as one printable character (GPT-2's table): most Latin-1 ones stand for themselves.
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _PLAIN} | {
+    chr(0x100 + place): byte for place, byte in enumerate(sorted(set(range(0x100)) - set(_PLAIN)))
+}
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A scored token as log-probabilities show it. `bytes` is None where the vocabulary does not tell them."""
+
+    text: str
+    bytes: tuple[int, ...] | None
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One generated or prompt token among the log-probabilities; only a prompt's first one has no logprob."""
+
+    text: str
+    bytes: tuple[int, ...] | None
+    logprob: float | None
+    offset: int  # characters before it in the text
+    top: tuple[Spelled, ...]
+
+
+class Vocabulary:
+    """The tokens of one base."""
+
+    def __init__(self, base: LoadedBase) -> None:
+        self.tokenizer: Tokenizer = base.tokenizer.backend_tokenizer
+        self.end_tokens = _end_tokens(base)
+        self.size: int = base.model.config.get_text_config().vocab_size
+        self._byte_level = isinstance(self.tokenizer.decoder, decoders.ByteLevel)
+        self._added = self.tokenizer.get_added_tokens_decoder()
+
+    def entry(self, token: Token, offset: int) -> Entry:
+        top = tuple(Spelled(*self._spell(id), logprob) for id, logprob in token.top)
+        return Entry(*self._spell(token.id), token.logprob, offset, top)
+
+    def _spell(self, id: int) -> tuple[str, tuple[int, ...] | None]:
+        text: str = self.tokenizer.decode([id], skip_special_tokens=False)
+        if self._byte_level and id not in self._added:
+            letters = self.tokenizer.id_to_token(id) or ""  # models pad their vocabulary with ids of no token
+            return text, tuple(_BYTES[letter] for letter in letters)
+        return text, None if BROKEN in text else tuple(text.encode())
+
+
+def _end_tokens(base: LoadedBase) -> frozenset[int]:
+    """The tokenizer's end of text, the ends that the model's own settings name, and what training ends a turn with."""
+    named = base.model.generation_config.eos_token_id if base.model.generation_config else None
+    ends = [base.tokenizer.eos_token_id, _end_of_turn(base.tokenizer)]
+    ends += named if isinstance(named, list) else [named]
+    return frozenset(id for id in ends if id is not None)
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    try:
+        token = find_end_of_turn(tokenizer, special_pattern(tokenizer))
+    except RenderError:
+        return None  # a base without a chat template: it completes texts only
+    id = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(id, int)
+    return id

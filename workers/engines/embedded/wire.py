@@ -1,0 +1,167 @@
+"""The requests that the engine understands: the part of vLLM's OpenAI-like dialect that the gateway sends.
+
+Knows JSON; must not know tokens. A field that is not listed here is refused by its name, never ignored; null says the
+same as a missing field.
+"""
+
+from typing import Annotated, Any, Literal
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from service.domain.errors import InvalidRequest
+from workers.model.sampling import Sampling
+
+CHOICES_LIMIT = 128  # of one request: n times its prompts
+CHAT_ROLES = Literal["developer", "system", "user", "assistant", "tool", "function"]
+
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+StopText = Annotated[str, Field(min_length=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Prompts = Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=CHOICES_LIMIT)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {name: field for name, field in value.items() if field is not None} if isinstance(value, dict) else value
+
+
+class StreamOptions(_Wire):
+    include_usage: bool = False
+
+
+class _Request(_Wire):
+    """What both endpoints have. `user` says who asks and changes nothing."""
+
+    model: str
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, ge=0, le=1)
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    seed: Seed | None = None
+    n: int = Field(1, ge=1, le=CHOICES_LIMIT)
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] = []
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: str = ""
+
+    @model_validator(mode="after")
+    def _options_only_when_streaming(self) -> "_Request":
+        if self.stream_options and not self.stream:
+            raise refused("stream_options", "is only allowed when 'stream' is enabled")
+        return self
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def sampling(self, index: int) -> Sampling:
+        """Of the choice `index`: each draws with a seed of its own."""
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            seed=None if self.seed is None else self.seed + index,
+        )
+
+
+class CompletionRequest(_Request):
+    """POST /v1/completions."""
+
+    prompt: str | TokenIds | Prompts
+    max_tokens: int | None = Field(None, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool = False
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Each prompt, as text or as tokens."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        tokens = [item for item in self.prompt if isinstance(item, int)]
+        return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]
+
+
+class Function(_Wire):
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(_Wire):
+    id: str
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class Message(BaseModel):
+    """One message. The base's chat template sees it as it was sent, names and further keys included."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    role: CHAT_ROLES
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
+
+
+class ChatRequest(_Request):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=2048)]
+    max_tokens: int | None = Field(None, ge=0)
+    max_completion_tokens: int | None = Field(None, ge=0)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _fitting_together(self) -> "ChatRequest":
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise refused("max_tokens", "cannot be set together with 'max_completion_tokens'")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise refused("top_logprobs", "needs 'logprobs' to be true")
+        return self
+
+    @property
+    def token_limit(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def num_top(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+def refused(param: str, reason: str) -> PydanticCustomError:
+    """For what a single field's type cannot say."""
+    return PydanticCustomError("refused", "'{param}' {reason}.", {"param": param, "reason": reason})
+
+
+def explain(error: RequestValidationError) -> InvalidRequest:
+    """The first mistake in OpenAI's words."""
+    first: ErrorDetails = error.errors()[0]
+    places = [place for place in first["loc"] if place != "body"]
+    param = str(first.get("ctx", {}).get("param") or (places[0] if places else "")) or None
+    match first["type"]:
+        case "json_invalid" | "model_attributes_type" | "model_type":
+            return InvalidRequest("The body of your request is not a JSON object.")
+        case "missing" if param is None:
+            return InvalidRequest("The body of your request is empty.")
+        case "missing":
+            return InvalidRequest(
+                f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+            )
+        case "extra_forbidden":
+            return InvalidRequest(f"Unsupported parameter: '{param}'.", param=param, code="unsupported_parameter")
+        case "refused":
+            return InvalidRequest(first["msg"], param=param)
+    return InvalidRequest(f"Invalid value for '{param}': {first['msg']}.", param=param, code="invalid_value")

@@ -1,0 +1,96 @@
+"""Luthier inside vLLM: adapters by name out of our storage. The only place that imports vLLM.
+
+vLLM calls `register` (entry point `vllm.general_plugins`) in each of its processes; a request for a name that vLLM does
+not hold then comes to `StorageResolver`. Decides nothing about rights: whoever reaches vLLM may call every artifact.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import vllm
+from fastapi import HTTPException
+from vllm.lora.request import LoRARequest
+from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
+from vllm.platforms import current_platform
+
+from service.domain.base import Base, read_catalogue
+from service.domain.model import MANIFEST, artifact_prefix, is_model_name
+from service.settings import logs
+from service.settings.settings import Settings
+from service.storage import ObjectMissing, StorageError, create_storage
+from workers.engines.vllm.cache import ArtifactTooLarge, CacheFull, VllmCache
+from workers.engines.vllm.command import ADAPTERS, LIFELINE
+from workers.engines.vllm.fit import Unservable, check_folder, check_manifest
+from workers.engines.vllm.lifeline import die_with
+from workers.engines.vllm.middleware import DRAIN_SIGNAL, Door, Refused
+from workers.engines.vllm.rows import apply_fix, needs_fix
+from workers.files.artifacts import ArtifactCorrupt
+
+__all__ = ["Door", "StorageResolver", "register"]
+
+log = structlog.get_logger()
+UNUSABLE = "adapter_unusable"  # the embedded engine's word too: waiting makes nothing better
+
+
+def register() -> None:
+    """Called by vLLM, in every process, at its start. Leaves a vLLM alone that `luthier-worker vllm` did not start."""
+    if LIFELINE not in os.environ:
+        log.warning("vllm.plugin_idle", reason="not started by luthier-worker vllm")
+        return
+    die_with(Path(os.environ[LIFELINE]))
+    settings = Settings()
+    logs.configure(settings.log_level)
+    if needs_fix(vllm.__version__, current_platform.is_cpu()):
+        apply_fix()
+    base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
+    cache = VllmCache(create_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
+    LoRAResolverRegistry.register_resolver("luthier", StorageResolver(base, cache))
+
+
+class StorageResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is in another environment than mypy
+    """Adapters of one base. vLLM asks once per name until it holds it; one that was refused is asked for again."""
+
+    def __init__(self, base: Base, cache: VllmCache) -> None:
+        self._base = base
+        self._cache = cache
+
+    async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
+        """The adapter in a folder of ours; None when there is no such model. Raises Refused, HTTPException(503)."""
+        if not is_model_name(lora_name):
+            return None
+        try:
+            with _refusals(lora_name):
+                manifest = await self._cache.manifest(lora_name)
+                check_manifest(self._base, manifest)
+                folder = await self._cache.fetch(manifest)
+                await asyncio.to_thread(check_folder, self._base, folder)
+        except ObjectMissing:
+            return None
+        log.info("adapter.resolved", model=lora_name)
+        return LoRARequest(lora_name=lora_name, lora_int_id=1, lora_path=str(folder))  # vLLM counts ids itself
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """What keeps an adapter from being served, as a 503. Only a missing manifest means that there is none."""
+    try:
+        yield
+    except CacheFull:
+        log.warning("adapter.no_room", model=name, remedy="vLLM restarts; raise LUTHIER_ENGINE_CACHE_BYTES")
+        os.kill(os.getpid(), DRAIN_SIGNAL)
+        raise HTTPException(503, "The engine makes room for more models. Please try again later.") from None
+    except (ArtifactCorrupt, Unservable) as error:
+        log.error("adapter.unusable", model=name, reason=str(error))
+        raise Refused(503, UNUSABLE, f"The model '{name}' cannot be loaded: {error}") from error
+    except ArtifactTooLarge as error:  # the operator can mend that, so whoever waits may go on waiting
+        log.error("adapter.too_large", model=name, reason=str(error))
+        raise HTTPException(503, f"The model '{name}' cannot be loaded.") from error
+    except (StorageError, TimeoutError) as error:
+        if isinstance(error, ObjectMissing) and str(error) == artifact_prefix(name) + MANIFEST:
+            raise
+        log.warning("adapter.unreachable", model=name, reason=str(error) or type(error).__name__)
+        raise HTTPException(503, f"The model '{name}' cannot be fetched from storage just now.") from error

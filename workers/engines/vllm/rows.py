@@ -1,0 +1,51 @@
+"""Fixes for vLLM 0.32 on processors without a GPU: which rows of a batch get which adapter.
+
+In a batch that mixes the base with adapters, rows of the base have the index -1; the PyTorch kernels take that as "the
+last slot" and add whatever adapter lies there (wrong text, kept in the prefix cache too). vLLM's pull requests 48421
+and 49656 fix it in 0.33. Here the input of such rows is zero, so that nothing is added to them.
+
+Where a request asks for its prompt's log-probabilities, the output layer gets a row for every token of the prompt, but
+one slot for every request: the kernels raise, and with them goes the whole server. What they would add is zero, because
+`workers.engines.vllm.fit` lets no adapter in that touches the output layer. So they are left out there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+AFFECTED = "0.32."
+KERNELS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
+
+Kernel = Callable[..., None]
+
+
+def needs_fix(vllm_version: str, on_cpu: bool) -> bool:
+    """Whether this vLLM answers wrongly without it."""
+    return on_cpu and vllm_version.startswith(AFFECTED)
+
+
+def apply_fix() -> None:
+    """Puts the masked kernels where vLLM looks for them. Raises AttributeError where it has no such kernels."""
+    import vllm.lora.ops.torch_ops.lora_ops as kernels  # noqa: PLC0415  only where the version is known to have it
+    import vllm.lora.punica_wrapper.punica_cpu as callers  # noqa: PLC0415
+
+    for name in KERNELS:
+        fixed = masked(getattr(kernels, name))
+        setattr(kernels, name, fixed)  # the prefill's kernels call these by their module
+        setattr(callers, name, fixed)
+    callers.PunicaWrapperCPU.add_lora_logits = add_nothing
+
+
+def add_nothing(*_: Any, **__: Any) -> None:
+    """What adapters without an output layer add to the logits, for whatever rows."""
+
+
+def masked(kernel: Kernel) -> Kernel:
+    """B rows, I inputs: the kernel with zeros for the rows whose slot is -1."""
+
+    def run(inputs_BI: torch.Tensor, weights: torch.Tensor, outputs: torch.Tensor, slots_B: torch.Tensor, *more: Any,
+            **named: Any) -> None:  # fmt: skip
+        kernel(inputs_BI.masked_fill(slots_B.unsqueeze(1) < 0, 0), weights, outputs, slots_B, *more, **named)
+
+    return run

@@ -1,0 +1,113 @@
+"""From the trainer's checkpoint folder into storage: an artifact under a name of its own, then one fenced transaction.
+
+A publication mints its own 8-character id, so neither a name nor a key is ever written twice; what a lost attempt
+uploaded stays nameless and harmless. A checkpoint's name is public at once, the last one's when `announce_job` says so.
+"""
+
+import time
+from pathlib import Path
+
+from service.domain import ids
+from service.domain.base import Base
+from service.domain.errors import InvalidRequest, JobError
+from service.domain.job import Claim, Publication
+from service.domain.methods import check_servable
+from service.domain.model import Manifest, Model, model_name
+from service.installation.context import Context
+from service.operations import lookups, progress
+from workers.files.artifacts import store_artifact
+from workers.jobs.samples import store_sample
+from workers.jobs.staging import storage_retry
+from workers.trainer.protocol import Checkpointed, Ready
+
+
+class Publisher:
+    """What one claim publishes."""
+
+    def __init__(self, ctx: Context, claim: Claim, base: Base) -> None:
+        self._ctx = ctx
+        self._claim = claim
+        self._base = base
+        self._ready: Ready | None = None
+        self._last: Publication | None = None
+
+    def trained_by(self, ready: Ready) -> None:
+        """What the trainer said of the base that the job has its slot in."""
+        self._ready = ready
+
+    async def checkpoint(self, report: Checkpointed) -> None:
+        """Publishes a checkpoint; the last one waits for `finish`. One of an earlier attempt is not doubled.
+
+        Raises JobError where the engines of the base cannot serve the adapter (any more).
+        """
+        job = self._claim.job
+        if report.last:
+            name = await self._store(report, step=None)
+            key, sha256 = await store_sample(self._ctx.storage, job.id, name, report.sample)
+            self._last = Publication(name, report.step, report.metrics, sample=key, sample_sha256=sha256)
+        elif await lookups.find_checkpoint(self._ctx, self._claim, report.step) is None:
+            name = await self._store(report, step=report.step)
+            model = Model(
+                name=name,
+                project_id=job.project_id,
+                job_id=job.id,
+                base=job.base,
+                kind="checkpoint",
+                step=report.step,
+                tuning=job.tuning["type"],
+                created_at=int(time.time()),
+            )
+            await progress.publish_checkpoint(self._ctx, self._claim, model, report.metrics)
+
+    async def finish(self) -> None:
+        """The training is over: gives the job back, to be announced by whoever claims it next."""
+        if self._last is None:
+            raise JobError("server_error", "The training ended without a last checkpoint.")
+        await progress.trained(self._ctx, self._claim, self._last)
+
+    async def _store(self, report: Checkpointed, step: int | None) -> str:
+        """Puts the adapter into storage; answers its name."""
+        job = self._claim.job
+        self._check_servable()
+        installation = await lookups.find_installation(self._ctx)
+        name = model_name(job.base, installation.organization, job.suffix, ids.publication_id(), step)
+        manifest = await self._manifest(report, name)
+        await storage_retry(store_artifact)(self._ctx.storage, Path(report.folder), manifest)
+        return name
+
+    def _check_servable(self) -> None:
+        """Once more: the catalogue may say another thing than when the job was created."""
+        try:
+            check_servable(self._base, self._claim.job.tuning)
+        except InvalidRequest as error:
+            raise JobError("not_servable", error.message, error.param) from error
+
+    async def _manifest(self, report: Checkpointed, name: str) -> Manifest:
+        job, ready = self._claim.job, self._ready
+        assert ready is not None
+        return Manifest(
+            name=name,
+            job_id=job.id,
+            step=report.step,
+            base=job.base,
+            base_source=self._base.public_source,
+            base_revision=ready.revision,
+            base_hashes=ready.hashes,
+            tuning=job.tuning["type"],
+            objective=job.objective,
+            hyperparameters={**job.hyperparameters, **job.tuning},
+            seed=job.seed,
+            parent=job.parent_model,
+            data_hashes=await self._data_hashes(),
+            environment=ready.environment,
+            metrics=report.metrics,
+            files={},  # filled in by store_artifact
+            created_at=int(time.time()),
+        )
+
+    async def _data_hashes(self) -> dict[str, str]:
+        job = self._claim.job
+        named = {"training": job.training_file, "validation": job.validation_file}
+        return {
+            role: await lookups.file_hash(self._ctx, file_id) for role, file_id in named.items() if file_id is not None
+        }

@@ -1,0 +1,179 @@
+"""A job's folder on a worker: what is fetched before it is seated, and what is stored of what the trainer wrote.
+
+Every transfer is checked by SHA-256 and tried again while storage is away. Knows folders and keys, no job states.
+"""
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from service.domain.base import Base
+from service.domain.errors import JobError
+from service.domain.file import Segment
+from service.domain.job import Claim
+from service.domain.methods import objective_settings
+from service.domain.model import artifact_prefix
+from service.installation.context import Context
+from service.operations import lookups
+from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError
+from service.storage.base import CHUNK_BYTES, one_chunk
+from workers.files.artifacts import ArtifactCorrupt, read_manifest
+from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
+
+log = structlog.get_logger()
+TRAINING = "train.safetensors"
+VALIDATION = "valid.safetensors"
+RETRY_SECONDS = 120
+
+
+class ObjectCorrupt(Exception):
+    """Bytes in storage are not the ones that were stored."""
+
+
+def _passes_by(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and not isinstance(error, ObjectMissing | ObjectExists)
+
+
+storage_retry = retry(
+    retry=retry_if_exception(_passes_by),
+    wait=wait_random_exponential(multiplier=0.2, max=10),
+    stop=stop_after_delay(RETRY_SECONDS),
+    reraise=True,
+)
+
+
+async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> None:
+    """Fills the job's folder as `workers.trainer.protocol` describes it, afresh. Raises JobError."""
+    job = claim.job
+    assert job.data_prefix is not None
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    await _stage_data(ctx.storage, job.data_prefix + TRAINING, folder / TRAINING)
+    if job.validation_file is not None:
+        await _stage_data(ctx.storage, job.data_prefix + VALIDATION, folder / VALIDATION)
+    await _stage_snapshot(ctx, job.id, folder / "resume")
+    if job.parent_model is not None:
+        await _stage_parent(ctx.storage, job.parent_model, folder / "parent")
+    spec = JobSpec(
+        job_id=job.id,
+        objective=job.objective,
+        objective_settings=objective_settings(job.hyperparameters),
+        tuning=job.tuning,
+        n_epochs=job.hyperparameters["n_epochs"],
+        batch_size=job.hyperparameters["batch_size"],
+        learning_rate=learning_rate(base, claim),
+        seed=job.seed,
+        snapshot_steps=ctx.settings.snapshot_steps,
+        sample_tokens=sample_tokens(base, job.tuning),
+    )
+    await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
+
+
+def sample_tokens(base: Base, tuning: dict[str, Any]) -> int:
+    """How much of a row the engine is asked for: beside it stand the tuning's own tokens and one that is generated."""
+    virtual: int = tuning.get("prompt", {}).get("num_virtual_tokens", 0)
+    return max(2, min(SAMPLE_TOKENS, base.context_tokens - virtual - 1))
+
+
+def learning_rate(base: Base, claim: Claim) -> float:
+    """The multiplier multiplies the catalogue's rate for this tuning; it is never the rate itself."""
+    multiplier: float = claim.job.hyperparameters["learning_rate_multiplier"]
+    return multiplier * base.learning_rate[claim.job.tuning["type"]]
+
+
+async def store_folder(store: ObjectStore, folder: Path, prefix: str) -> dict[str, str]:
+    """Stores every file of `folder` under `prefix`; answers name -> sha256."""
+    names = await asyncio.to_thread(lambda: sorted(path.name for path in folder.iterdir() if path.is_file()))
+    return {name: await store_file(store, folder / name, prefix + name) for name in names}
+
+
+@storage_retry
+async def store_file(store: ObjectStore, path: Path, key: str) -> str:
+    """Stores one file; answers its sha256."""
+    digest = hashlib.sha256()
+    await store.put(key, _chunks(path, digest))
+    return digest.hexdigest()
+
+
+@storage_retry
+async def store_bytes(store: ObjectStore, key: str, content: bytes) -> str:
+    """Stores `content`, all of it at every try; answers its sha256."""
+    await store.put(key, one_chunk(content))
+    return hashlib.sha256(content).hexdigest()
+
+
+async def fetch_folder(store: ObjectStore, prefix: str, files: Mapping[str, str], folder: Path) -> None:
+    """Fetches the named files into `folder`. Raises ObjectCorrupt or ObjectMissing."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    for name, sha256 in files.items():
+        if await fetch_file(store, prefix + name, folder / name) != sha256:
+            raise ObjectCorrupt(prefix + name)
+
+
+@storage_retry
+async def fetch_file(store: ObjectStore, key: str, path: Path) -> str:
+    """Fetches one object; answers its sha256."""
+    digest = hashlib.sha256()
+    with await asyncio.to_thread(path.open, "wb") as stream:
+        async for chunk in store.open(key):
+            digest.update(chunk)
+            await asyncio.to_thread(stream.write, chunk)
+    return digest.hexdigest()
+
+
+async def fetch_segments(store: ObjectStore, segments: Sequence[Segment], path: Path) -> None:
+    """Fetches a file's segments into one local file. Raises ObjectCorrupt or ObjectMissing."""
+    part = path.with_name(f"{path.name}.part")
+    with await asyncio.to_thread(path.open, "wb") as stream:
+        for segment in segments:
+            if await fetch_file(store, segment.key, part) != segment.sha256:
+                raise ObjectCorrupt(segment.key)
+            with await asyncio.to_thread(part.open, "rb") as source:
+                await asyncio.to_thread(shutil.copyfileobj, source, stream, CHUNK_BYTES)
+    await asyncio.to_thread(part.unlink, missing_ok=True)
+
+
+async def _stage_data(store: ObjectStore, key: str, path: Path) -> None:
+    """Tokenised rows. Raises JobError where they are gone for good, as after the restore of an old backup."""
+    try:
+        await fetch_file(store, key, path)
+    except ObjectMissing as error:
+        log.warning("data.unavailable", key=key, reason=type(error).__name__)
+        message = "The job cannot go on: its data is missing in storage. Please create the job again."
+        raise JobError("data_unavailable", message) from error
+
+
+async def _stage_snapshot(ctx: Context, job_id: str, folder: Path) -> None:
+    """The newest snapshot whose bytes are what they should be; without one the job starts at its beginning."""
+    for snapshot in await lookups.find_snapshots(ctx, job_id):
+        try:
+            await fetch_folder(ctx.storage, snapshot.prefix, snapshot.files, folder)
+        except (ObjectCorrupt, ObjectMissing) as error:
+            log.warning("snapshot.unusable", job_id=job_id, step=snapshot.step, reason=type(error).__name__)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            return
+
+
+async def _stage_parent(store: ObjectStore, name: str, folder: Path) -> None:
+    """The weights that the job starts from. Raises JobError when they are not the ones that were published."""
+    try:
+        manifest = await storage_retry(read_manifest)(store, name)
+        await fetch_folder(store, artifact_prefix(name), manifest.files, folder)
+    except (ArtifactCorrupt, ObjectCorrupt, ObjectMissing) as error:
+        log.warning("parent.unusable", model=name, reason=type(error).__name__)
+        message = f"The job cannot continue '{name}': its artifact is missing or damaged in storage."
+        raise JobError("parent_unavailable", message, param="model") from error
+
+
+async def _chunks(path: Path, digest: "hashlib._Hash") -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as stream:
+        while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
+            digest.update(chunk)
+            yield chunk

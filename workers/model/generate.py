@@ -1,0 +1,203 @@
+"""Rows of tokens generated together, joining and leaving between any two tokens.
+
+Knows tensors and tokens; must not know requests, text or threads (the embedded engine's `batcher` drives it, from one
+thread).
+
+Why a loop of our own over the model and a DynamicCache: `generate()` of transformers runs a batch to the end of its
+longest row, so a newcomer would wait for it; its continuous batching packs all rows into one of shape (1, tokens),
+where PEFT's `adapter_names`, one per row, cannot apply. Here every prompt is prefilled by itself, in pieces, with its
+own adapter; then its part of the cache is padded on the left to its neighbours' length and rows decode together, mixed.
+
+Shapes: B rows, S cached positions of the longest row, T tokens of a prompt's piece, N some of the rows, V vocabulary.
+"""
+
+import random
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from workers.model.adapters import Adapter, Adapters
+from workers.model.load import LoadedBase
+from workers.model.sampling import Sampling, Token, choose, score
+
+PIECE_TOKENS = 512  # of a prompt per forward pass: bounds the logits of a scored prompt and the attention's mask
+
+
+@dataclass(eq=False)
+class Row:
+    """One sequence: what is fed, how tokens are drawn, and what came out so far."""
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    adapter: Adapter | None = None
+    num_top: int | None = None  # how many alternatives to score at every token; None scores nothing
+    score_prompt: bool = False
+    generated: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("a row needs at least one token to begin with")
+        seed = self.sampling.seed
+        self._random = random.Random(None if seed is None else seed % 2**64)  # Random takes -1 and 1 for the same
+
+    @property
+    def num_cached(self) -> int:
+        """Positions before the next token: virtual ones, the prompt and what was generated."""
+        return num_virtual_tokens(self.adapter) + len(self.prompt) + len(self.generated)
+
+    def draw(self) -> float:
+        """The row's own next random number in [0, 1): with a seed, the same whoever its neighbours are."""
+        return self._random.random()
+
+
+def num_virtual_tokens(adapter: Adapter | None) -> int:
+    """How many positions of the context the adapter takes."""
+    return adapter.tuning.num_virtual_tokens if adapter else 0
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """Rows whose prompt is computed. `scores` are of the prompt from its second token on, if the first row asks."""
+
+    rows: Sequence[Row]
+    cache: DynamicCache
+    logits_NV: Tensor
+    scores: Sequence[Token]
+
+
+class Batch:
+    """The rows in progress. When a method other than `prefill` raises, call `clear`: the rows cannot go on."""
+
+    def __init__(self, base: LoadedBase, adapters: Adapters) -> None:
+        self._model = base.model
+        self._device = base.device
+        self._adapters = adapters
+        self.clear()
+
+    def clear(self) -> None:
+        """Drops all rows."""
+        self.rows: list[Row] = []
+        self._cache = DynamicCache()
+        self._logits_BV = torch.empty(0)
+
+    @torch.inference_mode()
+    def prefill(self, rows: Sequence[Row]) -> Prefilled:
+        """Computes one prompt for `rows`, which share it with its adapter. Nothing changes for the rows in progress."""
+        cache, logits_1V, scores = self._prompt(rows[0])
+        cache.batch_repeat_interleave(len(rows))
+        return Prefilled(rows, cache, logits_1V.expand(len(rows), -1), scores)
+
+    @torch.inference_mode()
+    def join(self, newcomers: Prefilled) -> None:
+        """Puts the newcomers behind the rows in progress."""
+        if self.rows:
+            _append(self._cache, newcomers.cache)
+            self._logits_BV = torch.cat([self._logits_BV, newcomers.logits_NV])
+        else:
+            self._cache, self._logits_BV = newcomers.cache, newcomers.logits_NV
+        self.rows = [*self.rows, *newcomers.rows]
+
+    @torch.inference_mode()
+    def sample(self) -> list[Token]:
+        """Draws the next token of every row, in the order of `rows`, and adds it to `generated`."""
+        samplings = [row.sampling for row in self.rows]
+        generated = [row.generated for row in self.rows]
+        draws = [0.0 if row.sampling.greedy else row.draw() for row in self.rows]
+        ids = choose(self._logits_BV, samplings, generated, draws)
+        tokens = self._scored([Token(id) for id in ids])
+        for row, token in zip(self.rows, ids, strict=True):
+            row.generated.append(token)
+        return tokens
+
+    @torch.inference_mode()
+    def keep(self, rows: Collection[Row]) -> None:
+        """Drops every row that is not in `rows`, and the padding that nobody needs any more."""
+        kept = [index for index, row in enumerate(self.rows) if row in rows]
+        if len(kept) == len(self.rows):
+            return
+        if not kept:
+            return self.clear()
+        self.rows = [self.rows[index] for index in kept]
+        kept_N = torch.tensor(kept, device=self._device)
+        # After `sample` a row's newest token is not cached yet: the slice is at most one position too long.
+        longest = max(row.num_cached for row in self.rows)
+        for layer, keys, values in _layers(self._cache):
+            layer.keys = keys.index_select(0, kept_N)[:, :, -longest:]
+            layer.values = values.index_select(0, kept_N)[:, :, -longest:]
+        self._logits_BV = self._logits_BV.index_select(0, kept_N)
+
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """Feeds every row the token that `sample` drew for it."""
+        if not self.rows:
+            return
+        lengths_B1 = torch.tensor([[row.num_cached] for row in self.rows], device=self._device)
+        size = self._cache.get_seq_length() + 1
+        places_S = torch.arange(size, device=self._device)
+        with self._adapters.of_rows([row.adapter for row in self.rows]):
+            output = self._model(
+                input_ids=torch.tensor([[row.generated[-1]] for row in self.rows], device=self._device),
+                attention_mask=(places_S >= size - lengths_B1).long(),
+                position_ids=lengths_B1 - 1,
+                past_key_values=self._cache,
+                logits_to_keep=1,
+            )
+        self._logits_BV = output.logits[:, -1]
+
+    def _prompt(self, row: Row) -> tuple[DynamicCache, Tensor, list[Token]]:
+        """A cache of one row, the logits after the prompt, and its scores if the row asks for them."""
+        cache = DynamicCache()
+        scores: list[Token] = []
+        logits_TV = torch.empty(0)
+        with self._adapters.of_rows([row.adapter]):
+            for start in range(0, len(row.prompt), PIECE_TOKENS):
+                piece = row.prompt[start : start + PIECE_TOKENS]
+                logits_TV = self._feed(piece, cache, row)
+                targets = row.prompt[start + 1 : start + 1 + len(piece)]
+                if row.score_prompt and targets:
+                    scores += score(logits_TV[-len(piece) :][: len(targets)], targets, row.num_top or 0)
+        return cache, logits_TV[-1:], scores
+
+    def _feed(self, piece: Sequence[int], cache: DynamicCache, row: Row) -> Tensor:
+        ids_1T = torch.tensor([list(piece)], device=self._device)
+        inputs = {"input_ids": ids_1T}
+        if row.adapter and not cache.get_seq_length():
+            inputs = row.adapter.tuning.inputs(ids_1T, torch.ones_like(ids_1T))  # virtual tokens go before the first
+        keep = 0 if row.score_prompt else 1  # 0 is transformers' word for all
+        logits_1TV: Tensor = self._model(**inputs, past_key_values=cache, logits_to_keep=keep).logits
+        return logits_1TV[0]
+
+    def _scored(self, tokens: list[Token]) -> list[Token]:
+        wanting = [index for index, row in enumerate(self.rows) if row.num_top is not None]
+        if wanting:
+            num_top = max(row.num_top or 0 for row in self.rows)
+            logits_NV = self._logits_BV[torch.tensor(wanting, device=self._device)]
+            scores = score(logits_NV, [tokens[index].id for index in wanting], num_top)
+            for index, token in zip(wanting, scores, strict=True):
+                tokens[index] = Token(token.id, token.logprob, token.top[: self.rows[index].num_top])
+        return tokens
+
+
+def _append(cache: DynamicCache, newcomers: DynamicCache) -> None:
+    """Puts the newcomers' rows below those of `cache`; zeros that the mask hides fill the shorter ones on the left."""
+    size = max(cache.get_seq_length(), newcomers.get_seq_length())
+    for (layer, keys, values), (_, new_keys, new_values) in zip(_layers(cache), _layers(newcomers), strict=True):
+        layer.keys = torch.cat([_filled(keys, size), _filled(new_keys, size)])
+        layer.values = torch.cat([_filled(values, size), _filled(new_values, size)])
+
+
+def _filled(states: Tensor, size: int) -> Tensor:
+    """Keys or values, of the shape rows, heads, positions, width."""
+    return pad(states, (0, 0, size - states.shape[2], 0))
+
+
+def _layers(cache: DynamicCache) -> Iterator[tuple[DynamicLayer, Tensor, Tensor]]:
+    """Every layer with its keys and values. Made without a config, a cache keeps all positions in every layer."""
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+        yield layer, layer.keys, layer.values

@@ -1,0 +1,152 @@
+"""The parent's side of a trainer: starts the child when a job needs it, again when it crashed, and ends it.
+
+Entered from `workers.jobs.train` (`seat`) and `workers.supervisor.supervisor` (`beat`, `leave`, `stop`). Holds no
+tensor and imports none; counts no crashes against a job: it only says whose turn it was.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import structlog
+
+from service.domain.base import Catalogue
+from service.settings.settings import Settings
+from workers.trainer.launch import trainer_command
+from workers.trainer.parent.child import Child
+from workers.trainer.protocol import Beat, Crashed, Leave, Left, Pause, Ready, Report, Seat
+
+log = structlog.get_logger()
+
+
+def create_trainers(settings: Settings, catalogue: Catalogue) -> dict[str, "TrainerHandle"]:
+    """One trainer per base that this worker holds, by the base's id; none is started before its first job or `start`.
+
+    Raises CatalogueError where it shall hold a base that there is not.
+    """
+    return {base.id: TrainerHandle(trainer_command(settings, base)) for base in catalogue.named(settings.held_bases)}
+
+
+class TrainerHandle:
+    """A trainer that is there whenever a job is seated."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        start_seconds: float = 600.0,
+        stop_seconds: float = 10.0,
+        backoff_seconds: float = 0.5,
+        backoff_limit_seconds: float = 30.0,
+    ) -> None:
+        self._command = command
+        self._start_seconds = start_seconds
+        self._stop_seconds = stop_seconds
+        self._backoff_seconds = backoff_seconds
+        self._backoff_limit_seconds = backoff_limit_seconds
+        self._child: Child | None = None
+        self._ready: Ready | None = None
+        self._starting = asyncio.Lock()
+        self._useless_lives = 0  # in a row: processes that ended without one step
+        self._stopped = False
+        self._discarding: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> Ready | None:
+        """What the child said when its base was loaded; during a restart, what the one before said."""
+        return self._ready
+
+    @property
+    def pid(self) -> int | None:
+        """The running child's process."""
+        return self._child.pid if self._child is not None and not self._child.ended else None
+
+    async def start(self) -> None:
+        """Starts the child before a job needs it, so that no job waits for imports and weights."""
+        await self._running_child()
+
+    async def seat(self, job_id: str, folder: Path) -> AsyncGenerator[Report | Crashed, None]:
+        """The job's reports in order (`Ready` and `Turn` are not among them), from its folder's state to its end.
+
+        `folder` is absolute: its `str` goes to the child, and the reports' folders are below it.
+
+        Ends after `Left`, `Paused`, `Failed` or `Crashed`; leaving the loop earlier makes the job leave its slot.
+        `Left` with `finished=False` also when the handle was stopped. A slow reader makes the trainer wait and loses
+        nothing. A job that still has a seat is seated again once it has left.
+        """
+        child = await self._running_child()
+        if child is None:
+            yield Left(job_id=job_id, finished=False)
+            return
+        mailbox = await child.open(job_id)
+        try:
+            child.send(Seat(job_id=job_id, folder=str(folder)))
+            while (report := await mailbox.take()) is not None:
+                yield report
+        finally:
+            mailbox.close()
+            if child.holds(job_id, mailbox):
+                child.send(Leave(job_id=job_id))
+
+    def discard(self, job_id: str, folder: Path) -> None:
+        """Removes the job's folder once its stay is over: until then the trainer may write into it. `stop` waits."""
+        task = asyncio.create_task(self._discard(self._child, job_id, folder))
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
+    async def leave(self, job_id: str, snapshot: bool = False) -> None:
+        """Asks the job out of its slot at the next whole step; its reports go on to `Left`. May be called twice."""
+        if self._child is not None and self._child.holds(job_id):
+            self._child.send(Leave(job_id=job_id, snapshot=snapshot))
+
+    async def pause(self, job_id: str) -> None:
+        """Asks the job to come to rest after its next step; its reports go on to `Paused`. May be called twice."""
+        if self._child is not None and self._child.holds(job_id):
+            self._child.send(Pause(job_id=job_id))
+
+    async def beat(self) -> None:
+        """Lets a running child live on for another lease."""
+        if self._child is not None:
+            self._child.send(Beat())
+
+    async def rest(self) -> None:
+        """Ends the child until a job is seated again: another base needs its room. Only while nobody is seated."""
+        async with self._starting:
+            if self._child is not None:
+                await self._child.stop(self._stop_seconds)
+                self._child = None
+
+    async def stop(self) -> None:
+        """Ends the child, by force if need be, for good. May be called twice."""
+        self._stopped = True
+        if self._child is not None:
+            await self._child.stop(self._stop_seconds)
+        await asyncio.gather(*self._discarding)
+
+    async def _discard(self, child: Child | None, job_id: str, folder: Path) -> None:
+        if child is not None:
+            await child.left(job_id)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _running_child(self) -> Child | None:
+        """A child that is ready, or that ended while it started; None once stopped."""
+        async with self._starting:
+            if self._child is None or self._child.ended:
+                await self._pause(self._child)
+                if self._stopped:
+                    return None
+                self._child = await Child.start(self._command)
+                if self._stopped:  # meanwhile
+                    await self._child.stop(self._stop_seconds)
+            self._ready = await self._child.wait_ready(self._start_seconds) or self._ready
+            return None if self._stopped else self._child
+
+    async def _pause(self, before: Child | None) -> None:
+        """Before a restart: longer and longer while no life brings a step."""
+        if before is None:
+            return
+        self._useless_lives = 0 if before.worked else self._useless_lives + 1
+        seconds = min(self._backoff_limit_seconds, self._backoff_seconds * 2**self._useless_lives)
+        log.warning("trainer.restarting", seconds=seconds)
+        await asyncio.sleep(seconds)

@@ -1,0 +1,59 @@
+"""What the policy thought of every row before its first step: computed once, part by part, and kept for good.
+
+The parts are turns like steps, so that a large file does not hold up the neighbours. It is made of the weights as
+loaded (after continued tuning the parent's), before anything moved; a snapshot without it is of that time too.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from workers.data.tokenized import TokenizedDataset
+from workers.trainer.process.passes import Passes
+
+REFERENCE = "reference/"
+
+
+class Reference:
+    """Log-probabilities per row of one job's files; `parts` are the examples of each turn, by file.
+
+    A job whose objective needs none has no parts: it is complete at once, and holds nothing.
+    """
+
+    def __init__(
+        self, passes: Passes, files: Mapping[str, TokenizedDataset], parts: Sequence[tuple[str, Sequence[int]]]
+    ) -> None:
+        self._passes = passes
+        self._files = files
+        self._left = deque(parts)
+        wanted = {name for name, _ in parts}
+        self._logprobs = {name: torch.zeros(len(files[name]), dtype=torch.float64) for name in sorted(wanted)}
+
+    @property
+    def complete(self) -> bool:
+        return not self._left
+
+    def advance(self) -> int:
+        """Computes the next part; answers what it cost in tokens."""
+        name, examples = self._left.popleft()
+        for row, logprob in self._passes.logprobs(self._files[name], examples).items():
+            self._logprobs[name][row] = logprob
+        return self._files[name].cost_tokens(examples)
+
+    def of(self, name: str) -> Tensor | None:
+        """reference_N of a file's rows; None where the objective needs none."""
+        assert self.complete
+        return self._logprobs.get(name)
+
+    def state(self) -> dict[str, Tensor]:
+        """For a snapshot; nothing until it is complete, since it can be made again until then."""
+        return {REFERENCE + name: tensor for name, tensor in self._logprobs.items()} if self.complete else {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over what `state` gave, bit for bit; `tensors` may hold other things too."""
+        saved = {name: tensors[REFERENCE + name] for name in self._logprobs if REFERENCE + name in tensors}
+        if saved:
+            self._logprobs = saved
+            self._left.clear()

@@ -1,0 +1,57 @@
+"""A snapshot on disk: a job's private state, from which it continues to the same last bit.
+
+`state.safetensors` holds the tensors (parameters, optimizer moments, random states), `state.json` the counters, the
+fingerprint of the environment and the hash of the other file. Knows files; what the tensors mean is `slot`'s.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from service.domain.errors import JobError
+from workers.files.folders import whole_folder
+
+TENSORS = "state.safetensors"
+STATE = "state.json"
+
+
+class State(BaseModel):
+    """`state.json`. The data cursor is `step`: epoch and position follow from it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    job_id: str
+    step: int
+    trained_tokens: int
+    environment: dict[str, str]
+    files: dict[str, str] = {}  # name -> sha256
+
+
+def write_snapshot(folder: Path, state: State, tensors: dict[str, Tensor]) -> None:
+    """Writes `folder`, whole or not at all."""
+    with whole_folder(folder) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
+        hashed = state.model_copy(update={"files": {TENSORS: _sha256(partial / TENSORS)}})
+        (partial / STATE).write_text(hashed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_snapshot(folder: Path) -> tuple[State, dict[str, Tensor]]:
+    """Raises JobError (`snapshot_corrupt`) when a file is missing or not the one that was written."""
+    try:
+        state = State.model_validate_json((folder / STATE).read_bytes())
+        intact = state.files == {TENSORS: _sha256(folder / TENSORS)}
+    except (OSError, ValidationError) as error:
+        raise JobError("snapshot_corrupt", f"The job's snapshot cannot be read: {error}") from error
+    if not intact:
+        raise JobError("snapshot_corrupt", f"The job's snapshot of step {state.step} is damaged.")
+    return state, load_file(folder / TENSORS)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
