@@ -1,8 +1,8 @@
 """Prints what the code looks like from afar, read from its imports: `python -m docs.structure`.
 
-A room is a folder that holds a module; an arrow stands for all imports from one room to another; floors are the rooms on
-the longest chain of arrows, where rooms that import each other (a circle) count as one. Source text is read, none of it
-imported. Modules without code and the database's revisions, which Alembic finds by their folder, are left out.
+A room is a folder that holds a module; an arrow stands for all imports from one room to another; floors are the rooms
+on the longest chain of arrows, where rooms that import each other (a circle) count as one. Source text is read, nothing
+is imported. Modules without code and the database's revisions, which Alembic finds by their folder, are left out.
 """
 
 import ast
