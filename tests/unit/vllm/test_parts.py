@@ -1,9 +1,7 @@
-"""The parts of `luthier-worker vllm` that need no vLLM: its command, its cache, its lifeline, what it can serve."""
+"""The parts of `luthier-worker vllm` that need no vLLM: its command, its cache, what it can serve."""
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +13,8 @@ from service.domain.model import Manifest, is_model_name, model_name
 from service.settings.settings import Settings
 from service.storage import ObjectStore
 from tests.given.engines import load_tiny, local_store, publish, save_adapter
-from tests.given.running_service import alive, wait_for
 from workers.engines.vllm.cache import ArtifactTooLarge, CacheFull, Touches, VllmCache, folder_of, trim
 from workers.engines.vllm.command import serve_command, serve_environment
-from workers.engines.vllm.lifeline import held
 from workers.engines.vllm.rows import masked, needs_fix
 from workers.engines.vllm.serve import serve_vllm
 
@@ -112,37 +108,6 @@ async def test_trimming_keeps_what_was_used_last(tmp_path: Path) -> None:
     assert trim(folder, size * 5) == [folder_of(folder, manifests[n].name).name for n in (1, 2)]
     assert {path.name for path in folder.iterdir()} == {folder_of(folder, manifests[n].name).name for n in (0, 3)}
     assert trim(folder, size * 5) == []
-
-
-WATCHER = """
-import os, sys, time
-from pathlib import Path
-from workers.engines.vllm.lifeline import die_with
-die_with(Path(sys.argv[1]))
-os.fork()
-print(os.getpid(), flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_lifeline_ends_watchers_and_their_forks(tmp_path: Path) -> None:
-    path = tmp_path / "lifeline"
-    with held(path):
-        with pytest.raises(BlockingIOError), held(path):
-            pass
-        watcher = subprocess.Popen(
-            [sys.executable, "-c", WATCHER, str(path)], stdout=subprocess.PIPE, start_new_session=True
-        )
-        assert watcher.stdout is not None
-        pids = [int(watcher.stdout.readline()) for _ in range(2)]
-        assert all(alive(pid) for pid in pids)
-    try:
-        wait_for(lambda: watcher.poll() is not None, 10, "the watcher ends")
-        wait_for(lambda: not any(alive(pid) for pid in pids), 10, "its fork ends")
-    finally:
-        watcher.kill()
-        watcher.wait(10)
-        watcher.stdout.close()
 
 
 def test_masked_kernels_get_zeros_for_base_rows() -> None:

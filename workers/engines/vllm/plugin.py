@@ -19,13 +19,13 @@ from vllm.platforms import current_platform
 
 from service.domain.base import Base, read_catalogue
 from service.domain.model import MANIFEST, artifact_prefix, is_model_name
+from service.processes.parent import die_with_holder
 from service.settings import logs
 from service.settings.settings import Settings
 from service.storage import ObjectMissing, StorageError, create_storage
 from workers.engines.vllm.cache import ArtifactTooLarge, CacheFull, VllmCache
 from workers.engines.vllm.command import ADAPTERS, LIFELINE
 from workers.engines.vllm.fit import Unservable, check_folder, check_manifest
-from workers.engines.vllm.lifeline import die_with
 from workers.engines.vllm.middleware import DRAIN_SIGNAL, Door, Refused
 from workers.engines.vllm.rows import apply_fix, needs_fix
 from workers.files.artifacts import ArtifactCorrupt
@@ -41,7 +41,7 @@ def register() -> None:
     if LIFELINE not in os.environ:
         log.warning("vllm.plugin_idle", reason="not started by luthier-worker vllm")
         return
-    die_with(Path(os.environ[LIFELINE]))
+    die_with_holder(Path(os.environ[LIFELINE]))
     settings = Settings()
     logs.configure(settings.log_level)
     if needs_fix(vllm.__version__, current_platform.is_cpu()):
