@@ -22,12 +22,13 @@ from service.domain.base import Base, CatalogueError, read_catalogue
 from service.processes.child import KeptChild
 from service.processes.parent import held
 from service.settings.settings import Settings
-from workers.engines.vllm.cache import trim
 from workers.engines.vllm.command import ADAPTERS, serve_command, serve_environment
 from workers.engines.vllm.middleware import DRAIN_SIGNAL
+from workers.files.disk_cache import trim
 
 log = structlog.get_logger()
 PROBE_SECONDS = 60.0
+START_SHARE = 0.5  # of the cache: what may lie there at the start, so that the rest is free for new names
 VERSIONS = "import importlib.metadata as m; print(m.version('vllm'), m.version('luthier'))"
 
 
@@ -65,7 +66,7 @@ async def _serve(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[s
             stdin=DEVNULL,
             stop_signal=DRAIN_SIGNAL,  # running requests finish first
             stop_seconds=settings.vllm_drain_seconds,
-            prepare=partial(trim, settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes),
+            prepare=partial(_trim, settings),
         )
         keeping = asyncio.create_task(vllm.keep())
         stopped = asyncio.create_task(stopping.wait())
@@ -75,6 +76,13 @@ async def _serve(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[s
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
         await vllm.stop()
+
+
+def _trim(settings: Settings) -> None:
+    """Makes the cache ready for a start of vLLM, which deletes nothing while it lives."""
+    removed = trim(settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes * START_SHARE)
+    if removed:
+        log.info("vllm.trimmed", removed=len(removed))
 
 
 @contextmanager
