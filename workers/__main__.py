@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 
 from service.db import schema
-from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.installation.create import create_context
+from service.recipes.catalogue import CatalogueError
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings

@@ -18,10 +18,10 @@ import aiohttp
 import structlog
 
 from service.db import schema
-from service.domain.base import read_catalogue
-from service.domain.engines import engines_by_base, without_engines
 from service.installation.create import create_context
 from service.operations import keys
+from service.recipes.catalogue import read_catalogue
+from service.recipes.engines import engines_by_base, without_engines
 from service.settings.settings import Settings
 from service.storage import create_storage
 

@@ -15,9 +15,9 @@ import pytest
 
 from service.api.app import create_app
 from service.db.schema import migrate
-from service.domain.base import Base
 from service.installation.create import create_context
 from service.operations import keys
+from service.recipes.base import Base
 from service.settings.settings import Settings
 from tests.given.running_service import ROOT, answers, free_ports, running, wait_for, write_catalogue
 from tests.given.tiny_models import make_tiny_base

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base, CatalogueError, read_catalogue
+from service.recipes.base import Base
+from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
 from workers.engines.vllm.cache import trim
 from workers.engines.vllm.command import ADAPTERS, serve_command, serve_environment
