@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.domain.model import ORGANIZATION_LIMIT, suffix_room
+
 EngineKind = Literal["embedded", "vllm"]
 VLLM_TUNINGS = frozenset({"lora"})
 VLLM_MAX_LORA_RANK = 512
@@ -66,6 +68,7 @@ class Catalogue:
         self.bases = {base.id: base for base in bases}
         self._by_name = dict(self.bases)
         for base in bases:
+            _check_id(base.id)
             for alias in base.aliases:
                 if alias in self._by_name:
                     raise CatalogueError(f"The name '{alias}' stands for two bases.")
@@ -103,6 +106,12 @@ def read_catalogue(path: Path) -> Catalogue:
     if not bases:
         raise CatalogueError(f"The catalogue {path} lists no [[base]].")
     return Catalogue([_absolute(base, path.parent) for base in bases])
+
+
+def _check_id(id: str) -> None:
+    room = suffix_room(id, "x" * ORGANIZATION_LIMIT)
+    if room < 0:
+        raise CatalogueError(f"The base '{id}' has an id that is {-room} characters too long for its models' names.")
 
 
 def _absolute(base: Base, folder: Path) -> Base:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.domain.model import artifact_prefix
+from service.domain.storage_keys import artifact_prefix
 from tests.given.engines import (
     LORA,
     PROMPT,
