@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.domain.base import Base
-from service.domain.model import artifact_prefix
+from service.domain.storage_keys import artifact_prefix
+from service.recipes.base import Base
 from tests.given.engines import (
     CPU,
     LORA,
