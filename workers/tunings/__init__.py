@@ -13,7 +13,7 @@ from workers.tunings.files import read_config
 from workers.tunings.lora import LoraTuning
 from workers.tunings.prompt import PromptTuning
 
-__all__ = ["TUNINGS", "AdapterMismatch", "Tuning", "create_tuning", "open_tuning"]
+__all__ = ["TUNINGS", "AdapterMismatch", "Tuning", "create_tuning", "load_tuning", "open_tuning", "read_tuning"]
 
 TUNINGS: dict[str, type[LoraTuning] | type[PromptTuning]] = {"lora": LoraTuning, "prompt": PromptTuning}
 
@@ -29,17 +29,27 @@ def create_tuning(spec: dict[str, Any], model: PreTrainedModel, name: str) -> Tu
     return TUNINGS[kind](model, name, spec[kind])
 
 
-def open_tuning(folder: Path, model: PreTrainedModel, name: str) -> Tuning:
-    """The tuning that was saved in `folder`, attached to `model` and loaded. Raises AdapterMismatch."""
+def read_tuning(folder: Path, model: PreTrainedModel, name: str) -> Tuning:
+    """The tuning that was saved in `folder`, neither attached nor loaded. Raises AdapterMismatch."""
     config = read_config(folder)
     for kind, implementation in TUNINGS.items():
         if implementation.peft_type == config.get("peft_type"):
-            tuning = create_tuning({"type": kind, kind: implementation.settings_of(config)}, model, name)
-            tuning.attach()
-            try:
-                tuning.load(folder)
-            except BaseException:
-                tuning.detach()
-                raise
-            return tuning
+            return create_tuning({"type": kind, kind: implementation.settings_of(config)}, model, name)
     raise AdapterMismatch(f"No tuning of this installation reads adapters of the type {config.get('peft_type')!r}.")
+
+
+def load_tuning(tuning: Tuning, folder: Path) -> None:
+    """Attaches the tuning with the weights saved in `folder`. Raises AdapterMismatch or JobError, leaving no trace."""
+    tuning.attach()
+    try:
+        tuning.load(folder)
+    except BaseException:
+        tuning.detach()
+        raise
+
+
+def open_tuning(folder: Path, model: PreTrainedModel, name: str) -> Tuning:
+    """The tuning that was saved in `folder`, attached to `model` and loaded. Raises AdapterMismatch."""
+    tuning = read_tuning(folder, model, name)
+    load_tuning(tuning, folder)
+    return tuning

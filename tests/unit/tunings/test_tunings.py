@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from service.domain.errors import JobError
 from service.domain.methods import TUNINGS as OFFERED
 from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_rows, rows_of
+from tests.given.tuned import tuned_logits
 from workers.data.batches import collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base, weights_digest
@@ -66,9 +67,9 @@ def logits(base: LoadedBase, tuning: Tuning | None = None) -> Tensor:
             output: Tensor = base.model(batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits
             return output
         tuning.activate()
-        output = base.model(**tuning.inputs(batch.input_ids_BT, batch.attention_mask_BT)).logits
+        output = tuned_logits(tuning, batch.input_ids_BT, batch.attention_mask_BT)
         tuning.deactivate()
-        return output[:, tuning.num_virtual_tokens :]
+        return output
 
 
 def eight_rows() -> TokenizedDataset:

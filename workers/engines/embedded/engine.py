@@ -42,7 +42,7 @@ class Engine:
         limits = limits or Limits()
         adapters = Adapters(loaded.model)
         self.base = base
-        self.batcher = Batcher(Batch(loaded, adapters), limits.batch_rows)
+        self.batcher = Batcher(Batch(loaded), limits.batch_rows)
         self.residents = Residents(
             base,
             loaded,
