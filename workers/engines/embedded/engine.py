@@ -1,4 +1,4 @@
-"""The embedded engine: one base in memory, its adapters by name, one batch.
+"""The embedded engine: one base in memory, its adapters by name, its lanes of rows.
 
 Puts the parts together; must not know HTTP. `app` gives it an address, `serve` a process.
 """
@@ -18,7 +18,6 @@ from workers.engines.embedded.parse import Intake
 from workers.engines.embedded.resident import Residents
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.model.adapters import Adapter, Adapters
-from workers.model.generate import Batch
 from workers.model.load import LoadedBase
 
 MIB = 1024 * 1024
@@ -42,7 +41,7 @@ class Engine:
         limits = limits or Limits()
         adapters = Adapters(loaded.model)
         self.base = base
-        self.batcher = Batcher(Batch(loaded), limits.batch_rows)
+        self.batcher = Batcher(loaded, limits.batch_rows)
         self.residents = Residents(
             base,
             loaded,
