@@ -98,7 +98,7 @@ class PeftLayers(ABC):
         assert self._config is not None, "attached before saved"
         self._config.base_model_name_or_path = base_source
         self._config.inference_mode = True
-        write_adapter(folder, self._config, self._parameters)
+        write_adapter(folder, self._config.to_dict(), self._parameters)
 
     def load(self, folder: Path) -> None:
         take_over(self._parameters, read_weights(folder))

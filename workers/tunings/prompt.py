@@ -85,7 +85,7 @@ class PromptTuning:
         config = self._config()
         config.base_model_name_or_path = base_source
         config.inference_mode = True
-        write_adapter(folder, config, self._parameters)
+        write_adapter(folder, config.to_dict(), self._parameters)
 
     def load(self, folder: Path) -> None:
         take_over(self._parameters, read_weights(folder))

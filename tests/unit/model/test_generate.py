@@ -8,10 +8,13 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from tests.given.engines import LORA, PROMPT, greedy, load_tiny, logits_of, save_adapter
+from tests.given.own_tunings import OWN, OWN_SPECS
+from workers.engines.embedded.lane import lane_of
 from workers.model.adapters import Adapters
 from workers.model.generate import PIECE_TOKENS, Batch, Row
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling, choose
+from workers.tunings import TUNINGS
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -132,11 +135,19 @@ def test_logprobs_are_those_of_a_plain_forward_pass(loaded: LoadedBase, tmp_path
         assert [logprob for _, logprob in token.top] == pytest.approx(top.values.tolist(), abs=1e-4)
 
 
-def test_long_prompt_is_fed_in_pieces(loaded: LoadedBase) -> None:
+@pytest.mark.parametrize("kind", ["base", "prompt", *OWN])
+def test_long_prompt_is_fed_in_pieces(
+    loaded: LoadedBase, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, tuning in OWN.items():
+        monkeypatch.setitem(TUNINGS, name, tuning)
+    specs = {"prompt": PROMPT, **OWN_SPECS}
+    folder = save_adapter(loaded, tmp_path / "a", 1, specs[kind]) if kind in specs else None
     prompt = ids_of(PIECE_TOKENS + 30, 5)
-    expected_TV = torch.log_softmax(logits_of(loaded, None, prompt), dim=-1)
-    batch = Batch(loaded)
-    row = Row(prompt, GREEDY, num_top=0, score_prompt=True)
+    expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt), dim=-1)
+    adapter = folder and Adapters(loaded.model).attach(folder)
+    batch = Batch(loaded, lane_of(adapter))
+    row = Row(prompt, GREEDY, adapter, num_top=0, score_prompt=True)
     prefilled = batch.prefill([row])
     batch.join(prefilled)
     batch.sample()

@@ -29,6 +29,7 @@ class Limits:
 
     batch_rows: int = 16
     resident_adapters: int = 32
+    adapter_bytes: int = 4 * 1024 * MIB  # of all resident adapters' parameters
     cache_bytes: int = 512 * MIB
 
 
@@ -49,6 +50,7 @@ class Engine:
             adapters,
             self.batcher,
             limits.resident_adapters,
+            limits.adapter_bytes,
         )
         self.intake = Intake(base, loaded, Vocabulary(loaded))
         self._run: asyncio.Task[None] | None = None
