@@ -46,7 +46,7 @@ class Base(BaseModel):
     revision: str = ""
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$")
     context_tokens: int = Field(ge=16)
-    learning_rate: dict[str, float]
+    learning_rate: dict[str, float] = {}  # by tuning; without one the tuning's own rule
     serving: Serving
 
     @property

@@ -1,36 +1,66 @@
 """Tunings that only tests have, each for one seam: a private copy, a cache, and positions of a prompt's tokens.
 
-They are saved in formats of their own.
+They are saved in formats of their own. `offer_own` puts their recipes among those of a process that has read them.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from workers.tunings.base import Chunk, Inputs, num_bytes, plain_inputs, take_over
+from service.domain.base import EngineKind
+from service.recipes.tuning import TUNINGS as RECIPES
+from service.recipes.tuning import BaseSize, TuningSettings
+from workers.tunings.base import TUNINGS, Chunk, Inputs, num_bytes, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
 from workers.tunings.private import private_bytes, private_copy
 from workers.tunings.sites import Rows
 
 
+class _OwnSettings(TuningSettings):
+    """Nothing to set."""
+
+    engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    module: ClassVar[str] = __name__
+
+    @classmethod
+    def default_learning_rate(cls, size: BaseSize) -> float:
+        return 1e-2
+
+
+class LastBlockSettings(_OwnSettings):
+    name: ClassVar[str] = "last_block"
+    peft_type: ClassVar[str] = "TEST_LAST_BLOCK"
+
+
+class PrefixSettings(_OwnSettings):
+    name: ClassVar[str] = "prefix"
+    peft_type: ClassVar[str] = "TEST_PREFIX"
+
+
+class LastOfPromptSettings(_OwnSettings):
+    name: ClassVar[str] = "last_of_prompt"
+    peft_type: ClassVar[str] = "TEST_LAST_OF_PROMPT"
+
+
 class _Own:
     """What the three have in common: a few parameters in a file."""
 
-    peft_type: ClassVar[str]
+    settings_class: ClassVar[type[_OwnSettings]]
     mixes_rows: ClassVar[bool] = True
     num_virtual_tokens: int = 0
 
-    def __init__(self, model: PreTrainedModel, name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, settings: _OwnSettings) -> None:
         self._base = model
         self._parameters: dict[str, nn.Parameter] = {}
 
-    @staticmethod
-    def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-        return {}
+    @classmethod
+    def settings_of(cls, config: dict[str, Any]) -> _OwnSettings:
+        return cls.settings_class()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -61,7 +91,7 @@ class _Own:
         return plain_inputs(chunk)
 
     def save(self, folder: Path, base_source: str) -> None:
-        config = {"peft_type": self.peft_type, "base_model_name_or_path": base_source}
+        config = {"peft_type": self.settings_class.peft_type, "base_model_name_or_path": base_source}
         write_adapter(folder, config, self._parameters)
 
     def load(self, folder: Path) -> None:
@@ -71,13 +101,14 @@ class _Own:
         raise NotImplementedError
 
 
+@TUNINGS.of(LastBlockSettings)
 class LastBlock(_Own):
     """Partial tuning: the last block's feed-forward and its norm move, in a private copy."""
 
-    peft_type = "TEST_LAST_BLOCK"
+    settings_class = LastBlockSettings
     mixes_rows = False
 
-    def __init__(self, model: PreTrainedModel, name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, settings: _OwnSettings) -> None:
         super().__init__(model, name, settings)
         self._copy: PreTrainedModel | None = None
         last = model.config.num_hidden_layers - 1
@@ -101,10 +132,11 @@ class LastBlock(_Own):
         return name.startswith(self._moving)
 
 
+@TUNINGS.of(PrefixSettings)
 class Prefix(_Own):
     """Prefix tuning (Li and Liang, 2021, arXiv 2101.00190): keys and values of three positions before the first."""
 
-    peft_type = "TEST_PREFIX"
+    settings_class = PrefixSettings
     num_virtual_tokens = 3
 
     def inputs(self, chunk: Chunk) -> Inputs:
@@ -133,10 +165,11 @@ class Prefix(_Own):
         }
 
 
+@TUNINGS.of(LastOfPromptSettings)
 class LastOfPrompt(_Own):
     """A learned vector on the embedding of a prompt's last token, wherever that lies."""
 
-    peft_type = "TEST_LAST_OF_PROMPT"
+    settings_class = LastOfPromptSettings
 
     def inputs(self, chunk: Chunk) -> Inputs:
         tokens_BTH: Tensor = self._base.get_input_embeddings()(chunk.input_ids_BT)
@@ -150,5 +183,11 @@ class LastOfPrompt(_Own):
         return {"vector": nn.Parameter(torch.zeros(self._base.config.hidden_size))}
 
 
-OWN: dict[str, type[_Own]] = {"last_block": LastBlock, "prefix": Prefix, "last_of_prompt": LastOfPrompt}
-OWN_SPECS: dict[str, dict[str, Any]] = {name: {"type": name, name: {}} for name in OWN}
+_OWN: tuple[type[_OwnSettings], ...] = (LastBlockSettings, PrefixSettings, LastOfPromptSettings)
+OWN_SPECS: dict[str, dict[str, Any]] = {one.name: {"type": one.name, one.name: {}} for one in _OWN}
+
+
+def offer_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one test; an installation names a module of methods in LUTHIER_EXTENSIONS instead, before anything reads."""
+    for settings in _OWN:
+        monkeypatch.setitem(RECIPES._classes, settings.name, settings)

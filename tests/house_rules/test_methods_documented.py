@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.domain.methods import HYPERPARAMETERS, OBJECTIVES, TUNINGS, Hyperparameters, Tuning
+from service.recipes.objective import OBJECTIVES, Hyperparameters, ObjectiveSettings
+from service.recipes.tuning import TUNINGS, TuningSettings
 from tests.house_rules.tree import ROOT
 
 PAGE = ROOT / "docs" / "methods.md"
@@ -33,25 +34,23 @@ def section(page: str, name: str) -> str:
 
 
 def test_every_tuning_and_objective_is_documented():
-    assert missing_sections(PAGE.read_text(encoding="utf-8"), [*TUNINGS, *OBJECTIVES]) == []
+    assert missing_sections(PAGE.read_text(encoding="utf-8"), [*TUNINGS.names, *OBJECTIVES.names]) == []
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
-def test_every_setting_of_a_tuning_is_documented(tuning: str):
-    settings = Tuning.model_validate({"type": tuning}).resolved()[tuning]
-    assert missing_rows(section(PAGE.read_text(encoding="utf-8"), tuning), settings) == []
+@pytest.mark.parametrize("tuning", list(TUNINGS), ids=TUNINGS.names)
+def test_every_setting_of_a_tuning_is_documented(tuning: type[TuningSettings]):
+    assert missing_rows(section(PAGE.read_text(encoding="utf-8"), tuning.name), tuning().model_dump()) == []
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_hyperparameter_is_documented(objective: str):
-    shared = Hyperparameters().model_dump() if objective != "supervised" else {}
-    own = {name: value for name, value in HYPERPARAMETERS[objective]().model_dump().items() if name not in shared}
-    assert missing_rows(section(PAGE.read_text(encoding="utf-8"), objective), own) == []
+@pytest.mark.parametrize("objective", list(OBJECTIVES), ids=OBJECTIVES.names)
+def test_every_hyperparameter_is_documented(objective: type[ObjectiveSettings]):
+    own = objective().model_dump() | (Hyperparameters().model_dump() if objective is OBJECTIVES.default else {})
+    assert missing_rows(section(PAGE.read_text(encoding="utf-8"), objective.name), own) == []
 
 
 def test_every_tuning_and_objective_has_its_file():
-    assert missing_files(ROOT / "workers" / "tunings", TUNINGS) == []
-    assert missing_files(ROOT / "workers" / "objectives", OBJECTIVES) == []
+    assert missing_files(ROOT / "workers" / "tunings", TUNINGS.names) == []
+    assert missing_files(ROOT / "workers" / "objectives", OBJECTIVES.names) == []
 
 
 def test_these_rules_can_be_broken(tmp_path: Path):

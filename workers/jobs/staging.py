@@ -8,7 +8,6 @@ import hashlib
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import structlog
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -17,13 +16,16 @@ from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.file import Segment
 from service.domain.job import Claim
-from service.domain.methods import objective_settings
 from service.domain.model import artifact_prefix
 from service.installation.context import Context
 from service.operations import lookups
+from service.recipes.objective import find_objective, own_settings
+from service.recipes.recipe import Recipe
+from service.recipes.tuning import TuningSettings, tuning_of
 from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError
 from service.storage.base import CHUNK_BYTES, one_chunk
 from workers.files.artifacts import ArtifactCorrupt, read_manifest
+from workers.model.load import base_size
 from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
 
 log = structlog.get_logger()
@@ -60,31 +62,30 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
     await _stage_snapshot(ctx, job.id, folder / "resume")
     if job.parent_model is not None:
         await _stage_parent(ctx.storage, job.parent_model, folder / "parent")
+    tuning = tuning_of(job.tuning)
     spec = JobSpec(
         job_id=job.id,
-        objective=job.objective,
-        objective_settings=objective_settings(job.hyperparameters),
-        tuning=job.tuning,
+        recipe=Recipe(objective=own_settings(find_objective(job.objective), job.hyperparameters), tuning=tuning),
         n_epochs=job.hyperparameters["n_epochs"],
         batch_size=job.hyperparameters["batch_size"],
-        learning_rate=learning_rate(base, claim),
+        learning_rate=job.hyperparameters["learning_rate_multiplier"] * await learning_rate(base, tuning),
         seed=job.seed,
         snapshot_steps=ctx.settings.snapshot_steps,
-        sample_tokens=sample_tokens(base, job.tuning),
+        sample_tokens=sample_tokens(base, tuning),
     )
     await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
 
 
-def sample_tokens(base: Base, tuning: dict[str, Any]) -> int:
+def sample_tokens(base: Base, tuning: TuningSettings) -> int:
     """How much of a row the engine is asked for: beside it stand the tuning's own tokens and one that is generated."""
-    virtual: int = tuning.get("prompt", {}).get("num_virtual_tokens", 0)
-    return max(2, min(SAMPLE_TOKENS, base.context_tokens - virtual - 1))
+    return max(2, min(SAMPLE_TOKENS, base.context_tokens - tuning.prefix_tokens - 1))
 
 
-def learning_rate(base: Base, claim: Claim) -> float:
-    """The multiplier multiplies the catalogue's rate for this tuning; it is never the rate itself."""
-    multiplier: float = claim.job.hyperparameters["learning_rate_multiplier"]
-    return multiplier * base.learning_rate[claim.job.tuning["type"]]
+async def learning_rate(base: Base, tuning: TuningSettings) -> float:
+    """What the job's multiplier multiplies: the catalogue's rate for the tuning, or the tuning's rule."""
+    if tuning.name in base.learning_rate:
+        return base.learning_rate[tuning.name]
+    return tuning.default_learning_rate(await asyncio.to_thread(base_size, base))
 
 
 async def store_folder(store: ObjectStore, folder: Path, prefix: str) -> dict[str, str]:

@@ -14,9 +14,9 @@ import structlog
 from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.job import Claim
-from service.domain.methods import resolve_auto
 from service.installation.context import Context
 from service.operations import lookups, progress
+from service.recipes.objective import find_objective, resolve_auto
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.batches import steps_per_epoch
@@ -72,7 +72,7 @@ class JobValidation:
         validation = None
         if job.validation_file is not None:
             validation = await self._check(job.validation_file, "validation_file", 1)
-        hyperparameters = resolve_auto(job.hyperparameters, training.num_examples)
+        hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
         prefix = f"jobs/{job.id}/data/{self._claim.attempt}/"
         await self._store(training, prefix + TRAINING)
         if validation is not None:

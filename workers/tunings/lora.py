@@ -1,6 +1,6 @@
 """Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685): y = W x + (alpha / r) B A dropout(x), W frozen."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
+from service.recipes.tunings.lora import LoraSettings
+from workers.tunings.base import TUNINGS
 from workers.tunings.peft_layers import PeftLayers, linear_layers, sizes, targeted, transposed
 from workers.tunings.sites import Onto
 
@@ -16,41 +18,40 @@ ALL_LINEAR = "all-linear"
 FLOAT_BYTES = torch.float32.itemsize
 
 
+@TUNINGS.of(LoraSettings)
 class LoraTuning(PeftLayers):
     """A `Tuning`: matrices A and B at chosen linear layers. B begins at zero: before the first step nothing changes."""
 
-    peft_type: ClassVar[str] = "LORA"
-
-    def __init__(self, model: PreTrainedModel, name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, settings: LoraSettings) -> None:
         super().__init__(model, name)
         self._settings = settings
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    def settings_of(config: dict[str, Any]) -> LoraSettings:
         """The tuning's settings from a saved adapter's config."""
-        return {
-            "r": config["r"],
-            "alpha": config["lora_alpha"],
-            "dropout": config["lora_dropout"],
-            "target_modules": config["target_modules"],
-        }
+        return LoraSettings(
+            r=config["r"],
+            alpha=config["lora_alpha"],
+            dropout=config["lora_dropout"],
+            target_modules=config["target_modules"],
+        )
 
     def configuration(self) -> LoraConfig:
         """Raises JobError when a wanted module is not among the base's linear layers."""
-        targets = _targets(self.model, self._settings["target_modules"])
+        targets = _targets(self.model, self._settings.target_modules)
         return LoraConfig(
             task_type="CAUSAL_LM",
-            r=self._settings["r"],
-            lora_alpha=_whole(self._settings["alpha"]),
-            lora_dropout=self._settings["dropout"],
+            r=self._settings.r,
+            lora_alpha=_whole(self._settings.alpha),
+            lora_dropout=self._settings.dropout,
             target_modules=targets,
             fan_in_fan_out=transposed(self.model, targets),
         )
 
     def memory_bytes(self) -> int:
-        targets = _targets(self.model, self._settings["target_modules"])
-        rank: int = self._settings["r"]
-        return sum(rank * sum(sizes(layer)) for layer in targeted(self.model, targets).values()) * FLOAT_BYTES
+        targets = _targets(self.model, self._settings.target_modules)
+        numbers = sum(self._settings.r * sum(sizes(layer)) for layer in targeted(self.model, targets).values())
+        return numbers * FLOAT_BYTES
 
     def onto(self, layer: nn.Module) -> Onto | None:
         assert isinstance(layer, LoraLayer)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from service.domain.dataset import parse_row
-from service.domain.methods import DpoHyperparameters, resolve_auto
 from service.domain.rows import PreferenceRow
+from service.recipes.objective import hyperparameters_type, resolve_auto
+from service.recipes.objectives.dpo import DpoSettings
 from tests.given.templates import tokenizer_for
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file
@@ -98,7 +99,9 @@ def test_a_dataset_of_pairs_is_one_after_save_and_load(tmp_path: Path) -> None:
 
 def test_batch_size_epochs_and_the_minimum_count_pairs() -> None:
     dataset = check([pair()] * 10, examples_minimum=10)
-    resolved = resolve_auto(DpoHyperparameters(batch_size=4).model_dump(), dataset.num_examples)
+    resolved = resolve_auto(
+        DpoSettings, hyperparameters_type(DpoSettings)(batch_size=4).model_dump(), dataset.num_examples
+    )
     assert resolved == {"batch_size": 4, "learning_rate_multiplier": 1.0, "n_epochs": 10, "beta": 0.1}
     assert steps_per_epoch(dataset.num_examples, resolved["batch_size"]) == 3
     invalid = refused(*[pair()] * 5, examples_minimum=10)

@@ -9,14 +9,13 @@ import pytest
 
 from service.domain.errors import LuthierError
 from tests.given.engines import LORA, greedy, load_tiny, local_store, make_engine, publish, save_adapter
-from tests.given.own_tunings import OWN, OWN_SPECS, LastBlock
+from tests.given.own_tunings import OWN_SPECS, LastBlock, offer_own
 from workers.engines.embedded.choice import Choice
 from workers.engines.embedded.request import Exchange
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.model.generate import Row
 from workers.model.load import weights_digest
 from workers.model.sampling import Sampling
-from workers.tunings import TUNINGS
 from workers.tunings.sites import Rows
 
 NUM_TOKENS = 12
@@ -54,8 +53,7 @@ class Shop:
 
 @pytest.fixture
 async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    for name, tuning in OWN.items():
-        monkeypatch.setitem(TUNINGS, name, tuning)
+    offer_own(monkeypatch)
     shop = Shop(tmp_path)
     await shop.stock()
     async with shop.engine.running():

@@ -8,13 +8,12 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from tests.given.engines import LORA, PROMPT, greedy, load_tiny, logits_of, save_adapter
-from tests.given.own_tunings import OWN, OWN_SPECS
+from tests.given.own_tunings import OWN_SPECS, offer_own
 from workers.engines.embedded.lane import lane_of
 from workers.model.adapters import Adapters
 from workers.model.generate import PIECE_TOKENS, Batch, Row
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling, choose
-from workers.tunings import TUNINGS
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -135,12 +134,11 @@ def test_logprobs_are_those_of_a_plain_forward_pass(loaded: LoadedBase, tmp_path
         assert [logprob for _, logprob in token.top] == pytest.approx(top.values.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["base", "prompt", *OWN])
+@pytest.mark.parametrize("kind", ["base", "prompt", *OWN_SPECS])
 def test_long_prompt_is_fed_in_pieces(
     loaded: LoadedBase, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, tuning in OWN.items():
-        monkeypatch.setitem(TUNINGS, name, tuning)
+    offer_own(monkeypatch)
     specs = {"prompt": PROMPT, **OWN_SPECS}
     folder = save_adapter(loaded, tmp_path / "a", 1, specs[kind]) if kind in specs else None
     prompt = ids_of(PIECE_TOKENS + 30, 5)

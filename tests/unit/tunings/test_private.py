@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from service.domain.errors import JobError
+from service.recipes.tuning import tuning_of
 from tests.given.families import FAMILIES, make_family
-from tests.given.own_tunings import OWN, OWN_SPECS
+from tests.given.own_tunings import OWN_SPECS, LastBlock, offer_own
+from tests.given.recipes import recipe
 from tests.given.tiny_models import make_tiny_base, random_rows
 from workers.model.load import LoadedBase, environment, load_base, weights_digest
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
-from workers.tunings import TUNINGS, create_tuning
+from workers.tunings import create_tuning
 from workers.tunings.private import private_bytes, private_copy
 from workers.tunings.sites import Site
 
@@ -29,8 +31,7 @@ ROWS = random_rows(8)
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedBase]:
     """The base; no test leaves a trace in it."""
-    for name, tuning in OWN.items():
-        monkeypatch.setitem(TUNINGS, name, tuning)
+    offer_own(monkeypatch)
     loaded = load_base(make_tiny_base(tmp_path / "base"), torch.device("cpu"))
     yield loaded
     assert weights_digest(loaded.model) == loaded.hashes["weights"]
@@ -39,8 +40,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoadedBase
 
 def seat(base: LoadedBase, tuning: dict[str, Any], job_id: str) -> Slot:
     spec = JobSpec(
-        job_id=job_id, objective="supervised", tuning=tuning, n_epochs=2, batch_size=4, learning_rate=1e-2, seed=3,
-        snapshot_steps=100,
+        job_id=job_id, recipe=recipe(tuning), n_epochs=2, batch_size=4, learning_rate=1e-2, seed=3, snapshot_steps=100
     )  # fmt: skip
     return Slot(base, environment(base.device), spec, ROWS, None)
 
@@ -90,7 +90,7 @@ def test_a_job_goes_on_from_its_snapshot_in_a_new_copy(base: LoadedBase, tmp_pat
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_copy_shares_all_that_does_not_move_and_keeps_ties(family: str) -> None:
     model = make_family(family)
-    neighbour = create_tuning(LORA, model, "neighbour")
+    neighbour = create_tuning(tuning_of(LORA), model, "neighbour")
     neighbour.attach()
     last = {name for name, _ in model.named_parameters() if ".1." in name}
     assert last
@@ -105,8 +105,10 @@ def test_a_copy_shares_all_that_does_not_move_and_keeps_ties(family: str) -> Non
     neighbour.detach()
 
 
-def test_a_tuning_that_would_not_fit_into_memory_is_refused_before_it_is_made(base: LoadedBase) -> None:
-    enormous = {"type": "lora", "lora": LORA["lora"] | {"r": 10**12}}
+def test_a_tuning_that_would_not_fit_into_memory_is_refused_before_it_is_made(
+    base: LoadedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LastBlock, "memory_bytes", lambda self: 10**18)
     with pytest.raises(JobError, match=r"need \d+ bytes") as refused:
-        seat(base, enormous, "enormous")
+        seat(base, OWN_SPECS["last_block"], "enormous")
     assert refused.value.code == "out_of_memory"

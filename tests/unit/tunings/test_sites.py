@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from service.recipes.tuning import tuning_of
+from service.recipes.tunings.lora import LoraSettings
 from tests.given.families import FAMILIES, FAMILY_VOCABULARY, make_family
 from tests.given.tuned import tuned_logits
 from workers.model.adapters import Adapter, rows_use
@@ -25,7 +27,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 def attach(model: PreTrainedModel, spec: dict[str, Any], seed: int) -> Tuning:
     """Attached, and far from where it begins."""
-    tuning = create_tuning(spec, model, f"seed_{seed}")
+    tuning = create_tuning(tuning_of(spec), model, f"seed_{seed}")
     torch.manual_seed(seed)
     tuning.attach()
     with torch.no_grad():
@@ -89,7 +91,7 @@ def test_rows_of_a_batch_choose_their_adapters_exactly(family: str) -> None:
 def test_a_file_has_the_names_and_numbers_that_peft_gives_whoever_is_attached(family: str, tmp_path: Path) -> None:
     model = make_family(family)
     neighbour = attach(model, NARROW, 1)
-    tuning = create_tuning(LORA, model, "mine")
+    tuning = create_tuning(tuning_of(LORA), model, "mine")
     torch.manual_seed(7)
     tuning.attach()
     tuning.save(tmp_path, "base")
@@ -109,7 +111,7 @@ def test_a_file_has_the_names_and_numbers_that_peft_gives_whoever_is_attached(fa
 @every_family
 def test_its_memory_is_known_before_it_is_attached(family: str) -> None:
     model = make_family(family)
-    counted = create_tuning(LORA, model, "counted").memory_bytes()
+    counted = create_tuning(tuning_of(LORA), model, "counted").memory_bytes()
     tuning = attach(model, LORA, 1)
     assert counted == sum(parameter.nbytes for parameter in tuning.parameters().values())
 
@@ -118,7 +120,7 @@ def test_what_peft_refuses_leaves_no_trace() -> None:
     model = make_family("llama")
     neighbour = attach(model, LORA, 1)
     before, expected = modules(model), logits(model, neighbour)
-    impossible = create_tuning({"type": "lora", "lora": LORA["lora"] | {"r": 0}}, model, "impossible")
+    impossible = create_tuning(LoraSettings.model_construct(r=0), model, "impossible")
     with pytest.raises(ValueError, match="positive"):
         impossible.attach()
     assert modules(model) == before
