@@ -1,4 +1,8 @@
-"""Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685): y = W x + (alpha / r) B A dropout(x), W frozen."""
+"""Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685): y = W x + (alpha / r) B A dropout(x), W frozen.
+
+With `use_dora`, DoRA (Liu et al., 2024, arXiv 2402.09353): y = m * V x / |V| with V = W + (alpha / r) B A; the
+norms, one per output, have no gradient (section 4.3 there), and m begins as |W|.
+"""
 
 from typing import Any
 
@@ -11,11 +15,10 @@ from transformers import PreTrainedModel
 from service.domain.errors import JobError
 from service.recipes.tunings.lora import LoraSettings
 from workers.tunings.base import TUNINGS
-from workers.tunings.peft_layers import PeftLayers, linear_layers, sizes, targeted, transposed
+from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, linear_layers, sizes, targeted, transposed
 from workers.tunings.sites import Onto
 
 ALL_LINEAR = "all-linear"
-FLOAT_BYTES = torch.float32.itemsize
 
 
 @TUNINGS.of(LoraSettings)
@@ -34,6 +37,7 @@ class LoraTuning(PeftLayers):
             alpha=config["lora_alpha"],
             dropout=config["lora_dropout"],
             target_modules=config["target_modules"],
+            use_dora=config["use_dora"],
         )
 
     def configuration(self) -> LoraConfig:
@@ -46,15 +50,25 @@ class LoraTuning(PeftLayers):
             lora_dropout=self._settings.dropout,
             target_modules=targets,
             fan_in_fan_out=transposed(self.model, targets),
+            use_dora=self._settings.use_dora,
         )
+
+    def attach(self) -> None:
+        """Raises JobError when a wanted module is not among the base's linear layers."""
+        super().attach()
+        if self._settings.use_dora:
+            self._start_at_the_bases_norms()
 
     def memory_bytes(self) -> int:
         targets = _targets(self.model, self._settings.target_modules)
-        numbers = sum(self._settings.r * sum(sizes(layer)) for layer in targeted(self.model, targets).values())
-        return numbers * FLOAT_BYTES
+        shapes = [sizes(layer) for layer in targeted(self.model, targets).values()]
+        magnitudes = sum(num_outputs for _, num_outputs in shapes) if self._settings.use_dora else 0
+        return (self._settings.r * sum(map(sum, shapes)) + magnitudes) * FLOAT_BYTES
 
     def onto(self, layer: nn.Module) -> Onto | None:
         assert isinstance(layer, LoraLayer)
+        if self._settings.use_dora:
+            return None
         a, b, scaling = layer.lora_A[self._name], layer.lora_B[self._name], layer.scaling[self._name]
 
         def add(x: Tensor, y: Tensor) -> Tensor:  # rows choose where nothing is trained: no dropout
@@ -62,6 +76,16 @@ class LoraTuning(PeftLayers):
             return added.to(y.dtype)
 
         return add
+
+    @torch.no_grad()
+    def _start_at_the_bases_norms(self) -> None:
+        """PEFT has them in the base's type; rounded to bfloat16 they would change the base before the first step."""
+        for layer in self.layers:
+            assert isinstance(layer, LoraLayer)
+            weight, magnitude = layer.weight, layer.lora_magnitude_vector[self._name].weight
+            assert isinstance(weight, Tensor) and isinstance(magnitude, Tensor)
+            weights_of_output = weight.T if layer.fan_in_fan_out else weight
+            magnitude.copy_(torch.linalg.norm(weights_of_output.float(), dim=1))
 
 
 def _targets(model: PreTrainedModel, wanted: str | list[str]) -> list[str]:

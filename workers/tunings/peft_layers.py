@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from peft import PeftConfig
 from peft.functional import cast_adapter_dtype, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -23,6 +24,8 @@ from service.domain.errors import JobError
 from workers.tunings.base import Chunk, Inputs, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
 from workers.tunings.sites import Onto, Place, Rows, leave, site_at, untouched
+
+FLOAT_BYTES = torch.float32.itemsize  # of what moves, whatever the base's type
 
 
 class PeftLayers(ABC):
@@ -87,6 +90,11 @@ class PeftLayers(ABC):
         for place, layer in self._seats:
             layer.train(training)
             place.site.original.train(False)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """PEFT's layers, once attached."""
+        return [layer for _, layer in self._seats]
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._parameters
