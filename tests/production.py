@@ -19,9 +19,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from openai import OpenAI
-from sqlalchemy import select
 
-from service.db.tables import file_segments
 from service.domain.base import VLLM_TUNINGS, Base, EngineKind, Serving, read_catalogue
 from service.installation.context import Context
 from service.installation.create import create_context
@@ -29,6 +27,7 @@ from service.operations.orphans import OrphanSweep
 from service.settings.settings import Settings
 from tests.faults.processes import Process, kept_running
 from tests.given.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
+from tests.given.stored_files import named_objects
 from tests.servers.postgres import Postgres
 from tests.servers.radosgw import Radosgw, check_radosgw
 from tests.servers.valkey import Valkey
@@ -83,9 +82,7 @@ class Production:
         try:
             await OrphanSweep(young).sweep()
             stored = {found.key async for found in ctx.storage.list("files/")}
-            async with ctx.database.reading() as tx:
-                named = set((await tx.connection.execute(select(file_segments.c.key))).scalars())
-            return stored - named
+            return stored - await named_objects(ctx)
         finally:
             await ctx.close()
 

@@ -1,8 +1,8 @@
 """What jobs, uploads, files and checkpoints refuse as they stand: call, code, param, part of the message: 400s."""
 
-from service.db import jobs
 from service.domain.job import Status
 from tests.contract.error_table import Api, Call
+from tests.given.stored_jobs import move
 
 
 def job_at(status: Status, verb: str) -> Call:
@@ -10,8 +10,7 @@ def job_at(status: Status, verb: str) -> Call:
 
     async def call(api: Api) -> None:
         job = await api.create()
-        async with api.ctx.database.transaction() as tx:
-            await jobs.change(tx, job.id, "validating_files", {"status": status})
+        await move(api.ctx, job.id, "validating_files", status=status)
         await getattr(api.sdk.fine_tuning.jobs, verb)(job.id)
 
     return call
@@ -103,7 +102,7 @@ STATES: list[tuple[Call, str | None, str | None, str]] = [
     (cancelled_again, None, "upload_id", PENDING),
     (completed_after_the_end, None, "upload_id", PENDING),
     (unknown_part, "invalid_value", "part_ids", "No part 'part_1'"),
-    (part_named_twice, "invalid_value", "part_ids", "stands twice"),
+    (part_named_twice, "invalid_value", "part_ids", "twice"),
     (other_bytes, "invalid_value", "part_ids", "was created for 4 bytes"),
     (other_md5, "invalid_value", "md5", "900150983cd24fb0d6963f7d28e17f72"),
     (too_large_an_upload, "integer_above_max_value", "bytes", "<= 8589934592"),

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.test_trainer_process import LORA, Bits, read_bits, run_through_crashes, trainer
 from tests.given.recipes import recipe
+from tests.given.slots import LORA
 from tests.given.tiny_models import make_tiny_base, random_pairs
+from tests.given.trainers import Bits, read_bits, run_through_crashes, trainer
 from workers.model.load import environment, load_base
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import Crashed, JobSpec, Report, Seated, Stepped

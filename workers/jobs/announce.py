@@ -25,11 +25,11 @@ from service.installation.context import Context
 from service.operations import progress
 from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
+from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.integrations.tracker import Tracker
 from workers.jobs.result_file import store_result
 from workers.jobs.samples import TOLERANCE, Comparison, compare, fetch_sample
 from workers.jobs.scoring import EngineAway, EngineRefused, Engines
-from workers.jobs.staging import ObjectCorrupt, storage_retry
 from workers.trainer.protocol import ScoredRow
 
 log = structlog.get_logger()

@@ -16,8 +16,8 @@ from service.installation.context import Context
 from service.operations import lookups, progress
 from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
+from workers.files.transfer import storage_retry
 from workers.jobs.samples import store_sample
-from workers.jobs.staging import storage_retry
 from workers.trainer.protocol import Checkpointed, Ready
 
 

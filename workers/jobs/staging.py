@@ -6,11 +6,10 @@ Every transfer is checked by SHA-256 and tried again while storage is away. Know
 import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from service.domain.base import Base
 from service.domain.errors import JobError
@@ -22,32 +21,17 @@ from service.operations import lookups
 from service.recipes.objective import find_objective, own_settings
 from service.recipes.recipe import Recipe
 from service.recipes.tuning import TuningSettings, tuning_of
-from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError
+from service.storage import ObjectMissing, ObjectStore
 from service.storage.base import CHUNK_BYTES, one_chunk
+from workers.files import transfer
 from workers.files.artifacts import ArtifactCorrupt, read_manifest
+from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.model.load import base_size
 from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
 
 log = structlog.get_logger()
 TRAINING = "train.safetensors"
 VALIDATION = "valid.safetensors"
-RETRY_SECONDS = 120
-
-
-class ObjectCorrupt(Exception):
-    """Bytes in storage are not the ones that were stored."""
-
-
-def _passes_by(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and not isinstance(error, ObjectMissing | ObjectExists)
-
-
-storage_retry = retry(
-    retry=retry_if_exception(_passes_by),
-    wait=wait_random_exponential(multiplier=0.2, max=10),
-    stop=stop_after_delay(RETRY_SECONDS),
-    reraise=True,
-)
 
 
 async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> None:
@@ -94,12 +78,8 @@ async def store_folder(store: ObjectStore, folder: Path, prefix: str) -> dict[st
     return {name: await store_file(store, folder / name, prefix + name) for name in names}
 
 
-@storage_retry
-async def store_file(store: ObjectStore, path: Path, key: str) -> str:
-    """Stores one file; answers its sha256."""
-    digest = hashlib.sha256()
-    await store.put(key, _chunks(path, digest))
-    return digest.hexdigest()
+store_file = storage_retry(transfer.store_file)
+fetch_file = storage_retry(transfer.fetch_file)
 
 
 @storage_retry
@@ -115,17 +95,6 @@ async def fetch_folder(store: ObjectStore, prefix: str, files: Mapping[str, str]
     for name, sha256 in files.items():
         if await fetch_file(store, prefix + name, folder / name) != sha256:
             raise ObjectCorrupt(prefix + name)
-
-
-@storage_retry
-async def fetch_file(store: ObjectStore, key: str, path: Path) -> str:
-    """Fetches one object; answers its sha256."""
-    digest = hashlib.sha256()
-    with await asyncio.to_thread(path.open, "wb") as stream:
-        async for chunk in store.open(key):
-            digest.update(chunk)
-            await asyncio.to_thread(stream.write, chunk)
-    return digest.hexdigest()
 
 
 async def fetch_segments(store: ObjectStore, segments: Sequence[Segment], path: Path) -> None:
@@ -171,10 +140,3 @@ async def _stage_parent(store: ObjectStore, name: str, folder: Path) -> None:
         log.warning("parent.unusable", model=name, reason=type(error).__name__)
         message = f"The job cannot continue '{name}': its artifact is missing or damaged in storage."
         raise JobError("parent_unavailable", message, param="model") from error
-
-
-async def _chunks(path: Path, digest: "hashlib._Hash") -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as stream:
-        while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
-            digest.update(chunk)
-            yield chunk

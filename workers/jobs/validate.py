@@ -23,7 +23,8 @@ from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
-from workers.jobs.staging import TRAINING, VALIDATION, ObjectCorrupt, fetch_segments, store_file
+from workers.files.transfer import ObjectCorrupt
+from workers.jobs.staging import TRAINING, VALIDATION, fetch_segments, store_file
 from workers.model.load import Tokenizer, load_tokenizer
 
 log = structlog.get_logger()

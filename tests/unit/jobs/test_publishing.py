@@ -6,7 +6,7 @@ from service.domain.base import Serving
 from service.domain.errors import JobError
 from service.installation.context import Context
 from service.operations.keys import Caller
-from tests.unit.operations.test_progress import claimed
+from tests.given.stored_jobs import claimed
 from workers.jobs.publishing import Publisher
 from workers.trainer.protocol import Checkpointed
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.db.schema import migrate
 from service.domain.errors import JobError
 from service.domain.job import Job
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.operations import files, jobs, progress
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
@@ -19,6 +17,7 @@ from service.recipes.objective import auto_batch_size, auto_epochs, find_objecti
 from service.recipes.objectives.dpo import DpoSettings
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
+from tests.given.installation import installed
 from tests.given.journey import pairs, rows
 from tests.given.running_service import write_catalogue
 from tests.given.tiny_models import make_tiny_base
@@ -31,10 +30,8 @@ from workers.trainer.protocol import JobSpec
 @pytest.fixture
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
     catalogue = write_catalogue(tmp_path / "bases.toml", make_tiny_base(tmp_path / "base"))
-    ctx = create_context(Settings(data_dir=tmp_path / "data", catalogue=catalogue))
-    await migrate(ctx.database)
-    yield ctx
-    await ctx.close()
+    async with installed(Settings(data_dir=tmp_path / "data", catalogue=catalogue)) as ctx:
+        yield ctx
 
 
 async def validated(

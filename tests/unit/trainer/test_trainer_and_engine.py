@@ -13,8 +13,8 @@ from service.domain.base import Base
 from service.domain.errors import JobError
 from tests.given.engines import CPU, calling, local_store, logits_of, make_engine, publish
 from tests.given.recipes import recipe
+from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import make_tiny_base, random_rows
-from tests.unit.trainer.test_slot import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from workers.jobs.samples import TOLERANCE, Comparison, compare
 from workers.model.load import LoadedBase, environment, load_base
 from workers.trainer.process.slot import SAMPLE_ROWS, Slot

@@ -18,8 +18,8 @@ from service.domain.errors import JobError, LuthierError, ModelNotFound, Unavail
 from service.domain.model import MANIFEST, MODEL_PREFIX, Manifest, artifact_prefix
 from service.storage import ObjectMissing, StorageError
 from workers.engines.embedded.batcher import Batcher
-from workers.engines.embedded.disk_cache import Shelf
 from workers.files.artifacts import ArtifactCorrupt
+from workers.files.disk_cache import DiskCache
 from workers.model.adapters import Adapter, Adapters
 from workers.model.load import LoadedBase
 from workers.tunings import AdapterMismatch
@@ -46,7 +46,7 @@ class Residents:
         self,
         base: Base,
         loaded: LoadedBase,
-        shelf: Shelf,
+        cache: DiskCache,
         adapters: Adapters,
         batcher: Batcher,
         limit: int,
@@ -54,7 +54,7 @@ class Residents:
     ) -> None:
         self._base = base
         self._hashes = loaded.hashes
-        self._shelf = shelf
+        self._cache = cache
         self._adapters = adapters
         self._batcher = batcher
         self._limit = limit
@@ -107,7 +107,7 @@ class Residents:
         if not name.startswith(MODEL_PREFIX) or len(name) > NAME_LIMIT:
             raise ModelNotFound(name)
         try:
-            async with self._shelf.artifact(name) as folder:
+            async with self._cache.lend(name) as folder:
                 self._check(await asyncio.to_thread(_read_manifest, folder))
                 return await self._attach(name, folder)
         except (StorageError, TimeoutError, ArtifactCorrupt, AdapterMismatch, JobError) as error:

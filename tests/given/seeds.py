@@ -1,6 +1,7 @@
 """What openai-python's tests expect to find: files, a running job, its events and checkpoints, and tuned models.
 
-Written through the same functions as real rows, so that a list has items whose every field the strict client checks.
+Written into the database through the same functions as real rows, so that a list has items whose every field the strict
+client checks; those tests know ids that no operation would give.
 """
 
 import hashlib
