@@ -22,6 +22,7 @@ from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope
 from service.domain.errors import LuthierError
+from service.domain.json import JsonObject
 from service.gateway.fields import Endpoint, engine_fields
 from service.gateway.forward import Answer, EngineRequest, Gateway
 from service.gateway.limits.memory import RateLimits, estimated_tokens
@@ -50,7 +51,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 RateLimitsDep = Annotated[RateLimits, Depends(_rate_limits)]
 
 
-def _answer_of(model: type[Completion] | type[ChatCompletion], chunk: str) -> dict[int | str, dict[str, Any]]:
+def _answer_of(model: type[Completion] | type[ChatCompletion], chunk: str) -> dict[int | str, JsonObject]:
     """An operation's good answer for the OpenAPI document: whole, or as a stream of `chunk` objects."""
     description = f"Events `data: <{chunk}>`, then `data: [DONE]`; or, if it broke, `data: {{error: ...}}` and an end."
     stream = {"schema": {"type": "string", "description": description}}
