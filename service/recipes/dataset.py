@@ -1,6 +1,6 @@
 """From one line of a training file to a row, or to what is wrong with it; and from all problems to the job's error.
 
-Knows lines and wording (openai-api reference, 1.3.5 and 1.4); must not know tokenizers: what only a base can refuse is
+Knows lines and wording (openai-api reference, 1.3.5 and 1.4); does not use tokenizers: what only a base can refuse is
 added by `workers.data.check`.
 """
 

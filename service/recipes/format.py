@@ -1,7 +1,7 @@
 """What every row format says of itself: the models of its rows, how they are recognised, and what of them trains.
 
 A format is one class in a file of its own (`service.recipes.formats`, or an extension's), registered by
-`@FORMATS.register`; objectives name the formats that they read. Must not know lines, files or tokenizers.
+`@FORMATS.register`; objectives name the formats that they read. Does not depend on lines, files or tokenizers.
 """
 
 from collections.abc import Set

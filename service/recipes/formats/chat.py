@@ -82,7 +82,7 @@ class ToolCall(Row):
 
 
 class SystemMessage(Row):
-    """Its content may be empty: that keeps a chat template's default system message away."""
+    """Its content may be empty: that suppresses a chat template's default system message."""
 
     role: Literal["system", "developer"]
     content: Text
