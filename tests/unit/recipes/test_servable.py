@@ -1,9 +1,9 @@
 """Which engines serve which settings is known before a job is created."""
 
 import pytest
-from service.domain.base import Base, Serving
 
 from service.domain.errors import InvalidRequest
+from service.recipes.base import Base, Serving
 from service.recipes.tuning import check_servable
 from service.recipes.tunings.ia3 import Ia3Settings
 from service.recipes.tunings.lora import LoraSettings
