@@ -80,11 +80,9 @@ async def stranger_key(ctx: Context, key: str) -> str:
 
 
 @pytest.fixture
-async def app(ctx: Context) -> AsyncIterator[FastAPI]:
+async def app(ctx: Context) -> FastAPI:
     """The API on this installation, in this process."""
-    app = create_app(ctx)
-    yield app
-    await app.state.gateway.close()
+    return create_app(ctx)
 
 
 @pytest.fixture

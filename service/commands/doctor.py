@@ -19,7 +19,6 @@ from service.domain.errors import Unavailable
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.queue.redis import AWAY
 from service.settings.settings import Settings
 from service.storage import StorageError, StorageUnusable
 from service.storage.base import one_chunk, read
@@ -117,16 +116,15 @@ async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 
 async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
-    if ctx.redis is None:
+    if ctx.queue.server is None:
         yield "ok", "embedded: workers look at the database every LUTHIER_POLL_SECONDS"
         return
     try:
-        await ctx.redis.ping()
-    except AWAY as error:
-        reason = type(error).__name__
-        yield "problem", f"Redis does not answer ({reason}): jobs wait for the sweep. Look at LUTHIER_REDIS_URL"
+        await ctx.queue.check()
+    except Unavailable as error:
+        yield "problem", f"{error.message} Jobs wait for the sweep. Look at LUTHIER_REDIS_URL"
     else:
-        yield "ok", "Redis answers"
+        yield "ok", f"{ctx.queue.server} answers"
 
 
 async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:

@@ -68,6 +68,11 @@ class Database:
         async with self._begin(writes=False) as connection:
             yield Transaction(connection)
 
+    async def check(self) -> None:
+        """Raises Unavailable unless the database responds now."""
+        async with self.reading() as tx:
+            await tx.connection.exec_driver_sql("SELECT 1")
+
     async def close(self) -> None:
         await self.engine.dispose()
 

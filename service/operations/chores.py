@@ -18,7 +18,6 @@ from service.domain.upload import storage_prefix
 from service.installation.context import Context
 from service.operations import files as file_operations
 from service.operations.orphans import OrphanSweep
-from service.queue.redis import AWAY
 from service.storage import StorageError
 
 log = structlog.get_logger()
@@ -51,13 +50,7 @@ async def _sweep_in_turn(ctx: Context) -> None:
 
 async def due(ctx: Context) -> bool:
     """Whether it is this process' turn: nobody else has taken it in this interval. Without Redis it always is."""
-    if ctx.redis is None:
-        return True
-    milliseconds = max(1, int(ctx.settings.sweep_seconds * TURN * 1000))
-    try:
-        return bool(await ctx.redis.set("luthier:chores", 1, nx=True, px=milliseconds))
-    except AWAY:
-        return True
+    return await ctx.turns.take("chores", ctx.settings.sweep_seconds * TURN)
 
 
 async def sweep(ctx: Context) -> None:
