@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from service.domain.base import Base, EngineKind
 from service.domain.errors import InvalidRequest
+from service.recipes.base import Base, EngineKind
 from service.recipes.fields import Integer, Number, Whole
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
@@ -40,9 +40,8 @@ class LoraSettings(TuningSettings):
         return float(5e-4 * (2000 / size.hidden_size) ** 0.781)
 
     def check_servable(self, base: Base) -> None:
-        if self.r > base.serving.max_lora_rank:
+        if self.r > base.serving.max_rank:
             raise InvalidRequest(
-                f"The engines of '{base.id}' serve LoRA up to rank {base.serving.max_lora_rank}; "
-                f"the job asks for {self.r}.",
+                f"The engines of '{base.id}' serve LoRA up to rank {base.serving.max_rank}; the job asks for {self.r}.",
                 param="tuning.lora.r",
             )
