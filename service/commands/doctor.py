@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from service.db import job_counts, keys, schema
+from service.db import job_counts, keys, schema, workers
 from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
+from service.domain.work import LOADING
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
@@ -146,9 +147,16 @@ async def _workers(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         await schema.check(ctx.database)
         async with ctx.database.reading() as tx:
             waiting, held = await job_counts.waiting(tx, WAITING_SECONDS), await job_counts.held(tx)
+            living = await workers.living(tx, ctx.settings.lease_seconds)
     except (Unavailable, schema.SchemaError):
         yield "problem", "cannot be seen without a database of this version"
         return
+    for worker in living:
+        for base, reason in sorted(worker.bases.items()):
+            if reason == LOADING:
+                yield "warning", f"{worker.id} on {worker.host} is still loading {base}"
+            elif reason:
+                yield "problem", f"{worker.id} on {worker.host} cannot load {base}: {reason}. Look at its log"
     if waiting and not held:
         yield "problem", f"{waiting} jobs wait for over a minute and no worker holds any: start `luthier-worker train`"
     else:

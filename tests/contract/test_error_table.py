@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from openai.types.fine_tuning.fine_tuning_job import Error
 
 from service.installation.context import Context
-from service.operations import progress
 from service.settings.settings import Settings
 from tests.contract.creation_errors import CREATION
 from tests.contract.error_table import ROWS, Api, Call, row
@@ -19,7 +18,9 @@ from tests.contract.status_errors import BY_STATUS
 from tests.given.running_service import write_catalogue
 from tests.given.scripted_engine import ScriptedEngine
 from tests.given.tiny_models import make_tiny_base
-from workers.jobs.validate import JobValidation, Tokenizers
+from tests.given.work import claim_validation
+from workers.jobs.loading import Tokenizers
+from workers.jobs.validate import JobValidation
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,9 @@ async def test_an_answer_that_is_an_error(
 
 async def error_of(api: Api, job_id: str, scratch: Path) -> Error:
     """Why the job failed, once its files are checked."""
-    claim = await progress.claim_validation(api.ctx, "worker_1")
+    claim = await claim_validation(api.ctx, "worker_1")
     assert claim is not None
-    await JobValidation(api.ctx, claim, api.ctx.catalogue.bases["tiny"], Tokenizers(), scratch).run()
+    await JobValidation(claim, api.ctx.catalogue.bases["tiny"], Tokenizers(), scratch).run()
     job = await api.sdk.fine_tuning.jobs.retrieve(job_id)
     assert job.status == "failed" and job.error is not None
     last = (await api.sdk.fine_tuning.jobs.list_events(job_id)).data[0]

@@ -53,7 +53,6 @@ TO_DO = (
     "docs/methods.md",
     "service/api",
     "service/commands",
-    "service/db/jobs.py",
     "service/domain/dataset.py",
     "service/domain/rows.py",
     "service/gateway",
