@@ -16,6 +16,7 @@ from typing import Literal
 from service.db import schema
 from service.domain.errors import Unavailable
 from service.domain.storage_keys import doctor_key
+from service.domain.work import LOADING
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
@@ -146,9 +147,16 @@ async def _workers(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     try:
         await schema.check(ctx.database)
         waiting, held = await counts.waiting_and_held(ctx, WAITING_SECONDS)
+        living = await counts.living_workers(ctx)
     except (Unavailable, schema.SchemaError):
         yield "problem", "cannot be seen without a database of this version"
         return
+    for worker in living:
+        for base, reason in sorted(worker.bases.items()):
+            if reason == LOADING:
+                yield "warning", f"{worker.id} on {worker.host} is still loading {base}"
+            elif reason:
+                yield "problem", f"{worker.id} on {worker.host} cannot load {base}: {reason}. Look at its log"
     if waiting and not held:
         yield "problem", f"{waiting} jobs wait for over a minute and no worker holds any: start `luthier-worker train`"
     else:

@@ -6,10 +6,10 @@
             |              |           |
             +--------------+-----------+------> failed | cancelled
 
-A lost worker changes no status: its lease runs out and another worker claims the same `validating_files` or
-`running` job. A job that has trained is `running` too: `publication` says what was stored, and its next claim announces
-it. A pause is asked for on the row and becomes `paused` when the worker has brought the job to rest.
-Times are unix seconds.
+A lost worker changes no status: its lease runs out and another worker claims the same work. A job that has trained is
+`running` too: `publication` says what was stored, and its next work announces it. So is a job that gave its slot to
+another project for a while. A pause is asked for on the row and becomes `paused` when the worker has brought the job to
+rest. Times are unix seconds.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ ACTIVE: frozenset[Status] = frozenset(TRANSITIONS) - FINAL
 
 @dataclass(frozen=True)
 class Job:
-    """One row of the jobs table; `attempt` is the fence that every write of a worker carries."""
+    """One row of the jobs table. Who works on it is a row of `service.domain.work`."""
 
     id: str
     project_id: str
@@ -62,8 +62,6 @@ class Job:
     total_steps: int | None = None
     seconds_per_step: float | None = None
     data_prefix: str | None = None  # where the tokenised files lie in storage, once validated
-    attempt: int = 0
-    crashes: int = 0
     pause_requested_at: int | None = None  # set while a running job is to come to rest
     publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
 
@@ -80,18 +78,6 @@ def check_resumable(job: Job) -> None:
     """Raises IllegalTransition unless `job` is paused, or running and perhaps about to pause."""
     if job.status not in ("paused", "running"):
         raise IllegalTransition(f"Job {job.id} cannot be resumed: its status is '{job.status}'.")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A worker's right to a job until the lease ends; `job.attempt` is its fence."""
-
-    job: Job
-    owner: str
-
-    @property
-    def attempt(self) -> int:
-        return self.job.attempt
 
 
 @dataclass(frozen=True)

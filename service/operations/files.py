@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from service.db import events, files, jobs
+from service.db import events, files, jobs, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
@@ -156,7 +156,8 @@ def _missing(id: str) -> NotFound:
 
 async def _fail_waiting(tx: Transaction, id: str) -> None:
     """The jobs that needed the file and had not started."""
-    for job in await jobs.uses_file(tx, id):
+    await work.lock(tx, [job.id for job in await jobs.uses_file(tx, id)])  # nobody makes another one: it is hidden
+    for job in await jobs.uses_file(tx, id, lock=True):
         if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
             await _fail(tx, job, id)
 
@@ -168,8 +169,9 @@ async def _fail(tx: Transaction, job: Job, file_id: str) -> None:
         "message": f"The job failed because the {kind} file was deleted",
         "param": f"{kind}_file",
     }
-    failed = {"status": "failed", "error": error, "finished_at": int(time.time()), **jobs.released()}
+    failed = {"status": "failed", "error": error, "finished_at": int(time.time())}
     if await jobs.change(tx, job.id, job.status, failed):
+        await work.remove(tx, [found.id for found in await work.find(tx, job.id)])
         await events.add(tx, job.id, [wording.failed(error["message"], error)])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.db import events, files, jobs, models
+from service.db import events, files, jobs, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
@@ -19,11 +19,14 @@ from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
 from service.operations import origins
+from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.origins import Origin
 from service.operations.paging import Page, cut
 from service.recipes.objective import OBJECTIVES, Hyperparameters
 from service.recipes.tuning import TuningSettings, check_servable
+
+QUEUE_LIMIT = 1000  # how far places in the queue are counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,10 @@ class NewJob:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job, and how many queued ones are before it (None unless it is queued itself)."""
+    """A job, and how many older ones wait for a slot of its base (None unless it is queued itself).
+
+    Counted over all projects, up to QUEUE_LIMIT. A job may start before older ones of a project that holds more slots.
+    """
 
     job: Job
     queue_position: int | None = None
@@ -72,6 +78,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         if new.validation_file is not None:
             await _check_file(tx, caller, "validation_file", new.validation_file)
         await jobs.add(tx, job)
+        await work.add(tx, VALIDATE.name, job.id, job.project_id, job.base)
         await events.add(
             tx,
             job.id,
@@ -100,11 +107,12 @@ async def page(
 async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
     """Ends the job at once; its worker's next write is refused. Raises NotFound or IllegalTransition."""
     async with ctx.database.transaction() as tx:
+        held_by = await work.lock(tx, [id])
         job = await _find(tx, caller, id, lock=True)
         check_transition(job, "cancelled")
         cancelled = replace(job, status="cancelled", finished_at=int(time.time()))
-        values = {"status": cancelled.status, "finished_at": cancelled.finished_at, **jobs.released()}
-        await _change(tx, job, values)
+        await _change(tx, job, {"status": cancelled.status, "finished_at": cancelled.finished_at})
+        await work.remove(tx, [held.id for held in held_by])
         await events.add(tx, id, [wording.cancelled()])
         tx.after_commit(lambda: ctx.queue.put(id))
     return JobView(cancelled)
@@ -131,12 +139,14 @@ async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
     Raises NotFound or IllegalTransition.
     """
     async with ctx.database.transaction() as tx:
+        waiting = await work.lock(tx, [id])
         job = await _find(tx, caller, id, lock=True)
         check_resumable(job)
         if job.status == "running" and job.pause_requested_at is None:
             return JobView(job)  # nothing to take back
         status: Status = "queued" if job.status == "paused" else job.status
         await _change(tx, job, {"status": status, "pause_requested_at": None})
+        await work.wake(tx, [paused.id for paused in waiting])
         await events.add(tx, id, [wording.resumed()])
         tx.after_commit(lambda: ctx.queue.put(id))
         return (await _views(tx, [replace(job, status=status, pause_requested_at=None)]))[0]
@@ -188,7 +198,7 @@ async def _change(tx: Transaction, job: Job, values: Mapping[str, Any]) -> None:
 
 async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
     queued = [job.id for job in found if job.status == "queued"]
-    positions = await jobs.queue_positions(tx, queued) if queued else {}
+    positions = await work.waiting_before(tx, TRAIN.name, queued, QUEUE_LIMIT) if queued else {}
     return [JobView(job, positions.get(job.id)) for job in found]
 
 

@@ -155,7 +155,14 @@ class Settings(BaseSettings):
     )
     snapshot_steps: int = Field(50, ge=1, description="Optimizer steps between two snapshots of a job.")
     turn_tokens: int = Field(4096, ge=1, description="Tokens that a job trains before the next slot has its turn.")
-    crash_limit: int = Field(3, ge=1, description="Crashes of the trainer in a job's turns before the job fails.")
+    slot_steps: int = Field(
+        50, ge=1, description="Optimizer steps that a job does in its slot before it may have to give the slot to a "
+        "project that holds fewer; it continues later.",
+    )  # fmt: skip
+    crash_limit: int = Field(
+        3, ge=1, description="Crashes (of its worker, or of the trainer in the job's turn) without progress in between "
+        "before a job fails.",
+    )  # fmt: skip
     checkpoints_kept: int = Field(3, ge=1, description="Newest checkpoints of a job that stay callable.")
     trainer_threads: int = Field(2, ge=1, description="CPU threads of a trainer; part of the bit-exact fingerprint.")
     engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")

@@ -11,7 +11,7 @@ from openai.types.fine_tuning.fine_tuning_job import Error
 
 from service.api.app import create_app
 from service.installation.context import Context
-from service.operations import keys, progress
+from service.operations import keys
 from service.settings.settings import Settings
 from tests.contract.creation_errors import CREATION
 from tests.contract.error_table import ROWS, Api, Call, row
@@ -23,7 +23,9 @@ from tests.given.running_service import write_catalogue
 from tests.given.scripted_engine import ScriptedEngine, scripted_engine
 from tests.given.served_api import served
 from tests.given.tiny_models import make_tiny_base
-from workers.jobs.validate import JobValidation, Tokenizers
+from tests.given.work import claim_validation
+from workers.jobs.loading import Tokenizers
+from workers.jobs.validate import JobValidation
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +101,9 @@ async def test_an_answer_that_is_an_error(
 
 async def error_of(api: Api, job_id: str, scratch: Path) -> Error:
     """Why the job failed, once its files are checked."""
-    claim = await progress.claim_validation(api.ctx, "worker_1")
+    claim = await claim_validation(api.ctx, "worker_1")
     assert claim is not None
-    await JobValidation(api.ctx, claim, api.ctx.catalogue.bases["tiny"], Tokenizers(), scratch).run()
+    await JobValidation(claim, api.ctx.catalogue.bases["tiny"], Tokenizers(), scratch).run()
     job = await api.sdk.fine_tuning.jobs.retrieve(job_id)
     assert job.status == "failed" and job.error is not None
     last = (await api.sdk.fine_tuning.jobs.list_events(job_id)).data[0]

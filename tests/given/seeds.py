@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import replace
 
-from service.db import events, files, jobs, keys, models, permissions, uploads
+from service.db import events, files, jobs, keys, models, permissions, uploads, work
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
@@ -19,6 +19,7 @@ from service.domain.job import Checkpoint, Job
 from service.domain.model import Model, Permission
 from service.domain.upload import LIFE_SECONDS, Upload, UploadPart, storage_prefix
 from service.installation.context import Context
+from service.operations.job_work import TRAIN
 from service.recipes.tuning import TUNINGS
 from service.storage.base import one_chunk
 
@@ -30,7 +31,7 @@ FILES = ("file_id", "file-abc123")
 DELETABLE = "ft:gpt-4o-mini:acemeco:suffix:abc123"
 UPLOAD = "upload_abc123"
 CHECKPOINT = "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd"
-LEASE_EXPIRES_AT = 1e12  # a real worker must not take the seeded job over
+LEASE_SECONDS = 1e12  # a real worker must not take the seeded job over
 KEPT_TABLES = ("installation", "projects", "api_keys", "alembic_version")
 
 ROWS = "".join(
@@ -65,7 +66,9 @@ async def renew(ctx: Context) -> None:
             await files.add(tx, file, [SEGMENT])
         await jobs.add(tx, _job())
         await _begin_upload(tx)
-        await jobs.change(tx, JOB, "running", {"lease_owner": "worker_seed", "lease_expires_at": LEASE_EXPIRES_AT})
+        await work.add(tx, TRAIN.name, JOB, PROJECT, BASE)
+        (added,) = await work.find(tx, JOB)
+        await work.take(tx, added, "worker_seed", LEASE_SECONDS, 0)
         await _tell(tx)
         await _publish(tx)
 

@@ -52,7 +52,6 @@ EXEMPT = {
 TO_DO = (
     "service/api",
     "service/commands",
-    "service/db/jobs.py",
     "service/gateway",
     "service/operations",
     "service/processes",

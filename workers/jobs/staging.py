@@ -13,10 +13,10 @@ import structlog
 
 from service.domain.errors import JobError
 from service.domain.file import Segment
-from service.domain.job import Claim
 from service.domain.storage_keys import artifact_prefix
 from service.installation.context import Context
 from service.operations import lookups
+from service.operations.progress import HeldJob
 from service.recipes.base import Base
 from service.recipes.objective import find_objective, own_settings
 from service.recipes.recipe import Recipe
@@ -34,9 +34,9 @@ TRAINING = "train.safetensors"
 VALIDATION = "valid.safetensors"
 
 
-async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> None:
+async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
     """Fills the job's folder as `workers.trainer.protocol` describes it, afresh. Raises JobError."""
-    job = claim.job
+    ctx, job = held.ctx, held.job
     assert job.data_prefix is not None
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     await asyncio.to_thread(folder.mkdir, parents=True)

@@ -82,6 +82,7 @@ class _Installation(Collector):
         if counts is not None:
             yield self._jobs(counts)
             yield self._ended(counts)
+            yield self._workers(counts)
             yield from self._by_base(counts)
 
     def _engines(self) -> Metric:
@@ -103,6 +104,17 @@ class _Installation(Collector):
         found = CounterMetricFamily("luthier_jobs_ended_total", "Jobs that have ended, ever.", labels=["status"])
         for status, jobs in counts.ended.items():
             found.add_metric([status], jobs)
+        return found
+
+    def _workers(self, counts: Census) -> Metric:
+        found = GaugeMetricFamily(
+            "luthier_workers", "Workers that live and hold the base, by whether they have it ready.",
+            labels=["base", "ready"],
+        )  # fmt: skip
+        for base in sorted(self._ctx.catalogue.bases):
+            reasons = [worker.bases[base] for worker in counts.workers if base in worker.bases]
+            for ready in (True, False):
+                found.add_metric([base, str(ready).lower()], sum((reason == "") is ready for reason in reasons))
         return found
 
     def _by_base(self, counts: Census) -> Iterator[Metric]:

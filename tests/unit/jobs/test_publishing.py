@@ -19,6 +19,6 @@ async def test_what_engines_cannot_serve_any_more_is_not_published(ctx: Context,
     )
     report = Checkpointed(job_id=claim.job.id, step=1, folder="nowhere", metrics={}, last=True)
     with pytest.raises(JobError) as caught:
-        await Publisher(ctx, claim, base).checkpoint(report)
+        await Publisher(claim, base).checkpoint(report)
     assert (caught.value.code, caught.value.param) == ("not_servable", "tuning.lora.r")
     assert [key async for key in ctx.storage.list("adapters/")] == []

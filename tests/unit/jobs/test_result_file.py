@@ -6,7 +6,6 @@ import hashlib
 import pytest
 
 from service.installation.context import Context
-from service.operations import progress
 from service.operations.keys import Caller
 from service.storage.base import read
 from tests.given.stored_jobs import claimed, steps
@@ -21,7 +20,7 @@ async def test_the_file_has_a_line_for_each_step(
     monkeypatch.setattr(result_file, "BATCH_ROWS", 3)
     claim = await claimed(ctx, caller)
     if num_steps:
-        await progress.record_steps(ctx, claim, steps(*range(1, num_steps + 1)), None)
+        await claim.record_steps(steps(*range(1, num_steps + 1)), None)
     file, [segment] = await store_result(ctx, claim.job)
     content = await read(ctx.storage, segment.key)
     assert (file.bytes, segment.bytes) == (len(content), len(content))

@@ -10,7 +10,7 @@ import pytest
 from service.domain.errors import JobError
 from service.domain.job import Job
 from service.installation.context import Context
-from service.operations import files, jobs, progress
+from service.operations import files, jobs
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.recipes.objective import auto_batch_size, auto_epochs, find_objective, hyperparameters_type
@@ -21,9 +21,11 @@ from tests.given.installation import installed
 from tests.given.journey import pairs, rows
 from tests.given.running_service import write_catalogue
 from tests.given.tiny_models import make_tiny_base
+from tests.given.work import claim_training, claim_validation
 from workers.data.tokenized import TokenizedDataset
+from workers.jobs.loading import Tokenizers
 from workers.jobs.staging import TRAINING, stage_job
-from workers.jobs.validate import JobValidation, Tokenizers
+from workers.jobs.validate import JobValidation
 from workers.trainer.protocol import JobSpec
 
 
@@ -52,17 +54,17 @@ async def validated(
     created = await jobs.create(ctx, caller, new)
     if before is not None:
         await before(file.id)
-    claim = await progress.claim_validation(ctx, "worker")
+    claim = await claim_validation(ctx, "worker")
     assert claim is not None
     base = ctx.catalogue.bases["tiny"]
-    await JobValidation(ctx, claim, base, Tokenizers(), ctx.settings.scratch_dir).run()
+    await JobValidation(claim, base, Tokenizers(), ctx.settings.scratch_dir).run()
     return (await jobs.retrieve(ctx, caller, created.job.id)).job
 
 
 async def staged(ctx: Context, folder: Path) -> JobSpec:
-    claim = await progress.claim_training(ctx, "worker", ["tiny"])
+    claim = await claim_training(ctx, "worker", ["tiny"])
     assert claim is not None
-    await stage_job(ctx, claim, ctx.catalogue.bases["tiny"], folder)
+    await stage_job(claim, ctx.catalogue.bases["tiny"], folder)
     return JobSpec.model_validate_json(await asyncio.to_thread((folder / "job.json").read_bytes))
 
 

@@ -25,5 +25,3 @@ def test_ia3_is_served_by_the_embedded_engine_only() -> None:
     check_servable(base("embedded", {"lora", "ia3"}), Ia3Settings())
     with pytest.raises(InvalidRequest, match="cannot serve the tuning 'ia3'"):
         check_servable(base("vllm", {"lora"}), Ia3Settings())
-    with pytest.raises(ValueError, match="serves no tunings but"):
-        base("vllm", {"lora", "ia3"})

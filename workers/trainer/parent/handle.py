@@ -47,6 +47,7 @@ class TrainerHandle:
         self._backoff = Backoff(backoff_seconds, backoff_limit_seconds)
         self._child: Child | None = None
         self._ready: Ready | None = None
+        self._loaded = False
         self._starting = asyncio.Lock()
         self._stopped = False
         self._discarding: set[asyncio.Task[None]] = set()
@@ -57,13 +58,21 @@ class TrainerHandle:
         return self._ready
 
     @property
+    def loaded(self) -> bool:
+        """Whether the last child that was started has loaded its base."""
+        return self._loaded
+
+    @property
     def pid(self) -> int | None:
         """The running child's process."""
         return self._child.pid if self._child is not None and not self._child.ended else None
 
-    async def start(self) -> None:
-        """Starts the child before a job needs it, so that no job waits for imports and weights."""
-        await self._running_child()
+    async def start(self) -> bool:
+        """Starts the child before a job needs it, so that no job waits for imports and weights.
+
+        Returns whether it has loaded its base; True for a handle that is stopped meanwhile.
+        """
+        return await self._running_child() is None or self._loaded
 
     async def seat(self, job_id: str, folder: Path) -> AsyncGenerator[Report | Crashed, None]:
         """The job's reports in order (`Ready` and `Turn` are not among them), from its folder's state to its end.
@@ -138,7 +147,8 @@ class TrainerHandle:
                 self._child = await Child.start(self._command)
                 if self._stopped:  # meanwhile
                     await self._child.stop(self._stop_seconds)
-            self._ready = await self._child.wait_ready(self._start_seconds) or self._ready
+            ready = await self._child.wait_ready(self._start_seconds)
+            self._ready, self._loaded = ready or self._ready, ready is not None
             return None if self._stopped else self._child
 
     async def _pause(self, before: Child | None) -> None:
