@@ -74,7 +74,7 @@ async def bury(tx: Transaction, name: str) -> bool:
 
 
 async def bury_checkpoints(tx: Transaction, job_id: str, kept: int) -> None:
-    """Buries the models of the job's living checkpoints, but for the newest `kept`."""
+    """Deletes the models of the job's living checkpoints, but for the newest `kept`."""
     living = select(checkpoints.c.model_name).where(checkpoints.c.job_id == job_id, checkpoints.c.pruned_at.is_(None))
     beyond = living.order_by(checkpoints.c.sequence.desc()).offset(kept)
     for name in (await tx.connection.execute(beyond)).scalars().all():

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     storage_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret that belongs to the access key.")
     storage_addressing_style: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="Where the bucket's name stands in a request; `auto` is `path` with an endpoint URL."
+        "auto", description="Where a request has the bucket's name; `auto` is `path` with an endpoint URL."
     )
     storage_connect_timeout_seconds: float = Field(
         5.0, gt=0, description="Longest wait for a connection to the S3 server."

@@ -1,4 +1,4 @@
-"""How an S3 store is spoken to: what of an installation's settings concerns it. See `service.settings.settings`."""
+"""How to connect to an S3 store: what of an installation's settings concerns it. See `service.settings.settings`."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -32,7 +32,7 @@ CLEANUP_SECONDS = 10.0
 FAILURES = (BotoCoreError, ClientError, HTTPError, OSError, ValueError)
 MISSING = {"NoSuchKey", "404"}
 EXISTS = {"PreconditionFailed", "412"}
-# What a store answers to a bad setup -> the setting to mend, and why.
+# A store's error code for a wrong setup -> the setting to correct, and why.
 UNUSABLE = {
     "NoSuchBucket": ("URL", "there is no bucket '{bucket}' at {endpoint}: make it, or name another"),
     "InvalidAccessKeyId": ("ACCESS_KEY_ID", "{endpoint} does not know this access key"),
@@ -62,14 +62,14 @@ class S3Requests:
         return self._threads.submit(partial(request, *args, **kwargs))
 
     async def result(self, key: str, request: "Future[R]") -> R:
-        """What the request answers. Raises StorageError, which names `key`."""
+        """The response of the request. Raises StorageError, which names `key`."""
         try:
             return await asyncio.wrap_future(request)
         except FAILURES as error:
             raise translated(key, error) from error
 
     async def send(self, key: str, request: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Sends a request and answers what comes back. Raises StorageError, which names `key`."""
+        """Sends a request and returns the response. Raises StorageError, which names `key`."""
         return await self.result(key, self.start(request, *args, **kwargs))
 
     async def size(self, key: str, name: str) -> int:
@@ -77,7 +77,7 @@ class S3Requests:
         return length_of(key, await self.send(key, self.client.head_object, Bucket=self.bucket, Key=name))
 
     async def check(self, prefix: str) -> None:
-        """Lists one object. Raises StorageUnusable, whose message begins with the setting to mend."""
+        """Lists one object. Raises StorageUnusable, whose message begins with the setting to correct."""
         listing = self.start(self.client.list_objects_v2, Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
         try:
             await asyncio.wrap_future(listing)
