@@ -99,6 +99,9 @@ class Settings(BaseSettings):
         512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
     )
     engine_resident_adapters: int = Field(32, ge=1, description="Adapters that an engine keeps in memory.")
+    engine_adapter_bytes: int = Field(
+        4096 * MIB, ge=MIB, description="Bytes of memory for the adapters that the embedded engine keeps."
+    )
     engine_batch_rows: int = Field(16, ge=1, description="Sequences that the embedded engine generates at once.")
     engine_timeout_seconds: float = Field(
         600.0, gt=0, description="Longest silence of an engine before the gateway gives a request up."

@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from safetensors import safe_open
 
-from service.domain.base import Base
-from service.domain.model import artifact_prefix
+from service.domain.storage_keys import artifact_prefix
+from service.recipes.base import Base
 from tests.given.engines import (
     CPU,
     LORA,
@@ -117,6 +118,21 @@ async def test_evicted_adapter_is_loaded_again_when_it_is_asked_for(shop: Shop) 
             assert await text(client, name) == shop.says[name]
         assert await metric(client, "adapter_evictions_total") == 5
         assert await metric(client, "adapters_resident") == 1
+
+
+async def test_memory_for_adapters_is_counted_before_they_are_attached(shop: Shop) -> None:
+    lora, other, prompt = shop.adapters
+    with safe_open(shop.root / "loraaaaa" / "adapter_model.safetensors", framework="pt") as weights:
+        one = sum(weights.get_tensor(name).nbytes for name in weights.keys())  # noqa: SIM118
+    async with shop.calling(Limits(adapter_bytes=one + 5 * 32 * 4)) as client:
+        for name in (lora, prompt, lora, prompt):
+            assert await text(client, name) == shop.says[name]
+        assert await metric(client, "adapter_evictions_total") == 0
+        assert await text(client, other) == shop.says[other]
+        assert await metric(client, "adapter_evictions_total") == 1
+    async with shop.calling(Limits(adapter_bytes=one - 1)) as client:
+        assert (await ask(client, lora)).status_code == 503
+        assert await text(client, prompt) == shop.says[prompt]
 
 
 async def test_least_recently_used_adapter_leaves_first(shop: Shop) -> None:

@@ -10,6 +10,7 @@ from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.objectives.supervised import SupervisedSettings
 from service.recipes.tuning import tuning_of
 from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_pairs
+from tests.given.tuned import tuned_logits
 from workers.data.batches import IGNORED, Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base
@@ -66,7 +67,7 @@ def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
         batch = collate(PAIRS, rows, base.pad_id)
         with_reference = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, reference_N[rows])
         assert objective.count(with_reference) == len(pairs)
-        (objective.loss(passes.logits, with_reference).total / 10).backward()  # type: ignore[no-untyped-call]
+        (objective.loss(passes.forward_of(with_reference), with_reference).total / 10).backward()  # type: ignore[no-untyped-call]
     apart = gradient(one)
     one.detach()
     assert torch.allclose(together, apart, rtol=1e-4, atol=1e-6)
@@ -132,8 +133,7 @@ def plain_loss(base: LoadedBase, tuning: Tuning, dataset: TokenizedDataset, refe
     ratios = []
     for row in range(len(dataset)):
         tokens, trained = (torch.from_numpy(array.astype("int64")) for array in dataset.row(row))
-        inputs = tuning.inputs(tokens[None], torch.ones_like(tokens)[None])
-        logits_TV = base.model(**inputs).logits[0, tuning.num_virtual_tokens :]
+        logits_TV = tuned_logits(tuning, tokens[None], torch.ones_like(tokens)[None])[0]
         logprobs_T = torch.log_softmax(logits_TV[:-1].double(), dim=1).gather(1, tokens[1:, None])[:, 0]
         ratios.append((logprobs_T * trained[1:]).sum() - reference_N[row])
     ratio_P = torch.stack(ratios[0::2]) - torch.stack(ratios[1::2])

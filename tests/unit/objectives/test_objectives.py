@@ -123,6 +123,7 @@ def gradient(base: LoadedBase, tuning: Tuning, groups: list[list[int]]) -> Tenso
     for parameter in tuning.parameters().values():
         parameter.grad = None
     for group in groups:
-        loss = SUPERVISED.loss(passes(base, tuning).logits, collate(ROWS, group, base.pad_id))
+        batch = collate(ROWS, group, base.pad_id)
+        loss = SUPERVISED.loss(passes(base, tuning).forward_of(batch), batch)
         (loss.total / num_tokens).backward()
     return torch.cat([p.grad.flatten() for p in tuning.parameters().values() if p.grad is not None])

@@ -34,6 +34,7 @@ def serve_engine(settings: Settings) -> None:
     limits = Limits(
         batch_rows=settings.engine_batch_rows,
         resident_adapters=settings.engine_resident_adapters,
+        adapter_bytes=settings.engine_adapter_bytes,
         cache_bytes=settings.engine_cache_bytes,
     )
     cache = settings.scratch_dir / f"engine-{settings.engine_port}"  # two on one machine have different ports
