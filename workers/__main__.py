@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 
 from service.db import schema
-from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.installation.create import opened
 from service.processes.parent import end_with_parent
+from service.recipes.catalogue import CatalogueError
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings

@@ -16,11 +16,11 @@ from service.commands import up
 from service.commands.doctor import examine
 from service.db import schema
 from service.db.keys import ApiKey
-from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.installation.create import create_context, opened
 from service.operations import keys
 from service.processes.parent import end_with_parent
+from service.recipes.catalogue import CatalogueError
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings

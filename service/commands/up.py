@@ -16,12 +16,12 @@ import aiohttp
 import structlog
 
 from service.db import schema
-from service.domain.base import read_catalogue
-from service.domain.engines import engines_by_base, without_engines
 from service.installation.context import Context
 from service.installation.create import opened
 from service.operations import keys
 from service.processes.child import KeptChild
+from service.recipes.catalogue import read_catalogue
+from service.recipes.engines import engines_by_base, without_engines
 from service.settings.settings import Settings
 
 log = structlog.get_logger()

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.db.connection import Database
-from service.domain.base import Catalogue
 from service.gateway.forward import Gateway
 from service.gateway.limits import RateLimits
 from service.queue import Queue, Turns
+from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
 from service.storage import ObjectStore
 

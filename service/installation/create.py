@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from service.db.connection import Database, Limits
-from service.domain.base import read_catalogue
-from service.domain.engines import engines_by_base
 from service.gateway.forward import Gateway
 from service.gateway.limits import PerMinute, create_limits
 from service.installation.context import Context
 from service.installation.storage import open_storage
 from service.queue import RedisConnection, create_queue, create_turns
+from service.recipes.catalogue import read_catalogue
+from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
 
 

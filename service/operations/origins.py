@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from service.db import jobs, models
 from service.db.connection import Transaction
-from service.domain.base import Base
-from service.domain.errors import InvalidRequest
+from service.domain.errors import InvalidRequest, JobError
+from service.domain.job import Job
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.recipes.base import Base
 from service.recipes.tuning import TUNINGS, TuningSettings, continued_tuning, tuning_of
 
 
@@ -35,7 +36,14 @@ async def find(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Orig
     if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
         job = await jobs.find(tx, None, model.job_id)
         assert job is not None, "a model has the job that made it"
-        return Origin(ctx.catalogue.bases[model.base], name, tuning_of(job.tuning))
+        return Origin(ctx.catalogue.bases[model.base], name, _tuning(job))
     raise InvalidRequest(
         f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
     )
+
+
+def _tuning(job: Job) -> TuningSettings:
+    try:
+        return tuning_of(job.tuning)
+    except JobError as error:  # an extension that this installation no longer has
+        raise InvalidRequest(error.message, param="model", code=error.code) from error

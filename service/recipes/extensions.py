@@ -8,7 +8,7 @@ import pkgutil
 
 from service.settings.environment import extensions
 
-BUILT_IN = ("service.recipes.tunings", "service.recipes.objectives")
+BUILT_IN = ("service.recipes.formats", "service.recipes.tunings", "service.recipes.objectives")
 
 
 class ExtensionError(ImportError):

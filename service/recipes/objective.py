@@ -13,6 +13,7 @@ from pydantic import Field, create_model
 
 from service.domain.errors import JobError
 from service.recipes.fields import Auto, AutoRule, Integer, Number, Settings, Whole
+from service.recipes.format import Format
 from service.recipes.registry import Registry
 from service.recipes.tasks import TaskName
 
@@ -34,9 +35,15 @@ def auto_batch_size(num_examples: int) -> int:
 class Hyperparameters(Settings):
     """Of every objective; "auto" is replaced once the files are validated."""
 
-    batch_size: Annotated[Auto | Annotated[Integer, Field(ge=1, le=256)], Whole] = "auto"
-    learning_rate_multiplier: Auto | Annotated[Number, Field(gt=0)] = "auto"
-    n_epochs: Annotated[Auto | Annotated[Integer, Field(ge=1, le=50)], Whole] = "auto"
+    batch_size: Annotated[Auto | Annotated[Integer, Field(ge=1, le=256)], Whole] = Field(
+        "auto", description="examples of one optimizer step; never more than the file holds"
+    )
+    learning_rate_multiplier: Auto | Annotated[Number, Field(gt=0)] = Field(
+        "auto", description="multiplies the learning rate of base and tuning"
+    )
+    n_epochs: Annotated[Auto | Annotated[Integer, Field(ge=1, le=50)], Whole] = Field(
+        "auto", description="passes over the training file"
+    )
 
 
 AUTO: Mapping[str, AutoRule] = {
@@ -59,6 +66,7 @@ class ObjectiveSettings(Settings):
     auto: ClassVar[Mapping[str, AutoRule]] = {}  # for each of the fields that may be "auto"
     columns: ClassVar[Mapping[str, str]]  # of `step_metrics.csv`: name -> the metric that fills it
     metrics: ClassVar[tuple[str, ...]]  # besides the loss, as in `train_<name>` and `valid_<name>`
+    formats: ClassVar[tuple[type[Format], ...]]  # of the rows that it reads
     rows_per_example: ClassVar[int] = 1
     tasks: ClassVar[frozenset[TaskName]] = frozenset({"causal"})
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.objectives.<name>`

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from service.domain.base import Base, EngineKind
 from service.domain.errors import InvalidRequest, JobError
+from service.recipes.base import Base, EngineKind
 from service.recipes.fields import Settings
 from service.recipes.registry import Registry
 from service.recipes.tasks import TaskName

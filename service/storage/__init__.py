@@ -20,7 +20,7 @@ __all__ = [
 
 
 def create_storage(url: str, s3: S3Config) -> ObjectStore:
-    """The store at `url`: `file:///folder`, or `s3://bucket/prefix`, which is spoken to as `s3` says.
+    """The store at `url`: `file:///folder`, or `s3://bucket/prefix`, reached with the options of `s3`.
 
     Raises ValueError for a URL or a setting that cannot work. Nothing is asked of the store yet: see its `check`.
     """

@@ -1,4 +1,4 @@
-"""How an S3 store is spoken to: what of an installation's settings concerns it. See `service.settings.settings`."""
+"""The connection options of an S3 store, out of an installation's settings. See `service.settings.settings`."""
 
 from dataclasses import dataclass, field
 from typing import Literal

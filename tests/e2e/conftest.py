@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from tests.given.running_service import RunningService, running
 from tests.given.tiny_models import make_tiny_base
 

@@ -14,9 +14,9 @@ import openai
 import pytest
 
 from service.api.app import create_app
-from service.domain.base import Base
 from service.installation.create import create_context
 from service.operations import keys
+from service.recipes.base import Base
 from service.settings.settings import Settings
 from tests.given.installation import give_schema
 from tests.given.running_service import ROOT, answers, free_ports, running, wait_for, write_catalogue

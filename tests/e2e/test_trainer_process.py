@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT
 from tests.given.tiny_models import make_tiny_base, random_rows

@@ -10,8 +10,8 @@ import httpx
 import torch
 import uvicorn
 
-from service.domain.base import Base
 from service.domain.model import Manifest, model_name
+from service.recipes.base import Base
 from service.recipes.tuning import tuning_of
 from service.storage import ObjectStore
 from service.storage.local import LocalStore

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from service.domain.base import EngineKind
+from service.recipes.base import EngineKind
 from service.recipes.tuning import TUNINGS as RECIPES
 from service.recipes.tuning import BaseSize, TuningSettings
 from workers.tunings.base import TUNINGS, Chunk, Inputs, num_bytes, plain_inputs, take_over

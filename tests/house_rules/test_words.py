@@ -54,8 +54,6 @@ TO_DO = (
     "service/api",
     "service/commands",
     "service/db/jobs.py",
-    "service/domain/dataset.py",
-    "service/domain/rows.py",
     "service/gateway",
     "service/operations",
     "service/processes",

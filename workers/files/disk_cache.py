@@ -3,7 +3,7 @@
 Both engines use it, vLLM's inside its own environment; they differ in when a folder may go. The embedded engine needs
 a folder only while it reads it (`lend`). vLLM reads one again whenever it evicted the adapter, dies with all its
 requests where it is gone, and does not say when it is done with one: there nothing is deleted while it lives (`keep`),
-and room is made before it starts (`trim`). Knows folders and storage; must not know an engine.
+and room is made before it starts (`trim`). Knows folders and storage, no engine.
 """
 
 import asyncio

@@ -16,13 +16,13 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from service.domain import event as wording
-from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
 from service.domain.job import Claim, Publication
 from service.domain.model import Model
 from service.installation.context import Context
 from service.operations import progress
+from service.recipes.base import Base
 from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
 from workers.files.transfer import ObjectCorrupt, storage_retry

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 from service.domain import ids
-from service.domain.base import Base
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.job import Claim, Publication
 from service.domain.model import Manifest, Model, model_name
 from service.installation.context import Context
 from service.operations import lookups, progress
+from service.recipes.base import Base
 from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
 from workers.files.transfer import storage_retry

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.file import Segment
 from service.domain.job import Claim
 from service.domain.model import artifact_prefix
 from service.installation.context import Context
 from service.operations import lookups
+from service.recipes.base import Base
 from service.recipes.objective import find_objective, own_settings
 from service.recipes.recipe import Recipe
 from service.recipes.tuning import TuningSettings, tuning_of
@@ -47,9 +47,10 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
     if job.parent_model is not None:
         await _stage_parent(ctx.storage, job.parent_model, folder / "parent")
     tuning = tuning_of(job.tuning)
+    objective = own_settings(find_objective(job.objective), job.hyperparameters)
     spec = JobSpec(
         job_id=job.id,
-        recipe=Recipe(objective=own_settings(find_objective(job.objective), job.hyperparameters), tuning=tuning),
+        recipe=Recipe(objective=objective, tuning=tuning, task=base.task),
         n_epochs=job.hyperparameters["n_epochs"],
         batch_size=job.hyperparameters["batch_size"],
         learning_rate=job.hyperparameters["learning_rate_multiplier"] * await learning_rate(base, tuning),

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.job import Claim
 from service.installation.context import Context
 from service.operations import lookups, progress
+from service.recipes.base import Base
 from service.recipes.objective import find_objective, resolve_auto
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
@@ -107,7 +107,7 @@ class JobValidation:
             examples_minimum=minimum,
             param=param,
             file_id=file_id,
-            method=self._claim.job.objective,
+            objective=find_objective(self._claim.job.objective),
         )
 
     async def _store(self, dataset: TokenizedDataset, key: str) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import resolve_revision
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from service.recipes.tuning import BaseSize
 
 Tokenizer = PreTrainedTokenizerFast

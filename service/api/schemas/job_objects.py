@@ -4,9 +4,9 @@ Keys stand in the order of OpenAI's real answers; `progress` and `tuning` at the
 """
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, create_model
 
 from service.domain.event import Event, Kind, Level
 from service.domain.job import FINAL, Checkpoint, Job, Status
@@ -36,11 +36,19 @@ def _method_type(objective: type[ObjectiveSettings]) -> type[BaseModel]:
     return create_model(f"{prefix}Method", __doc__=about, **fields)
 
 
-_METHODS = {objective.name: _method_type(objective) for objective in OBJECTIVES}
+class OtherMethod(BaseModel):
+    """The loss of jobs whose method this installation no longer has; its settings are beside `type`, by its name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+
+
+_METHODS: dict[str, type[BaseModel]] = {objective.name: _method_type(objective) for objective in OBJECTIVES}
 if TYPE_CHECKING:
     JobMethod = BaseModel
 else:  # which objectives there are is known once they are registered
-    JobMethod = Annotated[Union[tuple(_METHODS.values())], Field(discriminator="type")]  # noqa: UP007
+    JobMethod = Union[(*_METHODS.values(), OtherMethod)]
 
 
 class JobFailure(BaseModel):
@@ -177,7 +185,9 @@ class CheckpointObject(BaseModel):
 
 
 def _method(job: Job) -> BaseModel:
-    return _METHODS[job.objective](**{job.objective: {"hyperparameters": job.hyperparameters}})
+    return _METHODS.get(job.objective, OtherMethod)(
+        **{"type": job.objective, job.objective: {"hyperparameters": job.hyperparameters}}
+    )
 
 
 def _percent(job: Job) -> float:

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from service.recipes.fields import Auto, AutoRule, Number
+from service.recipes.format import Format
+from service.recipes.formats.preference import Preference
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
 AUTO_BETA = 0.1  # of Rafailov et al., 2023, appendix B
@@ -22,6 +24,7 @@ class DpoSettings(ObjectiveSettings):
     """
 
     name: ClassVar[str] = "dpo"
+    formats: ClassVar[tuple[type[Format], ...]] = (Preference,)
     auto: ClassVar[Mapping[str, AutoRule]] = {"beta": AutoRule(str(AUTO_BETA), lambda num_examples: AUTO_BETA)}
     columns: ClassVar[Mapping[str, str]] = {
         "step": "step",

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+from service.recipes.format import Format
+from service.recipes.formats.chat import Chat
+from service.recipes.formats.completion import Completion
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
 
@@ -13,6 +16,7 @@ class SupervisedSettings(ObjectiveSettings):
     """
 
     name: ClassVar[str] = "supervised"
+    formats: ClassVar[tuple[type[Format], ...]] = (Completion, Chat)
     columns: ClassVar[Mapping[str, str]] = {
         "step": "step",
         "train_loss": "train_loss",

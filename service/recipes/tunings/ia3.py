@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from service.domain.base import EngineKind
+from service.recipes.base import EngineKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 Modules = Annotated[list[str], Field(max_length=32)]

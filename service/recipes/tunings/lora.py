@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from service.domain.base import Base, EngineKind
 from service.domain.errors import InvalidRequest
+from service.recipes.base import Base, EngineKind
 from service.recipes.fields import Integer, Number, Whole
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
@@ -48,9 +48,8 @@ class LoraSettings(TuningSettings):
                 f"The engines of '{base.id}' are vLLM, which does not serve DoRA; leave use_dora out.",
                 param="tuning.lora.use_dora",
             )
-        if self.r > base.serving.max_lora_rank:
+        if self.r > base.serving.max_rank:
             raise InvalidRequest(
-                f"The engines of '{base.id}' serve LoRA up to rank {base.serving.max_lora_rank}; "
-                f"the job asks for {self.r}.",
+                f"The engines of '{base.id}' serve LoRA up to rank {base.serving.max_rank}; the job asks for {self.r}.",
                 param="tuning.lora.r",
             )

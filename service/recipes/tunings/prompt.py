@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from service.domain.base import EngineKind
+from service.recipes.base import EngineKind
 from service.recipes.fields import Integer, Whole
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 

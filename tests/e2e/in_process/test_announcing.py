@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.base import Catalogue
 from service.domain.event import Event
 from service.domain.job import Job
 from service.installation.context import Context
 from service.installation.storage import open_storage
 from service.operations import chores, jobs
 from service.operations.keys import Caller
+from service.recipes.catalogue import Catalogue
 from tests.given.engines import CPU, listening
 from tests.given.running_service import ROOT
 from tests.given.scripted_engine import answers, scripted_engine
@@ -206,7 +206,7 @@ async def test_an_adapter_that_the_catalogue_no_longer_serves_is_not_stored(
 ) -> None:
     id = await create(ctx, caller, 1)
     base = ctx.catalogue.bases["tiny"]
-    stricter = base.model_copy(update={"serving": base.serving.model_copy(update={"max_lora_rank": 8})})
+    stricter = base.model_copy(update={"serving": base.serving.model_copy(update={"max_rank": 8})})
     async with worker(replace(ctx, catalogue=Catalogue([stricter]))):
         (job,) = await ended(ctx, caller, id)
     assert job.error is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from safetensors import safe_open
 
 from service.domain.model import artifact_prefix
+from service.recipes.base import Base
 from tests.given.engines import (
+    CPU,
     LORA,
     PROMPT,
     calling,
@@ -24,6 +27,7 @@ from tests.given.engines import (
     save_adapter,
 )
 from workers.engines.embedded.engine import Limits
+from workers.model.load import LoadedBase, load_base
 
 PROMPT_TEXT = "Once upon a time"
 NUM_TOKENS = 10
@@ -32,12 +36,11 @@ NUM_TOKENS = 10
 class Shop:
     """A base, three adapters of it in storage, and what each says by a plain forward pass."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.base, self.loaded = load_tiny(root / "base")
-        self.says: dict[str, str] = {"tiny": self._reference(None)}
+    def __init__(self, root: Path, base: Base, loaded: LoadedBase, says: dict[str, str]) -> None:
+        self.root, self.base, self.loaded, self.says = root, base, loaded, says
 
     async def stock(self) -> "Shop":
+        self.says["tiny"] = self._reference(None)
         for publication, seed, spec in (("loraaaaa", 1, LORA), ("lorabbbb", 2, LORA), ("promptcc", 3, PROMPT)):
             folder = save_adapter(self.loaded, self.root / publication, seed, spec)
             name = await publish(local_store(self.objects), self.base, self.loaded, folder, publication)
@@ -64,9 +67,20 @@ class Shop:
         return text
 
 
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """What every test gets a copy of."""
+    root = tmp_path_factory.mktemp("stocked")
+    return asyncio.run(Shop(root, *load_tiny(root / "base"), {}).stock())
+
+
 @pytest.fixture
-async def shop(tmp_path: Path) -> Shop:
-    return await Shop(tmp_path).stock()
+def shop(stocked: Shop, tmp_path: Path) -> Shop:
+    """Its own to break: files and weights."""
+    root = tmp_path / "shop"
+    shutil.copytree(stocked.root, root)
+    base = stocked.base.model_copy(update={"source": str(root / "base")})
+    return Shop(root, base, load_base(base, CPU), stocked.says)
 
 
 @pytest.fixture

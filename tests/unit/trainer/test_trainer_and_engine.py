@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.domain.base import Base
 from service.domain.errors import JobError
+from service.recipes.base import Base
 from tests.given.engines import CPU, calling, local_store, logits_of, make_engine, publish
 from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
-from service.domain.base import Base, CatalogueError, Serving
 from service.domain.model import is_model_name, model_name
+from service.recipes.base import Base, Serving
+from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
 from workers.engines.vllm.command import serve_command, serve_environment
 from workers.engines.vllm.rows import masked, needs_fix
 from workers.engines.vllm.serve import serve_vllm
 
-SERVING = Serving(engine="vllm", tunings=frozenset({"lora"}), max_lora_rank=20, tool_call_parser="hermes")
+SERVING = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=20, tool_call_parser="hermes")
 BASE = Base(
     id="tiny", source="hub/tiny", revision="abc", context_tokens=64, learning_rate={"lora": 1e-3}, serving=SERVING
 )
@@ -41,17 +41,17 @@ def test_the_environment_is_quiet_and_loads_our_plugin_alone(tmp_path: Path) -> 
     assert "HF_HUB_OFFLINE" not in serve_environment(Settings(), BASE, False, tmp_path)
 
 
-def test_a_catalogue_that_vllm_cannot_serve_is_refused() -> None:
-    for wrong in ({"tunings": {"prompt"}}, {"max_lora_rank": 513}, {"engine": "embedded"}):
-        with pytest.raises(ValidationError):
-            Serving.model_validate(SERVING.model_dump() | wrong)
+def test_a_catalogue_that_vllm_cannot_serve_is_refused(tmp_path: Path) -> None:
+    entry = '[[base]]\nid = "a"\nsource = "x"\ncontext_tokens = 64\nserving = {{ engine = "vllm", {} }}\n'
+    for wrong, said in (('tunings = ["prompt"]', "does not serve"), ('tunings = ["lora"], max_rank = 513', "to 512")):
+        (tmp_path / "bases.toml").write_text(entry.format(wrong))
+        with pytest.raises(CatalogueError, match=said):
+            read_catalogue(tmp_path / "bases.toml")
 
 
 def test_a_missing_environment_says_what_makes_it(tmp_path: Path) -> None:
     catalogue = tmp_path / "bases.toml"
-    entry = (
-        '[[base]]\nid = "{}"\nsource = "x"\ncontext_tokens = 64\nlearning_rate = {{}}\nserving = {{ {}tunings = [] }}\n'
-    )
+    entry = '[[base]]\nid = "{}"\nsource = "x"\ncontext_tokens = 64\nserving = {{ {}tunings = ["lora"] }}\n'
     catalogue.write_text(entry.format("a", "") + entry.format("b", 'engine = "vllm", '))
     settings = Settings(data_dir=tmp_path, catalogue=catalogue, vllm_python=tmp_path / "none")
     with pytest.raises(CatalogueError, match="not served by vLLM"):

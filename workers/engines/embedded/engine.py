@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from service.storage import ObjectStore
 from workers.engines.embedded.batcher import Batcher
 from workers.engines.embedded.parse import Intake

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base
 from service.domain.errors import JobError, LuthierError, ModelNotFound, Unavailable
 from service.domain.model import MANIFEST, MODEL_PREFIX, Manifest, artifact_prefix
+from service.recipes.base import Base
 from service.storage import ObjectMissing, StorageError
 from workers.engines.embedded.batcher import Batcher
 from workers.files.artifacts import ArtifactCorrupt

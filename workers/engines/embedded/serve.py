@@ -10,8 +10,8 @@ import structlog
 import torch
 import uvicorn
 
-from service.domain.base import read_catalogue
 from service.installation.storage import open_storage
+from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from workers.engines.embedded.app import create_engine_app
 from workers.engines.embedded.engine import Engine, Limits

@@ -17,10 +17,11 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 from vllm.platforms import current_platform
 
-from service.domain.base import Base, read_catalogue
 from service.domain.model import MANIFEST, artifact_prefix, is_model_name
 from service.installation.storage import open_storage
 from service.processes.parent import die_with_holder
+from service.recipes.base import Base
+from service.recipes.catalogue import read_catalogue
 from service.settings import logs
 from service.settings.settings import Settings
 from service.storage import ObjectMissing, StorageError

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base, CatalogueError, read_catalogue
 from service.processes.child import KeptChild
 from service.processes.parent import held
+from service.recipes.base import Base
+from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
 from workers.engines.vllm.command import ADAPTERS, serve_command, serve_environment
 from workers.engines.vllm.middleware import DRAIN_SIGNAL

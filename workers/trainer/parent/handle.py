@@ -11,8 +11,8 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Catalogue
 from service.processes.child import Backoff
+from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
 from workers.trainer.launch import trainer_command
 from workers.trainer.parent.child import Child
