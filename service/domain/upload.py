@@ -51,11 +51,6 @@ class UploadPart:
     segment: Segment
 
 
-def storage_prefix(upload_id: str) -> str:
-    """What the storage keys of the upload's parts begin with."""
-    return f"uploads/{upload_id}/"
-
-
 def not_pending(upload: Upload) -> IllegalTransition:
     """The refusal of what only a pending upload allows."""
     return IllegalTransition(

@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from service.domain.model import Manifest, artifact_prefix
+from service.domain.model import Manifest
+from service.domain.storage_keys import artifact_prefix
 from service.storage.base import ObjectStore
 from workers.files.artifacts import PARTIAL, cached_folder, fetch_artifact, read_manifest
 

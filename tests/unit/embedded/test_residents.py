@@ -12,7 +12,7 @@ import httpx
 import pytest
 from safetensors import safe_open
 
-from service.domain.model import artifact_prefix
+from service.domain.storage_keys import artifact_prefix
 from service.recipes.base import Base
 from tests.given.engines import (
     CPU,

@@ -14,7 +14,8 @@ from pathlib import Path
 import structlog
 
 from service.domain.errors import JobError, LuthierError, ModelNotFound, Unavailable
-from service.domain.model import MANIFEST, MODEL_PREFIX, Manifest, artifact_prefix
+from service.domain.model import MANIFEST, Manifest, is_model_name
+from service.domain.storage_keys import artifact_prefix
 from service.recipes.base import Base
 from service.storage import ObjectMissing, StorageError
 from workers.engines.embedded.batcher import Batcher
@@ -26,7 +27,6 @@ from workers.tunings import AdapterMismatch
 
 log = structlog.get_logger()
 ROOM_SECONDS = 60.0  # how long a newcomer waits for an adapter in use to become idle
-NAME_LIMIT = 200  # characters; longer ones are no file names
 
 
 @dataclass(eq=False)
@@ -104,7 +104,7 @@ class Residents:
             del self._residents[name]
 
     async def _load(self, name: str) -> Adapter:
-        if not name.startswith(MODEL_PREFIX) or len(name) > NAME_LIMIT:
+        if not is_model_name(name):
             raise ModelNotFound(name)
         try:
             async with self._cache.lend(name) as folder:

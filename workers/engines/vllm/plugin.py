@@ -17,7 +17,8 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 from vllm.platforms import current_platform
 
-from service.domain.model import MANIFEST, artifact_prefix, is_model_name
+from service.domain.model import MANIFEST, is_model_name
+from service.domain.storage_keys import artifact_prefix
 from service.installation.storage import open_storage
 from service.processes.parent import die_with_holder
 from service.recipes.base import Base
