@@ -1,7 +1,7 @@
 """Writes the tables of docs/methods.md from the registries: `python -m docs.make_methods [PATH]`.
 
-What stands between two marks (`<!-- made: NAME -->` and `<!-- end -->`) is rewritten from `service.recipes`, methods
-of `LUTHIER_EXTENSIONS` included; the rest of the page is kept. A test holds the page current.
+What stands between two marks (`<!-- made: NAME -->` and `<!-- end -->`) is rewritten from `service.recipes`, methods of
+`LUTHIER_EXTENSIONS` included; the rest of the page is kept. A test holds the page current.
 """
 
 import inspect

@@ -69,7 +69,7 @@ class Database:
             yield Transaction(connection)
 
     async def check(self) -> None:
-        """Raises Unavailable unless the database returns a query now."""
+        """Raises Unavailable unless the database responds now."""
         async with self.reading() as tx:
             await tx.connection.exec_driver_sql("SELECT 1")
 

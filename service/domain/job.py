@@ -13,9 +13,10 @@ Times are unix seconds.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from service.domain.errors import IllegalTransition
+from service.domain.json import JsonObject
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
@@ -42,18 +43,18 @@ class Job:
     training_file: str
     validation_file: str | None
     objective: str
-    tuning: dict[str, Any]  # {"type": t, t: settings}; `service.recipes.tuning.tuning_of` reads it
-    hyperparameters: dict[str, Any]  # of the objective; "auto" until the files are validated
+    tuning: JsonObject  # {"type": t, t: settings}; `service.recipes.tuning.tuning_of` reads it
+    hyperparameters: JsonObject  # of the objective; "auto" until the files are validated
     seed: int
     suffix: str | None
     status: Status
     created_at: int
     parent_model: str | None = None
     metadata: dict[str, str] | None = None
-    integrations: list[dict[str, Any]] = field(default_factory=list)
+    integrations: list[JsonObject] = field(default_factory=list)
     started_at: int | None = None
     finished_at: int | None = None
-    error: dict[str, Any] | None = None
+    error: JsonObject | None = None
     fine_tuned_model: str | None = None
     result_file: str | None = None
     trained_tokens: int | None = None
@@ -64,7 +65,7 @@ class Job:
     attempt: int = 0
     crashes: int = 0
     pause_requested_at: int | None = None  # set while a running job is to come to rest
-    publication: dict[str, Any] | None = None  # a `Publication`, once the training is over and its artifact stored
+    publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
 
 
 def check_transition(job: Job, target: Status) -> None:

@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 import orjson
 import structlog
 
 from service.domain.errors import LuthierError, Unavailable
+from service.domain.json import JsonObject
 from service.gateway.client import EngineClient, EngineDown, engine_errors
 from service.gateway.fields import Endpoint
 from service.gateway.refusals import broken_off, refused
@@ -38,7 +39,7 @@ class EngineRequest:
     project_id: str
     base: str
     model: str
-    fields: dict[str, Any]
+    fields: JsonObject
     key_id: str = ""
     reserved_tokens: int = 0
 
@@ -97,7 +98,7 @@ class Answer:
         self._on_done = on_done
         self._closed = False
         self._outcome: Outcome = "hung_up"
-        self._usage: dict[str, Any] = {}
+        self._usage: JsonObject = {}
 
     async def body(self) -> bytes:
         """The whole answer, unchanged. Raises Unavailable when the engine dies or falls silent."""
@@ -199,7 +200,7 @@ class Gateway:
         raise error
 
 
-def _usage_of(answer: bytes) -> dict[str, Any]:
+def _usage_of(answer: bytes) -> JsonObject:
     try:
         usage = orjson.loads(answer).get("usage")
     except (orjson.JSONDecodeError, AttributeError):

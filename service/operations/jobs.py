@@ -15,6 +15,7 @@ from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
+from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
 from service.operations import origins
@@ -38,7 +39,7 @@ class NewJob:
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
     tuning: TuningSettings | None = None  # None: the parent's, or the default
     metadata: dict[str, str] | None = None
-    integrations: list[dict[str, Any]] = field(default_factory=list)
+    integrations: list[JsonObject] = field(default_factory=list)
     idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
 
 

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.domain.errors import Unavailable
+from service.domain.json import JsonObject
 
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
@@ -71,12 +72,12 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
 
 
-def encode(message: dict[str, Any]) -> bytes:
+def encode(message: JsonObject) -> bytes:
     """arq's messages as JSON: its own default would run what another client of Redis has written there."""
     return json.dumps(message, default=str).encode()
 
 
-def decode(message: bytes) -> dict[str, Any]:
+def decode(message: bytes) -> JsonObject:
     """Raises ValueError for anything but a JSON object."""
     fields = json.loads(message)
     if not isinstance(fields, dict):

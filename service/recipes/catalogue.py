@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from service.domain.model import ORGANIZATION_LIMIT, suffix_room
@@ -147,7 +148,7 @@ def _sentence(error: ErrorDetails) -> str:
     return f"has {json.dumps(error['input'], default=str)} as '{path}'; write {wanted}."
 
 
-def _fields(location: Sequence[str]) -> dict[str, Any]:
+def _fields(location: Sequence[str]) -> dict[str, FieldInfo]:
     """The fields of the table at `location`."""
     model: type[BaseModel] = Base
     for name in location:
@@ -160,8 +161,7 @@ def _fields(location: Sequence[str]) -> dict[str, Any]:
 def _description(location: Sequence[str]) -> str:
     """Of the innermost field that has one: of a list or table that of the whole."""
     table = location[:1] if location[:1] == ["serving"] and len(location) > 1 else []
-    description: str = _fields(table)[location[len(table)]].description
-    return description
+    return _fields(table)[location[len(table)]].description or "a value"
 
 
 def _listed(names: Sequence[str]) -> str:

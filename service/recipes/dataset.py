@@ -1,20 +1,19 @@
 """From one line of a training file to a row, or to what is wrong with it; and from all problems to the job's error.
 
-Knows lines and wording (openai-api reference, 1.3.5 and 1.4); must not know tokenizers: what only a base can refuse is
+Knows lines and wording (openai-api reference, 1.3.5 and 1.4); does not use tokenizers: what only a base can refuse is
 added by `workers.data.check`.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
 from service.recipes.format import Format, Row, recognise
-from service.recipes.formats.chat import MESSAGES_LIMIT
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
 PROBLEMS_SHOWN = 20
@@ -75,16 +74,15 @@ def _column_only(message: str) -> str:
 
 
 def _validate(
-    data: dict[str, Any], number: int, objective: type[ObjectiveSettings]
+    data: JsonObject, number: int, objective: type[ObjectiveSettings]
 ) -> tuple[type[Format], Row] | list[Problem]:
-    found = recognise(data.keys())
-    if found is None:
+    format = recognise(data.keys())
+    if format is None:
         return [Problem(number, "", f"Unexpected file format, expected {_expected(objective)}.")]
-    format, model = found
     if format not in objective.formats:
         raise WrongFormat(format)
     try:
-        return format, model.model_validate(data)
+        return format, format.model_of(data.keys()).model_validate(data)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)[:ROW_PROBLEMS_LIMIT]
         return [_problem(error, number) for error in errors]
@@ -126,7 +124,7 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
         case "too_short" if key == "messages":
             return "has no messages"
         case "too_long" if key == "messages":
-            return f"has more than {MESSAGES_LIMIT} messages"
+            return f"has more than {error['ctx']['max_length']} messages"
         case "model_attributes_type" | "model_type" | "dict_type":
             return "is not an object"
         case "string_too_short":
@@ -177,6 +175,6 @@ def report_too_few(found: int, minimum: int, param: str) -> JobError:
     return JobError("invalid_n_examples", message, param)
 
 
-def details(problems: Sequence[Problem], total: int) -> dict[str, Any]:
+def details(problems: Sequence[Problem], total: int) -> JsonObject:
     """For an event's data: all `problems` (line, field, reason; at most 10,000 are kept) and their true `total`."""
     return {"problems": [asdict(problem) for problem in problems[:PROBLEMS_KEPT]], "total": total}

@@ -1,7 +1,7 @@
 """What every row format says of itself: the models of its rows, how they are recognised, and what of them trains.
 
 A format is one class in a file of its own (`service.recipes.formats`, or an extension's), registered by
-`@FORMATS.register`; objectives name the formats that they read. Must not know lines, files or tokenizers.
+`@FORMATS.register`; objectives name the formats that they read. Does not depend on lines, files or tokenizers.
 """
 
 from collections.abc import Set
@@ -37,18 +37,25 @@ class Format:
         """As OpenAI calls it."""
         return f"fine-tune-{cls.name}"
 
+    @classmethod
+    def model_of(cls, keys: Set[str]) -> type[Row]:
+        """The spelling that a row with these keys is meant to have."""
+        return min(cls.models, key=lambda model: _distance(model, keys))
+
 
 FORMATS: Registry[type[Format]] = Registry("format")
 
 
-def recognise(keys: Set[str]) -> tuple[type[Format], type[Row]] | None:
-    """The format and the model that fit a row with these keys best; None where no model requires any of them.
+def recognise(keys: Set[str]) -> type[Format] | None:
+    """The format that fits a row with these keys best; None where no format's rows require any of them.
 
     By the whole shape: the fewest keys that are missing or too many. So a row that lacks one, or has one too many, is
     told what is wrong with it, and a format whose rows are another's and a key more is told from that.
     """
-    found = [(format, model) for format in FORMATS for model in format.models if keys & _required(model)]
-    return min(found, key=lambda pair: _distance(pair[1], keys), default=None)
+    found = [
+        (_distance(model, keys), format) for format in FORMATS for model in format.models if keys & _required(model)
+    ]
+    return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def _required(model: type[Row]) -> set[str]:

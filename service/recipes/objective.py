@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import Field, create_model
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
 from service.recipes.fields import Auto, AutoRule, Integer, Number, Settings, Whole
 from service.recipes.format import Format
 from service.recipes.registry import Registry
@@ -71,7 +72,7 @@ class ObjectiveSettings(Settings):
     tasks: ClassVar[frozenset[TaskName]] = frozenset({"causal"})
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.objectives.<name>`
 
-    def stored(self) -> dict[str, Any]:
+    def stored(self) -> JsonObject:
         """As JSON; `objective_of` reads it."""
         return {"type": self.name, self.name: self.model_dump()}
 
@@ -111,7 +112,7 @@ def own_settings(objective: type[ObjectiveSettings], hyperparameters: Mapping[st
 
 def resolve_auto(
     objective: type[ObjectiveSettings], hyperparameters: Mapping[str, Any], num_examples: int
-) -> dict[str, Any]:
+) -> JsonObject:
     """Concrete numbers for every "auto"; an example is what a step counts, such as a row or a pair.
 
     The multiplier's is 1: the base's learning rate for the tuning as it stands.

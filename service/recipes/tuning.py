@@ -7,15 +7,14 @@ A tuning is one class in a file of its own (`service.recipes.tunings`, or an ext
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from service.domain.errors import InvalidRequest, JobError
+from service.domain.json import JsonObject
 from service.recipes.base import Base, EngineKind
 from service.recipes.fields import Settings
 from service.recipes.registry import Registry
 from service.recipes.tasks import TaskName
-
-Stored: TypeAlias = dict[str, Any]  # JSON of a row: {"type": t, t: settings}
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class TuningSettings(Settings):
         """Raises InvalidRequest where the engines of `base`, which serve the tuning, do not serve these settings."""
         return None
 
-    def stored(self) -> Stored:
-        """For a row of the database; `tuning_of` reads it."""
+    def stored(self) -> JsonObject:
+        """For a row of the database, `{"type": t, t: settings}`; `tuning_of` reads it."""
         return {"type": self.name, self.name: self.model_dump()}
 
 

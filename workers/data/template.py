@@ -12,12 +12,13 @@ from jinja2 import TemplateError
 from pydantic_core import PydanticCustomError
 from transformers import PreTrainedTokenizerBase
 
+from service.domain.json import JsonObject
 from service.recipes.formats.chat import join_text, parse_arguments
 
 # Legacy function calls have no id; some templates want nine letters or digits.
 LEGACY_CALL_ID = "call00000"
 
-Messages = list[dict[str, Any]]
+Messages = list[JsonObject]
 Tools = list[Any]  # of dicts
 
 
@@ -35,7 +36,7 @@ def template_messages(messages: Sequence[Mapping[str, Any]]) -> Messages:
     return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-def _template_message(message: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _template_message(message: Mapping[str, Any], field: str) -> JsonObject:
     plain = {key: value for key, value in message.items() if value is not None}
     call = plain.pop("function_call", None)
     calls = plain.pop("tool_calls", []) + (
@@ -55,7 +56,7 @@ def _template_message(message: Mapping[str, Any], field: str) -> dict[str, Any]:
     return plain
 
 
-def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _template_call(call: Mapping[str, Any]) -> JsonObject:
     function = dict(call["function"])
     if isinstance(function.get("arguments", ""), str):
         function["arguments"] = parse_arguments(function.get("arguments", ""))
@@ -67,7 +68,7 @@ def template_tools(tools: Sequence[Mapping[str, Any]]) -> Tools | None:
     return [_template_tool(tool["function"]) for tool in tools] or None
 
 
-def _template_tool(function: Mapping[str, Any]) -> dict[str, Any]:
+def _template_tool(function: Mapping[str, Any]) -> JsonObject:
     first = {key: function.get(key) for key in ("name", "description", "parameters")}
     rest = {key: value for key, value in function.items() if key not in first and value is not None}
     return {"type": "function", "function": first | rest}
@@ -168,14 +169,14 @@ class _Marks:
         return mark
 
 
-def _mark_message(marks: _Marks, message: dict[str, Any], field: str) -> dict[str, Any]:
+def _mark_message(marks: _Marks, message: JsonObject, field: str) -> JsonObject:
     marked = dict(message)
     if message["content"]:
         marked["content"] = marks.new(f"{field}.content", f"the content of this {message['role']} message")
     return _mark_calls(marks, marked, field)
 
 
-def _mark_calls(marks: _Marks, message: dict[str, Any], field: str) -> dict[str, Any]:
+def _mark_calls(marks: _Marks, message: JsonObject, field: str) -> JsonObject:
     calls = [
         _mark_call(marks, call, f"{field}.tool_calls[{index}]")
         for index, call in enumerate(message.get("tool_calls", []))
@@ -183,7 +184,7 @@ def _mark_calls(marks: _Marks, message: dict[str, Any], field: str) -> dict[str,
     return message | {"tool_calls": calls} if calls else message
 
 
-def _mark_call(marks: _Marks, call: dict[str, Any], field: str) -> dict[str, Any]:
+def _mark_call(marks: _Marks, call: JsonObject, field: str) -> JsonObject:
     name = marks.new(field, "the names of tool calls")
     arguments = {"mark": marks.new(field, "the arguments of tool calls")}
     return call | {"function": {"name": name, "arguments": arguments}}

@@ -23,6 +23,7 @@ from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope
 from service.api.web.traffic import Traffic
 from service.domain.errors import LuthierError
+from service.domain.json import JsonObject
 from service.gateway.fields import Endpoint, engine_fields
 from service.gateway.forward import Answer, EngineRequest, Usage, log_usage
 from service.gateway.limits import estimated_tokens
@@ -47,7 +48,7 @@ async def _answering(request: Request, ctx: ContextDep, caller: CallerDep) -> An
 AnsweringDep = Annotated[Answering, Depends(_answering)]
 
 
-def _answer_of(model: type[Completion] | type[ChatCompletion], chunk: str) -> dict[int | str, dict[str, Any]]:
+def _answer_of(model: type[Completion] | type[ChatCompletion], chunk: str) -> dict[int | str, JsonObject]:
     """An operation's good answer for the OpenAPI document: whole, or as a stream of `chunk` objects."""
     description = f"Events `data: <{chunk}>`, then `data: [DONE]`; or, if it broke, `data: {{error: ...}}` and an end."
     stream = {"schema": {"type": "string", "description": description}}

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import StreamingResponse
@@ -14,6 +14,7 @@ from service.api.web import sse as event_stream
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.pagination import After, CursorList, Limit, ListObject, as_cursor_list, as_list
+from service.domain.json import JsonObject
 from service.operations import jobs
 from service.operations.jobs import NewJob
 from service.recipes.objective import OBJECTIVES, Hyperparameters, hyperparameters_type
@@ -21,7 +22,7 @@ from service.recipes.objective import OBJECTIVES, Hyperparameters, hyperparamete
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class=ApiRoute)
 
 JobId = Annotated[Text, Path(description="The id of the fine-tuning job.")]
-METADATA_PARAMETER: dict[str, Any] = {
+METADATA_PARAMETER: JsonObject = {
     "parameters": [
         {
             "name": "metadata",
@@ -143,7 +144,7 @@ def _objective(body: CreateJob) -> str:
 def _hyperparameters(body: CreateJob) -> Hyperparameters:
     """Those of the method in use win, field by field, over the deprecated ones beside `method`."""
     given = [body.__dict__["hyperparameters"], None if body.method is None else body.method.hyperparameters]
-    merged: dict[str, Any] = {}
+    merged: JsonObject = {}
     for part in given:
         merged |= part.model_dump(exclude_unset=True) if part is not None else {}
     objective = OBJECTIVES.find(_objective(body))

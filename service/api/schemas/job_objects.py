@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from service.domain.event import Event, Kind, Level
 from service.domain.job import FINAL, Checkpoint, Job, Status
+from service.domain.json import JsonObject
 from service.operations.jobs import JobView
 from service.recipes.fields import Auto
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings, camel
@@ -100,14 +101,14 @@ class JobObject(BaseModel):
     user_provided_suffix: str | None
     seed: int
     estimated_finish: int | None
-    integrations: list[dict[str, Any]]
+    integrations: list[JsonObject]
     metadata: dict[str, str] | None
     usage_metrics: None = None
     shared_with_openai: bool = False
     eval_id: None = None
     method: JobMethod
     progress: Progress
-    tuning: dict[str, Any]
+    tuning: JsonObject
 
     @classmethod
     def of(cls, view: JobView, organization_id: str) -> "JobObject":
@@ -147,7 +148,7 @@ class EventObject(BaseModel):
     level: Level
     message: str
     type: Kind
-    data: dict[str, Any]
+    data: JsonObject
 
     @classmethod
     def of(cls, event: Event) -> "EventObject":

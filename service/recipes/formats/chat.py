@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
+from service.domain.json import JsonObject
 from service.recipes.format import FORMATS, Format, Row
 
 MESSAGES_LIMIT = 2048
@@ -35,7 +36,7 @@ def _filled(text: str) -> str:
     return text
 
 
-def parse_arguments(arguments: str) -> dict[str, Any]:
+def parse_arguments(arguments: str) -> JsonObject:
     """The arguments of a tool call; the empty string means none. Raises ValueError."""
     parsed = from_json(arguments or "{}", allow_inf_nan=False)
     if not isinstance(parsed, dict):
@@ -60,7 +61,7 @@ class Function(Row):
 
     name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -81,7 +82,7 @@ class ToolCall(Row):
 
 
 class SystemMessage(Row):
-    """Its content may be empty: that keeps a chat template's default system message away."""
+    """Its content may be empty: that suppresses a chat template's default system message."""
 
     role: Literal["system", "developer"]
     content: Text

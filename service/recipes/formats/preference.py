@@ -1,5 +1,6 @@
 """Preference pairs, as OpenAI documents them: a conversation and two answers to it, of which one is better."""
 
+from collections.abc import Set
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
@@ -80,3 +81,11 @@ class Preference(Format):
     name: ClassVar[str] = "preference"
     rows: ClassVar[str] = "preference pairs"
     models: ClassVar[tuple[type[Row], ...]] = (PreferenceOutputRow, PreferenceCompletionRow)
+
+    @classmethod
+    def model_of(cls, keys: Set[str]) -> type[Row]:
+        """The newer spelling where any key has it; then every key must."""
+        newer = {
+            name for name in PreferenceCompletionRow.model_fields if name.endswith(PreferenceCompletionRow.spelling)
+        }
+        return PreferenceCompletionRow if keys & newer else PreferenceOutputRow

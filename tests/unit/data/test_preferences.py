@@ -127,7 +127,7 @@ def test_batch_size_epochs_and_the_minimum_count_pairs() -> None:
         (pair() | {"preferred_output": []}, "preferred_output", "must hold exactly one assistant message"),
         (pair() | {"non_preferred_output": [BAD, BAD]}, "non_preferred_output", "must hold exactly one assistant"),
         (pair() | {"preferred_output": GOOD}, "preferred_output", "Input should be a valid list"),
-        (pair() | {"preferred_completion": [GOOD]}, "preferred_completion", 'contains an extra "preferred_completion"'),
+        (pair() | {"preferred_completion": [GOOD]}, "preferred_output", 'contains an extra "preferred_output"'),
         (pair() | {"mood": 1}, "mood", 'contains an extra "mood"'),
         (pair(bad=GOOD), "non_preferred_output", "reads to the base exactly like preferred_output"),
         (pair(good=GOOD | {"content": "<|end|>"}), "preferred_output[0].content", "holds '<|end|>'"),

@@ -88,8 +88,7 @@ def test_default_learning_rates_fall_with_the_size_or_stay() -> None:
     ],
 )
 def test_a_row_is_recognised_by_its_whole_shape(keys: set[str], format: type[Format]) -> None:
-    found = recognise(keys)
-    assert found is not None and found[0] is format
+    assert recognise(keys) is format
 
 
 def test_a_row_that_has_nothing_that_any_format_requires_is_of_none() -> None:

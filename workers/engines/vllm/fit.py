@@ -6,10 +6,10 @@ vLLM.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from service.domain.json import JsonObject
 from service.domain.model import Manifest
 from service.recipes.base import Base
 from service.recipes.catalogue import served_by
@@ -75,5 +75,5 @@ def _tensors(folder: Path) -> list[str]:
         raise Unservable(f"{WEIGHTS} cannot be read.") from error
 
 
-def _highest_rank(config: dict[str, Any]) -> int:
+def _highest_rank(config: JsonObject) -> int:
     return max(int(config["r"]), *map(int, config.get("rank_pattern", {}).values() or [0]))
