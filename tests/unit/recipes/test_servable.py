@@ -4,6 +4,7 @@ import pytest
 
 from service.domain.errors import InvalidRequest
 from service.recipes.base import Base, Serving
+from service.recipes.catalogue import served_by
 from service.recipes.tuning import check_servable
 from service.recipes.tunings.ia3 import Ia3Settings
 from service.recipes.tunings.lora import LoraSettings
@@ -25,3 +26,5 @@ def test_ia3_is_served_by_the_embedded_engine_only() -> None:
     check_servable(base("embedded", {"lora", "ia3"}), Ia3Settings())
     with pytest.raises(InvalidRequest, match="cannot serve the tuning 'ia3'"):
         check_servable(base("vllm", {"lora"}), Ia3Settings())
+    assert "ia3" in served_by("embedded")
+    assert "ia3" not in served_by("vllm")  # so that a catalogue, too, cannot say so
