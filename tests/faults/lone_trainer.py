@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from workers.trainer.launch import TrainerConfig
-from workers.trainer.process.loop import loop as process
+from workers.trainer.process import loop as process
 
 if __name__ == "__main__":
     journal = Path(os.environ["LUTHIER_FAULT_LONE"]).open("a", encoding="utf-8")  # noqa: SIM115  for this whole life

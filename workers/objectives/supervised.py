@@ -20,8 +20,7 @@ class Supervised:
 
     def loss(self, forward: Forward, batch: Batch) -> Loss:
         targets_BT = batch.targets_BT
-        # The output layer is the largest matrix of a small model: it runs only where some row trains.
-        keep_K = (targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
+        keep_K = batch.trained_K
         targets_BK = targets_BT[:, keep_K]
         logits_BKV = forward(batch.input_ids_BT, batch.attention_mask_BT, keep_K)
         total = cross_entropy(
