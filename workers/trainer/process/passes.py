@@ -4,7 +4,6 @@ One loop for every recipe: which parameters move is the tuning's, which loss is 
 Shapes: B rows, T tokens, K kept positions, V vocabulary.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,8 @@ from workers.model.load import LoadedBase
 from workers.objectives import Objective, logprobs
 from workers.trainer.process.plan import micro_batches
 from workers.tunings import Tuning
+
+_LOSS = ""  # no metric's name
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,22 @@ class Measured:
         return {f"{prefix}_{name}": value for name, value in {"loss": self.loss, **self.others}.items()}
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What a pass added up, still on the device: a read of it waits until the device has done all its work."""
+
+    names: Sequence[str]  # of the objective's own metrics
+    values: Tensor  # float64: the loss, then the metrics
+    count: int
+    cost_tokens: int
+
+    def read(self, *more: Tensor) -> tuple[Measured, list[float]]:
+        """The means, and some more scalars of the device, in one transfer."""
+        values: list[float] = torch.stack([*self.values, *(scalar.double() for scalar in more)]).tolist()
+        (loss, *means), rest = [value / self.count for value in values[: len(self.values)]], values[len(self.values) :]
+        return Measured(loss, dict(zip(self.names, means, strict=True)), self.cost_tokens), rest
+
+
 class Passes:
     """The passes of one job; its tuning is active whenever they run."""
 
@@ -40,7 +57,7 @@ class Passes:
         self._tuning = tuning
         self._objective = objective
 
-    def train(self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None) -> Measured:
+    def train(self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None) -> Sums:
         """Adds the gradient of the examples' mean loss to the tuning's parameters, dropout on.
 
         `reference_N` belongs to the dataset's rows; see `logprobs`.
@@ -56,16 +73,18 @@ class Passes:
     ) -> Measured:
         """The examples' mean loss, dropout off."""
         with torch.no_grad():
-            return self._pass(dataset, examples, reference_N, learn=False)
+            measured, _ = self._pass(dataset, examples, reference_N, learn=False).read()
+        return measured
 
     def logprobs(self, dataset: TokenizedDataset, examples: Sequence[int]) -> dict[int, float]:
         """How likely the model finds each row of the examples, dropout off; through the same batches as `train`."""
-        found: dict[int, float] = {}
+        places: list[int] = []
+        found = []
         with torch.no_grad():
             for rows, batch in self._batches(dataset, examples, None):
-                logprobs_B = logprobs(self.logits, batch.to(self._base.device))
-                found |= zip(rows, logprobs_B.tolist(), strict=True)
-        return found
+                places += rows
+                found.append(logprobs(self.logits, batch.to(self._base.device)))
+        return dict(zip(places, torch.cat(found).tolist(), strict=True))
 
     def score(self, ids: Sequence[int]) -> list[float]:
         """log p(token | tokens before) of every token but the first, dropout off; one row alone, as engines see it."""
@@ -80,21 +99,21 @@ class Passes:
 
     def _pass(
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None, learn: bool
-    ) -> Measured:
+    ) -> Sums:
         """The gradient of a step is that of  sum of its losses / number of its tokens or pairs,  however many
         micro-batches the step is cut into: each is divided by the count of all.
         """
         batches = [batch for _, batch in self._batches(dataset, examples, reference_N)]
         count = max(1, sum(self._objective.count(batch) for batch in batches))
-        total, sums = 0.0, Counter[str]()
+        sums: dict[str, Tensor] = {}
         for batch in batches:
             loss = self._objective.loss(self.logits, batch.to(self._base.device))
             if learn:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.total.detach())
-            sums.update({name: value.item() for name, value in loss.sums.items()})
-        means = {name: value / count for name, value in sums.items()}
-        return Measured(total / count, means, dataset.cost_tokens(examples))
+            for name, value in [(_LOSS, loss.total), *loss.sums.items()]:
+                value = value.detach().double()  # as exact as Python's own sums, without asking the device
+                sums[name] = sums[name] + value if name in sums else value
+        return Sums(list(sums)[1:], torch.stack(list(sums.values())), count, dataset.cost_tokens(examples))
 
     def _batches(
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None

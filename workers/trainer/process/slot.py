@@ -119,10 +119,12 @@ class Slot:
         started_at = time.perf_counter()
         examples = self._examples(self.step)
         with self._working():
-            train = self._passes.train(self._train, examples, self._reference.of(TRAINING))
+            sums = self._passes.train(self._train, examples, self._reference.of(TRAINING))
             self.step += 1
+            train, (gradient_norm,) = sums.read(self._optimizer.clip())  # the step's one look at the device
             self._check_finite("training loss", train.loss)
-            self._check_finite("gradient", self._optimizer.step(self.step, self.total_steps))
+            self._check_finite("gradient", gradient_norm)
+            self._optimizer.step(self.step, self.total_steps)
             self.trained_tokens += train.cost_tokens
             metrics, valid_tokens = self._validate()
         metrics = {
