@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from workers.model.load import weights_digest
-from workers.trainer.process import loop as process
 from workers.trainer.process.loop import Trainer
+from workers.trainer.process import loop as process
 from workers.trainer.process.slot import Slot, Step
 
 KILL_JOB, KILL_STEP = os.environ.get("LUTHIER_FAULT_KILL_JOB"), int(os.environ.get("LUTHIER_FAULT_KILL_STEP", "1"))
