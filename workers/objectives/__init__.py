@@ -5,12 +5,22 @@ Knows tokens and logits; must not know which parameters move, optimizers, jobs o
 
 from collections.abc import Mapping
 
-from workers.objectives.base import Forward, Loss, Objective
+from workers.objectives.base import Forward, Loss, Objective, Sampled, Sampler, SamplingObjective
 from workers.objectives.dpo import Dpo
 from workers.objectives.logprobs import logprobs
 from workers.objectives.supervised import Supervised
 
-__all__ = ["OBJECTIVES", "Forward", "Loss", "Objective", "create_objective", "logprobs"]
+__all__ = [
+    "OBJECTIVES",
+    "Forward",
+    "Loss",
+    "Objective",
+    "Sampled",
+    "Sampler",
+    "SamplingObjective",
+    "create_objective",
+    "logprobs",
+]
 
 OBJECTIVES: dict[str, type[Supervised] | type[Dpo]] = {"supervised": Supervised, "dpo": Dpo}
 

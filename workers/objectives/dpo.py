@@ -8,12 +8,12 @@ Shapes: B rows, P pairs.
 from torch.nn.functional import logsigmoid
 
 from workers.data.batches import Batch
-from workers.objectives.base import Forward, Loss
+from workers.objectives.base import Forward, Loss, Objective
 from workers.objectives.logprobs import logprobs
 
 
-class Dpo:
-    """An `Objective`: the sum over pairs of -log sigmoid(reward of the preferred answer - reward of the other).
+class Dpo(Objective):
+    """The sum over pairs of -log sigmoid(reward of the preferred answer - reward of the other).
 
     At step 0 every reward is 0, so the loss of a pair is log 2. `accuracy` is the share of pairs whose preferred answer
     has the greater reward: 0 at step 0, where they are equal. No token's accuracy is told: DPO has no right token.

@@ -16,7 +16,7 @@ def logprobs(forward: Forward, batch: Batch) -> Tensor:
     targets_BT = batch.targets_BT
     keep_K = batch.trained_K
     targets_BK = targets_BT[:, keep_K]
-    logits_BKV = forward(batch.input_ids_BT, batch.attention_mask_BT, keep_K)
+    logits_BKV = forward.logits(batch, keep_K)
     losses = cross_entropy(
         logits_BKV.flatten(0, 1).float(), targets_BK.flatten(), ignore_index=IGNORED, reduction="none"
     )

@@ -7,13 +7,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from workers.data.batches import IGNORED, Batch
-from workers.objectives.base import Forward, Loss
+from workers.objectives.base import Forward, Loss, Objective
 
 
-class Supervised:
-    """An `Objective`: the sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
-
-    needs_reference = False
+class Supervised(Objective):
+    """The sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
 
     def count(self, batch: Batch) -> int:
         return int((batch.targets_BT != IGNORED).sum())
@@ -22,7 +20,7 @@ class Supervised:
         targets_BT = batch.targets_BT
         keep_K = batch.trained_K
         targets_BK = targets_BT[:, keep_K]
-        logits_BKV = forward(batch.input_ids_BT, batch.attention_mask_BT, keep_K)
+        logits_BKV = forward.logits(batch, keep_K)
         total = cross_entropy(
             logits_BKV.flatten(0, 1).float(), targets_BK.flatten(), ignore_index=IGNORED, reduction="sum"
         )

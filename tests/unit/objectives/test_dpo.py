@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_pairs
+from tests.given.tiny_models import VOCABULARY, Saying, make_tiny_base, random_pairs
 from workers.data.batches import IGNORED, Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base
@@ -63,7 +63,7 @@ def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
         batch = collate(PAIRS, rows, base.pad_id)
         with_reference = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, reference_N[rows])
         assert objective.count(with_reference) == len(pairs)
-        (objective.loss(passes.logits, with_reference).total / 10).backward()  # type: ignore[no-untyped-call]
+        (objective.loss(passes, with_reference).total / 10).backward()  # type: ignore[no-untyped-call]
     apart = gradient(one)
     one.detach()
     assert torch.allclose(together, apart, rtol=1e-4, atol=1e-6)
@@ -80,7 +80,7 @@ def test_only_the_answers_have_a_gradient() -> None:
     batch = collate(PAIRS, rows, pad_id=0)
     batch = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, torch.zeros(8, dtype=torch.float64))
     logits_BTV = torch.randn(*batch.input_ids_BT.shape, VOCABULARY, requires_grad=True)
-    loss = create_objective("dpo", {"beta": 0.1}).loss(lambda ids, mask, keep_K: logits_BTV[:, keep_K], batch)
+    loss = create_objective("dpo", {"beta": 0.1}).loss(Saying(logits_BTV), batch)
     loss.total.backward()  # type: ignore[no-untyped-call]
     assert logits_BTV.grad is not None
     moved_BT = logits_BTV.grad.abs().sum(dim=2) > 0

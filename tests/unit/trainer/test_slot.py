@@ -97,7 +97,7 @@ def test_a_job_resumed_at_any_step_ends_in_the_same_bits(
     slot = seat(base, tuning=tuning)
     metrics = []
     for step in range(slot.total_steps):
-        slot.snapshot(tmp_path / f"snapshot-{step}")
+        slot.snapshot().write(tmp_path / f"snapshot-{step}")
         metrics.append(slot.train_step().metrics)
     expected = adapter(slot, tmp_path / "undisturbed")
     slot.leave()
@@ -116,7 +116,7 @@ def test_dropout_is_on_in_training_and_off_in_validation(base: LoadedBase, tmp_p
     for dropout in (0.0, 0.5):
         slot = seat(base, tuning={"type": "lora", "lora": {**LORA["lora"], "dropout": dropout}}, batch_size=5)
         slot.train_step()
-        slot.snapshot(tmp_path / f"snapshot-{dropout}")
+        slot.snapshot().write(tmp_path / f"snapshot-{dropout}")
         results[dropout] = slot.train_step().metrics
         slot.leave()
     assert results[0.0]["train_loss"] != results[0.5]["train_loss"]
@@ -154,7 +154,7 @@ def test_neighbours_do_not_change_a_bit(base: LoadedBase, tmp_path: Path) -> Non
 def test_a_snapshot_from_another_environment_says_what_differs(base: LoadedBase, tmp_path: Path) -> None:
     slot = seat(base)
     slot.train_step()
-    slot.snapshot(tmp_path / "snapshot")
+    slot.snapshot().write(tmp_path / "snapshot")
     state = json.loads((tmp_path / "snapshot/state.json").read_text())
     state["environment"]["processor"] = "abacus"
     (tmp_path / "snapshot/state.json").write_text(json.dumps(state))
@@ -165,7 +165,7 @@ def test_a_snapshot_from_another_environment_says_what_differs(base: LoadedBase,
 def test_a_damaged_snapshot_is_refused(base: LoadedBase, tmp_path: Path) -> None:
     slot = seat(base)
     slot.train_step()
-    slot.snapshot(tmp_path / "snapshot")
+    slot.snapshot().write(tmp_path / "snapshot")
     tensors = tmp_path / "snapshot/state.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"?")
     with pytest.raises(JobError, match="damaged") as raised:
@@ -177,7 +177,7 @@ def test_a_damaged_snapshot_is_refused(base: LoadedBase, tmp_path: Path) -> None
 def test_a_snapshot_holds_parameters_moments_and_random_states(base: LoadedBase, tmp_path: Path) -> None:
     slot = seat(base, tuning=PROMPT)
     slot.train_step()
-    slot.snapshot(tmp_path / "snapshot")
+    slot.snapshot().write(tmp_path / "snapshot")
     slot.leave()
     assert set(load_file(tmp_path / "snapshot/state.safetensors")) == {
         "parameter/prompt_embeddings",

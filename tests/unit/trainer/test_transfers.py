@@ -16,7 +16,7 @@ from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, environment
 from workers.trainer.process import passes
-from workers.trainer.process.slot import Slot
+from workers.trainer.process.slot import Phase, Slot
 from workers.trainer.protocol import JobSpec
 
 LORA = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}}
@@ -59,7 +59,7 @@ def steps(base: LoadedBase, objective: str, train: TokenizedDataset, valid: Toke
         batch_size=-(-train.num_examples // 2), learning_rate=1e-3, seed=1, snapshot_steps=100,
     )  # fmt: skip
     slot, looks = Slot(base, environment(base.device), spec, train, valid), []
-    while not slot.prepared:
+    while slot.phase is Phase.PREPARE:
         slot.prepare()
     while not slot.finished:
         OnDevice.looks.clear()

@@ -11,9 +11,10 @@ import time
 from typing import BinaryIO
 
 from workers.trainer.launch import EXIT_PARENT_GONE, EXIT_PARENT_SILENT, SILENCE
-from workers.trainer.protocol import Beat, Leave, Pause, Report, Seat, decode_command, encode
+from workers.trainer.protocol import Beat, Leave, Pause, Report, Reward, Seat, decode_command, encode
 
 _LOOKS_PER_LIMIT = 20
+Order = Seat | Leave | Pause | Reward  # a command for the loop
 
 
 class Channel:
@@ -22,7 +23,7 @@ class Channel:
     def __init__(self, lease_seconds: float) -> None:
         self._limit_seconds = SILENCE * lease_seconds
         self._in, self._out = _claim_standard_streams()
-        self._commands: queue.SimpleQueue[Seat | Leave | Pause] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._beaten_at = time.monotonic()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -39,12 +40,16 @@ class Channel:
         except BrokenPipeError:
             os._exit(EXIT_PARENT_GONE)
 
-    def commands(self, wait: bool) -> list[Seat | Leave | Pause]:
-        """What has come since the last call; with `wait`, at least one command."""
+    def commands(self, wait: bool) -> list[Order]:
+        """What has come since the last call; with `wait`, at least one command, or none after `wake`."""
         commands = [self._commands.get()] if wait else []
         while not self._commands.empty():
             commands.append(self._commands.get())
-        return commands
+        return [command for command in commands if command is not None]
+
+    def wake(self) -> None:
+        """Ends a wait for commands, or the next one. From any thread."""
+        self._commands.put(None)
 
     def _listen(self) -> None:
         try:

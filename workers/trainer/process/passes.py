@@ -1,7 +1,7 @@
 """Rows through the base and the objective: with gradients to train, without to measure.
 
 One loop for every recipe: which parameters move is the tuning's, which loss is the objective's. Keeps no state.
-Shapes: B rows, T tokens, K kept positions, V vocabulary.
+Shapes: B rows, T tokens, K kept positions, V vocabulary, H hidden.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ class Sums:
 
 
 class Passes:
-    """The passes of one job; its tuning is active whenever they run."""
+    """The passes of one job, and the `Forward` of its objective; its tuning is active whenever they run."""
 
     def __init__(self, base: LoadedBase, tuning: Tuning, objective: Objective) -> None:
         self._base = base
@@ -83,15 +83,16 @@ class Passes:
         with torch.no_grad():
             for rows, batch in self._batches(dataset, examples, None):
                 places += rows
-                found.append(logprobs(self.logits, batch.to(self._base.device)))
+                found.append(logprobs(self, batch.to(self._base.device)))
         return dict(zip(places, torch.cat(found).tolist(), strict=True))
 
     def score(self, ids: Sequence[int]) -> list[float]:
         """log p(token | tokens before) of every token but the first, dropout off; one row alone, as engines see it."""
         ids_1T = torch.tensor([list(ids)], device=self._base.device)
+        row = Batch(ids_1T, torch.ones_like(ids_1T), ids_1T, prompt_lengths_B=ids_1T.new_tensor([len(ids)]))
         keep_K = torch.arange(len(ids) - 1, device=self._base.device)
         with torch.no_grad():
-            logits_1KV = self.logits(ids_1T, torch.ones_like(ids_1T), keep_K)
+            logits_1KV = self.logits(row, keep_K)
         logprobs_KV = logits_1KV[0].float().log_softmax(dim=-1)
         logprobs_K1 = logprobs_KV.gather(1, ids_1T[0, 1:, None])
         scores: list[float] = logprobs_K1.squeeze(1).tolist()
@@ -107,7 +108,7 @@ class Passes:
         count = max(1, sum(self._objective.count(batch) for batch in batches))
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            loss = self._objective.loss(self.logits, batch.to(self._base.device))
+            loss = self._objective.loss(self, batch.to(self._base.device))
             if learn:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
             for name, value in [(_LOSS, loss.total), *loss.sums.items()]:
@@ -125,9 +126,15 @@ class Passes:
             batch = collate(dataset, rows, self._base.pad_id)
             yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
 
-    def logits(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, keep_K: Tensor) -> Tensor:
-        """An objective's `Forward`; virtual tokens, where the tuning has some, are in front and not in `keep_K`."""
-        inputs = self._tuning.inputs(input_ids_BT, attention_mask_BT)
+    def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
+        """Of an objective's `Forward`; virtual tokens, where the tuning has some, are in front and not in `keep_K`."""
+        inputs = self._tuning.inputs(batch.input_ids_BT, batch.attention_mask_BT)
         keep_K = keep_K + self._tuning.num_virtual_tokens
         logits_BKV: Tensor = self._base.model(**inputs, use_cache=False, logits_to_keep=keep_K).logits
         return logits_BKV
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Of an objective's `Forward`."""
+        inputs = self._tuning.inputs(batch.input_ids_BT, batch.attention_mask_BT)
+        hidden_BTH: Tensor = self._base.model.base_model(**inputs, use_cache=False).last_hidden_state
+        return hidden_BTH[:, self._tuning.num_virtual_tokens :]
