@@ -10,12 +10,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
-from service.db.schema import migrate
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.operations import keys
 from service.operations.keys import Caller
 from service.settings.settings import Settings
+from tests.given.installation import installed
 from tests.given.scripted_engine import ScriptedEngine, scripted_engine
 
 pytest_plugins = [
@@ -56,11 +55,8 @@ def database_url(request: pytest.FixtureRequest, settings: Settings) -> Iterator
 @pytest.fixture
 async def ctx(settings: Settings, database_url: str) -> AsyncIterator[Context]:
     """A fresh installation, with no project yet. Its settings, database included, are `ctx.settings`."""
-    ctx = create_context(settings.model_copy(update={"database_url": database_url}))
-    if not database_url.startswith("postgresql"):
-        await migrate(ctx.database)
-    yield ctx
-    await ctx.close()
+    async with installed(settings.model_copy(update={"database_url": database_url})) as ctx:
+        yield ctx
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from service.db import job_counts, keys, schema
-from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.queue.redis import AWAY
+from service.recipes.catalogue import CatalogueError
 from service.settings.settings import Settings
 from service.storage import StorageError, StorageUnusable
 from service.storage.base import one_chunk, read

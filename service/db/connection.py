@@ -123,5 +123,6 @@ def _parse(url: str) -> URL:
 
 def _away(error: BaseException) -> Unavailable:
     """Logs why, without the driver's words: they may quote what a user sent."""
-    log.warning("database.away", error=type(error.__cause__ or error).__name__, sqlstate=postgres.sqlstate(error))
+    cause = type(error.__cause__ or error).__name__
+    log.warning("database.unavailable", error=cause, sqlstate=postgres.sqlstate(error))
     return Unavailable(AWAY)

@@ -42,7 +42,7 @@ class Job:
     training_file: str
     validation_file: str | None
     objective: str
-    tuning: dict[str, Any]  # {"type": "lora", "lora": {...}}, resolved
+    tuning: dict[str, Any]  # {"type": t, t: settings}; `service.recipes.tuning.tuning_of` reads it
     hyperparameters: dict[str, Any]  # of the objective; "auto" until the files are validated
     seed: int
     suffix: str | None

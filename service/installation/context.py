@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from arq.connections import ArqRedis
 
 from service.db.connection import Database
-from service.domain.base import Catalogue
 from service.queue import Queue
+from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
 from service.storage import ObjectStore
 

@@ -1,11 +1,11 @@
 """Settings to Context: the one place that picks implementations."""
 
 from service.db.connection import Database, Limits
-from service.domain.base import read_catalogue
-from service.domain.engines import engines_by_base
 from service.installation.context import Context
 from service.queue import create_queue
 from service.queue.redis import create_redis
+from service.recipes.catalogue import read_catalogue
+from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
 from service.storage import create_storage
 

@@ -15,12 +15,13 @@ from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
-from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
 from service.installation.context import Context
 from service.operations import origins
 from service.operations.keys import Caller
 from service.operations.origins import Origin
 from service.operations.paging import Page, cut
+from service.recipes.objective import OBJECTIVES, Hyperparameters
+from service.recipes.tuning import TuningSettings, check_servable
 
 SCAN_ROWS = 200
 
@@ -34,9 +35,9 @@ class NewJob:
     seed: int
     validation_file: str | None = None
     suffix: str | None = None
-    objective: str = "supervised"
+    objective: str = OBJECTIVES.default.name
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    tuning: Tuning | None = None  # None: the parent's, or the default
+    tuning: TuningSettings | None = None  # None: the parent's, or the default
     metadata: dict[str, str] | None = None
     integrations: list[dict[str, Any]] = field(default_factory=list)
     idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
@@ -212,8 +213,8 @@ def _fits(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 
 
 def _check_objective(objective: str) -> None:
-    if objective not in OBJECTIVES:
-        offered = " and ".join(f"'{name}'" for name in OBJECTIVES)
+    if OBJECTIVES.find(objective) is None:
+        offered = " and ".join(f"'{name}'" for name in OBJECTIVES.names)
         raise InvalidRequest(
             f"Invalid value: '{objective}'. This version fine-tunes with the methods: {offered}.",
             param="method.type",
@@ -232,7 +233,7 @@ async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> N
         )
 
 
-def _job(caller: Caller, origin: Origin, new: NewJob, tuning: dict[str, Any]) -> Job:
+def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) -> Job:
     return Job(
         id=ids.job_id(),
         project_id=caller.project_id,
@@ -241,7 +242,7 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: dict[str, Any]) ->
         training_file=new.training_file,
         validation_file=new.validation_file,
         objective=new.objective,
-        tuning=tuning,
+        tuning=tuning.stored(),
         hyperparameters=new.hyperparameters.model_dump(),
         seed=new.seed,
         suffix=new.suffix,

@@ -4,7 +4,6 @@ A part that is refused or not named leaves nothing behind: here, or in `service.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +30,7 @@ from service.installation.context import Context
 from service.operations import segments
 from service.operations.keys import Caller
 from service.storage import StorageError
+from service.storage.hashed import Hashed
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,10 @@ async def _end(tx: Transaction, upload: Upload, status: Status, file_id: str | N
 
 
 async def _check_md5(ctx: Context, ordered: Sequence[Segment], md5: str) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
-    async for chunk in segments.read(ctx, ordered):
-        digest.update(chunk)
-    if digest.hexdigest() != md5.lower():
+    found = await Hashed(segments.read(ctx, ordered), "md5").read_to_end()
+    if found != md5.lower():
         raise InvalidRequest(
-            f"The md5 checksum does not match: the parts, in this order, have {digest.hexdigest()}.",
+            f"The md5 checksum does not match: the parts, in this order, have {found}.",
             param="md5",
             code="invalid_value",
         )

@@ -98,7 +98,7 @@ class ArqQueue:
                 worker.burst, worker.max_burst_jobs = True, 0  # it returns before its next look into the queue
                 await running
             except AWAY as error:
-                log.warning("bell.away", reason=type(error).__name__)
+                log.warning("bell.unavailable", reason=type(error).__name__)
             except Exception:
                 log.exception("bell.broken")  # the sweep still looks
             finally:

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         Path(__file__).parents[1] / "bases.toml",
         description="TOML file that lists the base models of this installation.",
     )
+    extensions: str = Field(
+        "",
+        description="Comma-separated modules that bring methods of your own; every process imports them at its start.",
+    )
     organization: str = Field(
         "luthier", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
         description="Slug of the organisation in model names; frozen at the first start.",

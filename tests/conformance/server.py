@@ -13,12 +13,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.app import create_app
-from service.db.schema import migrate
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.settings import logs
 from service.settings.settings import Settings
-from tests.conformance import seeds
+from tests.given import seeds
+from tests.given.installation import give_schema
 
 RESET_PATH = "/v1/_test/reset"
 
@@ -41,8 +41,8 @@ class WithReset:
 async def serve(settings: Settings) -> None:
     """Until SIGTERM."""
     logs.configure(settings.log_level)
+    await give_schema(settings)
     ctx = create_context(settings)
-    await migrate(ctx.database)
     await seeds.install(ctx)
     await seeds.renew(ctx)
     app = WithReset(create_app(ctx), ctx)

@@ -7,8 +7,8 @@ import openai
 import pytest
 
 from service.domain.job import FINAL
-from tests.conformance import seeds
 from tests.conformance.processes import served
+from tests.given import seeds
 
 TRAINED_SECONDS = 180.0
 

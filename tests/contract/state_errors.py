@@ -1,8 +1,8 @@
 """What jobs, uploads, files and checkpoints refuse as they stand: call, code, param, part of the message: 400s."""
 
-from service.db import jobs
 from service.domain.job import Status
 from tests.contract.error_table import Api, Call
+from tests.given.stored_jobs import move
 
 
 def job_at(status: Status, verb: str) -> Call:
@@ -10,8 +10,7 @@ def job_at(status: Status, verb: str) -> Call:
 
     async def call(api: Api) -> None:
         job = await api.create()
-        async with api.ctx.database.transaction() as tx:
-            await jobs.change(tx, job.id, "validating_files", {"status": status})
+        await move(api.ctx, job.id, "validating_files", status=status)
         await getattr(api.sdk.fine_tuning.jobs, verb)(job.id)
 
     return call

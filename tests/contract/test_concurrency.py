@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.db import bases, events, files
+from service.db import bases, events
 from service.db.tables import files as file_rows
 from service.db.tables import jobs as job_rows
 from service.domain.errors import IllegalTransition, InvalidRequest, JobError, LeaseLost, LuthierError, NotFound
@@ -23,9 +23,9 @@ from service.operations import keys, permissions, progress, uploads
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.operations.uploads import NewUpload
-from tests.unit.operations.test_progress import (
+from tests.given.stored_files import add_file
+from tests.given.stored_jobs import (
     BASES,
-    a_file,
     a_model,
     a_result,
     add_job,
@@ -33,6 +33,7 @@ from tests.unit.operations.test_progress import (
     messages,
     state,
     steps,
+    stored_events,
 )
 
 CLAIMERS = 8
@@ -49,21 +50,13 @@ async def outcomes(*calls: Awaitable[Any]) -> list[Any]:
     return results
 
 
-async def a_training_file(ctx: Context, caller: Caller) -> str:
-    file = a_file(caller)
-    async with ctx.database.transaction() as tx:
-        await files.add(tx, file, [])
-    return file.id
-
-
 async def count(ctx: Context, table: Any) -> int:
     async with ctx.database.reading() as tx:
         return len((await tx.connection.execute(table.select())).all())
 
 
 async def sequences(ctx: Context, job_id: str) -> list[int]:
-    async with ctx.database.reading() as tx:
-        return [event.sequence for event in await events.since(tx, job_id, 0, 10_000)]
+    return [event.sequence for event in await stored_events(ctx, job_id)]
 
 
 async def test_many_claimers_share_the_jobs_and_claim_none_twice(ctx: Context, caller: Caller) -> None:
@@ -119,7 +112,7 @@ async def test_a_replayed_step_is_written_once_however_many_replay_it(ctx: Conte
 
 
 async def test_jobs_created_at_once_are_all_there(ctx: Context, caller: Caller) -> None:
-    file = await a_training_file(ctx, caller)
+    file = await add_file(ctx, caller)
     views = await outcomes(*(users.create(ctx, caller, NewJob("luthier-tiny", file, n)) for n in range(20)))
     assert await count(ctx, job_rows) == len({view.job.id for view in views}) == 20
     for view in views:
@@ -128,7 +121,7 @@ async def test_jobs_created_at_once_are_all_there(ctx: Context, caller: Caller) 
 
 @pytest.mark.parametrize("round", range(5))
 async def test_a_job_is_never_made_on_a_file_that_is_being_deleted(ctx: Context, caller: Caller, round: int) -> None:
-    file = await a_training_file(ctx, caller)
+    file = await add_file(ctx, caller)
     creates = [users.create(ctx, caller, NewJob("luthier-tiny", file, n)) for n in range(6)]
     results = await outcomes(*creates[:3], file_operations.delete(ctx, caller, file), *creates[3:])
     made = [view.job.id for view in results if isinstance(view, users.JobView)]
@@ -140,7 +133,7 @@ async def test_a_job_is_never_made_on_a_file_that_is_being_deleted(ctx: Context,
 
 
 async def test_a_file_is_deleted_once(ctx: Context, caller: Caller) -> None:
-    file = await a_training_file(ctx, caller)
+    file = await add_file(ctx, caller)
     results = await outcomes(*(file_operations.delete(ctx, caller, file) for _ in range(5)))
     assert Counter(type(result) for result in results) == {type(None): 1, NotFound: 4}
 
@@ -233,7 +226,7 @@ async def test_of_two_bases_under_one_id_one_is_refused(ctx: Context) -> None:
 async def test_a_beat_and_a_deletion_over_the_same_jobs_do_not_wait_for_each_other(
     ctx: Context, caller: Caller
 ) -> None:
-    file = await a_training_file(ctx, caller)
+    file = await add_file(ctx, caller)
     claims = []
     for seed in range(8):
         await users.create(ctx, caller, NewJob("luthier-tiny", file, seed))

@@ -31,12 +31,12 @@ from schemathesis.specs.openapi.checks import (
 
 from service.api.app import create_app
 from service.api.web.openapi import document
-from service.db.schema import migrate
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.operations import files, jobs, models, permissions, uploads
 from service.settings.settings import Settings
-from tests.conformance import seeds
+from tests.given import seeds
+from tests.given.installation import give_schema
 from tests.given.scripted_engine import answers, scripted_engine, streams
 
 CASES = 200
@@ -194,8 +194,9 @@ def _counted(served: Served, operation: Callable[..., Any]) -> Callable[..., Any
 async def _serve(folder: Path, served: Served, ready: threading.Event, stop: threading.Event) -> None:
     async with scripted_engine() as engine:
         engine.script = _answer
-        ctx = create_context(Settings(data_dir=folder, engine_urls=engine.url))
-        await migrate(ctx.database)
+        place = Settings(data_dir=folder, engine_urls=engine.url)
+        await give_schema(place)
+        ctx = create_context(place)
         await seeds.install(ctx)
         server = uvicorn.Server(uvicorn.Config(create_app(ctx), port=0, log_config=None))
         serving = asyncio.create_task(server.serve())

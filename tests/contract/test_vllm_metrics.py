@@ -1,4 +1,4 @@
-"""The metrics of vLLM that docs/operating.md tells operators to watch are those that a real one exports."""
+"""The metrics of vLLM that docs/operating/ tells operators to watch are those that a real one exports."""
 
 import re
 
@@ -15,7 +15,8 @@ NAME = re.compile(r"\b(?:vllm:[a-z0-9_]+|process_[a-z_]+)")
 
 
 def test_every_metric_of_vllm_on_the_page_exists(vllm: Vllm) -> None:
-    named = set(NAME.findall((ROOT / "docs" / "operating.md").read_text(encoding="utf-8")))
+    pages = (ROOT / "docs" / "operating").glob("*.md")
+    named = {name for page in pages for name in NAME.findall(page.read_text(encoding="utf-8"))}
     assert len(named) > 5
     body = {"model": vllm.publish("metrics1", seed=5), "prompt": [70, 71], "max_tokens": 2}
     assert httpx.post(f"{vllm.url}/v1/completions", json=body, timeout=60).status_code == 200

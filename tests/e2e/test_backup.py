@@ -1,6 +1,6 @@
 """A backup made with the documented commands while everything runs, and an installation made of it elsewhere.
 
-The commands are those of docs/operating.md, line by line, in a shell.
+The commands are those of docs/operating/recover.md, line by line, in a shell.
 """
 
 import asyncio
@@ -130,7 +130,7 @@ def test_an_installation_made_of_a_backup_goes_on_where_the_backup_was_made(site
 
 def documented(heading: str) -> list[list[str]]:
     """The commands to back up and those to restore, as the page has them below `heading`."""
-    page = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operating" / "recover.md").read_text(encoding="utf-8")
     section = re.split(r"^##+ ", page.partition(f"### {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     assert len(blocks) == 2, heading

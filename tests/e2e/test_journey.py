@@ -12,7 +12,7 @@ from openai import NotFoundError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from tests.given.journey import artifact_folder, create_job, messages, rows, upload, weights_hash
 from tests.given.running_service import RunningService, running, wait_for_status
 from tests.given.tiny_models import make_tiny_base

@@ -14,11 +14,11 @@ import openai
 import pytest
 
 from service.api.app import create_app
-from service.db.schema import migrate
-from service.domain.base import Base
 from service.installation.create import create_context
 from service.operations import keys
+from service.recipes.base import Base
 from service.settings.settings import Settings
+from tests.given.installation import give_schema
 from tests.given.running_service import ROOT, answers, free_ports, running, wait_for, write_catalogue
 from tests.given.tiny_models import make_tiny_base
 
@@ -57,8 +57,9 @@ async def test_what_a_killed_engine_served_another_takes_over(tmp_path: Path) ->
     ports = free_ports(3)
     one, two = two_bases(tmp_path)
     catalogue = write_catalogue(tmp_path / "bases.toml", served_at(one, *ports[:2]), served_at(two, ports[2]))
-    ctx = create_context(Settings(data_dir=tmp_path / "data", catalogue=catalogue))
-    await migrate(ctx.database)
+    settings = Settings(data_dir=tmp_path / "data", catalogue=catalogue)
+    await give_schema(settings)
+    ctx = create_context(settings)
     key = await keys.ensure_installation(ctx)
     app = create_app(ctx)
     transport = httpx.ASGITransport(app)

@@ -3,49 +3,29 @@
 import asyncio
 import os
 import random
-import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from service.domain.base import Base
+from service.recipes.base import Base
+from tests.given.recipes import recipe
+from tests.given.slots import LORA, PROMPT
 from tests.given.tiny_models import make_tiny_base, random_rows
+from tests.given.trainers import Bits, read_bits, run, run_through_crashes, trainer
 from workers.model.load import environment, load_base
-from workers.trainer.launch import MODULE, TrainerConfig
+from workers.trainer.launch import TrainerConfig
 from workers.trainer.parent.handle import TrainerHandle
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, JobSpec, Left, Report, Seated, Snapshotted, Stepped
 
 pytestmark = pytest.mark.slow
 FAULTY = "tests.faults.trainer"
-LEASE_SECONDS = 20.0
-LORA = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}}
-PROMPT = {"type": "prompt", "prompt": {"num_virtual_tokens": 5}}
 TRAIN, VALID = random_rows(12, seed=1), random_rows(4, seed=2)
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-Bits = tuple[bytes, ...]
-
-
-@dataclass
-class Outcome:
-    """What a job's reports came to."""
-
-    reports: list[Report | Crashed] = field(default_factory=list)
-    charged: int = 0
-
-    def of(self, kind: type) -> list[Any]:
-        return [report for report in self.reports if isinstance(report, kind)]
-
-    @property
-    def bits(self) -> Bits:
-        return read_bits(Path(self.of(Checkpointed)[-1].folder))
 
 
 @pytest.fixture(scope="module")
@@ -79,65 +59,13 @@ def job(tmp_path: Path) -> Callable[..., Path]:
         values = {"n_epochs": 4, "batch_size": 3, "learning_rate": 1e-2, "seed": 7, "snapshot_steps": 3, **changes}
         folder = tmp_path / job_id
         folder.mkdir()
-        spec = JobSpec(job_id=job_id, objective="supervised", tuning=tuning, **values)
+        spec = JobSpec(job_id=job_id, recipe=recipe(tuning), **values)
         (folder / "job.json").write_text(spec.model_dump_json())
         TRAIN.save(folder / "train.safetensors")
         VALID.save(folder / "valid.safetensors")
         return folder
 
     return make
-
-
-@asynccontextmanager
-async def trainer(
-    base: Base, module: str = MODULE, lease_seconds: float = LEASE_SECONDS
-) -> AsyncIterator[TrainerHandle]:
-    """A trainer that is kept alive by beats."""
-    config = TrainerConfig(base=base, device="cpu", threads=1, turn_tokens=100, lease_seconds=lease_seconds)
-    handle = TrainerHandle([sys.executable, "-m", module, config.model_dump_json()], backoff_seconds=0.05)
-    beating = asyncio.create_task(beat(handle, lease_seconds / 4))
-    try:
-        yield handle
-    finally:
-        beating.cancel()
-        await handle.stop()
-
-
-async def beat(handle: TrainerHandle, seconds: float) -> None:
-    while True:
-        await handle.beat()
-        await asyncio.sleep(seconds)
-
-
-async def run(handle: TrainerHandle, folder: Path, watch: Callable[[Report | Crashed], None] | None = None) -> Outcome:
-    """One stay in a slot, to its end."""
-    outcome = Outcome()
-    async with asyncio.timeout(120):
-        async for report in handle.seat(folder.name, folder):
-            outcome.reports.append(report)
-            if watch is not None:
-                watch(report)
-    return outcome
-
-
-async def run_through_crashes(
-    handle: TrainerHandle, folder: Path, watch: Callable[[Report | Crashed], None] | None = None
-) -> Outcome:
-    """As `workers.jobs.train` does it: again from the last snapshot, until the end or three crashes of its own."""
-    whole = Outcome()
-    while True:
-        stay = await run(handle, folder, watch)
-        whole.reports += stay.reports
-        whole.charged += sum(crash.guilty for crash in stay.of(Crashed))
-        if not stay.of(Crashed) or whole.charged == 3:
-            return whole
-        if snapshots := stay.of(Snapshotted):
-            shutil.rmtree(folder / "resume", ignore_errors=True)
-            shutil.copytree(snapshots[-1].folder, folder / "resume")
-
-
-def read_bits(folder: Path) -> Bits:
-    return tuple((folder / name).read_bytes() for name in ADAPTER_FILES)
 
 
 def spec_of(folder: Path) -> JobSpec:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ import httpx
 import openai
 import pytest
 
-from service.db import models
-from service.domain.model import Model
 from service.installation.context import Context
 from service.operations.keys import Caller
 from service.settings.settings import Settings
+from tests.given.jobs_by_http import create
+from tests.given.stored_models import add_model
 from tests.servers.vllm import Vllm
-from tests.unit.api.test_jobs import create
 
 pytestmark = pytest.mark.slow
 
@@ -62,9 +60,7 @@ async def job_id(client: httpx.AsyncClient, vllm: Vllm) -> str:
 async def announced(ctx: Context, caller: Caller, vllm: Vllm, job_id: str, publication: str, seed: int) -> str:
     """A model that is public, as after a job."""
     name = await asyncio.to_thread(vllm.publish, publication, seed)
-    async with ctx.database.transaction() as tx:
-        await models.add(tx, Model(name, caller.project_id, job_id, vllm.base.id, "final", 1, "lora", int(time.time())))
-    return name
+    return await add_model(ctx, caller, job_id, name, base=vllm.base.id, kind="final")
 
 
 def no_space(vllm: Vllm) -> dict[str, int]:

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 from openai import InternalServerError
 
-from service.db import snapshots
 from service.installation.context import Context
+from service.operations import lookups
 from service.storage.base import one_chunk, read
 from tests.faults.invariants import check_callable, check_succeeded, wait_until_final
 from tests.faults.rounds import KINDS, ROUNDS
@@ -47,8 +47,7 @@ def test_a_damaged_snapshot_is_passed_over(production_set: Production, twins: Tw
     job_id = twins.create(KIND)
 
     async def newest(ctx: Context) -> list[str]:
-        async with ctx.database.reading() as tx:
-            return [snapshot.prefix for snapshot in await snapshots.of_job(tx, job_id)]
+        return [snapshot.prefix for snapshot in await lookups.find_snapshots(ctx, job_id)]
 
     wait_for(lambda: bool(behind_the_api(production_set, newest)), 60, "a snapshot")
     for worker in production_set.workers:

@@ -22,8 +22,9 @@ from service.installation.create import create_context
 from service.operations import keys, progress
 from service.settings.settings import Settings
 from tests.faults.rounds import ROUNDS, random_seed
+from tests.given.stored_files import add_file
+from tests.given.stored_jobs import add_job, claimed, steps
 from tests.servers.postgres import PASSWORD, Postgres, running_postgres
-from tests.unit.operations.test_progress import a_file, add_job, claimed, files, steps
 
 pytestmark = pytest.mark.slow
 
@@ -51,10 +52,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 async def training_file(ctx: Context, key: str) -> str:
-    file = a_file(await keys.authenticate(ctx, key))
-    async with ctx.database.transaction() as tx:
-        await files.add(tx, file, [])
-    return file.id
+    return await add_file(ctx, await keys.authenticate(ctx, key))
 
 
 async def recovered(call: Callable[[], Awaitable[object]]) -> None:

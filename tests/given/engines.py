@@ -10,8 +10,9 @@ import httpx
 import torch
 import uvicorn
 
-from service.domain.base import Base
 from service.domain.model import Manifest, model_name
+from service.recipes.base import Base
+from service.recipes.tuning import tuning_of
 from service.storage import ObjectStore
 from service.storage.local import LocalStore
 from tests.given.tiny_models import make_tiny_base
@@ -34,7 +35,7 @@ def load_tiny(folder: Path, head_dim: int = 8) -> tuple[Base, LoadedBase]:
 
 def save_adapter(loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, object] = LORA) -> Path:
     """An adapter that was never trained: random numbers everywhere, also where training would begin at zero."""
-    tuning = create_tuning(spec, loaded.model, "made")
+    tuning = create_tuning(tuning_of(spec), loaded.model, "made")
     tuning.attach()
     generator = torch.Generator().manual_seed(seed)
     for parameter in tuning.parameters().values():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from service.domain.base import Base, Serving
+from service.recipes.base import Base, Serving
 from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
 from workers.toy_base.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer

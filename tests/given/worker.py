@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from service.db.schema import migrate
 from service.domain.job import FINAL, Job
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.operations import files, jobs, keys
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
+from tests.given.installation import installed
 from tests.given.journey import rows
 from tests.given.running_service import write_catalogue
 from tests.given.tiny_models import make_tiny_base
@@ -40,10 +39,8 @@ async def installation(folder: Path, more: Sequence[str] = (), **changes: Any) -
     catalogue = write_catalogue(folder / "bases.toml", *bases)
     values = {"engine_urls": "", "trainer_threads": 1, "snapshot_steps": 5, "lease_seconds": 20, **changes}
     settings = Settings(data_dir=folder / "data", catalogue=catalogue, **values)
-    ctx = create_context(settings)
-    await migrate(ctx.database)
-    yield ctx
-    await ctx.close()
+    async with installed(settings) as ctx:
+        yield ctx
 
 
 async def first_caller(ctx: Context) -> Caller:

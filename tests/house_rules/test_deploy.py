@@ -13,7 +13,7 @@ import yaml
 from dockerfile_parse import DockerfileParser
 
 from docs.make_settings import render_env
-from service.domain.base import read_catalogue
+from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from tests.house_rules.tree import ROOT
 

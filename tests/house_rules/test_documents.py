@@ -45,8 +45,8 @@ def test_the_tables_of_readme_and_agents_point_to_files_that_exist():
         assert lost_paths((ROOT / name).read_text(encoding="utf-8"), ROOT) == [], name
 
 
-def test_the_readme_has_a_table_of_what_to_open():
-    assert "| I want to change | open |" in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_agents_has_a_table_of_what_to_open():
+    assert "| I want to change | open |" in (ROOT / "AGENTS.md").read_text(encoding="utf-8")
 
 
 def test_every_make_target_that_a_document_names_exists():

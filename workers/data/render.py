@@ -14,7 +14,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from service.domain.rows import ChatRow, PromptRow
+from service.recipes.formats.chat import ChatRow
+from service.recipes.formats.completion import PromptRow
 from workers.data.template import (
     Messages,
     RenderError,

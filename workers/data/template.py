@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from pydantic_core import PydanticCustomError
 from transformers import PreTrainedTokenizerBase
 
-from service.domain.rows import join_text, parse_arguments
+from service.recipes.formats.chat import join_text, parse_arguments
 
 # Legacy function calls have no id; some templates want nine letters or digits.
 LEGACY_CALL_ID = "call00000"
@@ -22,7 +22,7 @@ Tools = list[Any]  # of dicts
 
 
 class RenderError(Exception):
-    """The base cannot show or learn this; `field` is a path as in `service.domain.dataset.Problem`."""
+    """The base cannot show or learn this; `field` is a path as in `service.recipes.dataset.Problem`."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)

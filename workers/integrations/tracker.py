@@ -6,7 +6,6 @@ away, refused or too slow becomes one warning event. Knows processes and lines; 
 
 import asyncio
 import os
-import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Collection
@@ -20,6 +19,7 @@ from service.domain.errors import LeaseLost, Unavailable
 from service.domain.job import FINAL, Claim, Job
 from service.installation.context import Context
 from service.operations import lookups, progress
+from service.processes.child import kill_group, start_child
 from service.settings.settings import Settings
 from workers.integrations.wandb_child import FINISH_SECONDS, INIT_SECONDS, Answered, End, Start, Step
 
@@ -129,14 +129,7 @@ class Run:
         if self._before:
             await asyncio.wait(self._before)  # two clients of one run at a time would write over each other
         try:
-            process = await asyncio.create_subprocess_exec(
-                *COMMAND,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=DEVNULL,
-                env=_environment(self._ctx.settings),
-                start_new_session=True,
-            )
+            process = await start_child(COMMAND, _environment(self._ctx.settings), stdout=PIPE, stderr=DEVNULL)
         except OSError as error:
             await self._warn(f"its client could not be started: {error.strerror}")
             return
@@ -150,7 +143,7 @@ class Run:
             log.warning("integration.unfinished", job_id=self._claim.job.id)
         finally:
             feeding.cancel()
-            _kill(process)
+            kill_group(process)
             await process.wait()
             log.info("integration.ended", job_id=self._claim.job.id, code=process.returncode, lost=self._lost)
 
@@ -228,11 +221,3 @@ def _environment(settings: Settings) -> dict[str, str]:
     if settings.wandb_base_url:
         given["WANDB_BASE_URL"] = settings.wandb_base_url
     return os.environ | given
-
-
-def _kill(process: Process) -> None:
-    """With the server that the client has started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

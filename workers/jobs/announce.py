@@ -16,20 +16,20 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from service.domain import event as wording
-from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
 from service.domain.job import Claim, Publication
 from service.domain.model import Model
 from service.installation.context import Context
 from service.operations import progress
+from service.recipes.base import Base
 from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
+from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.integrations.tracker import Tracker
 from workers.jobs.result_file import store_result
 from workers.jobs.samples import TOLERANCE, Comparison, compare, fetch_sample
 from workers.jobs.scoring import EngineAway, EngineRefused, Engines
-from workers.jobs.staging import ObjectCorrupt, storage_retry
 from workers.trainer.protocol import ScoredRow
 
 log = structlog.get_logger()

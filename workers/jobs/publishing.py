@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 
 from service.domain import ids
-from service.domain.base import Base
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.job import Claim, Publication
-from service.domain.methods import check_servable
 from service.domain.model import Manifest, Model, model_name
 from service.installation.context import Context
 from service.operations import lookups, progress
+from service.recipes.base import Base
+from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
+from workers.files.transfer import storage_retry
 from workers.jobs.samples import store_sample
-from workers.jobs.staging import storage_retry
 from workers.trainer.protocol import Checkpointed, Ready
 
 
@@ -78,7 +78,7 @@ class Publisher:
     def _check_servable(self) -> None:
         """Once more: the catalogue may say another thing than when the job was created."""
         try:
-            check_servable(self._base, self._claim.job.tuning)
+            check_servable(self._base, tuning_of(self._claim.job.tuning))
         except InvalidRequest as error:
             raise JobError("not_servable", error.message, error.param) from error
 

@@ -15,33 +15,14 @@ from service.domain.file import RESULT_PURPOSE, File, Segment
 from service.domain.job import Job
 from service.installation.context import Context
 from service.operations import lookups
+from service.recipes.objective import find_objective
 from workers.jobs.staging import store_bytes
-
-# By objective: OpenAI's columns, and the metrics that fill them.
-COLUMNS: dict[str, dict[str, str]] = {
-    "supervised": {
-        "step": "step",
-        "train_loss": "train_loss",
-        "train_accuracy": "train_mean_token_accuracy",
-        "valid_loss": "valid_loss",
-        "valid_mean_token_accuracy": "valid_mean_token_accuracy",
-    },
-    "dpo": {
-        "step": "step",
-        "train_loss": "train_loss",
-        "train_accuracy": "train_accuracy",
-        "valid_loss": "valid_loss",
-        "valid_accuracy": "valid_accuracy",
-        "train_reward_margin": "train_reward_margin",
-        "valid_reward_margin": "valid_reward_margin",
-    },
-}
 
 
 async def store_result(ctx: Context, job: Job) -> tuple[File, list[Segment]]:
     """Stores the file, and answers what its row needs. Cells that were not measured are empty. Raises StorageError."""
     rows = await lookups.metrics_of(ctx, job.id)
-    content = await asyncio.to_thread(_csv, rows, COLUMNS[job.objective])
+    content = await asyncio.to_thread(_csv, rows, find_objective(job.objective).columns)
     file_id = ids.file_id()
     key = f"files/{file_id}/0"
     segment = Segment(key, len(content), await store_bytes(ctx.storage, key, content))

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 
 from service.storage import ObjectStore
 from service.storage.base import read
-from workers.jobs.staging import ObjectCorrupt, storage_retry, store_bytes
+from workers.files.transfer import ObjectCorrupt, storage_retry
+from workers.jobs.staging import store_bytes
 from workers.trainer.protocol import ScoredRow
 
 # Nats per token, by the base's dtype: how far two right computations of one model may lie apart on average. Other

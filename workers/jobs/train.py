@@ -16,12 +16,12 @@ from pathlib import Path
 import structlog
 
 from service.domain import event as wording
-from service.domain.base import Base
 from service.domain.errors import JobError, LeaseLost
 from service.domain.job import Claim
 from service.installation.context import Context
 from service.operations import bases, progress
 from service.operations.bases import BaseRecord
+from service.recipes.base import Base
 from workers.files.disk import disk_errors
 from workers.integrations.tracker import Tracker
 from workers.jobs.background_uploads import Keeper

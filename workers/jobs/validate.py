@@ -11,19 +11,20 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.job import Claim
-from service.domain.methods import resolve_auto
 from service.installation.context import Context
 from service.operations import lookups, progress
+from service.recipes.base import Base
+from service.recipes.objective import find_objective, resolve_auto
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
-from workers.jobs.staging import TRAINING, VALIDATION, ObjectCorrupt, fetch_segments, store_file
+from workers.files.transfer import ObjectCorrupt
+from workers.jobs.staging import TRAINING, VALIDATION, fetch_segments, store_file
 from workers.model.load import Tokenizer, load_tokenizer
 
 log = structlog.get_logger()
@@ -72,7 +73,7 @@ class JobValidation:
         validation = None
         if job.validation_file is not None:
             validation = await self._check(job.validation_file, "validation_file", 1)
-        hyperparameters = resolve_auto(job.hyperparameters, training.num_examples)
+        hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
         prefix = f"jobs/{job.id}/data/{self._claim.attempt}/"
         await self._store(training, prefix + TRAINING)
         if validation is not None:
@@ -106,7 +107,7 @@ class JobValidation:
             examples_minimum=minimum,
             param=param,
             file_id=file_id,
-            method=self._claim.job.objective,
+            objective=find_objective(self._claim.job.objective),
         )
 
     async def _store(self, dataset: TokenizedDataset, key: str) -> None:

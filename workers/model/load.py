@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import ResolvedRevision
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import resolve_revision
 
-from service.domain.base import Base
+from service.recipes.base import Base
+from service.recipes.tuning import BaseSize
 
 Tokenizer = PreTrainedTokenizerFast
 _PROCESSORS = Path("/proc/cpuinfo")
@@ -72,6 +73,13 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
 def load_tokenizer(base: Base) -> Tokenizer:
     """The tokenizer alone, for what needs no weights. Raises OSError or ValueError."""
     return _load_tokenizer(base, _commit(base))
+
+
+def base_size(base: Base) -> BaseSize:
+    """How large the base is, from its config.json alone. Raises OSError or ValueError."""
+    config = AutoConfig.from_pretrained(base.source, revision=_commit(base), trust_remote_code=False)
+    text = config.get_text_config()
+    return BaseSize(hidden_size=text.hidden_size, num_layers=text.num_hidden_layers)
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -6,13 +6,14 @@ H hidden.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from service.recipes.implementations import Implementations
 from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
 from workers.model.sampling import Sampling
@@ -58,11 +59,6 @@ class Objective(ABC):
     def needs_reference(self) -> bool:
         """Whether `loss` reads `reference_B`: each row's log-probability (`logprobs`) under the policy at step 0."""
         return False
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """The columns of the tokenised file that it learns from (`workers.data.tokenized`)."""
-        return frozenset({"trained"})
 
     def attach(self, hidden_size: int, device: torch.device) -> None:  # noqa: B027  # most have none
         """Makes the parameters of its own (a head), in float32, drawn from torch's global generator. Called once."""
@@ -110,3 +106,7 @@ class SamplingObjective(Objective):
     @abstractmethod
     def learn_from(self, rows: Sequence[Sampled], rewards: Sequence[float]) -> TokenizedDataset:
         """What the step's update trains. `loss` gets it in micro-batches, with its columns."""
+
+
+# By the class of their settings; each has the decorator `@OBJECTIVES.of(SomeSettings)` and takes such settings.
+OBJECTIVES: Implementations[Callable[[Any], Objective]] = Implementations("workers.objectives")

@@ -6,12 +6,17 @@ Shapes: B rows, T tokens, K kept positions, V vocabulary.
 import torch
 from torch.nn.functional import cross_entropy
 
+from service.recipes.objectives.supervised import SupervisedSettings
 from workers.data.batches import IGNORED, Batch
-from workers.objectives.base import Forward, Loss, Objective
+from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective
 
 
+@OBJECTIVES.of(SupervisedSettings)
 class Supervised(Objective):
     """The sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
+
+    def __init__(self, settings: SupervisedSettings) -> None:
+        """There is nothing to set."""
 
     def count(self, batch: Batch) -> int:
         return int((batch.targets_BT != IGNORED).sum())

@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 
 from service.domain import ids
-from service.domain.base import Base
 from service.domain.errors import JobError, LeaseLost, Unavailable
 from service.domain.job import Claim
 from service.installation.context import Context
 from service.operations import progress
+from service.recipes.base import Base
 from service.storage import StorageError
 from workers.integrations.tracker import Run, Tracker, let_finish
 from workers.jobs.announce import JobAnnouncement

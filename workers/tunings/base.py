@@ -5,10 +5,14 @@ Shapes: B rows, T tokens.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from service.recipes.implementations import Implementations
+from service.recipes.tuning import TuningSettings
 
 
 class AdapterMismatch(Exception):
@@ -66,6 +70,22 @@ class Tuning(Protocol):
     def load(self, folder: Path) -> None:
         """Takes over the weights of a saved folder. Raises AdapterMismatch."""
         ...
+
+
+class TuningClass(Protocol):
+    """How a tuning is made: by its class."""
+
+    def __call__(self, model: PreTrainedModel, name: str, settings: Any) -> Tuning:
+        """`settings` are of the class that the tuning implements."""
+        ...
+
+    def settings_of(self, config: dict[str, Any]) -> TuningSettings:
+        """The settings from a saved adapter's configuration."""
+        ...
+
+
+# By the class of their settings; each has the decorator `@TUNINGS.of(SomeSettings)`.
+TUNINGS: Implementations[TuningClass] = Implementations("workers.tunings")
 
 
 def take_over(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:

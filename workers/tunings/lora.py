@@ -16,20 +16,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
-from workers.tunings.base import take_over
+from service.recipes.tunings.lora import LoraSettings
+from workers.tunings.base import TUNINGS, take_over
 from workers.tunings.files import read_weights, write_adapter
 
 ALL_LINEAR = "all-linear"
 
 
+@TUNINGS.of(LoraSettings)
 class LoraTuning:
     """A `Tuning`: matrices A and B at chosen linear layers. B begins at zero: before the first step nothing changes."""
 
-    peft_type: ClassVar[str] = "LORA"
     shares_base: ClassVar[bool] = True
     num_virtual_tokens: ClassVar[int] = 0
 
-    def __init__(self, model: PreTrainedModel, name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, settings: LoraSettings) -> None:
         self._model = model
         self._name = name
         self._settings = settings
@@ -38,23 +39,23 @@ class LoraTuning:
         self._parameters: dict[str, nn.Parameter] = {}
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    def settings_of(config: dict[str, Any]) -> LoraSettings:
         """The tuning's settings from a saved adapter's config."""
-        return {
-            "r": config["r"],
-            "alpha": config["lora_alpha"],
-            "dropout": config["lora_dropout"],
-            "target_modules": config["target_modules"],
-        }
+        return LoraSettings(
+            r=config["r"],
+            alpha=config["lora_alpha"],
+            dropout=config["lora_dropout"],
+            target_modules=config["target_modules"],
+        )
 
     def attach(self) -> None:
         """Raises JobError when a wanted module is not among the base's linear layers."""
         self._config = LoraConfig(
             task_type="CAUSAL_LM",
-            r=self._settings["r"],
-            lora_alpha=_whole(self._settings["alpha"]),
-            lora_dropout=self._settings["dropout"],
-            target_modules=_targets(self._model, self._settings["target_modules"]),
+            r=self._settings.r,
+            lora_alpha=_whole(self._settings.alpha),
+            lora_dropout=self._settings.dropout,
+            target_modules=_targets(self._model, self._settings.target_modules),
         )
         try:
             with warnings.catch_warnings():

@@ -14,28 +14,29 @@ from peft import PromptEmbedding, PromptTuningConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workers.tunings.base import take_over
+from service.recipes.tunings.prompt import PromptSettings
+from workers.tunings.base import TUNINGS, take_over
 from workers.tunings.files import read_weights, write_adapter
 
 PROMPT = "prompt_embeddings"  # PEFT's name in the file
 
 
+@TUNINGS.of(PromptSettings)
 class PromptTuning:
     """A `Tuning`: one matrix of P vectors."""
 
-    peft_type: ClassVar[str] = "PROMPT_TUNING"
     shares_base: ClassVar[bool] = True
 
-    def __init__(self, model: PreTrainedModel, name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, settings: PromptSettings) -> None:
         self._model = model
         self._embed: nn.Module = model.get_input_embeddings()
-        self._num_virtual_tokens: int = settings["num_virtual_tokens"]
+        self._num_virtual_tokens: int = settings.num_virtual_tokens
         self._parameters: dict[str, nn.Parameter] = {}
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    def settings_of(config: dict[str, Any]) -> PromptSettings:
         """The tuning's settings from a saved adapter's config."""
-        return {"num_virtual_tokens": config["num_virtual_tokens"]}
+        return PromptSettings(num_virtual_tokens=config["num_virtual_tokens"])
 
     @property
     def num_virtual_tokens(self) -> int:

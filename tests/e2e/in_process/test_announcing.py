@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from service.db import models
-from service.db.jobs import SETTLED_SECONDS, change
-from service.domain.base import Catalogue
 from service.domain.event import Event
 from service.domain.job import Job
 from service.installation.context import Context
 from service.operations import chores, jobs
 from service.operations.keys import Caller
+from service.recipes.catalogue import Catalogue
 from service.storage import create_storage
 from tests.given.engines import CPU, listening
 from tests.given.running_service import ROOT
 from tests.given.scripted_engine import answers, scripted_engine
+from tests.given.stored_jobs import end_long_ago
+from tests.given.stored_models import checkpoint_names, find_model
 from tests.given.tiny_models import make_tiny_base
 from tests.given.worker import (
     END_SECONDS,
@@ -86,12 +85,6 @@ async def waits(ctx: Context, caller: Caller, id: str) -> None:
     async with asyncio.timeout(END_SECONDS):
         while not any(WAITING in event.message for event in await events(ctx, caller, id)):
             await asyncio.sleep(0.05)
-
-
-async def public_names(ctx: Context, job: Job) -> list[str]:
-    """The job's checkpoints and its model."""
-    async with ctx.database.reading() as tx:
-        return [checkpoint.model_name for checkpoint in await models.checkpoint_page(tx, job.id, None, 10)]
 
 
 def final_artifacts(ctx: Context, job: Job) -> list[str]:
@@ -191,9 +184,7 @@ async def test_a_job_cancelled_while_it_waits_leaves_nothing_behind(ctx: Context
     assert job.publication is not None
     assert (await reached(ctx, caller, id, lambda job: True)).status == "cancelled"
     assert artifact(ctx, job.publication["name"]).exists()
-    async with ctx.database.transaction() as tx:
-        long_ago = int(time.time()) - 2 * SETTLED_SECONDS
-        assert await change(tx, id, "cancelled", {"finished_at": long_ago})
+    await end_long_ago(ctx, id)
     await chores.sweep(ctx)
     assert not list(artifact(ctx, job.publication["name"]).rglob("*.*"))
 
@@ -206,9 +197,8 @@ async def test_an_engine_that_computes_something_else_fails_the_job(ctx: Context
     assert job.error["code"] == "engine_disagrees"
     assert "tolerated" in job.error["message"]
     assert job.publication is not None
-    assert job.publication["name"] not in await public_names(ctx, job)
-    async with ctx.database.reading() as tx:
-        assert await models.find(tx, None, job.publication["name"]) is None
+    assert job.publication["name"] not in await checkpoint_names(ctx, job.id)
+    assert await find_model(ctx, job.publication["name"]) is None
 
 
 async def test_an_adapter_that_the_catalogue_no_longer_serves_is_not_stored(
@@ -216,7 +206,7 @@ async def test_an_adapter_that_the_catalogue_no_longer_serves_is_not_stored(
 ) -> None:
     id = await create(ctx, caller, 1)
     base = ctx.catalogue.bases["tiny"]
-    stricter = base.model_copy(update={"serving": base.serving.model_copy(update={"max_lora_rank": 8})})
+    stricter = base.model_copy(update={"serving": base.serving.model_copy(update={"max_rank": 8})})
     async with worker(replace(ctx, catalogue=Catalogue([stricter]))):
         (job,) = await ended(ctx, caller, id)
     assert job.error is not None

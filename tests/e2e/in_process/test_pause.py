@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from service.db import models
 from service.domain.errors import IllegalTransition
 from service.domain.job import Job
 from service.installation.context import Context
 from service.operations import jobs, lookups
 from service.operations.keys import Caller
 from service.operations.models import resolve_for_inference
+from tests.given.stored_models import find_model
 from tests.given.worker import artifact, create, ended, reached, weights, worker
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,6 @@ async def test_a_queued_job_cannot_be_paused(ctx: Context, caller: Caller) -> No
 async def checkpoint_at(ctx: Context, caller: Caller, id: str, step: int) -> str:
     found = (await jobs.checkpoint_page(ctx, caller, id, after=None, limit=10)).items
     (name,) = [checkpoint.model_name for checkpoint in found if checkpoint.step == step]
-    async with ctx.database.reading() as tx:
-        model = await models.find(tx, caller.project_id, name)
+    model = await find_model(ctx, name)
     assert model is not None and model.kind == "checkpoint" and model.deleted_at is None
     return name

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from service.domain.dataset import parse_row
-from service.domain.rows import ChatRow
+from service.recipes.dataset import parse_row
+from service.recipes.formats.chat import ChatRow
+from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import SHAPES, tokenizer_for
 from workers.data.render import Rendered, Renderer
 from workers.data.template import RenderError
@@ -25,8 +26,10 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 
 
 def render(tokenizer: PreTrainedTokenizerFast, *messages: dict[str, Any], **rest: Any) -> list[Rendered]:
-    row = parse_row(json.dumps({"messages": list(messages)} | rest).encode(), 1)
-    assert isinstance(row, ChatRow), row
+    found = parse_row(json.dumps({"messages": list(messages)} | rest).encode(), 1, SupervisedSettings)
+    assert isinstance(found, tuple), found
+    row = found[1]
+    assert isinstance(row, ChatRow)
     return Renderer(tokenizer).render(row)
 
 

@@ -1,17 +1,15 @@
 """Continued tuning through HTTP: which models a job may start from, and with which tuning."""
 
-import time
 from typing import Any
 
 import httpx
 import pytest
 
-from service.db import models
-from service.domain.model import Model
 from service.installation.context import Context
 from service.operations.keys import Caller
-from tests.unit.api.test_files import upload
-from tests.unit.api.test_jobs import JOBS, create
+from tests.given.files_by_http import upload
+from tests.given.jobs_by_http import JOBS, create
+from tests.given.stored_models import add_model, unswept_models
 
 PARENT = "ft:luthier-tiny:luthier:x:AAAAAAAA:ckpt-step-10"
 LORA = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
@@ -21,10 +19,7 @@ LORA = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["q_proj", "v_pro
 async def parent(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str:
     """A checkpoint of a LoRA job."""
     job = await create(client, tuning={"type": "lora", "lora": LORA})
-    async with ctx.database.transaction() as tx:
-        model = Model(PARENT, caller.project_id, job["id"], "luthier-tiny", "checkpoint", 10, "lora", int(time.time()))
-        await models.add(tx, model)
-    return PARENT
+    return await add_model(ctx, caller, job["id"], PARENT)
 
 
 async def refused(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
@@ -82,8 +77,6 @@ async def test_the_bytes_of_a_deleted_parent_stay_while_a_job_needs_them(
 ) -> None:
     id = (await create(client, model=parent))["id"]
     await client.delete(f"/models/{parent}")
-    async with ctx.database.reading() as tx:
-        assert await models.unswept(tx, 10) == []
+    assert await unswept_models(ctx) == []
     await client.post(f"{JOBS}/{id}/cancel")
-    async with ctx.database.reading() as tx:
-        assert await models.unswept(tx, 10) == [parent]
+    assert await unswept_models(ctx) == [parent]

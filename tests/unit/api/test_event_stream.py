@@ -11,12 +11,11 @@ import pytest
 from openai.types.fine_tuning import FineTuningJobEvent
 
 from service.api.web import sse as event_stream
-from service.db import events
-from service.domain import event as wording
 from service.installation.context import Context
 from service.operations import jobs
 from tests.conftest import ClientOf
-from tests.unit.api.test_jobs import JOBS, create
+from tests.given.jobs_by_http import JOBS, create, listed
+from tests.given.stored_jobs import tell
 
 
 @pytest.fixture(autouse=True)
@@ -28,18 +27,6 @@ def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 async def follower(base_url: str, key: str) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as sdk:
         yield sdk
-
-
-async def tell(ctx: Context, id: str, *numbers: int) -> None:
-    """What a worker writes with one heartbeat."""
-    async with ctx.database.transaction() as tx:
-        await events.add(tx, id, [wording.warning(f"{number}", key=f"{number}") for number in numbers])
-
-
-async def listed(client: httpx.AsyncClient, id: str) -> list[dict[str, object]]:
-    """Oldest first, as the list has them."""
-    found: list[dict[str, object]] = (await client.get(f"{JOBS}/{id}/events", params={"limit": 1000})).json()["data"]
-    return found[::-1]
 
 
 def told(text: str) -> list[dict[str, object]]:

@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,43 +11,10 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.operations.orphans import OWNER
 from service.settings.settings import Settings
 from tests.conftest import ClientOf
-
-ROWS = b'{"messages": []}\r\n' * 500
-BOUNDARY = "----b"
-HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-
-
-def field(name: str, value: str) -> bytes:
-    return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-
-
-def file_part(content: bytes, filename: str = "train.jsonl") -> bytes:
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
-    return head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + content + b"\r\n"
-
-
-END = f"--{BOUNDARY}--\r\n".encode()
-
-
-async def in_chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), size):
-        yield body[start : start + size]
-
-
-def stored(settings: Settings) -> list[Path]:
-    """Every object but the one that says whose store this is."""
-    paths = (settings.data_dir / "objects").rglob("*")
-    return [path for path in paths if path.is_file() and path.name != OWNER]
-
-
-async def upload(client: httpx.AsyncClient, content: bytes = ROWS, purpose: str = "fine-tune") -> dict[str, Any]:
-    response = await client.post("/files", files={"file": ("train.jsonl", content)}, data={"purpose": purpose})
-    assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
+from tests.given.files_by_http import ROWS, stored, upload
+from tests.given.forms import BOUNDARY, END, HEADERS, field, file_part, in_chunks
 
 
 async def test_a_file_has_openais_keys_in_openais_order(client: httpx.AsyncClient) -> None:

@@ -12,8 +12,8 @@ from service.api.web import sse as event_stream
 from service.domain.errors import Unavailable
 from service.installation.context import Context
 from service.operations import jobs
-from tests.unit.api.test_event_stream import listed, tell
-from tests.unit.api.test_jobs import JOBS, create
+from tests.given.jobs_by_http import JOBS, create, listed
+from tests.given.stored_jobs import tell
 
 
 @pytest.fixture(autouse=True)

@@ -5,34 +5,13 @@ from typing import Any
 import httpx
 import pytest
 
-from service.db import files as file_rows
-from service.db import jobs
 from service.domain.job import Status
 from service.installation.context import Context
 from service.operations.keys import Caller
-from tests.unit.api.test_files import upload
-
-JOBS = "/fine_tuning/jobs"
-
-
-async def create(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    if "training_file" not in fields:
-        fields["training_file"] = (await upload(client))["id"]
-    response = await client.post(JOBS, json={"model": "luthier-tiny", **fields})
-    assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
-
-
-async def move(ctx: Context, id: str, expected: Status, **values: Any) -> None:
-    """Brings a job to where a worker would have brought it."""
-    async with ctx.database.transaction() as tx:
-        assert await jobs.change(tx, id, expected, values)
-
-
-async def messages(client: httpx.AsyncClient, id: str) -> list[str]:
-    """Oldest first."""
-    return [event["message"] for event in (await client.get(f"{JOBS}/{id}/events")).json()["data"]][::-1]
+from tests.given.files_by_http import upload
+from tests.given.jobs_by_http import JOBS, create, messages
+from tests.given.stored_files import unneeded_files
+from tests.given.stored_jobs import move
 
 
 async def test_a_new_job_has_openais_keys_in_openais_order(client: httpx.AsyncClient, caller: Caller) -> None:
@@ -258,5 +237,4 @@ async def test_a_job_that_has_started_goes_on_when_its_file_is_deleted(
     await move(ctx, id, "validating_files", status=status, started_at=1)
     await client.delete(f"/files/{file}")
     assert (await client.get(f"{JOBS}/{id}")).json()["status"] == status
-    async with ctx.database.reading() as tx:
-        assert file not in await file_rows.unneeded(tx, 10)
+    assert file not in await unneeded_files(ctx)

@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.api.test_files import upload
-from tests.unit.api.test_jobs import JOBS, create, messages
+from tests.given.files_by_http import upload
+from tests.given.jobs_by_http import JOBS, create, messages
 
 
 async def test_a_dpo_job_says_its_method_with_beta_and_keeps_the_top_level_hyperparameters(

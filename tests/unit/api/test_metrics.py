@@ -9,14 +9,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
-from prometheus_client.parser import text_string_to_metric_families
 
 from service.api.app import create_app
 from service.api.routes import metrics
 from service.api.web import admins
 from service.api.web.admins import Admins
 from service.api.web.auth import CACHE_SECONDS, KnownKeys
-from service.db import jobs
 from service.domain.errors import JobError
 from service.domain.job import Publication
 from service.installation.context import Context
@@ -25,36 +23,10 @@ from service.operations import keys, progress
 from service.operations.keys import Caller
 from service.settings.settings import Settings
 from tests.conftest import ClientOf
+from tests.given.scrapes import BASE, METRICS, scrape
 from tests.given.scripted_engine import ScriptedEngine, answers, hangs
+from tests.given.stored_jobs import BASES, a_model, a_result, add_job, claimed, expire, move
 from tests.servers.valkey import Valkey
-from tests.unit.operations.test_progress import BASES, a_model, a_result, add_job, claimed, expire
-
-METRICS = "http://luthier/metrics"
-BASE = {"base": "luthier-tiny"}
-
-
-class Page:
-    """One scrape, read as Prometheus reads it."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-
-    def value(self, name: str, **labels: str) -> float | None:
-        """The sample's value; None where there is none."""
-        found = [sample.value for sample in self._samples if sample.name == name and sample.labels == labels]
-        assert len(found) <= 1, f"{name} {labels} is there {len(found)} times"
-        return found[0] if found else None
-
-    def labels(self) -> set[str]:
-        return {value for sample in self._samples for value in sample.labels.values()}
-
-
-async def scrape(admin: httpx.AsyncClient) -> Page:
-    response = await admin.get(METRICS)
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"].startswith("text/plain; version=")
-    return Page(response.text)
 
 
 async def requests(admin: httpx.AsyncClient, **labels: str) -> float | None:
@@ -140,8 +112,7 @@ async def test_a_resumed_job_does_not_wait_since_it_was_made(
     ctx: Context, caller: Caller, admin: httpx.AsyncClient
 ) -> None:
     job = await add_job(ctx, caller, "queued")
-    async with ctx.database.transaction() as tx:
-        assert await jobs.change(tx, job.id, "queued", {"started_at": 1})
+    await move(ctx, job.id, "queued", started_at=1)
     page = await scrape(admin)
     assert page.value("luthier_jobs", status="queued", **BASE) == 1
     assert page.value("luthier_jobs_waiting_seconds", **BASE) == 0

@@ -13,14 +13,13 @@ import pytest
 from service.api.app import create_app
 from service.api.web.admins import Admins
 from service.api.web.auth import CACHE_SECONDS, KnownKeys
-from service.db.schema import migrate
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.operations import keys
 from service.settings.settings import Settings
+from tests.given.installation import installed
+from tests.given.scrapes import BASE, METRICS, scrape
 from tests.servers.bad_line import BadLine
 from tests.servers.postgres import Postgres
-from tests.unit.api.test_metrics import BASE, METRICS, scrape
 
 PATIENCE_SECONDS = 60.0  # a bound for the test: the limits of the looks themselves are below Prometheus' 10
 
@@ -28,19 +27,17 @@ PATIENCE_SECONDS = 60.0  # a bound for the test: the limits of the looks themsel
 @asynccontextmanager
 async def watched(settings: Settings) -> AsyncIterator[tuple[Context, httpx.AsyncClient, str]]:
     """A new installation that an admin has just scraped, and whose API has forgotten every key since."""
-    ctx = create_context(settings)
-    await migrate(ctx.database)
-    await keys.ensure_installation(ctx)
-    late = await keys.create_key(ctx, "operators", "admin")
-    app, now = create_app(ctx), [100.0]
-    app.state.admins = Admins(KnownKeys(ctx, clock=lambda: now[0]))
-    headers = {"Authorization": f"Bearer {await keys.create_key(ctx, 'operators', 'admin')}"}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), headers=headers) as admin:
-        await up(admin)
-        now[0] += CACHE_SECONDS
-        await ctx.database.close()  # the pool's connections; it makes new ones
-        yield ctx, admin, late
-    await ctx.close()
+    async with installed(settings) as ctx:
+        await keys.ensure_installation(ctx)
+        late = await keys.create_key(ctx, "operators", "admin")
+        app, now = create_app(ctx), [100.0]
+        app.state.admins = Admins(KnownKeys(ctx, clock=lambda: now[0]))
+        headers = {"Authorization": f"Bearer {await keys.create_key(ctx, 'operators', 'admin')}"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), headers=headers) as admin:
+            await up(admin)
+            now[0] += CACHE_SECONDS
+            await ctx.database.close()  # the pool's connections; it makes new ones
+            yield ctx, admin, late
     await asyncio.sleep(0.2)  # the threads of the failed connections still want to tell this loop
 
 

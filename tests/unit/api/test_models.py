@@ -1,19 +1,16 @@
 """Models through HTTP: bases for everybody, tuned ones for their project."""
 
-import time
 from dataclasses import replace
 
 import httpx
 import pytest
 
-from service.db import models
 from service.domain.errors import ModelNotFound
-from service.domain.job import Checkpoint
-from service.domain.model import Model
 from service.installation.context import Context
 from service.operations.keys import Caller
 from service.operations.models import ResolvedModel, resolve_for_inference
-from tests.unit.api.test_jobs import JOBS, create
+from tests.given.jobs_by_http import JOBS, create
+from tests.given.stored_models import add_model, find_model, list_as_checkpoint
 
 FINAL = "ft:luthier-tiny:luthier:x:AAAAAAAA"
 STEP = "ft:luthier-tiny:luthier:x:BBBBBBBB:ckpt-step-10"
@@ -23,11 +20,10 @@ STEP = "ft:luthier-tiny:luthier:x:BBBBBBBB:ckpt-step-10"
 async def job_id(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str:
     """A job that has published a checkpoint and its final model."""
     id = str((await create(client))["id"])
-    async with ctx.database.transaction() as tx:
-        for name, kind, step in [(STEP, "checkpoint", 10), (FINAL, "final", 20)]:
-            now = int(time.time())
-            await models.add(tx, Model(name, caller.project_id, id, "luthier-tiny", kind, step, "lora", now))  # type: ignore[arg-type]
-            await models.add_checkpoint(tx, Checkpoint(f"ftckpt_{step}", id, step, name, {"step": step}, now))
+    await add_model(ctx, caller, id, STEP, step=10)
+    await list_as_checkpoint(ctx, id, STEP, 10)
+    await add_model(ctx, caller, id, FINAL, step=20, kind="final")
+    await list_as_checkpoint(ctx, id, FINAL, 20)
     return id
 
 
@@ -60,8 +56,7 @@ async def test_a_deleted_model_is_gone_for_ever(ctx: Context, client: httpx.Asyn
     assert (await client.delete(f"/models/{FINAL}")).status_code == 404
     left = (await client.get(f"{JOBS}/{job_id}/checkpoints")).json()["data"]
     assert [item["fine_tuned_model_checkpoint"] for item in left] == [STEP]
-    async with ctx.database.reading() as tx:
-        assert await models.find(tx, None, FINAL) is not None  # the name stays taken
+    assert await find_model(ctx, FINAL) is not None  # the name stays taken
 
 
 async def test_a_base_cannot_be_deleted(client: httpx.AsyncClient) -> None:

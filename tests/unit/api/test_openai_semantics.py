@@ -7,7 +7,7 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from service.api.schemas.job_objects import JobObject
-from tests.unit.api.test_jobs import create
+from tests.given.jobs_by_http import create
 
 ALL_AUTO = dict.fromkeys(["n_epochs", "batch_size", "learning_rate_multiplier"], "auto")
 

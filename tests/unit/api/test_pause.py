@@ -5,7 +5,8 @@ import pytest
 
 from service.domain.job import Status
 from service.installation.context import Context
-from tests.unit.api.test_jobs import JOBS, create, messages, move
+from tests.given.jobs_by_http import JOBS, create, messages
+from tests.given.stored_jobs import move
 
 
 async def test_a_pause_answers_running_because_openais_clients_know_no_paused(

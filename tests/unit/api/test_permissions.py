@@ -1,20 +1,18 @@
 """Checkpoint permissions through HTTP: a granted project may call the checkpoint, another may not."""
 
-import time
 from typing import Any
 
 import httpx
 import pytest
 
-from service.db import models
 from service.domain.errors import ModelNotFound
-from service.domain.model import Model
 from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
 from service.operations.models import resolve_for_inference
 from tests.conftest import ClientOf
-from tests.unit.api.test_jobs import create
+from tests.given.jobs_by_http import create
+from tests.given.stored_models import add_model
 
 CHECKPOINT = "ft:luthier-tiny:luthier:x:BBBBBBBB:ckpt-step-10"
 PERMISSIONS = f"/fine_tuning/checkpoints/{CHECKPOINT}/permissions"
@@ -23,12 +21,7 @@ PERMISSIONS = f"/fine_tuning/checkpoints/{CHECKPOINT}/permissions"
 @pytest.fixture
 async def checkpoint(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str:
     job = await create(client)
-    async with ctx.database.transaction() as tx:
-        now = int(time.time())
-        await models.add(
-            tx, Model(CHECKPOINT, caller.project_id, job["id"], "luthier-tiny", "checkpoint", 10, "lora", now)
-        )
-    return CHECKPOINT
+    return await add_model(ctx, caller, job["id"], CHECKPOINT)
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from service.db.schema import migrate
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.settings.settings import Settings
+from tests.given.files_by_http import upload
+from tests.given.installation import installed
 from tests.servers.radosgw import Radosgw
-from tests.unit.api.test_files import upload
 
 pytestmark = pytest.mark.slow
 
@@ -20,10 +19,8 @@ pytestmark = pytest.mark.slow
 async def ctx(radosgw: Radosgw, settings: Settings) -> AsyncIterator[Context]:
     """An installation that redirects downloads."""
     changed = {**radosgw.settings, "storage_url": radosgw.new_bucket(), "storage_presigned": True}
-    ctx = create_context(Settings(**(settings.model_dump() | changed)))
-    await migrate(ctx.database)
-    yield ctx
-    await ctx.close()
+    async with installed(Settings(**(settings.model_dump() | changed))) as ctx:
+        yield ctx
 
 
 async def test_a_download_is_redirected_to_the_server_and_the_sdk_follows(

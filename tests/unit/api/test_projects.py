@@ -13,7 +13,7 @@ from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
 from tests.conftest import ClientOf
-from tests.unit.api.test_files import upload
+from tests.given.files_by_http import upload
 
 SdkOf = Callable[..., openai.AsyncOpenAI]
 

@@ -11,8 +11,9 @@ from service.installation.context import Context
 from service.operations import chores
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
-from tests.unit.api.test_files import END, HEADERS, stored
-from tests.unit.api.test_uploads import (
+from tests.given.files_by_http import stored
+from tests.given.forms import END, HEADERS
+from tests.given.uploads_by_http import (
     CONTENT,
     THREE,
     cancel,
@@ -25,7 +26,7 @@ from tests.unit.api.test_uploads import (
     send,
     send_all,
     set_row,
-)  # fmt: skip
+)
 
 
 async def end_upload(ctx: Context, client: httpx.AsyncClient, upload_id: str, parts: list[str], status: str) -> None:

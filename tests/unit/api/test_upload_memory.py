@@ -16,7 +16,7 @@ import pytest
 from service.installation.context import Context
 from service.settings.settings import Settings
 from tests.conformance.processes import free_port
-from tests.unit.api.test_files import END, HEADERS, field, file_part
+from tests.given.forms import END, HEADERS, field, file_part
 
 MIB = 1024 * 1024
 GROWTH_LIMIT_BYTES = 48 * MIB

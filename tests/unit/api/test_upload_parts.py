@@ -8,18 +8,9 @@ import pytest
 from service.domain.upload import PART_LIMIT_BYTES, PARTS_LIMIT, UPLOAD_LIMIT_BYTES
 from service.installation.context import Context
 from service.settings.settings import Settings
-from tests.unit.api.test_files import END, HEADERS, field, stored
-from tests.unit.api.test_uploads import (
-    CONTENT,
-    complete,
-    content_of,
-    create,
-    data_part,
-    good,
-    refused,
-    send,
-    set_row,
-)  # fmt: skip
+from tests.given.files_by_http import stored
+from tests.given.forms import END, HEADERS, field
+from tests.given.uploads_by_http import CONTENT, complete, content_of, create, data_part, good, refused, send, set_row
 
 MIB = 1024 * 1024
 WRONG_FORMS = {

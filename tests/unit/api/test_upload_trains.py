@@ -7,13 +7,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.db import jobs
 from service.installation.context import Context
 from service.operations import progress
 from service.settings.settings import Settings
 from tests.given.running_service import write_catalogue
+from tests.given.stored_jobs import state
 from tests.given.tiny_models import make_tiny_base
-from tests.unit.api.test_uploads import complete, create, good, send_all
+from tests.given.uploads_by_http import complete, create, good, send_all
 from workers.jobs.validate import JobValidation, Tokenizers
 
 QUESTION = {"role": "user", "content": "größe?"}
@@ -39,6 +39,4 @@ async def test_a_job_trains_on_a_file_of_three_parts(ctx: Context, client: httpx
     await JobValidation(ctx, claim, ctx.catalogue.bases["tiny"], Tokenizers(), tmp_path / "scratch").run()
     validated = good(await client.get(f"/fine_tuning/jobs/{job['id']}"))
     assert (validated["status"], validated["error"]) == ("queued", None)
-    async with ctx.database.reading() as tx:
-        queued = await jobs.find(tx, None, job["id"])
-    assert queued is not None and queued.total_steps == len(ROWS)
+    assert (await state(ctx, job["id"])).total_steps == len(ROWS)

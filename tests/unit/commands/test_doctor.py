@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from service.commands.doctor import Finding, examine
-from service.db.schema import migrate
 from service.installation.context import Context
 from service.settings.settings import Settings
 
@@ -101,6 +100,5 @@ async def test_an_engine_must_serve_the_base_that_it_is_asked_for(ctx: Context, 
 
 
 async def test_the_probe_leaves_nothing_behind(ctx: Context) -> None:
-    await migrate(ctx.database)
     await examine(ctx.settings)
     assert [stored async for stored in ctx.storage.list("doctor/")] == []

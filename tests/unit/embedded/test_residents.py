@@ -22,7 +22,6 @@ from tests.given.engines import (
     publish,
     save_adapter,
 )
-from workers.engines.embedded.disk_cache import Shelf
 from workers.engines.embedded.engine import Limits
 
 PROMPT_TEXT = "Once upon a time"
@@ -144,16 +143,6 @@ async def test_many_models_share_one_place_in_memory(shop: Shop) -> None:
     async with shop.calling(Limits(resident_adapters=1)) as client:
         answers = await asyncio.gather(*(text(client, name) for name in [*shop.adapters] * 4))
         assert answers == [shop.says[name] for name in [*shop.adapters] * 4]
-
-
-async def test_folder_that_is_being_read_stays_on_disk(shop: Shop) -> None:
-    first, second, _ = shop.adapters
-    shelf = Shelf(local_store(shop.objects), shop.root / "cache", limit_bytes=1)
-    async with shelf.artifact(first) as folder:
-        async with shelf.artifact(second):
-            pass
-        assert (folder / "adapter_model.safetensors").exists()
-    assert list((shop.root / "cache").iterdir()) == []
 
 
 async def test_unknown_name_is_not_found_and_later_published_one_is(shop: Shop, client: httpx.AsyncClient) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from tenacity import stop_after_delay
 
-from service.db import events
 from service.domain.errors import LeaseLost
 from service.domain.job import Claim
 from service.installation.context import Context
@@ -17,7 +16,7 @@ from service.operations.keys import Caller
 from service.settings.settings import Settings
 from service.storage import StorageError
 from service.storage.local import LocalStore
-from tests.unit.operations.test_progress import claimed
+from tests.given.stored_jobs import claimed
 from workers.jobs import background_uploads as keeping
 from workers.jobs.background_uploads import Keeper
 from workers.jobs.staging import store_file
@@ -191,6 +190,5 @@ async def test_a_lost_lease_ends_the_work(
         return False
 
     await passed(ended)
-    async with ctx.database.reading() as tx:
-        assert [row async for row in events.metrics(tx, claim.job.id)] == []
+    assert await lookups.metrics_of(ctx, claim.job.id) == []
     assert await stored_steps(ctx, claim) == []

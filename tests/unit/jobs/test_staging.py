@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from service.db.schema import migrate
 from service.domain.errors import JobError
 from service.domain.job import Job
-from service.domain.methods import HYPERPARAMETERS, auto_batch_size, auto_epochs
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.operations import files, jobs, progress
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
+from service.recipes.objective import auto_batch_size, auto_epochs, find_objective, hyperparameters_type
+from service.recipes.objectives.dpo import DpoSettings
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
+from tests.given.installation import installed
 from tests.given.journey import pairs, rows
 from tests.given.running_service import write_catalogue
 from tests.given.tiny_models import make_tiny_base
@@ -30,10 +30,8 @@ from workers.trainer.protocol import JobSpec
 @pytest.fixture
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
     catalogue = write_catalogue(tmp_path / "bases.toml", make_tiny_base(tmp_path / "base"))
-    ctx = create_context(Settings(data_dir=tmp_path / "data", catalogue=catalogue))
-    await migrate(ctx.database)
-    yield ctx
-    await ctx.close()
+    async with installed(Settings(data_dir=tmp_path / "data", catalogue=catalogue)) as ctx:
+        yield ctx
 
 
 async def validated(
@@ -49,7 +47,7 @@ async def validated(
     async with files.incoming(ctx) as incoming:
         await incoming.store(one_chunk(content))
         file = await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))
-    settings = HYPERPARAMETERS[objective](**hyperparameters)
+    settings = hyperparameters_type(find_objective(objective))(**hyperparameters)
     new = NewJob(model="tiny", training_file=file.id, seed=1, objective=objective, hyperparameters=settings)
     created = await jobs.create(ctx, caller, new)
     if before is not None:
@@ -129,7 +127,7 @@ async def test_a_dpo_job_trains_pairs_by_dpo_with_its_beta(ctx: Context, caller:
     job = await validated(ctx, caller, pairs(12), "dpo", n_epochs=2, batch_size=5)
     assert (job.total_steps, job.hyperparameters["beta"]) == (6, 0.1)  # 5 + 5 + 2 pairs, twice
     spec = await staged(ctx, tmp_path / "job")
-    assert (spec.objective, spec.objective_settings) == ("dpo", {"beta": 0.1})
+    assert spec.recipe.objective == DpoSettings(beta=0.1)
     dataset = await asyncio.to_thread(TokenizedDataset.load, tmp_path / "job" / "train.safetensors")
     assert (dataset.num_examples, len(dataset)) == (12, 24)
 

@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
-from service.db import jobs as rows_of_jobs
-from service.db.schema import migrate
 from service.domain.job import Claim
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.operations import jobs, keys, progress
 from service.operations.keys import Caller
 from service.settings.settings import Settings
 from tests.given import wandb_server
+from tests.given.installation import installed
+from tests.given.stored_jobs import a_model, a_result, add_job, expire, messages, move, steps
 from tests.given.wandb_server import StoredRun, WandbServer
-from tests.unit.operations.test_progress import a_model, a_result, add_job, expire, messages, steps
 from workers.integrations.tracker import Run, Tracker, let_finish
 
 WANDB = {"type": "wandb", "wandb": {"project": "tunes", "tags": ["mine"]}}
@@ -36,17 +34,13 @@ def server() -> Iterator[WandbServer]:
 @asynccontextmanager
 async def claimed(folder: Path, url: str, key: str = wandb_server.KEY) -> AsyncIterator[tuple[Context, Claim]]:
     """An installation with this W&B server, and a running job that reports to it."""
-    ctx = create_context(Settings(data_dir=folder, wandb_api_key=key, wandb_base_url=url))  # type: ignore[arg-type]
-    try:
-        await migrate(ctx.database)
+    settings = Settings(data_dir=folder, wandb_api_key=key, wandb_base_url=url)  # type: ignore[arg-type]
+    async with installed(settings) as ctx:
         first = await keys.ensure_installation(ctx)
         assert first is not None
         job = await add_job(ctx, await keys.authenticate(ctx, first), "queued")
-        async with ctx.database.transaction() as tx:
-            await rows_of_jobs.change(tx, job.id, "queued", {"integrations": [WANDB]})
+        await move(ctx, job.id, "queued", integrations=[WANDB])
         yield ctx, await claim(ctx, "one")
-    finally:
-        await ctx.close()
 
 
 async def caller_of(ctx: Context) -> Caller:

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.recipes.objectives.dpo import DpoSettings
+from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.tuning import tuning_of
 from tests.given.tiny_models import VOCABULARY, Saying, make_tiny_base, random_pairs
 from workers.data.batches import IGNORED, Batch, collate
 from workers.data.tokenized import TokenizedDataset
@@ -30,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
 @pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "prompt"])
 def test_the_gradient_is_that_of_the_papers_formula(base: LoadedBase, tuning: dict[str, Any]) -> None:
     one = attached(base, tuning)
-    passes = Passes(base, one, create_objective("dpo", {"beta": BETA}))
+    passes = Passes(base, one, create_objective(DpoSettings(beta=BETA)))
     one.activate()
     reference_N = reference(passes, PAIRS)
     disturb(one)
@@ -49,7 +52,7 @@ def test_the_gradient_is_that_of_the_papers_formula(base: LoadedBase, tuning: di
 
 def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
     one = attached(base, LORA)
-    objective = create_objective("dpo", {"beta": BETA})
+    objective = create_objective(DpoSettings(beta=BETA))
     passes = Passes(base, one, objective)
     one.activate()
     reference_N = reference(passes, PAIRS)
@@ -80,7 +83,7 @@ def test_only_the_answers_have_a_gradient() -> None:
     batch = collate(PAIRS, rows, pad_id=0)
     batch = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, torch.zeros(8, dtype=torch.float64))
     logits_BTV = torch.randn(*batch.input_ids_BT.shape, VOCABULARY, requires_grad=True)
-    loss = create_objective("dpo", {"beta": 0.1}).loss(Saying(logits_BTV), batch)
+    loss = create_objective(DpoSettings(beta=0.1)).loss(Saying(logits_BTV), batch)
     loss.total.backward()  # type: ignore[no-untyped-call]
     assert logits_BTV.grad is not None
     moved_BT = logits_BTV.grad.abs().sum(dim=2) > 0
@@ -91,9 +94,9 @@ def test_only_the_answers_have_a_gradient() -> None:
 def test_it_is_not_supervised_training(base: LoadedBase) -> None:
     """Supervised training makes both answers likelier; this makes the other answer less likely."""
     change = {}
-    for name, settings in (("dpo", {"beta": BETA}), ("supervised", {})):
+    for settings in (DpoSettings(beta=BETA), SupervisedSettings()):
         one = attached(base, LORA)
-        passes = Passes(base, one, create_objective(name, settings))
+        passes = Passes(base, one, create_objective(settings))
         optimizer = JobOptimizer(one.parameters(), 1e-2)
         one.activate()
         before_N = reference(passes, PAIRS)
@@ -101,13 +104,13 @@ def test_it_is_not_supervised_training(base: LoadedBase) -> None:
             passes.train(PAIRS, range(10), before_N)
             optimizer.clip()
             optimizer.step(step + 1, 10)
-        change[name] = (reference(passes, PAIRS) - before_N)[1::2].mean()
+        change[settings.name] = (reference(passes, PAIRS) - before_N)[1::2].mean()
         one.detach()
     assert change["dpo"] < 0 < change["supervised"]
 
 
 def attached(base: LoadedBase, spec: dict[str, Any]) -> Tuning:
-    tuning = create_tuning(spec, base.model, "one")
+    tuning = create_tuning(tuning_of(spec), base.model, "one")
     tuning.attach()
     return tuning
 

@@ -8,7 +8,7 @@ from service.installation.context import Context
 from service.operations import jobs as users
 from service.operations import progress
 from service.operations.keys import Caller
-from tests.unit.operations.test_progress import BASES, a_model, a_result, claimed, messages, state
+from tests.given.stored_jobs import BASES, a_model, a_result, claimed, messages, state
 
 
 def a_publication(claim: Claim) -> Publication:

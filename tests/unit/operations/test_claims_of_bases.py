@@ -3,7 +3,7 @@
 from service.installation.context import Context
 from service.operations import progress
 from service.operations.keys import Caller
-from tests.unit.operations.test_progress import add_job
+from tests.given.stored_jobs import add_job
 
 BOTH = ["a", "b"]
 

@@ -2,11 +2,10 @@
 
 import asyncio
 
-from service.db import jobs
 from service.installation.context import Context
-from service.operations import progress
+from service.operations import jobs, progress
 from service.operations.keys import Caller
-from tests.unit.operations.test_progress import BASES, add_job, claimed, expire
+from tests.given.stored_jobs import BASES, add_job, claimed, expire
 
 
 async def test_the_oldest_waiting_job_is_claimed_first_and_once(ctx: Context, caller: Caller) -> None:
@@ -14,8 +13,7 @@ async def test_the_oldest_waiting_job_is_claimed_first_and_once(ctx: Context, ca
     claims = await asyncio.gather(*(progress.claim_validation(ctx, f"w{n}") for n in range(5)))
     taken = [claim.job.id for claim in claims if claim is not None]
     assert sorted(taken) == sorted(job.id for job in waiting)
-    async with ctx.database.reading() as tx:
-        assert await jobs.page(tx, caller.project_id, None, 10) != []
+    assert len((await jobs.page(ctx, caller, after=None, limit=10)).items) == 3
 
 
 async def test_a_held_job_is_not_claimable_until_its_lease_ends(ctx: Context, caller: Caller) -> None:

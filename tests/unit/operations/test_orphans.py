@@ -6,20 +6,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.db import files, models
-from service.db.schema import migrate
-from service.domain.file import Segment
 from service.domain.job import Status
-from service.domain.model import MANIFEST, Manifest, Model, artifact_prefix
+from service.domain.model import MANIFEST, Manifest, artifact_prefix
 from service.installation.context import Context
-from service.installation.create import create_context
 from service.operations import chores, keys, uploads
 from service.operations.keys import Caller
 from service.operations.orphans import OWNER, OrphanSweep
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
+from tests.given.installation import installed
+from tests.given.stored_files import add_file
+from tests.given.stored_jobs import add_job
+from tests.given.stored_models import add_model
 from tests.servers.radosgw import Radosgw
-from tests.unit.operations.test_progress import a_file, add_job
 
 NAME = "ft:luthier-tiny:luthier::AbCd1234"
 
@@ -31,10 +30,8 @@ async def ctx(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterat
     if request.param == "s3":
         radosgw: Radosgw = request.getfixturevalue("radosgw")
         changed |= {**radosgw.settings, "storage_url": f"{radosgw.new_bucket()}/prefix"}
-    ctx = create_context(Settings(**(settings.model_dump() | changed)))
-    await migrate(ctx.database)
-    yield ctx
-    await ctx.close()
+    async with installed(Settings(**(settings.model_dump() | changed))) as ctx:
+        yield ctx
 
 
 async def put(ctx: Context, *names: str) -> None:
@@ -55,12 +52,10 @@ def manifest(name: str, job_id: str) -> bytes:
 
 
 async def test_bytes_of_a_file_without_a_row_go_and_those_of_a_file_stay(ctx: Context, caller: Caller) -> None:
-    file = a_file(caller)
-    async with ctx.database.transaction() as tx:
-        await files.add(tx, file, [Segment(f"files/{file.id}/0", 1, "0" * 64)])
-    await put(ctx, f"files/{file.id}/0", "files/file-nobody/0")
+    file = await add_file(ctx, caller, num_segments=1)
+    await put(ctx, f"files/{file}/0", "files/file-nobody/0")
     await OrphanSweep(ctx).sweep()
-    assert await left(ctx) == [f"files/{file.id}/0"]
+    assert await left(ctx) == [f"files/{file}/0"]
 
 
 async def test_young_bytes_stay(ctx: Context, caller: Caller) -> None:
@@ -86,8 +81,7 @@ async def test_a_jobs_objects_stay_until_they_are_swept_and_those_of_none_go(ctx
 
 async def test_the_artifact_of_a_model_stays(ctx: Context, caller: Caller) -> None:
     job = await add_job(ctx, caller, "succeeded")
-    async with ctx.database.transaction() as tx:
-        await models.add(tx, Model(NAME, caller.project_id, job.id, job.base, "final", 1, "lora", created_at=1))
+    await add_model(ctx, caller, job.id, NAME, kind="final")
     await put(ctx, artifact_prefix(NAME) + "adapter_model.safetensors")
     await OrphanSweep(ctx).sweep()
     assert len(await left(ctx)) == 1
@@ -139,12 +133,10 @@ async def test_another_installations_store_is_not_swept(
     await OrphanSweep(ctx).sweep()
     await put(ctx, "files/file-nobody/0")
     elsewhere = Settings(data_dir=tmp_path_factory.mktemp("other"), orphan_age_seconds=0)
-    other = create_context(elsewhere)
-    await migrate(other.database)
-    await keys.ensure_installation(other)
-    await OrphanSweep(dataclasses.replace(other, storage=ctx.storage)).sweep()
-    assert await left(ctx) == ["files/file-nobody/0"]
-    await other.close()
+    async with installed(elsewhere) as other:
+        await keys.ensure_installation(other)
+        await OrphanSweep(dataclasses.replace(other, storage=ctx.storage)).sweep()
+        assert await left(ctx) == ["files/file-nobody/0"]
     await OrphanSweep(ctx).sweep()
     assert await left(ctx) == []
 

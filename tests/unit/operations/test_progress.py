@@ -1,97 +1,28 @@
 """The worker's side of a job against a real database: claims, fences, replays, and what must stay scoped."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
-from service.db import events, files, jobs, models
-from service.domain import ids
 from service.domain.errors import JobError, LeaseLost
-from service.domain.file import RESULT_PURPOSE, File, Segment
-from service.domain.job import Claim, Job, Snapshot, Status
-from service.domain.model import Model
+from service.domain.job import Snapshot
 from service.installation.context import Context
 from service.operations import jobs as users
 from service.operations import lookups, progress
 from service.operations.keys import Caller
-from service.operations.progress import StepRecord
-
-BASES = ["luthier-tiny"]
-
-
-def a_file(caller: Caller) -> File:
-    return File(ids.file_id(), caller.project_id, "fine-tune", "a.jsonl", "text/jsonl", 3, created_at=1)
-
-
-async def add_job(ctx: Context, caller: Caller, status: Status = "validating_files", base: str = "luthier-tiny") -> Job:
-    file = a_file(caller)
-    job = Job(
-        id=ids.job_id(),
-        project_id=caller.project_id,
-        base=base,
-        training_file=file.id,
-        validation_file=None,
-        objective="supervised",
-        tuning={"type": "lora", "lora": {"r": 4}},
-        hyperparameters={"n_epochs": 1, "batch_size": 1, "learning_rate_multiplier": 1.0},
-        seed=1,
-        suffix=None,
-        status=status,
-        created_at=1,
-    )
-    async with ctx.database.transaction() as tx:
-        await files.add(tx, file, [Segment(f"files/{file.id}/0", 3, "0" * 64)])
-        await jobs.add(tx, job)
-    return job
-
-
-async def claimed(ctx: Context, caller: Caller, owner: str = "one") -> Claim:
-    await add_job(ctx, caller, "queued")
-    claim = await progress.claim_training(ctx, owner, BASES)
-    assert claim is not None
-    return claim
-
-
-async def state(ctx: Context, id: str) -> Job:
-    async with ctx.database.reading() as tx:
-        job = await jobs.find(tx, None, id)
-    assert job is not None
-    return job
-
-
-async def messages(ctx: Context, id: str) -> list[str]:
-    async with ctx.database.reading() as tx:
-        return [event.message for event in reversed(await events.page(tx, id, None, 100))]
-
-
-def a_model(claim: Claim, step: int | None = None) -> Model:
-    suffix = "" if step is None else f":ckpt-step-{step}"
-    name = f"ft:luthier-tiny:luthier::{ids.publication_id()}{suffix}"
-    kind = "final" if step is None else "checkpoint"
-    job = claim.job
-    return Model(name, job.project_id, job.id, job.base, kind, step or 99, "lora", created_at=1)  # type: ignore[arg-type]
-
-
-def a_result(claim: Claim) -> tuple[File, Sequence[Segment]]:
-    id = ids.file_id()
-    file = File(id, claim.job.project_id, RESULT_PURPOSE, "step_metrics.csv", "text/csv", 1, created_at=1)
-    return file, [Segment(f"files/{id}/0", 1, "0" * 64)]
-
-
-def steps(*numbers: int) -> list[StepRecord]:
-    return [StepRecord(n, 10 * n, {"step": n, "total_steps": 9, "train_loss": 1.0}) for n in numbers]
-
-
-async def expire(ctx: Context, id: str) -> None:
-    async with ctx.database.transaction() as tx:
-        await jobs.change(tx, id, (await state_in(tx, id)).status, {"lease_expires_at": 0.0})
-
-
-async def state_in(tx: object, id: str) -> Job:
-    job = await jobs.find(tx, None, id)  # type: ignore[arg-type]
-    assert job is not None
-    return job
+from tests.given.stored_jobs import (
+    BASES,
+    a_model,
+    a_result,
+    claimed,
+    expire,
+    messages,
+    move,
+    state,
+    steps,
+    stored_events,
+)
+from tests.given.stored_models import checkpoint_names, find_model
 
 
 async def test_nothing_of_a_fenced_worker_is_written(ctx: Context, caller: Caller) -> None:
@@ -126,8 +57,7 @@ async def test_a_cancelled_job_cannot_be_finished_by_its_worker(ctx: Context, ca
     model = a_model(claim)
     with pytest.raises(LeaseLost):
         await progress.finish(ctx, claim, model, {}, a_result(claim))
-    async with ctx.database.reading() as tx:
-        assert await models.find(tx, None, model.name) is None
+    assert await find_model(ctx, model.name) is None
 
 
 async def test_replayed_steps_do_not_double(ctx: Context, caller: Caller) -> None:
@@ -142,10 +72,9 @@ async def test_replayed_steps_do_not_double(ctx: Context, caller: Caller) -> Non
 async def test_events_are_numbered_without_gaps_by_many_writers(ctx: Context, caller: Caller) -> None:
     claim = await claimed(ctx, caller)
     await asyncio.gather(*(progress.record_steps(ctx, claim, steps(n), None) for n in range(1, 21)))
-    async with ctx.database.reading() as tx:
-        page = await events.page(tx, claim.job.id, None, 100)
-    assert [event.sequence for event in page] == list(range(len(page), 0, -1))
-    assert len(page) == 21  # "started" and twenty steps
+    written = await stored_events(ctx, claim.job.id)
+    assert [event.sequence for event in written] == list(range(1, len(written) + 1))
+    assert len(written) == 21  # "started" and twenty steps
 
 
 async def test_only_the_last_two_snapshots_are_kept(ctx: Context, caller: Caller) -> None:
@@ -167,9 +96,8 @@ async def test_only_the_last_checkpoints_stay_callable(ctx: Context, caller: Cal
         await progress.publish_checkpoint(ctx, claim, model, {"step": step})
     final = a_model(claim)
     await progress.finish(ctx, claim, final, {"step": 99}, a_result(claim))
-    async with ctx.database.reading() as tx:
-        kept = [checkpoint.model_name for checkpoint in await models.checkpoint_page(tx, claim.job.id, None, 10)]
-        dead = [name for name in names if (await models.find(tx, None, name)).deleted_at is not None]  # type: ignore[union-attr]
+    kept = await checkpoint_names(ctx, claim.job.id)
+    dead = [name for name in names if (await find_model(ctx, name)).deleted_at is not None]  # type: ignore[union-attr]
     assert kept == [final.name, names[3], names[2]]
     assert dead == names[:2]
 
@@ -213,8 +141,7 @@ async def test_a_pause_is_told_to_the_worker_that_holds_the_job_and_frees_it(ctx
 
 async def test_a_resumed_job_is_queued_and_keeps_its_first_start(ctx: Context, caller: Caller) -> None:
     claim = await claimed(ctx, caller)
-    async with ctx.database.transaction() as tx:
-        await jobs.change(tx, claim.job.id, "running", {"started_at": 5})
+    await move(ctx, claim.job.id, "running", started_at=5)
     await users.pause(ctx, caller, claim.job.id)
     await progress.pause(ctx, claim, 3)
     view = await users.resume(ctx, caller, claim.job.id)

@@ -9,38 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from service.domain.errors import JobError
+from tests.given.recipes import recipe
+from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import random_rows
 from workers.model.load import LoadedBase, environment
 from workers.trainer.process.schedule import learning_rate_factor
 from workers.trainer.process.slot import Slot
 from workers.trainer.process.turns import Turns
 from workers.trainer.protocol import JobSpec
-
-LORA = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}}
-PROMPT = {"type": "prompt", "prompt": {"num_virtual_tokens": 5}}
-TRAIN, VALID = random_rows(10, seed=1), random_rows(5, seed=2)
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-every_tuning = pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "prompt"])
-
-
-def seat(base: LoadedBase, job_id: str = "ftjob-1", tuning: dict[str, Any] = LORA, **changes: Any) -> Slot:
-    values = {"n_epochs": 2, "batch_size": 3, "learning_rate": 1e-2, "seed": 7, "snapshot_steps": 100, **changes}
-    spec = JobSpec(job_id=job_id, objective="supervised", tuning=tuning, **values)
-    return Slot(base, environment(base.device), spec, TRAIN, VALID)
-
-
-def run(slot: Slot) -> list[dict[str, float]]:
-    """Trains to the end and leaves nothing out."""
-    metrics = []
-    while not slot.finished:
-        metrics.append(slot.train_step().metrics)
-    return metrics
-
-
-def adapter(slot: Slot, folder: Path) -> tuple[bytes, ...]:
-    """The bytes of the adapter's files."""
-    slot.save_adapter(folder)
-    return tuple((folder / name).read_bytes() for name in ADAPTER_FILES)
 
 
 def test_metrics_have_openais_names_and_full_validation_ends_each_epoch(base: LoadedBase) -> None:
@@ -60,7 +36,7 @@ def test_metrics_have_openais_names_and_full_validation_ends_each_epoch(base: Lo
 
 def test_long_epochs_are_validated_about_twenty_times(base: LoadedBase) -> None:
     spec = JobSpec(
-        job_id="long", objective="supervised", tuning=PROMPT, n_epochs=1, batch_size=1, learning_rate=1e-2, seed=1,
+        job_id="long", recipe=recipe(PROMPT), n_epochs=1, batch_size=1, learning_rate=1e-2, seed=1,
         snapshot_steps=100,
     )  # fmt: skip
     slot = Slot(base, environment(base.device), spec, random_rows(41, longest=8), VALID)
@@ -197,9 +173,10 @@ def test_a_diverging_job_fails_with_advice(base: LoadedBase) -> None:
 
 
 def test_a_job_too_large_for_the_memory_fails_alone(base: LoadedBase) -> None:
-    giant = {"type": "lora", "lora": {**LORA["lora"], "r": 2**40}}
+    small = recipe(LORA)
+    giant = small.model_copy(update={"tuning": small.tuning.model_copy(update={"r": 2**40})})
     with pytest.raises(JobError) as raised:
-        seat(base, tuning=giant)
+        seat(base, recipe=giant)
     assert raised.value.code == "out_of_memory"
 
 

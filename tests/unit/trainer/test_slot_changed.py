@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from service.domain.errors import JobError
+from tests.given.slots import adapter, every_tuning, run, seat
 from tests.given.tiny_models import make_tiny_base
-from tests.unit.trainer.test_slot import adapter, every_tuning, run, seat
 from workers.model.load import LoadedBase, load_base
 
 

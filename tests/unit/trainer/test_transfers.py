@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.given.recipes import recipe
 from tests.given.tiny_models import random_pairs, random_rows
 from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
@@ -55,7 +56,7 @@ def steps(base: LoadedBase, objective: str, train: TokenizedDataset, valid: Toke
     """The looks of each step of an epoch of two."""
     settings = {"beta": 0.1} if objective == "dpo" else {}
     spec = JobSpec(
-        job_id="looked-at", objective=objective, objective_settings=settings, tuning=LORA, n_epochs=1,
+        job_id="looked-at", recipe=recipe(LORA, objective, **settings), n_epochs=1,
         batch_size=-(-train.num_examples // 2), learning_rate=1e-3, seed=1, snapshot_steps=100,
     )  # fmt: skip
     slot, looks = Slot(base, environment(base.device), spec, train, valid), []

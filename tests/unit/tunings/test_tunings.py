@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from service.domain.errors import JobError
-from service.domain.methods import TUNINGS as OFFERED
+from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.tuning import TUNINGS, tuning_of
 from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_rows, rows_of
 from workers.data.batches import collate
 from workers.data.tokenized import TokenizedDataset
@@ -21,7 +22,7 @@ from workers.model.load import LoadedBase, load_base, weights_digest
 from workers.objectives import create_objective
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Passes
-from workers.tunings import TUNINGS, AdapterMismatch, Tuning, create_tuning, open_tuning
+from workers.tunings import AdapterMismatch, Tuning, create_tuning, open_tuning
 
 CPU = torch.device("cpu")
 SPECS: dict[str, dict[str, Any]] = {
@@ -29,7 +30,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "prompt": {"type": "prompt", "prompt": {"num_virtual_tokens": 20}},
 }
 LEARNING_RATE = {"lora": 2e-2, "prompt": 5e-2}
-every_tuning = pytest.mark.parametrize("kind", sorted(TUNINGS))
+every_tuning = pytest.mark.parametrize("kind", TUNINGS.names)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def base(loaded: LoadedBase) -> Iterator[LoadedBase]:
 
 
 def attach(base: LoadedBase, kind: str, name: str = "one", seed: int = 0) -> Tuning:
-    tuning = create_tuning(SPECS[kind], base.model, name)
+    tuning = create_tuning(tuning_of(SPECS[kind]), base.model, name)
     torch.manual_seed(seed)
     tuning.attach()
     return tuning
@@ -79,7 +80,7 @@ def eight_rows() -> TokenizedDataset:
 
 def train(base: LoadedBase, tuning: Tuning, kind: str, num_steps: int) -> list[float]:
     """The loss at each step of training on eight rows."""
-    passes = Passes(base, tuning, create_objective("supervised"))
+    passes = Passes(base, tuning, create_objective(SupervisedSettings()))
     optimizer = JobOptimizer(tuning.parameters(), LEARNING_RATE[kind])
     rows = eight_rows()
     losses = []
@@ -93,7 +94,7 @@ def train(base: LoadedBase, tuning: Tuning, kind: str, num_steps: int) -> list[f
 
 
 def test_the_service_offers_what_is_here() -> None:
-    assert set(OFFERED) == set(TUNINGS) == set(SPECS)
+    assert set(TUNINGS.names) == set(SPECS)
 
 
 def test_lora_changes_nothing_at_initialisation(base: LoadedBase) -> None:
@@ -200,7 +201,7 @@ def test_another_shape_is_refused_whole(base: LoadedBase, tmp_path: Path) -> Non
     tuning = attach(base, "lora")
     tuning.save(tmp_path, base.public_source)
     tuning.detach()
-    other = create_tuning({"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 4}}, base.model, "other")
+    other = create_tuning(tuning_of({"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 4}}), base.model, "other")
     other.attach()
     with pytest.raises(AdapterMismatch, match="shape"):
         other.load(tmp_path)
@@ -210,7 +211,7 @@ def test_another_shape_is_refused_whole(base: LoadedBase, tmp_path: Path) -> Non
 def test_a_module_that_the_base_lacks_is_the_jobs_error(base: LoadedBase) -> None:
     wanted = {**SPECS["lora"]["lora"], "target_modules": ["q_proj", "query"]}
     with pytest.raises(JobError, match="no query; it offers: down_proj, gate_proj") as raised:
-        create_tuning({"type": "lora", "lora": wanted}, base.model, "one").attach()
+        create_tuning(tuning_of({"type": "lora", "lora": wanted}), base.model, "one").attach()
     assert raised.value.param == "tuning.lora.target_modules"
 
 
@@ -220,7 +221,9 @@ def test_several_loras_of_different_modules_live_in_one_base(base: LoadedBase) -
     expected = logits(base, alone)
     alone.detach()
     narrow = create_tuning(
-        {"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 2, "target_modules": ["v_proj"]}}, base.model, "narrow"
+        tuning_of({"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 2, "target_modules": ["v_proj"]}}),
+        base.model,
+        "narrow",
     )
     narrow.attach()
     beside = attach(base, "lora", name="beside", seed=1)

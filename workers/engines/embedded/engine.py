@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from service.storage import ObjectStore
 from workers.engines.embedded.batcher import Batcher
-from workers.engines.embedded.disk_cache import Shelf
 from workers.engines.embedded.parse import Intake
 from workers.engines.embedded.resident import Residents
 from workers.engines.embedded.vocabulary import Vocabulary
+from workers.files.disk_cache import DiskCache, trim
 from workers.model.adapters import Adapter, Adapters
 from workers.model.generate import Batch
 from workers.model.load import LoadedBase
@@ -40,13 +40,14 @@ class Engine:
         self, base: Base, loaded: LoadedBase, storage: ObjectStore, cache_dir: Path, limits: Limits | None = None
     ) -> None:
         limits = limits or Limits()
+        trim(cache_dir, limits.cache_bytes)
         adapters = Adapters(loaded.model)
         self.base = base
         self.batcher = Batcher(Batch(loaded, adapters), limits.batch_rows)
         self.residents = Residents(
             base,
             loaded,
-            Shelf(storage, cache_dir, limits.cache_bytes),
+            DiskCache(storage, cache_dir, limits.cache_bytes),
             adapters,
             self.batcher,
             limits.resident_adapters,

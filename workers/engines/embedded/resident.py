@@ -13,13 +13,13 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base
 from service.domain.errors import JobError, LuthierError, ModelNotFound, Unavailable
 from service.domain.model import MANIFEST, MODEL_PREFIX, Manifest, artifact_prefix
+from service.recipes.base import Base
 from service.storage import ObjectMissing, StorageError
 from workers.engines.embedded.batcher import Batcher
-from workers.engines.embedded.disk_cache import Shelf
 from workers.files.artifacts import ArtifactCorrupt
+from workers.files.disk_cache import DiskCache
 from workers.model.adapters import Adapter, Adapters
 from workers.model.load import LoadedBase
 from workers.tunings import AdapterMismatch
@@ -41,11 +41,11 @@ class Residents:
     """At most `limit` adapters of one base; one that a running request uses is never evicted."""
 
     def __init__(
-        self, base: Base, loaded: LoadedBase, shelf: Shelf, adapters: Adapters, batcher: Batcher, limit: int
+        self, base: Base, loaded: LoadedBase, cache: DiskCache, adapters: Adapters, batcher: Batcher, limit: int
     ) -> None:
         self._base = base
         self._hashes = loaded.hashes
-        self._shelf = shelf
+        self._cache = cache
         self._adapters = adapters
         self._batcher = batcher
         self._limit = limit
@@ -96,7 +96,7 @@ class Residents:
         if not name.startswith(MODEL_PREFIX) or len(name) > NAME_LIMIT:
             raise ModelNotFound(name)
         try:
-            async with self._shelf.artifact(name) as folder:
+            async with self._cache.lend(name) as folder:
                 self._check(await asyncio.to_thread(_read_manifest, folder))
                 return await self._attach(name, folder)
         except (StorageError, TimeoutError, ArtifactCorrupt, AdapterMismatch, JobError) as error:

@@ -10,7 +10,7 @@ import structlog
 import torch
 import uvicorn
 
-from service.domain.base import read_catalogue
+from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from service.storage import create_storage
 from workers.engines.embedded.app import create_engine_app

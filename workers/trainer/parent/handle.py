@@ -11,7 +11,8 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Catalogue
+from service.processes.child import Backoff
+from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
 from workers.trainer.launch import trainer_command
 from workers.trainer.parent.child import Child
@@ -43,12 +44,10 @@ class TrainerHandle:
         self._command = command
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
-        self._backoff_seconds = backoff_seconds
-        self._backoff_limit_seconds = backoff_limit_seconds
+        self._backoff = Backoff(backoff_seconds, backoff_limit_seconds)
         self._child: Child | None = None
         self._ready: Ready | None = None
         self._starting = asyncio.Lock()
-        self._useless_lives = 0  # in a row: processes that ended without one step
         self._stopped = False
         self._discarding: set[asyncio.Task[None]] = set()
 
@@ -146,7 +145,6 @@ class TrainerHandle:
         """Before a restart: longer and longer while no life brings a step."""
         if before is None:
             return
-        self._useless_lives = 0 if before.worked else self._useless_lives + 1
-        seconds = min(self._backoff_limit_seconds, self._backoff_seconds * 2**self._useless_lives)
+        seconds = self._backoff.after(good=before.worked)
         log.warning("trainer.restarting", seconds=seconds)
         await asyncio.sleep(seconds)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from service.domain.errors import JobError
+from service.recipes.tasks import TASKS
 from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
@@ -81,9 +82,9 @@ class Slot:
         self._train = train
         self._valid = valid
         self._random = RandomState(spec.seed, base.device)
-        self._objective = create_objective(spec.objective, spec.objective_settings)
-        _require_columns(self._objective.columns, train, valid)
-        self._tuning = create_tuning(spec.tuning, base.model, _module_name(spec.job_id))
+        self._objective = create_objective(spec.recipe.objective)
+        _require_columns(TASKS[spec.recipe.task].columns, train, valid)
+        self._tuning = create_tuning(spec.recipe.tuning, base.model, _module_name(spec.job_id))
         try:
             with self._working():
                 self._tuning.attach()

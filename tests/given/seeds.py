@@ -1,6 +1,7 @@
 """What openai-python's tests expect to find: files, a running job, its events and checkpoints, and tuned models.
 
-Written through the same functions as real rows, so that a list has items whose every field the strict client checks.
+Written into the database through the same functions as real rows, so that a list has items whose every field the strict
+client checks; those tests know ids that no operation would give.
 """
 
 import hashlib
@@ -15,10 +16,10 @@ from service.db.tables import metadata
 from service.domain import event as wording
 from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Job
-from service.domain.methods import Tuning
 from service.domain.model import Model, Permission
 from service.domain.upload import LIFE_SECONDS, Upload, UploadPart, storage_prefix
 from service.installation.context import Context
+from service.recipes.tuning import TUNINGS
 from service.storage.base import one_chunk
 
 GRANTEE, PERMISSION = "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
@@ -72,7 +73,7 @@ async def renew(ctx: Context) -> None:
 def _job() -> Job:
     hyperparameters = {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 1.0}
     return Job(
-        JOB, PROJECT, BASE, FILES[1], FILES[0], "supervised", Tuning().resolved(), hyperparameters, seed=42,
+        JOB, PROJECT, BASE, FILES[1], FILES[0], "supervised", TUNINGS.default().stored(), hyperparameters, seed=42,
         suffix="weather", status="running", created_at=int(time.time()), metadata={"foo": "string"}, step=10,
         total_steps=36, seconds_per_step=1.5, trained_tokens=100,
         integrations=[{"type": "wandb", "wandb": {"project": "my-wandb-project", "tags": ["custom-tag"]}}],

@@ -1,0 +1,55 @@
+"""Models and checkpoints written into the database as if a job had published them, and what it keeps of them.
+
+The database is spoken to because a tuned model appears only at the end of a training, which these tests do not need,
+and because no operation shows a model that was deleted.
+"""
+
+import time
+
+from service.db import models
+from service.domain.job import Checkpoint
+from service.domain.model import Model, ModelKind
+from service.installation.context import Context
+from service.operations.keys import Caller
+
+
+async def add_model(
+    ctx: Context,
+    caller: Caller,
+    job_id: str,
+    name: str,
+    *,
+    base: str = "luthier-tiny",
+    kind: ModelKind = "checkpoint",
+    step: int = 10,
+) -> str:
+    """A public LoRA model of the caller's; its name."""
+    model = Model(name, caller.project_id, job_id, base, kind, step, "lora", int(time.time()))
+    async with ctx.database.transaction() as tx:
+        await models.add(tx, model)
+    return name
+
+
+async def list_as_checkpoint(ctx: Context, job_id: str, name: str, step: int) -> None:
+    """Lists a model among its job's checkpoints."""
+    checkpoint = Checkpoint(f"ftckpt_{step}", job_id, step, name, {"step": step}, int(time.time()))
+    async with ctx.database.transaction() as tx:
+        await models.add_checkpoint(tx, checkpoint)
+
+
+async def find_model(ctx: Context, name: str) -> Model | None:
+    """The model's row, deleted or not, of any project."""
+    async with ctx.database.reading() as tx:
+        return await models.find(tx, None, name)
+
+
+async def checkpoint_names(ctx: Context, job_id: str) -> list[str]:
+    """The models of the job's checkpoints, newest first."""
+    async with ctx.database.reading() as tx:
+        return [checkpoint.model_name for checkpoint in await models.checkpoint_page(tx, job_id, None, 10)]
+
+
+async def unswept_models(ctx: Context) -> list[str]:
+    """Deleted models whose bytes may go now."""
+    async with ctx.database.reading() as tx:
+        return await models.unswept(tx, 10)

@@ -1,0 +1,68 @@
+"""The figures of docs/structure.py, counted by hand on a small tree."""
+
+from pathlib import Path
+
+import pytest
+
+from docs.structure import Figures, figures, read_modules, rows
+
+TREE = {
+    "service/__init__.py": "",
+    "service/api/app.py": "from service.api.web import errors\nfrom service.domain.job import Job\n",
+    "service/api/web/errors.py": "import service.domain.job\n\ndef name(x):\n    return x\n",
+    "service/db/migrations/0001.py": "from service.api import app\n",
+    "service/domain/job.py": "import os\n\nclass Job:\n    fields: dict[str, Any]\n    more: dict[str, Any]\n",
+    "service/domain/methods.py": "KINDS = {'lora': 1}\n",
+    "service/tunings/lora.py": "class LoraSettings: ...\n",
+    "workers/__init__.py": '"""What trains."""\n',
+    "workers/engine.py": "RANK = 'lora-rank'\n\ndef serve():\n    from service.domain import job\n    return job\n",
+    "workers/engines/vllm/command.py": "FLAGS = '--enable-lora'\n",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name, text in TREE.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def counted(root: Path, program: str = "") -> Figures:
+    return figures([module for part in ("service", "workers") for module in read_modules(root, part)], program)
+
+
+def test_rooms_floors_and_arrows_are_counted_from_imports(tree: Path) -> None:
+    service = counted(tree, "service")
+    assert service.rooms == 4  # api, api/web, domain, tunings: revisions and packages without code are none
+    assert service.arrows == 3  # api -> api/web, api -> domain, api/web -> domain
+    assert service.floors == 3
+    assert service.circles == ()
+    both = counted(tree)
+    assert (both.rooms, both.arrows, both.floors) == (6, 4, 3)  # and workers -> service/domain
+
+
+def test_rooms_that_import_each_other_are_a_circle_and_one_floor(tree: Path) -> None:
+    (tree / "service/domain/methods.py").write_text("from service.api.web.errors import name\n", encoding="utf-8")
+    service = counted(tree, "service")
+    assert service.circles == (("service/api/web", "service/domain"),)
+    assert service.floors == 2
+
+
+def test_an_importer_counts_once_and_wherever_it_is(tree: Path) -> None:
+    assert counted(tree).with_one_importer == 1  # api/web/errors; domain/job has three
+    (tree / "service/api/app.py").write_text("", encoding="utf-8")
+    assert counted(tree).with_one_importer == 0  # domain/job has two, one of them in the workers
+
+
+def test_functions_untyped_dicts_and_the_name_of_a_method_are_counted(tree: Path) -> None:
+    both = counted(tree)
+    assert (both.function_lines_median, both.function_lines_p90) == (2.5, 3)
+    assert both.untyped_dicts == 2
+    assert both.naming_lora == (
+        "service/domain/methods.py", "workers/engine.py", "workers/engines/vllm/command.py",
+    )  # fmt: skip
+    table = dict(rows({"both": both}))
+    assert table["files that name lora, but its own"] == ["3"]
+    assert table["  of these, beside vLLM's plugin"] == ["2"]
