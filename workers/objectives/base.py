@@ -87,7 +87,8 @@ class Sampled:
 class SamplingObjective(Objective):
     """Learns from what the model itself writes: every step is a roll-out, its rewards, and one update from both.
 
-    The rows of the training file give the prompts: their tokens before the first trained one.
+    The rows of the training file give the prompts: their tokens before the first trained one. Those of a validation
+    file come to `loss` as they are, without the columns that `learn_from` gives.
     """
 
     @property

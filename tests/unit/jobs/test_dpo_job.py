@@ -211,3 +211,17 @@ def test_dropout_is_the_policys_alone(base: LoadedBase, tmp_path: Path) -> None:
         slot.leave()
     assert torch.equal(*references)
     assert losses[0] == pytest.approx(LOG_2, abs=1e-12) and abs(losses[1] - LOG_2) > 1e-4
+
+
+def test_a_snapshot_of_an_earlier_version_is_continued(base: LoadedBase) -> None:
+    """Written by the code before tokenised files had columns and objectives parameters, after one of two steps."""
+    earlier = Path(__file__).parents[2] / "given" / "upgrades"
+    rows = TokenizedDataset.load(earlier / "pairs.safetensors")
+    tuning = {"type": "prompt", "prompt": {"num_virtual_tokens": 2}}
+    slot = seat(base, tuning, n_epochs=1, batch_size=1, train=rows, valid=None)
+    assert slot.phase is Phase.PREPARE
+    slot.restore(earlier / "snapshot")
+    assert slot.phase is Phase.UPDATE and slot.step == 1
+    slot.train_step()
+    assert slot.finished and slot.trained_tokens == rows.num_tokens
+    slot.leave()

@@ -238,3 +238,31 @@ def test_a_turn_lasts_while_there_is_credit_and_a_job_may_leave_in_its_turn() ->
     assert turns.next() == "b"
     turns.leave("b")
     assert turns.next() is None
+
+
+def test_who_is_held_is_passed_over_keeps_its_credit_and_comes_back_at_the_end_of_the_ring() -> None:
+    turns = Turns(turn_tokens=100)
+    turns.enter("a")
+    turns.enter("b")
+    turns.charge("a", 130)
+    turns.hold("a")
+    turns.hold("a")
+    for _ in range(5):
+        assert turns.next() == "b"
+        turns.charge("b", 100)
+    turns.hold("b")
+    assert turns.next() is None and turns.idle
+    turns.release("b")
+    turns.release("a")
+    turns.release("a")
+    turns.hold("missing")
+    turns.release("missing")
+    assert turns.next() == "b" and not turns.idle
+    turns.charge("b", 100)
+    assert turns.next() == "a"
+    turns.charge("a", 70)  # what is left of one turn after the 30 that it had overdrawn
+    assert turns.next() == "b"
+    turns.leave("a")
+    turns.release("a")
+    turns.leave("b")
+    assert turns.next() is None
