@@ -1,6 +1,6 @@
 """Writes the tables of docs/methods.md from the registries: `python -m docs.make_methods [PATH]`.
 
-What stands between two marks (`<!-- made: NAME -->` and `<!-- end -->`) is written anew from `service.recipes`, methods
+What stands between two marks (`<!-- made: NAME -->` and `<!-- end -->`) is rewritten from `service.recipes`, methods
 of `LUTHIER_EXTENSIONS` included; the rest of the page is kept. A test holds the page current.
 """
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def render(page: str) -> str:
-    """The page with everything between marks written anew."""
+    """The page with everything between marks rewritten."""
     return _MADE.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}", page)
 
 

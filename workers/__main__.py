@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from service.db import schema
 from service.domain.errors import Unavailable
-from service.installation.create import create_context
+from service.installation.create import opened
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError
 from service.settings import logs
@@ -53,13 +53,10 @@ def _train(settings: Settings, _flags: list[str]) -> None:
     from workers.trainer.parent.handle import create_trainers  # noqa: PLC0415
 
     async def run() -> None:
-        ctx = create_context(settings)
-        try:
+        async with opened(settings) as ctx:
             await schema.check(ctx.database)
             await ctx.storage.check()
             await Supervisor(ctx, create_trainers(settings, ctx.catalogue), settings.scratch_dir / "jobs").run()
-        finally:
-            await ctx.close()
 
     asyncio.run(run())
 

@@ -17,7 +17,7 @@ from service.commands.doctor import examine
 from service.db import schema
 from service.db.keys import ApiKey
 from service.domain.errors import Unavailable
-from service.installation.create import create_context
+from service.installation.create import create_context, opened
 from service.operations import keys
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError
@@ -126,33 +126,21 @@ def main() -> None:
 
 
 async def _check_parts(settings: Settings) -> None:
-    ctx = create_context(settings)
-    try:
+    async with opened(settings) as ctx:
         await schema.check(ctx.database)
         await ctx.storage.check()
-    finally:
-        await ctx.close()
 
 
 async def _create_key(project: str, name: str, role: str) -> str:
-    ctx = create_context(Settings())
-    try:
+    async with opened(Settings()) as ctx:
         return await keys.create_key(ctx, project, role, name)
-    finally:
-        await ctx.close()
 
 
 async def _list_keys() -> list[ApiKey]:
-    ctx = create_context(Settings())
-    try:
+    async with opened(Settings()) as ctx:
         return await keys.list_keys(ctx)
-    finally:
-        await ctx.close()
 
 
 async def _revoke_key(id: str) -> bool:
-    ctx = create_context(Settings())
-    try:
+    async with opened(Settings()) as ctx:
         return await keys.revoke_key(ctx, id)
-    finally:
-        await ctx.close()

@@ -16,13 +16,13 @@ import aiohttp
 import structlog
 
 from service.db import schema
-from service.installation.create import create_context
+from service.installation.context import Context
+from service.installation.create import opened
 from service.operations import keys
 from service.processes.child import KeptChild
 from service.recipes.catalogue import read_catalogue
 from service.recipes.engines import engines_by_base, without_engines
 from service.settings.settings import Settings
-from service.storage import create_storage
 
 log = structlog.get_logger()
 KEY_FILE = "api-key"
@@ -41,17 +41,18 @@ def run(settings: Settings) -> int:
 
 async def prepare(settings: Settings) -> None:
     """Migrates, and at the first start makes the installation's default project and a key, kept in the data folder."""
-    ctx = create_context(settings)
-    try:
-        await schema.migrate(ctx.database)
-        key = await keys.ensure_installation(ctx)
-        key_file = settings.data_dir / KEY_FILE
-        if key is None and not key_file.exists():
-            key = await keys.create_key(ctx, "default", "project", "made by luthierd up")
-        if key is not None:
-            _keep_key(key_file, key)
-    finally:
-        await ctx.close()
+    async with opened(settings) as ctx:
+        await _prepare(ctx)
+
+
+async def _prepare(ctx: Context) -> None:
+    await schema.migrate(ctx.database)
+    key = await keys.ensure_installation(ctx)
+    key_file = ctx.settings.data_dir / KEY_FILE
+    if key is None and not key_file.exists():
+        key = await keys.create_key(ctx, "default", "project", "made by luthierd up")
+    if key is not None:
+        _keep_key(key_file, key)
 
 
 def _check_ports(settings: Settings) -> None:
@@ -67,15 +68,6 @@ def _check_ports(settings: Settings) -> None:
                     f"cannot listen on {host}:{port} ({error.strerror}); "
                     f"stop what runs there or set LUTHIER_{name} to a free port"
                 ) from error
-
-
-async def _check_storage(settings: Settings) -> None:
-    """Raises StorageUnusable: said once here, instead of again and again by every child."""
-    storage = create_storage(settings)
-    try:
-        await storage.check()
-    finally:
-        await storage.close()
 
 
 def _engines(settings: Settings) -> dict[int, str]:
@@ -101,8 +93,9 @@ def _keep_key(path: Path, key: str) -> None:
 
 async def _run(settings: Settings) -> int:
     _check_ports(settings)
-    await _check_storage(settings)
-    await prepare(settings)
+    async with opened(settings) as ctx:
+        await ctx.storage.check()  # said once here, instead of again and again by every child
+        await _prepare(ctx)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

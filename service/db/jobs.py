@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, case, func, insert, null, or_, select, tuple_, update
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from service.db.clock import database_now
 from service.db.connection import Transaction
@@ -39,9 +40,16 @@ async def find(tx: Transaction, project_id: str | None, id: str, *, lock: bool =
     return None if row is None else _job(row)
 
 
-async def page(tx: Transaction, project_id: str, after: str | None, limit: int) -> list[Job]:
-    """At most `limit` jobs, newest first, older than `after`; an unknown `after` gives none."""
+async def page(
+    tx: Transaction, project_id: str, after: str | None, limit: int, metadata: Mapping[str, str] | None = None
+) -> list[Job]:
+    """At most `limit` jobs, newest first, older than `after`; an unknown `after` gives none.
+
+    With `metadata` only those that carry all of it; with an empty one, those that carry none.
+    """
     query = select(*_COLUMNS).where(jobs.c.project_id == project_id).order_by(jobs.c.sequence.desc()).limit(limit)
+    if metadata is not None:
+        query = query.where(_carries(tx, metadata))
     if after is not None:
         cursor = select(jobs.c.sequence).where(jobs.c.id == after, jobs.c.project_id == project_id)
         query = query.where(jobs.c.sequence < cursor.scalar_subquery())
@@ -215,6 +223,22 @@ async def release_all(tx: Transaction, owner: str) -> None:
 def released() -> dict[str, Any]:
     """The values of a job that nobody holds."""
     return {"lease_owner": null(), "lease_expires_at": null()}
+
+
+def _carries(tx: Transaction, metadata: Mapping[str, str]) -> ColumnElement[bool]:
+    """Pairs are compared as bound values: a key may have any character, and becomes no path."""
+    each = func.json_each if tx.connection.dialect.name == "sqlite" else func.json_each_text
+    if not metadata:
+        return ~_has_pair(each(jobs.c.metadata).table_valued("key", "value", name="pair"))
+    pairs = [
+        (each(jobs.c.metadata).table_valued("key", "value", name=f"pair_{number}"), key, value)
+        for number, (key, value) in enumerate(metadata.items())
+    ]
+    return and_(*(_has_pair(pair, pair.c.key == key, pair.c.value == value) for pair, key, value in pairs))
+
+
+def _has_pair(pair: TableValuedAlias, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
+    return select(pair.c.key).where(*wanted).correlate(jobs).exists()
 
 
 def _held(claim: Claim) -> ColumnElement[bool]:

@@ -21,3 +21,9 @@ async def take(ctx: Context) -> Census:
     """Counts. Raises Unavailable while the database is away."""
     async with ctx.database.reading() as tx:
         return Census(await job_counts.unfinished(tx), await job_counts.ended(tx))
+
+
+async def waiting_and_held(ctx: Context, seconds: int) -> tuple[int, int]:
+    """Jobs that nobody holds although they were made more than `seconds` ago, and jobs that a worker holds."""
+    async with ctx.database.reading() as tx:
+        return await job_counts.waiting(tx, seconds), await job_counts.held(tx)

@@ -15,6 +15,7 @@ from service.domain import ids
 from service.domain.errors import LuthierError, NotFound, TooLarge, Unavailable
 from service.domain.file import File, Segment, check_purpose, life_seconds
 from service.domain.job import Job
+from service.domain.storage_keys import file_key
 from service.installation.context import Context
 from service.operations import segments
 from service.operations.keys import Caller
@@ -48,7 +49,7 @@ class Incoming:
     async def store(self, chunks: AsyncIterator[bytes]) -> None:
         """Streams the bytes to storage. Raises TooLarge at the first byte beyond the limit, or Unavailable."""
         limit_bytes = self._ctx.settings.file_limit_bytes
-        key = f"files/{self._id}/0"
+        key = file_key(self._id)
         self._segment = await segments.store(self._ctx, key, chunks, limit_bytes, too_large(limit_bytes))
 
     async def create(self, caller: Caller, new: NewFile) -> File:

@@ -15,6 +15,7 @@ from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
+from service.domain.model import check_suffix
 from service.installation.context import Context
 from service.operations import origins
 from service.operations.keys import Caller
@@ -22,8 +23,6 @@ from service.operations.origins import Origin
 from service.operations.paging import Page, cut
 from service.recipes.objective import OBJECTIVES, Hyperparameters
 from service.recipes.tuning import TuningSettings, check_servable
-
-SCAN_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         origin = await origins.find(ctx, tx, caller, new.model)
         tuning = origin.tuning(new.tuning)
         check_servable(origin.base, tuning)
+        check_suffix(origin.base.id, caller.organization, new.suffix)
         job = _job(caller, origin, new, tuning)
         await _check_file(tx, caller, "training_file", new.training_file)
         if new.validation_file is not None:
@@ -91,10 +91,7 @@ async def page(
 ) -> Page[JobView]:
     """Jobs, newest first, older than `after`; with `metadata` only those that carry all of it ({}: that carry none)."""
     async with ctx.database.reading() as tx:
-        if metadata is None:
-            rows = await jobs.page(tx, caller.project_id, after, limit + 1)
-        else:
-            rows = await _scan(tx, caller, after, limit + 1, metadata)
+        rows = await jobs.page(tx, caller.project_id, after, limit + 1, metadata)
         found = cut(rows, limit)
         return Page(await _views(tx, found.items), found.has_more)
 
@@ -192,24 +189,6 @@ async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
     queued = [job.id for job in found if job.status == "queued"]
     positions = await jobs.queue_positions(tx, queued) if queued else {}
     return [JobView(job, positions.get(job.id)) for job in found]
-
-
-async def _scan(
-    tx: Transaction, caller: Caller, after: str | None, wanted: int, metadata: Mapping[str, str]
-) -> list[Job]:
-    """The first `wanted` jobs beyond `after` whose metadata fits, read in pages."""
-    found: list[Job] = []
-    while len(found) < wanted:
-        rows = await jobs.page(tx, caller.project_id, after, SCAN_ROWS)
-        if not rows:
-            break
-        found += [job for job in rows if _fits(job.metadata or {}, metadata)]
-        after = rows[-1].id
-    return found[:wanted]
-
-
-def _fits(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return wanted.items() <= metadata.items() if wanted else not metadata
 
 
 def _check_objective(objective: str) -> None:

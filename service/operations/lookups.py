@@ -35,10 +35,16 @@ async def find_checkpoint(ctx: Context, claim: Claim, step: int) -> Checkpoint |
         return await models.find_checkpoint(tx, claim.job.id, step)
 
 
-async def metrics_of(ctx: Context, job_id: str) -> list[dict[str, Any]]:
-    """The data of every metrics event, oldest first."""
+async def metrics_since(ctx: Context, job_id: str, sequence: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+    """Number and data of at most `limit` metrics events, oldest first, behind number `sequence`."""
     async with ctx.database.reading() as tx:
-        return [data async for data in events.metrics(tx, job_id)]
+        return await events.metrics_since(tx, job_id, sequence, limit)
+
+
+async def metrics_of(ctx: Context, job_id: str, limit: int = 5000) -> list[dict[str, Any]]:
+    """The data of the newest `limit` metrics events, oldest first."""
+    async with ctx.database.reading() as tx:
+        return await events.last_metrics(tx, job_id, limit)
 
 
 async def file_hash(ctx: Context, id: str) -> str:

@@ -153,9 +153,7 @@ async def publish_checkpoint(ctx: Context, claim: Claim, model: Model, metrics: 
         await _write(tx, claim, {}, [wording.checkpoint_created(model.step, model.name)])
         await models.add(tx, model)
         await models.add_checkpoint(tx, _checkpoint(model, metrics))
-        kept = await models.checkpoint_page(tx, claim.job.id, None, ctx.settings.checkpoints_kept + 100)
-        for old in kept[ctx.settings.checkpoints_kept :]:
-            await models.bury(tx, old.model_name)
+        await models.bury_checkpoints(tx, claim.job.id, ctx.settings.checkpoints_kept)
 
 
 async def trained(ctx: Context, claim: Claim, publication: Publication) -> None:
@@ -189,8 +187,7 @@ async def finish(
         await _write(tx, claim, values, said if verdict is None else [verdict, *said])
         await models.add(tx, model)
         await models.add_checkpoint(tx, _checkpoint(model, metrics))
-        for old in (await models.checkpoint_page(tx, claim.job.id, None, 100))[ctx.settings.checkpoints_kept :]:
-            await models.bury(tx, old.model_name)
+        await models.bury_checkpoints(tx, claim.job.id, ctx.settings.checkpoints_kept)
         await files.add(tx, *result)
 
 

@@ -14,6 +14,7 @@ from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound, TooLarge
 from service.domain.file import File, Segment, check_purpose, life_seconds
+from service.domain.storage_keys import part_key
 from service.domain.upload import (
     LIFE_SECONDS,
     PART_LIMIT_BYTES,
@@ -24,7 +25,6 @@ from service.domain.upload import (
     check_room,
     not_pending,
     put_in_order,
-    storage_prefix,
 )
 from service.installation.context import Context
 from service.operations import segments
@@ -57,7 +57,7 @@ class IncomingPart:
 
     async def store(self, chunks: AsyncIterator[bytes]) -> None:
         """Streams the bytes to storage, for as long as the upload lives. Raises TooLarge or Unavailable."""
-        key = f"{storage_prefix(self._upload.id)}{self._id}"
+        key = part_key(self._upload.id, self._id)
         try:
             async with asyncio.timeout(self._upload.expires_at - time.time()):
                 self._segment = await segments.store(self._ctx, key, chunks, PART_LIMIT_BYTES, part_too_large())

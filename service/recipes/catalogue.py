@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from service.domain.model import ORGANIZATION_LIMIT, suffix_room
 from service.recipes.base import Base, EngineKind
 from service.recipes.tuning import TUNINGS
 
@@ -98,6 +99,9 @@ def _entry(entry: Any, number: int) -> str:
 def _contradictions(base: Base) -> Iterator[str]:
     """What is well formed, but not there or not possible."""
     serving, served, known = base.serving, served_by(base.serving.engine), TUNINGS.names
+    room = suffix_room(base.id, "x" * ORGANIZATION_LIMIT)
+    if room < 0:
+        yield f"has an id that is {-room} characters too long for its models' names; write a shorter one."
     for name in sorted(serving.tunings - set(known)):
         yield f"names '{name}' in serving.tunings, which is no tuning; write one of {_listed(known)}."
     for name in sorted(serving.tunings & set(known) - set(served)):

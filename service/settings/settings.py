@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     storage_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret that belongs to the access key.")
     storage_addressing_style: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="Where the bucket's name stands in a request; `auto` is `path` with an endpoint URL."
+        "auto", description="Where a request has the bucket's name; `auto` is `path` with an endpoint URL."
     )
     storage_connect_timeout_seconds: float = Field(
         5.0, gt=0, description="Longest wait for a connection to the S3 server."
@@ -99,6 +99,9 @@ class Settings(BaseSettings):
         512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
     )
     engine_resident_adapters: int = Field(32, ge=1, description="Adapters that an engine keeps in memory.")
+    engine_adapter_bytes: int = Field(
+        4096 * MIB, ge=MIB, description="Bytes of memory for the adapters that the embedded engine keeps."
+    )
     engine_batch_rows: int = Field(16, ge=1, description="Sequences that the embedded engine generates at once.")
     engine_timeout_seconds: float = Field(
         600.0, gt=0, description="Longest silence of an engine before the gateway gives a request up."

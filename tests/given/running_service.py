@@ -136,7 +136,8 @@ def _entry(base: Base) -> str:
     rates = ", ".join(f"{name} = {rate}" for name, rate in base.learning_rate.items())
     serving = base.serving
     return (
-        f'[[base]]\nid = "{base.id}"\nsource = "{base.source}"\ndtype = "{base.dtype}"\n'
+        f'[[base]]\nid = "{base.id}"\naliases = {list(base.aliases)}\n'
+        f'source = "{base.source}"\ndtype = "{base.dtype}"\n'
         f"context_tokens = {base.context_tokens}\nlearning_rate = {{ {rates} }}\n"
         f'serving = {{ engine = "{serving.engine}", tunings = {sorted(serving.tunings)}, '
         f"engines = {list(serving.engines)}, max_rank = {serving.max_rank} }}\n"

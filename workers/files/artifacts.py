@@ -9,11 +9,11 @@ import hashlib
 import secrets
 import shutil
 from pathlib import Path
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from service.domain.model import MANIFEST, Manifest, artifact_prefix
+from service.domain.model import MANIFEST, Manifest
+from service.domain.storage_keys import artifact_prefix, quoted
 from service.storage.base import ObjectExists, ObjectStore, one_chunk, read
 from service.storage.hashed import Hashed
 from workers.files.transfer import fetch_file, store_file
@@ -80,7 +80,7 @@ async def fetch_artifact(store: ObjectStore, name: str, cache: Path) -> Path:
 
 def cached_folder(cache: Path, name: str) -> Path:
     """Where `fetch_artifact` puts the artifact of `name`."""
-    return cache / quote(name, safe="")
+    return cache / quoted(name)
 
 
 async def read_manifest(store: ObjectStore, name: str) -> Manifest:

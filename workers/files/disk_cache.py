@@ -3,7 +3,7 @@
 Both engines use it, vLLM's inside its own environment; they differ in when a folder may go. The embedded engine needs
 a folder only while it reads it (`lend`). vLLM reads one again whenever it evicted the adapter, dies with all its
 requests where it is gone, and does not say when it is done with one: there nothing is deleted while it lives (`keep`),
-and room is made before it starts (`trim`). Knows folders and storage; must not know an engine.
+and room is made before it starts (`trim`). Knows folders and storage, no engine.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from service.domain.model import Manifest, artifact_prefix
+from service.domain.model import Manifest
+from service.domain.storage_keys import artifact_prefix
 from service.storage.base import ObjectStore
 from workers.files.artifacts import PARTIAL, cached_folder, fetch_artifact, read_manifest
 

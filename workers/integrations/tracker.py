@@ -59,7 +59,7 @@ class Tracker:
             run.ended.add_done_callback(lambda _, run=run: self._open.discard(run))  # type: ignore[misc]
         if job.publication is not None:
             return  # it has trained: that attempt has sent its steps
-        for metrics in (await lookups.metrics_of(self._ctx, job.id))[-WAITING_LINES // 2 :]:
+        for metrics in await lookups.metrics_of(self._ctx, job.id, WAITING_LINES // 2):
             self.step(metrics)
 
     def step(self, metrics: dict[str, int | float]) -> None:

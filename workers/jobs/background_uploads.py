@@ -16,6 +16,7 @@ import structlog
 
 from service.domain import event as wording
 from service.domain.job import Claim, Snapshot
+from service.domain.storage_keys import snapshot_prefix
 from service.installation.context import Context
 from service.operations import progress
 from service.storage import StorageError
@@ -110,7 +111,7 @@ class Keeper:
 
     async def _store(self, step: int, folder: Path) -> None:
         job_id = self._claim.job.id
-        prefix = f"jobs/{job_id}/snapshots/{self._claim.attempt}-{step}-{time.time_ns()}/"
+        prefix = snapshot_prefix(job_id, self._claim.attempt, step, time.time_ns())
         files = await store_folder(self._ctx.storage, folder, prefix)
         snapshot = Snapshot(job_id, step, prefix, files)
         for old in await progress.record_snapshot(self._ctx, self._claim, snapshot):

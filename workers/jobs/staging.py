@@ -14,7 +14,7 @@ import structlog
 from service.domain.errors import JobError
 from service.domain.file import Segment
 from service.domain.job import Claim
-from service.domain.model import artifact_prefix
+from service.domain.storage_keys import artifact_prefix
 from service.installation.context import Context
 from service.operations import lookups
 from service.recipes.base import Base

@@ -13,6 +13,7 @@ import structlog
 
 from service.domain.errors import JobError
 from service.domain.job import Claim
+from service.domain.storage_keys import job_data_prefix
 from service.installation.context import Context
 from service.operations import lookups, progress
 from service.recipes.base import Base
@@ -74,7 +75,7 @@ class JobValidation:
         if job.validation_file is not None:
             validation = await self._check(job.validation_file, "validation_file", 1)
         hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
-        prefix = f"jobs/{job.id}/data/{self._claim.attempt}/"
+        prefix = job_data_prefix(job.id, self._claim.attempt)
         await self._store(training, prefix + TRAINING)
         if validation is not None:
             await self._store(validation, prefix + VALIDATION)

@@ -24,7 +24,6 @@ from service.gateway.client import engine_health
 from service.installation.context import Context
 from service.operations import counts as census
 from service.operations.counts import Census
-from service.queue.redis import AWAY
 
 router = APIRouter(tags=["Metrics"], route_class=AdminRoute)
 
@@ -41,7 +40,7 @@ class Readings:
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
 async def metrics(ctx: ContextDep, request: Request) -> Response:
     """Tell Prometheus what this process has done, and how many jobs the installation has; needs an admin's key."""
-    counts, engines, redis = await asyncio.gather(_census(ctx), engine_health(ctx), _redis(ctx))
+    counts, engines, redis = await asyncio.gather(_census(ctx), engine_health(ctx.engines), _redis(ctx))
     registry = CollectorRegistry()
     registry.register(_Installation(ctx, Readings(counts, engines, redis)))
     page = generate_latest(registry) + generate_latest(request.app.state.traffic.registry)
@@ -57,12 +56,12 @@ async def _census(ctx: Context) -> Census | None:
 
 
 async def _redis(ctx: Context) -> bool | None:
-    if ctx.redis is None:
+    if ctx.queue.server is None:
         return None
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            await ctx.redis.ping()
-    except AWAY:
+            await ctx.queue.check()
+    except (Unavailable, TimeoutError):
         return False
     return True
 

@@ -15,10 +15,10 @@ import pytest
 from service.domain.event import Event
 from service.domain.job import Job
 from service.installation.context import Context
+from service.installation.storage import open_storage
 from service.operations import chores, jobs
 from service.operations.keys import Caller
 from service.recipes.catalogue import Catalogue
-from service.storage import create_storage
 from tests.given.engines import CPU, listening
 from tests.given.running_service import ROOT
 from tests.given.scripted_engine import answers, scripted_engine
@@ -65,7 +65,7 @@ async def engine(ctx: Context, port: int, base_seed: int | None = None) -> Async
     if base_seed is not None:
         other = load_base(make_tiny_base(ctx.settings.data_dir / "other", seed=base_seed), CPU)
         loaded = replace(other, hashes=loaded.hashes)
-    made = Engine(base, loaded, create_storage(ctx.settings), ctx.settings.data_dir / f"cache-{base_seed}")
+    made = Engine(base, loaded, open_storage(ctx.settings), ctx.settings.data_dir / f"cache-{base_seed}")
     async with listening(made, port):
         yield made
 

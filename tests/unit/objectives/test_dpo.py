@@ -1,5 +1,6 @@
 """Direct preference optimization, the loss: the paper's gradient, its mask, its weight under micro-batching."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.objectives.supervised import SupervisedSettings
 from service.recipes.tuning import tuning_of
 from tests.given.tiny_models import VOCABULARY, Saying, make_tiny_base, random_pairs
-from workers.data.batches import IGNORED, Batch, collate
+from tests.given.tuned import tuned_logits
+from workers.data.batches import IGNORED, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base
 from workers.objectives import create_objective
@@ -64,7 +66,7 @@ def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
     for pairs in ([0], [1, 2, 3, 4, 5], [6, 7], [8, 9]):
         rows = PAIRS.rows_of(pairs)
         batch = collate(PAIRS, rows, base.pad_id)
-        with_reference = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, reference_N[rows])
+        with_reference = replace(batch, reference_B=reference_N[rows])
         assert objective.count(with_reference) == len(pairs)
         (objective.loss(passes, with_reference).total / 10).backward()  # type: ignore[no-untyped-call]
     apart = gradient(one)
@@ -81,7 +83,7 @@ def test_a_plan_never_parts_a_pair() -> None:
 def test_only_the_answers_have_a_gradient() -> None:
     rows = PAIRS.rows_of(range(4))
     batch = collate(PAIRS, rows, pad_id=0)
-    batch = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, torch.zeros(8, dtype=torch.float64))
+    batch = replace(batch, reference_B=torch.zeros(8, dtype=torch.float64))
     logits_BTV = torch.randn(*batch.input_ids_BT.shape, VOCABULARY, requires_grad=True)
     loss = create_objective(DpoSettings(beta=0.1)).loss(Saying(logits_BTV), batch)
     loss.total.backward()  # type: ignore[no-untyped-call]
@@ -133,8 +135,7 @@ def plain_loss(base: LoadedBase, tuning: Tuning, dataset: TokenizedDataset, refe
     ratios = []
     for row in range(len(dataset)):
         tokens, trained = (torch.from_numpy(array.astype("int64")) for array in dataset.row(row))
-        inputs = tuning.inputs(tokens[None], torch.ones_like(tokens)[None])
-        logits_TV = base.model(**inputs).logits[0, tuning.num_virtual_tokens :]
+        logits_TV = tuned_logits(tuning, tokens[None], torch.ones_like(tokens)[None])[0]
         logprobs_T = torch.log_softmax(logits_TV[:-1].double(), dim=1).gather(1, tokens[1:, None])[:, 0]
         ratios.append((logprobs_T * trained[1:]).sum() - reference_N[row])
     ratio_P = torch.stack(ratios[0::2]) - torch.stack(ratios[1::2])

@@ -1,6 +1,7 @@
 """The worker's side of a job against a real database: claims, fences, replays, and what must stay scoped."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -100,6 +101,18 @@ async def test_only_the_last_checkpoints_stay_callable(ctx: Context, caller: Cal
     dead = [name for name in names if (await find_model(ctx, name)).deleted_at is not None]  # type: ignore[union-attr]
     assert kept == [final.name, names[3], names[2]]
     assert dead == names[:2]
+
+
+async def test_all_checkpoints_beyond_a_lowered_limit_go_at_the_end(ctx: Context, caller: Caller) -> None:
+    claim = await claimed(ctx, caller)
+    generous = replace(ctx, settings=ctx.settings.model_copy(update={"checkpoints_kept": 150}))
+    for step in range(101, 221):  # the final one is 99
+        await progress.publish_checkpoint(generous, claim, a_model(claim, step), {"step": step})
+    assert len(await checkpoint_names(ctx, claim.job.id)) == 120
+    final = a_model(claim)
+    await progress.finish(ctx, claim, final, {}, a_result(claim))
+    names = await checkpoint_names(ctx, claim.job.id)
+    assert (names[0], len(names)) == (final.name, ctx.settings.checkpoints_kept)
 
 
 async def test_a_finished_job_has_its_model_its_file_and_its_events_at_once(ctx: Context, caller: Caller) -> None:

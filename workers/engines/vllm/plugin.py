@@ -17,13 +17,15 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 from vllm.platforms import current_platform
 
-from service.domain.model import MANIFEST, artifact_prefix, is_model_name
+from service.domain.model import MANIFEST, is_model_name
+from service.domain.storage_keys import artifact_prefix
+from service.installation.storage import open_storage
 from service.processes.parent import die_with_holder
 from service.recipes.base import Base
 from service.recipes.catalogue import read_catalogue
 from service.settings import logs
 from service.settings.settings import Settings
-from service.storage import ObjectMissing, StorageError, create_storage
+from service.storage import ObjectMissing, StorageError
 from workers.engines.vllm.command import ADAPTERS, LIFELINE
 from workers.engines.vllm.fit import Unservable, check_folder, check_manifest
 from workers.engines.vllm.middleware import DRAIN_SIGNAL, Door, Refused
@@ -48,7 +50,7 @@ def register() -> None:
     if needs_fix(vllm.__version__, current_platform.is_cpu()):
         apply_fix()
     base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
-    cache = DiskCache(create_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
+    cache = DiskCache(open_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
     LoRAResolverRegistry.register_resolver("luthier", StorageResolver(base, cache))
 
 

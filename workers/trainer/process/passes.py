@@ -16,6 +16,7 @@ from workers.model.load import LoadedBase
 from workers.objectives import Objective, logprobs
 from workers.trainer.process.plan import micro_batches
 from workers.tunings import Tuning
+from workers.tunings.base import Chunk, Inputs
 
 _LOSS = ""  # no metric's name
 
@@ -127,14 +128,24 @@ class Passes:
             yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
 
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
-        """Of an objective's `Forward`; virtual tokens, where the tuning has some, are in front and not in `keep_K`."""
-        inputs = self._tuning.inputs(batch.input_ids_BT, batch.attention_mask_BT)
-        keep_K = keep_K + self._tuning.num_virtual_tokens
-        logits_BKV: Tensor = self._base.model(**inputs, use_cache=False, logits_to_keep=keep_K).logits
+        """Of an objective's `Forward`; what the tuning puts before the tokens is not in `keep_K`."""
+        inputs = self._inputs(batch)
+        logits_BKV: Tensor = self._tuning.model(
+            **inputs.tensors,
+            past_key_values=inputs.cache,
+            use_cache=inputs.cache is not None,
+            logits_to_keep=keep_K + inputs.num_before,
+        ).logits
         return logits_BKV
 
     def hidden(self, batch: Batch) -> Tensor:
         """Of an objective's `Forward`."""
-        inputs = self._tuning.inputs(batch.input_ids_BT, batch.attention_mask_BT)
-        hidden_BTH: Tensor = self._base.model.base_model(**inputs, use_cache=False).last_hidden_state
-        return hidden_BTH[:, self._tuning.num_virtual_tokens :]
+        inputs = self._inputs(batch)
+        hidden_BTH: Tensor = self._tuning.model.base_model(
+            **inputs.tensors, past_key_values=inputs.cache, use_cache=inputs.cache is not None
+        ).last_hidden_state
+        return hidden_BTH[:, inputs.num_before :]
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        assert batch.prompt_lengths_B is not None, "every file has them"
+        return self._tuning.inputs(Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B))

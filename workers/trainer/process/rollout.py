@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from workers.data.tokenized import TokenizedDataset
-from workers.model.adapters import Adapter, Adapters
+from workers.model.adapters import Adapter
 from workers.model.ends import end_tokens
 from workers.model.generate import Batch, Row
 from workers.model.load import LoadedBase
@@ -22,11 +22,11 @@ PART_ROWS = 32  # decoded together in one turn; a constant, since other neighbou
 
 
 class TuningSampler:
-    """A `Sampler`: the base with one active tuning."""
+    """A `Sampler`: the base with one tuning, which is inactive afterwards."""
 
-    def __init__(self, base: LoadedBase, tuning: Tuning, name: str) -> None:
+    def __init__(self, base: LoadedBase, tuning: Tuning) -> None:
         self._base = base
-        self._adapter = Adapter(name, tuning)
+        self._adapter = Adapter(tuning)
         self._ends = end_tokens(base)
         self.begin("")
 
@@ -47,7 +47,7 @@ class TuningSampler:
             ]
             for place, prompt in enumerate(prompts)
         ]
-        batch = Batch(self._base, Adapters(self._base.model))
+        batch = Batch(self._base, self._adapter)
         for group in groups:
             batch.join(batch.prefill(group))
         while batch.rows:

@@ -25,7 +25,7 @@ from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, take_over_head, write_head
-from workers.trainer.process.faults import job_errors
+from workers.trainer.process.faults import check_room, job_errors
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Measured, Passes, Sums
 from workers.trainer.process.randomness import RandomState
@@ -85,6 +85,7 @@ class Slot:
         self._objective = create_objective(spec.recipe.objective)
         _require_columns(TASKS[spec.recipe.task].columns, train, valid)
         self._tuning = create_tuning(spec.recipe.tuning, base.model, _module_name(spec.job_id))
+        check_room(self._tuning.memory_bytes(), base.device)
         try:
             with self._working():
                 self._tuning.attach()
@@ -277,8 +278,7 @@ class Slot:
     def _new_rollout(self) -> Rollout | None:
         if not isinstance(self._objective, SamplingObjective):
             return None
-        sampler = TuningSampler(self._base, self._tuning, _module_name(self.spec.job_id))
-        return Rollout(self._objective, sampler, self.spec.seed)
+        return Rollout(self._objective, TuningSampler(self._base, self._tuning), self.spec.seed)
 
     def _new_reference(self, needed: bool) -> Reference:
         """The training file goes through the very batches of the first epoch: equal shapes give equal bits, so that at
