@@ -126,12 +126,24 @@ jobs = Table(
     Column("step", Integer, nullable=False, default=0),
     Column("total_steps", Integer),
     Column("seconds_per_step", Float),
-    Column("data_prefix", Text),
-    Column("swept_at", BigInteger),  # its tokenised data and snapshots are gone
+    Column("training_data", Text),  # the object of its tokenised training file; set before it is used
+    Column("validation_data", Text),
+    Column("swept_at", BigInteger),  # its snapshots and samples are gone
     Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
     Column("publication", JSON(none_as_null=True)),  # trained and stored: what is still to be announced
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
+)
+
+datasets = Table(
+    "datasets",  # tokenised files by their content: jobs that need the same tokens share one
+    metadata,
+    Column("key", String(64), primary_key=True),  # of `workers.data.content_key`
+    Column("object_key", Text, nullable=False, unique=True),
+    Column("sha256", String(64), nullable=False),  # of the object
+    Column("num_examples", Integer, nullable=False),
+    Column("used_at", Float, nullable=False),  # when a validation last took it, by the database's clock
+    Index(None, "used_at"),
 )
 
 work = Table(

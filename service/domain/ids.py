@@ -57,6 +57,11 @@ def publication_id() -> str:
     return random_text(8)
 
 
+def dataset_id(content: str) -> str:
+    """Of stored rows of that content: rows that are stored again, after others were removed, have another."""
+    return f"{content}-{random_text(8)}"
+
+
 def work_id() -> str:
     return f"work_{random_text(24)}"
 

@@ -61,7 +61,8 @@ class Job:
     step: int = 0
     total_steps: int | None = None
     seconds_per_step: float | None = None
-    data_prefix: str | None = None  # where the tokenised files lie in storage, once validated
+    training_data: str | None = None  # key of the tokenised training file, from its check on
+    validation_data: str | None = None
     pause_requested_at: int | None = None  # set while a running job is to come to rest
     publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
 

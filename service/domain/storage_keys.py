@@ -2,7 +2,8 @@
 
     files/<file id>/<position>                  bytes of a file, in segments
     uploads/<upload id>/<part id>               a part on its way to become a file's segment; it keeps its key then
-    jobs/<job id>/...                           tokenised rows, snapshots and samples: private, gone after the job
+    data/<content>-<random>/train.safetensors   tokenised rows of a file: shared by the jobs of the same content
+    jobs/<job id>/...                           snapshots and samples: private, gone after the job
     adapters/<model name, quoted>/<file name>   artifacts, the manifest last
     doctor/<random>                             what `luthierd doctor` writes, reads and deletes
     installation                                says whose store this is
@@ -13,8 +14,8 @@ Keys are chosen here and nowhere else; what no room knows is left alone by every
 from typing import Literal
 from urllib.parse import quote, unquote
 
-Room = Literal["files", "uploads", "jobs", "adapters"]
-ROOMS: tuple[Room, ...] = ("files", "uploads", "jobs", "adapters")
+Room = Literal["files", "uploads", "data", "jobs", "adapters"]
+ROOMS: tuple[Room, ...] = ("files", "uploads", "data", "jobs", "adapters")
 INSTALLATION = "installation"
 SEGMENT_LIMIT_BYTES = 255  # of one name between two `/`: what file systems take; S3 takes 1024 for the whole key
 _SAMPLE_SUFFIX = ".json"
@@ -40,9 +41,9 @@ def job_prefix(job_id: str) -> str:
     return f"jobs/{job_id}/"
 
 
-def job_data_prefix(job_id: str, attempt: int) -> str:
-    """Where an attempt to validate a job's files stores the tokenised rows."""
-    return f"{job_prefix(job_id)}data/{attempt}/"
+def dataset_key(dataset_id: str) -> str:
+    """The tokenised rows of a file, of training or of validation. A key is written once: every id is a new one."""
+    return f"data/{dataset_id}/train.safetensors"
 
 
 def snapshot_prefix(job_id: str, attempt: int, step: int, unique: int) -> str:

@@ -60,6 +60,7 @@ async def sweep(ctx: Context) -> None:
     await _remove_stray_parts(ctx)
     await _remove_artifacts(ctx)
     await _remove_job_objects(ctx)
+    await _remove_datasets(ctx)
 
 
 async def _remove_file_bytes(ctx: Context) -> None:
@@ -91,12 +92,18 @@ async def _remove_artifacts(ctx: Context) -> None:
 
 
 async def _remove_job_objects(ctx: Context) -> None:
-    """Tokenised data and snapshots of finished jobs, and the artifact of one that ended before it was announced."""
+    """Snapshots and samples of finished jobs, and the artifact of one that ended before it was announced."""
     for id, unannounced in (await sweeps.ended_jobs(ctx, BATCH)).items():
         if unannounced is not None:
             await _remove_prefix(ctx, artifact_prefix(unannounced))
         await _remove_prefix(ctx, job_prefix(id))
         await sweeps.job_swept(ctx, id)
+
+
+async def _remove_datasets(ctx: Context) -> None:
+    """Shared tokenised data. A process that dies between row and bytes leaves orphans."""
+    for key in await sweeps.remove_unused_datasets(ctx, BATCH):
+        await ctx.storage.delete(key)
 
 
 async def _remove_prefix(ctx: Context, prefix: str, keep: Collection[str] = ()) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 from typing import Any
 
-from service.db import events, files, jobs, keys, models, snapshots, work
+from service.db import datasets, events, files, jobs, keys, models, snapshots, work
 from service.db.keys import Installation
+from service.domain.dataset import StoredDataset
 from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Job, Snapshot
 from service.domain.work import Claim
@@ -29,6 +30,12 @@ async def find_file(ctx: Context, id: str) -> tuple[File, list[Segment]] | None:
     async with ctx.database.reading() as tx:
         file = await files.find(tx, None, id)
         return None if file is None else (file, await files.segments(tx, id))
+
+
+async def find_dataset(ctx: Context, object_key: str) -> StoredDataset | None:
+    """What is known of tokenised rows; None for those of a job that an earlier version validated."""
+    async with ctx.database.reading() as tx:
+        return await datasets.find(tx, object_key)
 
 
 async def find_snapshots(ctx: Context, job_id: str) -> list[Snapshot]:

@@ -7,12 +7,13 @@ it. Nothing here touches storage: what a row points to was stored before.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from service.db import events, files, jobs, models, snapshots, work
+from service.db import datasets, events, files, jobs, models, snapshots, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
+from service.domain.dataset import StoredDataset
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
 from service.domain.file import File, Segment
@@ -22,6 +23,8 @@ from service.installation.context import Context
 from service.operations import job_work
 from service.operations.job_work import ANNOUNCE, TRAIN
 from service.work.held import HeldWork
+
+DataColumn = Literal["training_data", "validation_data"]
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,35 @@ class HeldJob(HeldWork[Job]):
         async with self.transaction() as tx:
             await events.add(tx, self.job.id, [warning])
 
-    async def validated(self, *, hyperparameters: dict[str, Any], data_prefix: str, total_steps: int) -> None:
-        """The files are good and tokenised under `data_prefix`: the job waits for a slot."""
-        values = {
-            "status": "queued",
-            "hyperparameters": hyperparameters,
-            "data_prefix": data_prefix,
-            "total_steps": total_steps,
-        }
+    async def use_dataset(self, column: DataColumn, key: str) -> StoredDataset | None:
+        """The tokenised rows of that content, if there are any. The job names them at once: no sweep removes them."""
+        async with self.transaction() as tx:
+            found = await datasets.use(tx, key)
+            if found is not None:
+                await self._change(tx, {column: found.object_key}, [])
+            return found
+
+    async def add_dataset(self, column: DataColumn, stored: StoredDataset, missing: str | None = None) -> StoredDataset:
+        """Shares rows that were stored just now; returns those that the job uses.
+
+        They are another worker's where it was faster: then the ones of `stored` are orphans. `missing` is the object
+        that `use_dataset` named and that storage no longer has.
+        """
+        async with self.transaction() as tx:
+            if missing is not None:
+                await datasets.remove(tx, missing)
+            used = await datasets.add_or_use(tx, stored)
+            await self._change(tx, {column: used.object_key}, [])
+            return used
+
+    async def remove_dataset(self, object_key: str) -> None:
+        """These rows are missing or damaged in storage: no other job is to use them."""
+        async with self.transaction() as tx:
+            await datasets.remove(tx, object_key)
+
+    async def validated(self, *, hyperparameters: dict[str, Any], total_steps: int) -> None:
+        """The files are good and the job names their tokenised rows: it waits for a slot."""
+        values = {"status": "queued", "hyperparameters": hyperparameters, "total_steps": total_steps}
         async with self.transaction() as tx:
             await self._change(tx, values, [wording.validated()])
             await work.move(tx, self.id, TRAIN.name)

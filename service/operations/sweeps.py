@@ -6,7 +6,7 @@ written twice, and several processes may sweep at once.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from service.db import files, jobs, keys, models, snapshots, uploads
+from service.db import datasets, files, jobs, keys, models, snapshots, uploads
 from service.db.connection import Transaction
 from service.domain.storage_keys import Room
 from service.installation.context import Context
@@ -55,6 +55,12 @@ async def upload_swept(ctx: Context, id: str) -> None:
     """Nothing of the upload is stored any more but what its file needs."""
     async with ctx.database.transaction() as tx:
         await uploads.mark_swept(tx, id)
+
+
+async def remove_unused_datasets(ctx: Context, limit: int) -> list[str]:
+    """Removes the rows of tokenised files that nobody needs; returns the keys of their bytes, which may go now."""
+    async with ctx.database.transaction() as tx:
+        return await datasets.remove_unused(tx, limit)
 
 
 async def dead_models(ctx: Context, limit: int) -> list[str]:
@@ -108,6 +114,7 @@ async def job_is_active(ctx: Context, id: str) -> bool:
 KNOWN: Mapping[Room, Callable[[Transaction, Sequence[str]], Awaitable[set[str]]]] = {
     "files": files.known,
     "uploads": uploads.known,
+    "data": datasets.known,
     "jobs": jobs.known,
     "adapters": models.known,
 }

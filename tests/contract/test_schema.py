@@ -198,3 +198,45 @@ async def test_a_downgrade_gives_jobs_their_leases_back(empty: Database) -> None
             assert rows[id] == before[:6], id
     await schema.migrate(empty)
     assert await on(empty, differences) == []
+
+
+DATA_BEFORE = {  # id: its validation file, where its data lies -> its two objects afterwards
+    "unchecked": (None, None, None, None),
+    "one-file": (None, "jobs/a/data/1/", "jobs/a/data/1/train.safetensors", None),
+    "both": ("file-1", "jobs/b/data/2/", "jobs/b/data/2/train.safetensors", "jobs/b/data/2/valid.safetensors"),
+}
+
+
+def checked_jobs(revision: str) -> Callable[[Connection], None]:
+    """Jobs whose tokenised data is still private to them."""
+
+    def insert(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('proj_1', 'one', 1)"))
+        connection.execute(
+            text(
+                "INSERT INTO files (id, project_id, purpose, filename, content_type, bytes, created_at) "
+                "VALUES ('file-1', 'proj_1', 'fine-tune', 'a', 'text/jsonl', 1, 1)"
+            )
+        )
+        for id, (validation_file, prefix, _, _) in DATA_BEFORE.items():
+            values = {"id": id, "project_id": "proj_1", "base": "tiny", "training_file": "file-1", "seed": 1, "step": 0}
+            values |= {"objective": "supervised", "tuning": "{}", "hyperparameters": "{}", "integrations": "[]"}
+            values |= {"validation_file": validation_file, "data_prefix": prefix, "status": "queued", "created_at": 1}
+            if revision < "0003":
+                values |= {"attempt": 1, "crashes": 0}
+            places = ", ".join(f":{name}" for name in values)
+            connection.execute(text(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})"), values)
+
+    return insert
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+async def test_jobs_still_name_their_own_tokenised_data_after_the_upgrade(empty: Database, revision: str) -> None:
+    await on(empty, to(revision))
+    await on(empty, checked_jobs(revision))
+    await schema.migrate(empty)
+    async with empty.reading() as tx:
+        for id, (_, _, training, validation) in DATA_BEFORE.items():
+            job = await jobs.find(tx, None, id)
+            assert job is not None
+            assert (job.training_data, job.validation_data) == (training, validation)

@@ -1,6 +1,7 @@
 """Loading what a job needs of its base on this worker, and one error for every way in which that fails."""
 
 from service.recipes.base import Base
+from workers.data.content_key import tokenizer_digest
 from workers.model.load import Tokenizer, load_tokenizer
 
 
@@ -18,6 +19,7 @@ class Tokenizers:
 
     def __init__(self) -> None:
         self._loaded: dict[str, Tokenizer] = {}
+        self._digests: dict[str, str] = {}
 
     def of(self, base: Base) -> Tokenizer:
         """Blocks while it loads. Raises BaseNotLoaded."""
@@ -27,3 +29,9 @@ class Tokenizers:
             except Exception as error:  # transformers raises anything for a folder that is not one of a model
                 raise BaseNotLoaded(base.id, f"its tokenizer cannot be loaded ({type(error).__name__})") from error
         return self._loaded[base.id]
+
+    def digest(self, base: Base) -> str:
+        """The base's `tokenizer_digest`. Blocks. Raises BaseNotLoaded."""
+        if base.id not in self._digests:
+            self._digests[base.id] = tokenizer_digest(self.of(base))
+        return self._digests[base.id]

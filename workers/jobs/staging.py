@@ -37,12 +37,12 @@ VALIDATION = "valid.safetensors"
 async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
     """Fills the job's folder as `workers.trainer.protocol` describes it, afresh. Raises JobError."""
     ctx, job = held.ctx, held.job
-    assert job.data_prefix is not None
+    assert job.training_data is not None
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     await asyncio.to_thread(folder.mkdir, parents=True)
-    await _stage_data(ctx.storage, job.data_prefix + TRAINING, folder / TRAINING)
-    if job.validation_file is not None:
-        await _stage_data(ctx.storage, job.data_prefix + VALIDATION, folder / VALIDATION)
+    await _stage_data(held, job.training_data, folder / TRAINING)
+    if job.validation_data is not None:
+        await _stage_data(held, job.validation_data, folder / VALIDATION)
     await _stage_snapshot(ctx, job.id, folder / "resume")
     if job.parent_model is not None:
         await _stage_parent(ctx.storage, job.parent_model, folder / "parent")
@@ -110,13 +110,21 @@ async def fetch_segments(store: ObjectStore, segments: Sequence[Segment], path: 
     await asyncio.to_thread(part.unlink, missing_ok=True)
 
 
-async def _stage_data(store: ObjectStore, key: str, path: Path) -> None:
-    """Tokenised rows. Raises JobError where they are gone for good, as after the restore of an old backup."""
+async def _stage_data(held: HeldJob, key: str, path: Path) -> None:
+    """Tokenised rows. Raises JobError where they are gone for good, as after the restore of an old backup.
+
+    Then no other job uses them: the next one of the same content has them made again.
+    """
+    shared = await lookups.find_dataset(held.ctx, key)
     try:
-        await fetch_file(store, key, path)
-    except ObjectMissing as error:
+        sha256 = await fetch_file(held.ctx.storage, key, path)
+        if shared is not None and sha256 != shared.sha256:
+            raise ObjectCorrupt(key)
+    except (ObjectCorrupt, ObjectMissing) as error:
         log.warning("data.unavailable", key=key, reason=type(error).__name__)
-        message = "The job cannot go on: its data is missing in storage. Please create the job again."
+        await held.remove_dataset(key)
+        fault = "damaged" if isinstance(error, ObjectCorrupt) else "missing"
+        message = f"The job cannot go on: its data is {fault} in storage. Please create the job again."
         raise JobError("data_unavailable", message) from error
 
 

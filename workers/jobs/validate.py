@@ -1,31 +1,35 @@
 """The first claim of a job: read its files, check every line, tokenise once, resolve "auto".
 
-Needs no slot and no trainer, so a bad file fails in seconds however busy the worker is. What it makes lies in storage
-under the job's `data_prefix` until `workers.jobs.train` stages it.
+Needs no slot and no trainer, so a bad file fails in seconds however busy the worker is. What it makes is shared: jobs
+for which `workers.data.content_key` is the same tokenise once. It lies in storage until `workers.jobs.train` stages it.
 """
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
 
+from service.domain import ids
+from service.domain.dataset import StoredDataset
 from service.domain.errors import JobError
-from service.domain.storage_keys import job_data_prefix
+from service.domain.file import Segment
+from service.domain.storage_keys import dataset_key
 from service.operations import lookups
-from service.operations.progress import HeldJob
+from service.operations.progress import DataColumn, HeldJob
 from service.recipes.base import Base
 from service.recipes.objective import find_objective, resolve_auto
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
+from workers.data.content_key import content_key
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
-from workers.files.transfer import ObjectCorrupt
+from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.jobs.loading import Tokenizers
-from workers.jobs.staging import TRAINING, VALIDATION, fetch_segments, store_file
+from workers.jobs.staging import fetch_segments, store_file
 
 log = structlog.get_logger()
 
@@ -56,29 +60,57 @@ class JobValidation:
 
     async def _check_and_store(self) -> None:
         job = self._held.job
-        training = await self._check(job.training_file, "training_file", self._ctx.settings.examples_minimum)
-        validation = None
+        minimum = self._ctx.settings.examples_minimum
+        training = await self._dataset("training_data", job.training_file, "training_file", minimum)
         if job.validation_file is not None:
-            validation = await self._check(job.validation_file, "validation_file", 1)
+            await self._dataset("validation_data", job.validation_file, "validation_file", 1)
         hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
-        prefix = job_data_prefix(job.id, self._held.attempt)
-        await self._store(training, prefix + TRAINING)
-        if validation is not None:
-            await self._store(validation, prefix + VALIDATION)
         steps = steps_per_epoch(training.num_examples, hyperparameters["batch_size"]) * hyperparameters["n_epochs"]
-        await self._held.validated(hyperparameters=hyperparameters, data_prefix=prefix, total_steps=steps)
+        await self._held.validated(hyperparameters=hyperparameters, total_steps=steps)
         log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
 
-    async def _check(self, file_id: str, param: str, minimum: int) -> TokenizedDataset:
-        found, what = await lookups.find_file(self._ctx, file_id), param.replace("_", " ")
+    async def _dataset(self, column: DataColumn, file_id: str, param: str, minimum: int) -> StoredDataset:
+        """The file's tokenised rows, which the job names from now on: those of an earlier job, or new ones."""
+        found = await lookups.find_file(self._ctx, file_id)
         if found is None:
+            what = param.replace("_", " ")
             raise JobError(f"deleted_{param}", f"The job failed because the {what} was deleted", param)
+        key = await asyncio.to_thread(self._key, found[1], minimum)
+        shared = await self._held.use_dataset(column, key)
+        if shared is not None and await self._is_stored(shared.object_key):
+            log.info("data.reused", job_id=self._held.job.id, file_id=file_id)
+            return shared
+        tokenized = await self._check(found[1], file_id, param, minimum)
+        object_key = dataset_key(ids.dataset_id(key))
+        sha256 = await self._store(tokenized, object_key)
+        made = StoredDataset(key, object_key, sha256, tokenized.num_examples)
+        return await self._held.add_dataset(column, made, missing=None if shared is None else shared.object_key)
+
+    def _key(self, segments: Sequence[Segment], minimum: int) -> str:
+        return content_key(
+            self._tokenizers.digest(self._base),
+            [segment.sha256 for segment in segments],
+            find_objective(self._held.job.objective),
+            context_tokens=self._base.context_tokens,
+            row_limit_bytes=self._ctx.settings.row_limit_bytes,
+            examples_minimum=minimum,
+        )
+
+    async def _is_stored(self, key: str) -> bool:
+        """False where a database was restored without its storage."""
+        try:
+            await storage_retry(self._ctx.storage.size)(key)
+        except ObjectMissing:
+            return False
+        return True
+
+    async def _check(self, segments: Sequence[Segment], file_id: str, param: str, minimum: int) -> TokenizedDataset:
         path = self._folder / param
         try:
-            await fetch_segments(self._ctx.storage, found[1], path)
+            await fetch_segments(self._ctx.storage, segments, path)
         except (ObjectCorrupt, ObjectMissing) as error:
             log.warning("data.unavailable", job_id=self._held.job.id, file_id=file_id, reason=type(error).__name__)
-            message = f"The {what} is missing or damaged in storage; please upload it again."
+            message = f"The {param.replace('_', ' ')} is missing or damaged in storage; please upload it again."
             raise JobError("data_unavailable", message, param) from error
         return await asyncio.to_thread(self._read, path, file_id, param, minimum)
 
@@ -95,10 +127,10 @@ class JobValidation:
             objective=find_objective(self._held.job.objective),
         )
 
-    async def _store(self, dataset: TokenizedDataset, key: str) -> None:
+    async def _store(self, dataset: TokenizedDataset, key: str) -> str:
         path = self._folder / "tokenized"
         await asyncio.to_thread(dataset.save, path)
-        await store_file(self._ctx.storage, path, key)
+        return await store_file(self._ctx.storage, path, key)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -84,7 +84,7 @@ async def test_the_numbers_follow_a_job_to_its_end(ctx: Context, caller: Caller,
     page = await scrape(admin)
     assert page.value("luthier_jobs_held", **BASE) == 1
     assert page.value("luthier_jobs_waiting_seconds", **BASE) == 0
-    await validating.validated(hyperparameters={}, data_prefix="p", total_steps=1)
+    await validating.validated(hyperparameters={}, total_steps=1)
     page = await scrape(admin)
     assert page.value("luthier_jobs_held", **BASE) == 0
     assert page.value("luthier_jobs_waiting_seconds", **BASE) == pytest.approx(time.time() - 1, abs=60)

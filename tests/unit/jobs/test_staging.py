@@ -24,7 +24,7 @@ from tests.given.tiny_models import make_tiny_base
 from tests.given.work import claim_training, claim_validation
 from workers.data.tokenized import TokenizedDataset
 from workers.jobs.loading import Tokenizers
-from workers.jobs.staging import TRAINING, stage_job
+from workers.jobs.staging import stage_job
 from workers.jobs.validate import JobValidation
 from workers.trainer.protocol import JobSpec
 
@@ -107,8 +107,8 @@ async def test_a_job_whose_rows_are_gone_fails_instead_of_being_tried_for_ever(
     ctx: Context, caller: Caller, tmp_path: Path
 ) -> None:
     job = await validated(ctx, caller, rows(12))
-    assert job.data_prefix is not None
-    await ctx.storage.delete(job.data_prefix + TRAINING)
+    assert job.training_data is not None
+    await ctx.storage.delete(job.training_data)
     with pytest.raises(JobError) as raised:
         await staged(ctx, tmp_path / "job")
     assert raised.value.code == "data_unavailable"

@@ -8,7 +8,7 @@ import pytest
 
 from service.domain.job import Status
 from service.domain.model import MANIFEST, Manifest
-from service.domain.storage_keys import INSTALLATION, artifact_prefix
+from service.domain.storage_keys import INSTALLATION, artifact_prefix, dataset_key
 from service.installation.context import Context
 from service.operations import chores, keys, uploads
 from service.operations.keys import Caller
@@ -17,7 +17,7 @@ from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.installation import installed
 from tests.given.stored_files import add_file
-from tests.given.stored_jobs import add_job
+from tests.given.stored_jobs import add_job, move
 from tests.given.stored_models import add_model
 from tests.servers.radosgw import Radosgw
 
@@ -78,6 +78,14 @@ async def test_a_jobs_objects_stay_until_they_are_swept_and_those_of_none_go(ctx
     await put(ctx, f"jobs/{job.id}/snapshots/1-50-7/state", "jobs/ftjob-nobody/data/1/train")
     await OrphanSweep(ctx).sweep()
     assert await left(ctx) == [f"jobs/{job.id}/snapshots/1-50-7/state"]
+
+
+async def test_tokenised_rows_stay_while_a_job_names_them_and_those_of_none_go(ctx: Context, caller: Caller) -> None:
+    job = await add_job(ctx, caller, "queued")
+    await move(ctx, job.id, "queued", training_data=dataset_key("named"))
+    await put(ctx, dataset_key("named"), dataset_key("nobodys"))
+    await OrphanSweep(ctx).sweep()
+    assert await left(ctx) == [dataset_key("named")]
 
 
 async def test_the_artifact_of_a_model_stays(ctx: Context, caller: Caller) -> None:

@@ -103,7 +103,7 @@ async def test_work_that_cannot_be_done_now_is_nobodys_for_a_while(ctx: Context,
         await set_work(ctx, job.id, not_before=0.0)
     held = await claim_validation(ctx, "one", BASES)
     assert held is not None
-    await held.validated(hyperparameters={}, data_prefix="p", total_steps=1)
+    await held.validated(hyperparameters={}, total_steps=1)
     assert await column(ctx, job.id, "postponements") == 0
 
 
