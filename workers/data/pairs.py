@@ -6,8 +6,8 @@ Both begin with the same prompt; the loss mask lies on the answer and its end-of
 import re
 
 from service.domain.rows import ChatRow, PreferenceRow
+from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer
-from workers.data.template import RenderError
 
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 

@@ -19,12 +19,13 @@ from service.installation.context import Context
 from service.operations import lookups, progress
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
+from workers.data.base_text import BaseText
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
 from workers.jobs.staging import TRAINING, VALIDATION, ObjectCorrupt, fetch_segments, store_file
-from workers.model.load import Tokenizer, load_tokenizer
+from workers.model.load import load_text
 
 log = structlog.get_logger()
 
@@ -33,12 +34,12 @@ class Tokenizers:
     """The tokenizers of the bases that this worker has checked files for, each loaded once."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, Tokenizer] = {}
+        self._loaded: dict[str, BaseText] = {}
 
-    def of(self, base: Base) -> Tokenizer:
+    def of(self, base: Base) -> BaseText:
         """Blocks while it loads. Raises OSError where there is none."""
         if base.id not in self._loaded:
-            self._loaded[base.id] = load_tokenizer(base)
+            self._loaded[base.id] = load_text(base)
         return self._loaded[base.id]
 
 

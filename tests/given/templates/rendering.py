@@ -1,6 +1,7 @@
 """One conversation, and what tests ask of its rendering."""
 
 import json
+from datetime import date
 from itertools import groupby
 from typing import Any
 
@@ -10,8 +11,10 @@ from transformers import PreTrainedTokenizerFast
 from service.domain.dataset import parse_row
 from service.domain.rows import ChatRow
 from tests.given.templates import SHAPES, tokenizer_for
+from workers.data.base_text import BaseText
+from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer
-from workers.data.template import RenderError
+from workers.data.template import ChatTemplate
 
 SYSTEM = {"role": "system", "content": "You know guitars."}
 CONVERSATION = [
@@ -24,15 +27,22 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}, "description": "Looks."}}
 
 
-def render(tokenizer: PreTrainedTokenizerFast, *messages: dict[str, Any], **rest: Any) -> list[Rendered]:
+def render(
+    base: PreTrainedTokenizerFast | BaseText, *messages: dict[str, Any], day: date | None = None, **rest: Any
+) -> list[Rendered]:
     row = parse_row(json.dumps({"messages": list(messages)} | rest).encode(), 1)
     assert isinstance(row, ChatRow), row
-    return Renderer(tokenizer).render(row)
+    text = base if isinstance(base, BaseText) else BaseText(base)
+    return Renderer(text, day=day).render(row)
 
 
-def refused(tokenizer: PreTrainedTokenizerFast, *messages: dict[str, Any], **rest: Any) -> tuple[str, str]:
+def template_for(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
+    return ChatTemplate(BaseText(tokenizer))
+
+
+def refused(base: PreTrainedTokenizerFast | BaseText, *messages: dict[str, Any], **rest: Any) -> tuple[str, str]:
     with pytest.raises(RenderError) as caught:
-        render(tokenizer, *messages, **rest)
+        render(base, *messages, **rest)
     return caught.value.field, caught.value.reason
 
 

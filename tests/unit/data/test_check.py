@@ -11,6 +11,7 @@ import pytest
 from service.domain.dataset import parse_row
 from service.domain.rows import ChatRow
 from tests.given.templates import tokenizer_for
+from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.render import Renderer
 from workers.data.tokenized import TokenizedDataset
@@ -26,7 +27,7 @@ def row(number: int) -> bytes:
 def check(lines: Iterable[bytes], **options: Any) -> TokenizedDataset:
     defaults = {"context_tokens": 512, "row_limit_bytes": LIMIT, "examples_minimum": 1, "param": "training_file"}
     defaults["file_id"] = "file-1"
-    return check_file(lines, tokenizer_for("bundled"), **defaults | options)
+    return check_file(lines, BaseText(tokenizer_for("bundled")), **defaults | options)
 
 
 def refused(lines: Iterable[bytes], **options: Any) -> DatasetInvalid:
@@ -47,7 +48,7 @@ def test_a_good_file_becomes_its_rows_in_order() -> None:
         tokens, trained = dataset.row(number)
         parsed = parse_row(row(number), 1)
         assert isinstance(parsed, ChatRow)
-        (expected,) = Renderer(tokenizer).render(parsed)
+        (expected,) = Renderer(BaseText(tokenizer)).render(parsed)
         assert (tokens.tolist(), trained.tobytes()) == (expected.ids, bytes(expected.trained))
         assert tokenizer.decode(tokens[trained == 1].tolist()) == f"Number {number}.<|end|>"
 
@@ -175,9 +176,9 @@ def test_examples_are_counted_by_the_file_even_where_a_row_becomes_two_sequences
         "file_id": "f",
     }
     thinking = tokenizer_for("thinking")
-    assert len(check_file(lines, thinking, examples_minimum=9, **options)) == 18
+    assert len(check_file(lines, BaseText(thinking), examples_minimum=9, **options)) == 18
     with pytest.raises(DatasetInvalid, match=r"has 9 example\(s\)"):
-        check_file(lines, thinking, examples_minimum=10, **options)
+        check_file(lines, BaseText(thinking), examples_minimum=10, **options)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])

@@ -12,6 +12,8 @@ from service.domain.dataset import parse_row
 from service.domain.methods import DpoHyperparameters, resolve_auto
 from service.domain.rows import PreferenceRow
 from tests.given.templates import tokenizer_for
+from tests.given.templates.rendering import template_for
+from workers.data.base_text import BaseText
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file
 from workers.data.render import encode_chat
@@ -36,7 +38,7 @@ def check(rows: Iterable[dict[str, Any]], template: str = "bundled", **options: 
         "file_id": "file-X", "method": "dpo",
     }  # fmt: skip
     lines = (json.dumps(row).encode() for row in rows)
-    return check_file(lines, tokenizer_for(template), **defaults | options)
+    return check_file(lines, BaseText(tokenizer_for(template)), **defaults | options)
 
 
 def refused(*rows: dict[str, Any], **options: Any) -> DatasetInvalid:
@@ -58,7 +60,7 @@ def test_a_pair_is_two_rows_of_one_prompt_and_only_the_answers_train(template: s
     assert (dataset.num_examples, len(dataset), dataset.rows_per_example) == (2, 4, 2)
     assert dataset.rows_of([1, 0]) == [2, 3, 0, 1]
     asked = [{key: value for key, value in message.items() if key != "weight"} for message in history]
-    prompt = encode_chat(tokenizer, asked)
+    prompt = encode_chat(template_for(tokenizer), asked)
     for row, answer in enumerate(["A day.", "Who knows?"]):
         tokens, trained = dataset.row(row)
         assert tokens[trained == 0].tolist() == prompt

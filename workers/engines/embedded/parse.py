@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from service.domain.base import Base
 from service.domain.errors import InvalidRequest
+from workers.data.messages import RenderError
 from workers.data.render import encode_chat, encode_prompt
-from workers.data.template import RenderError
+from workers.data.template import ChatTemplate
 from workers.engines.embedded.choice import Choice
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.engines.embedded.wire import CHOICES_LIMIT, ChatRequest, CompletionRequest
@@ -35,7 +36,8 @@ class Intake:
 
     def __init__(self, base: Base, loaded: LoadedBase, vocabulary: Vocabulary) -> None:
         self._context_tokens = base.context_tokens
-        self._tokenizer = loaded.tokenizer
+        self._base_text = loaded.text
+        self._template = ChatTemplate(loaded.text)
         self._vocabulary = vocabulary
 
     async def completion(self, request: CompletionRequest, adapter: Adapter | None) -> Order:
@@ -54,7 +56,7 @@ class Intake:
         """Raises InvalidRequest."""
         messages = [message.model_dump(exclude_none=True) for message in request.messages]
         try:
-            ids = await asyncio.to_thread(encode_chat, self._tokenizer, messages)
+            ids = await asyncio.to_thread(encode_chat, self._template, messages)
         except RenderError as error:
             param = error.field or "messages"
             raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param=param) from error
@@ -86,7 +88,12 @@ class Intake:
 
     async def _ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
-            ids = await asyncio.to_thread(encode_prompt, self._tokenizer, prompt)
+            try:
+                ids = await asyncio.to_thread(encode_prompt, self._base_text, prompt)
+            except RenderError as error:
+                raise InvalidRequest(
+                    f"The prompt cannot be shown to the base: it {error.reason}.", param="prompt"
+                ) from error
             if not ids:
                 raise InvalidRequest("The prompt is empty, and the base has nothing to begin with.", param="prompt")
             return ids

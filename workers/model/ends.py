@@ -1,0 +1,12 @@
+"""Which tokens end an answer of a base: engines stop at them, and nothing behind one is shown.
+
+Knows a loaded base; must not know requests.
+"""
+
+from workers.data.template import ChatTemplate
+from workers.model.load import LoadedBase
+
+
+def end_tokens(base: LoadedBase) -> frozenset[int]:
+    """The ends that the model's own settings name, the tokenizer's end of text, and what training ends turns with."""
+    return base.text.end_ids | set(map(base.text.special_id, ChatTemplate(base.text).ends))
