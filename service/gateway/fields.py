@@ -42,7 +42,7 @@ _SAMPLING = frozenset(
 EMBEDDED = Capabilities(
     completions=_SAMPLING | {"prompt", "echo"},
     chat=_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"},
-    message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call"}),
+    message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call", "reasoning"}),
     parts=frozenset({"text"}),
     greedy_n=True,
 )
@@ -137,6 +137,7 @@ def _check_neutral(name: str, value: object, fields: Fields) -> None:
 
 def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
     """A message as the engine gets it. What an SDK echoes back of an answer (`tool_calls: []`, nulls) is left out."""
+    message = _with_one_reasoning(message, where)
     for name in message.keys() - capabilities.message:
         if message[name] != []:
             raise _unsupported(name, f"{where}.{name}")
@@ -152,6 +153,20 @@ def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
             _part(part, f"{where}.content[{index}]", capabilities) for index, part in enumerate(sent["content"])
         ]
     return sent
+
+
+def _with_one_reasoning(message: Fields, where: str) -> Fields:
+    """An assistant's reasoning has two names; both engines read `reasoning`."""
+    found = {name: message[name] for name in ("reasoning_content", "reasoning") if message.get(name)}
+    if found and message["role"] != "assistant":
+        raise _unsupported(next(iter(found)), f"{where}.{next(iter(found))}")
+    if len(set(found.values())) > 1:
+        raise InvalidRequest(
+            "'reasoning_content' and 'reasoning' mean the same and differ. Send one of them.",
+            param=f"{where}.reasoning_content",
+        )
+    rest = {name: value for name, value in message.items() if name not in ("reasoning_content", "reasoning")}
+    return rest | ({"reasoning": next(iter(found.values()))} if found else {})
 
 
 def _part(part: Fields, where: str, capabilities: Capabilities) -> Fields:
