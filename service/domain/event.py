@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 Level = Literal["info", "warn", "error"]
@@ -79,6 +80,14 @@ def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
 def waiting_for_engine() -> NewEvent:
     message = "The model is trained and stored; it waits for an engine that can answer before it is announced"
     return warning(message, key="waiting-for-engine")
+
+
+def date_in_prompt(day: date) -> NewEvent:
+    message = (
+        f"The base's chat template prints today's date: the model is trained with {day.isoformat()}, and its engine "
+        "shows it the date of each request; write the date into a system message where it matters"
+    )
+    return NewEvent(message, level="warn", data={"date": day.isoformat()}, key="date-in-prompt")
 
 
 def not_compared() -> NewEvent:

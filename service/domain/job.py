@@ -13,6 +13,7 @@ Times are unix seconds.
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from service.domain.errors import IllegalTransition
@@ -65,6 +66,14 @@ class Job:
     crashes: int = 0
     pause_requested_at: int | None = None  # set while a running job is to come to rest
     publication: dict[str, Any] | None = None  # a `Publication`, once the training is over and its artifact stored
+
+
+def template_date(job: Job) -> date:
+    """What the base's chat template is given as today's, in training and when the model is asked: the day of its job.
+
+    So a template that prints the date makes the same prompts whenever a job is validated again, and ever after.
+    """
+    return datetime.fromtimestamp(job.created_at, UTC).date()
 
 
 def check_transition(job: Job, target: Status) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import date
 from pathlib import Path
 
 import httpx
@@ -46,14 +47,20 @@ def save_adapter(loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, ob
 
 
 async def publish(
-    store: ObjectStore, base: Base, loaded: LoadedBase, folder: Path, publication: str, tuning: str = "lora"
+    store: ObjectStore,
+    base: Base,
+    loaded: LoadedBase,
+    folder: Path,
+    publication: str,
+    tuning: str = "lora",
+    template_date: date | None = None,
 ) -> str:
     """Puts an adapter's folder into storage; answers its public name."""
     name = model_name(base.id, "acme", None, publication)
     manifest = Manifest(
         name=name, job_id="ftjob-1", step=1, base=base.id, base_source=base.id, base_revision=loaded.revision,
         base_hashes=loaded.hashes, tuning=tuning, objective="supervised", hyperparameters={}, seed=0, parent=None,
-        data_hashes={}, environment={}, metrics={}, files={}, created_at=1,
+        template_date=template_date, data_hashes={}, environment={}, metrics={}, files={}, created_at=1,
     )  # fmt: skip
     await store_artifact(store, folder, manifest)
     return name

@@ -10,7 +10,7 @@ from pathlib import Path
 from service.domain import ids
 from service.domain.base import Base
 from service.domain.errors import InvalidRequest, JobError
-from service.domain.job import Claim, Publication
+from service.domain.job import Claim, Publication, template_date
 from service.domain.methods import check_servable
 from service.domain.model import Manifest, Model, model_name
 from service.installation.context import Context
@@ -98,6 +98,7 @@ class Publisher:
             hyperparameters={**job.hyperparameters, **job.tuning},
             seed=job.seed,
             parent=job.parent_model,
+            template_date=template_date(job),
             data_hashes=await self._data_hashes(),
             environment=ready.environment,
             metrics=report.metrics,

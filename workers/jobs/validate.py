@@ -11,9 +11,10 @@ from pathlib import Path
 
 import structlog
 
+from service.domain import event as wording
 from service.domain.base import Base
 from service.domain.errors import JobError
-from service.domain.job import Claim
+from service.domain.job import Claim, template_date
 from service.domain.methods import resolve_auto
 from service.installation.context import Context
 from service.operations import lookups, progress
@@ -22,6 +23,7 @@ from service.storage.base import CHUNK_BYTES
 from workers.data.base_text import BaseText
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
+from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
 from workers.jobs.staging import TRAINING, VALIDATION, ObjectCorrupt, fetch_segments, store_file
@@ -73,6 +75,7 @@ class JobValidation:
         validation = None
         if job.validation_file is not None:
             validation = await self._check(job.validation_file, "validation_file", 1)
+        await self._warn_of_date()
         hyperparameters = resolve_auto(job.hyperparameters, training.num_examples)
         prefix = f"jobs/{job.id}/data/{self._claim.attempt}/"
         await self._store(training, prefix + TRAINING)
@@ -83,6 +86,14 @@ class JobValidation:
             self._ctx, self._claim, hyperparameters=hyperparameters, data_prefix=prefix, total_steps=steps
         )
         log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
+
+    async def _warn_of_date(self) -> None:
+        """The embedded engine gives a model the date of its training; vLLM gives its own day's."""
+        if self._base.serving.engine == "vllm":
+            template = ChatTemplate(await asyncio.to_thread(self._tokenizers.of, self._base))
+            if await asyncio.to_thread(lambda: template.prints_the_date):
+                warning = wording.date_in_prompt(template_date(self._claim.job))
+                await progress.warn(self._ctx, self._claim, warning)
 
     async def _check(self, file_id: str, param: str, minimum: int) -> TokenizedDataset:
         found, what = await lookups.find_file(self._ctx, file_id), param.replace("_", " ")
@@ -108,6 +119,7 @@ class JobValidation:
             param=param,
             file_id=file_id,
             method=self._claim.job.objective,
+            day=template_date(self._claim.job),
         )
 
     async def _store(self, dataset: TokenizedDataset, key: str) -> None:

@@ -8,6 +8,7 @@ storage. Used by one thread at a time.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,14 @@ NONE = "__base__"  # PEFT's word for a row without an adapter
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An attached tuning under the name that the model's layers know it by."""
+    """An attached tuning under the name that the model's layers know it by.
+
+    `template_date` is what the chat template was given as today's when it was trained.
+    """
 
     name: str
     tuning: Tuning
+    template_date: date | None = None
 
 
 class Adapters:

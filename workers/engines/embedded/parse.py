@@ -56,7 +56,8 @@ class Intake:
         """Raises InvalidRequest."""
         messages = [message.model_dump(exclude_none=True) for message in request.messages]
         try:
-            ids = await asyncio.to_thread(encode_chat, self._template, messages)
+            template = self._template.on(adapter.template_date) if adapter else self._template
+            ids = await asyncio.to_thread(encode_chat, template, messages)
         except RenderError as error:
             param = error.field or "messages"
             raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param=param) from error

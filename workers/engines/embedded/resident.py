@@ -8,7 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -97,8 +97,9 @@ class Residents:
             raise ModelNotFound(name)
         try:
             async with self._shelf.artifact(name) as folder:
-                self._check(await asyncio.to_thread(_read_manifest, folder))
-                return await self._attach(name, folder)
+                manifest = await asyncio.to_thread(_read_manifest, folder)
+                self._check(manifest)
+                return replace(await self._attach(name, folder), template_date=manifest.template_date)
         except (StorageError, TimeoutError, ArtifactCorrupt, AdapterMismatch, JobError) as error:
             raise _refusal(name, error) from error
 
