@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VLLM_STAMP := .cache/vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo up production test test-fast soak mutate lint format base openapi clean
+.PHONY: help install servers demo up production test test-seconds test-fast soak mutate lint format base openapi clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ production: servers ## The production set on this machine until Ctrl-C: Postgres
 PROCESSES ?= 3
 test: servers ## Every test
 	$(BIN)/python -m pytest -n $(PROCESSES)
+
+test-seconds: servers ## Every test, and how long each file took goes into tests/seconds.toml, by which they are shared out
+	$(BIN)/python -m pytest -n $(PROCESSES) --record-seconds
 
 test-fast: install ## The tests without real servers or long training
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

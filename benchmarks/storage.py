@@ -12,8 +12,9 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from service.installation.storage import open_storage
 from service.settings.settings import MIB, Settings
-from service.storage import ObjectStore, create_storage
+from service.storage import ObjectStore
 from service.storage.base import CHUNK_BYTES
 from tests.servers.radosgw import Radosgw
 
@@ -41,7 +42,7 @@ async def fetch(store: ObjectStore, path: Path) -> None:
 
 async def run(server: Radosgw, folder: Path) -> None:
     url = server.new_bucket()
-    store, client = create_storage(Settings(**server.settings, storage_url=url)), server.client()
+    store, client = open_storage(Settings(**server.settings, storage_url=url)), server.client()
     source, target = folder / "source", folder / "target"
     source.write_bytes(bytes(range(256)) * (SIZE_BYTES // 256))
     seconds: dict[str, list[float]] = {name: [] for name in ("boto3 up", "ours up", "boto3 down", "ours down")}

@@ -3,14 +3,12 @@
 The templates are TRL's collection, which `tests.servers.chat_templates` fetches. A test holds the page current.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.domain.dataset import parse_row
-from service.domain.rows import ChatRow
 from tests.given.templates.families import ROWS, family_text
+from tests.given.templates.rendering import chat_row
 from tests.servers.chat_templates import WHEEL, fetch, read_templates
 from workers.data.base_text import BaseText
 from workers.data.messages import RenderError
@@ -55,10 +53,8 @@ def render(templates: Mapping[str, str]) -> str:
 
 
 def _refusal(text: BaseText, row: dict[str, Any]) -> str | None:
-    parsed = parse_row(json.dumps(row).encode(), 1)
-    assert isinstance(parsed, ChatRow), parsed
     try:
-        Renderer(text).render(parsed)
+        Renderer(text).render(chat_row(row))
     except RenderError as error:
         return error.reason
     return None

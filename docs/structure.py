@@ -1,8 +1,9 @@
 """Prints what the code looks like from afar, read from its imports: `python -m docs.structure`.
 
-A room is a folder that holds a module; an arrow stands for all imports from one room to another; floors are the rooms
-on the longest chain of arrows, where rooms that import each other (a circle) count as one. Source text is read, nothing
-is imported. Modules without code and the database's revisions, which Alembic finds by their folder, are left out.
+A room is what lies directly in a program: a folder with everything below it, or a file. An arrow stands for all imports
+from one room to another; floors are the rooms on the longest chain of arrows, where rooms that import each other (a
+circle) count as one. Circles of packages, each folder by itself, are found too. Source text is read, never imported.
+Modules without code and the database's revisions, which Alembic finds by their folder, are left out.
 """
 
 import ast
@@ -38,6 +39,10 @@ class Module:
 
     @property
     def room(self) -> str:
+        return "/".join(self.path.split("/")[:2])
+
+    @property
+    def package(self) -> str:
         return self.path.rpartition("/")[0]
 
 
@@ -48,7 +53,7 @@ class Figures:
     rooms: int
     floors: int
     arrows: int
-    circles: tuple[tuple[str, ...], ...]
+    circles: tuple[tuple[str, ...], ...]  # of rooms, then of packages
     modules: int
     with_one_importer: int
     function_lines_median: float
@@ -74,10 +79,10 @@ def rows(columns: Mapping[str, Figures]) -> Iterator[tuple[str, list[str]]]:
     """The table: a label and one value for each column."""
     every = list(columns.values())
     yield "", list(columns)
-    yield "rooms (folders)", [str(one.rooms) for one in every]
+    yield "rooms", [str(one.rooms) for one in every]
     yield "floors (longest chain of rooms)", [str(one.floors) for one in every]
     yield "arrows (a room imports another)", [str(one.arrows) for one in every]
-    yield "package circles", [str(len(one.circles)) for one in every]
+    yield "circles of rooms or packages", [str(len(one.circles)) for one in every]
     yield "modules", [str(one.modules) for one in every]
     yield "modules with exactly one importer", [str(one.with_one_importer) for one in every]
     yield "lines of a function, median", [f"{one.function_lines_median:g}" for one in every]
@@ -106,20 +111,21 @@ def read_modules(root: Path, program: str) -> Iterator[Module]:
 def figures(modules: Iterable[Module], program: str = "") -> Figures:
     """The figures of one program; of all modules without one. Importers are counted among all modules."""
     every = list(modules)
-    ours = [module for module in every if module.room.split("/")[0] == program or not program]
+    ours = [module for module in every if module.path.startswith(f"{program}/") or not program]
     imported = imports(every)
     importers = defaultdict(set)
     for name, targets in imported.items():
         for target in targets:
             importers[target].add(name)
-    between = room_graph(ours, imported)
-    groups = circles(between)
+    between = graph({module.name: module.room for module in ours}, imported)
+    packages = graph({module.name: module.package for module in ours}, imported)
+    groups = groups_of(between)
     lengths = sorted(length for module in ours for length in function_lines(module.tree))
     return Figures(
         rooms=len(between),
         floors=floors(between, groups),
         arrows=sum(map(len, between.values())),
-        circles=tuple(tuple(sorted(group)) for group in groups if len(group) > 1),
+        circles=tuple(tuple(sorted(group)) for group in [*groups, *groups_of(packages)] if len(group) > 1),
         modules=len(ours),
         with_one_importer=sum(len(importers[module.name]) == SHARED_BY for module in ours),
         function_lines_median=statistics.median(lengths) if lengths else 0,
@@ -148,40 +154,39 @@ def _targets(tree: ast.Module, every: Mapping[str, ast.Module]) -> Iterator[str]
                         yield found
 
 
-def room_graph(modules: Iterable[Module], imported: Mapping[str, set[str]]) -> Graph:
-    """Which rooms each room imports, among the rooms of these modules."""
-    room = {module.name: module.room for module in modules}
-    graph: Graph = {name: set() for name in room.values()}
-    for name, here in room.items():
-        graph[here] |= {room[target] for target in imported[name] if target in room} - {here}
-    return graph
+def graph(places: Mapping[str, str], imported: Mapping[str, set[str]]) -> Graph:
+    """Which places import which, where `places` has the place of each module: its room or its package."""
+    between: Graph = {place: set() for place in places.values()}
+    for name, here in places.items():
+        between[here] |= {places[target] for target in imported[name] if target in places} - {here}
+    return between
 
 
-def circles(graph: Graph) -> list[set[str]]:
-    """Groups of rooms that reach each other; a room that is in no circle is a group of its own."""
-    reached = {start: _reach(graph, start) for start in graph}
+def groups_of(between: Graph) -> list[set[str]]:
+    """Places that reach each other are one group, a circle; a place that is in no circle is a group of its own."""
+    reached = {start: _reach(between, start) for start in between}
     groups: list[set[str]] = []
-    for name in sorted(graph):
+    for name in sorted(between):
         if not any(name in group for group in groups):
             groups.append({name} | {other for other in reached[name] if name in reached[other]})
     return groups
 
 
-def _reach(graph: Graph, start: str) -> set[str]:
+def _reach(between: Graph, start: str) -> set[str]:
     seen: set[str] = set()
     ahead = [start]
     while ahead:
-        for target in graph[ahead.pop()] - seen:
+        for target in between[ahead.pop()] - seen:
             seen.add(target)
             ahead.append(target)
     return seen
 
 
-def floors(graph: Graph, groups: Sequence[set[str]]) -> int:
-    """How many groups of rooms stand on the longest chain of imports."""
+def floors(between: Graph, groups: Sequence[set[str]]) -> int:
+    """How many groups of rooms are on the longest chain of imports."""
     group = {name: number for number, members in enumerate(groups) for name in members}
     below: dict[int, set[int]] = {number: set() for number in range(len(groups))}
-    for name, targets in graph.items():
+    for name, targets in between.items():
         below[group[name]] |= {group[target] for target in targets} - {group[name]}
     height: dict[int, int] = {}
     for number in TopologicalSorter(below).static_order():

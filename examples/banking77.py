@@ -28,7 +28,7 @@ TUNED_AT_LEAST, BASE_AT_MOST = 0.85, 0.05
 
 
 def main() -> int:
-    """Answers the exit code."""
+    """Returns the exit code."""
     options = parse_options()
     if not (options.data / "train.csv").is_file():
         print(f"skipped: there is no train.csv in {options.data}; --data names the folder of BANKING77")
@@ -91,7 +91,7 @@ def create_client(stack: ExitStack, start: bool) -> OpenAI:
 
 
 def tune(client: OpenAI, options: argparse.Namespace, training: list[Question]) -> str:
-    """Uploads the rows, runs one job to its end, and answers the tuned model's name."""
+    """Uploads the rows, runs one job to its end, and returns the tuned model's name."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "banking77.jsonl"
         write_questions(path, training)

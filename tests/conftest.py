@@ -1,12 +1,10 @@
 """Fixtures that every suite shares: an installation in a folder of its own, and HTTP clients of its API."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
@@ -16,6 +14,7 @@ from service.operations.keys import Caller
 from service.settings.settings import Settings
 from tests.given.installation import installed
 from tests.given.scripted_engine import ScriptedEngine, scripted_engine
+from tests.given.served_api import served
 
 pytest_plugins = [
     "tests.servers.postgres",
@@ -80,23 +79,16 @@ async def stranger_key(ctx: Context, key: str) -> str:
 
 
 @pytest.fixture
-async def app(ctx: Context) -> AsyncIterator[FastAPI]:
+async def app(ctx: Context) -> FastAPI:
     """The API on this installation, in this process."""
-    app = create_app(ctx)
-    yield app
-    await app.state.gateway.close()
+    return create_app(ctx)
 
 
 @pytest.fixture
 async def base_url(app: FastAPI) -> AsyncIterator[str]:
     """The API on a socket: for what an in-process client cannot see, such as when bytes come and who hangs up."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    server.should_exit = True
-    await serving
+    async with served(app) as url:
+        yield url
 
 
 @pytest.fixture

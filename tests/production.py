@@ -20,10 +20,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from openai import OpenAI
 
-from service.domain.base import VLLM_TUNINGS, Base, EngineKind, Serving, read_catalogue
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.operations.orphans import OrphanSweep
+from service.recipes.base import Base, EngineKind, Serving
+from service.recipes.catalogue import read_catalogue, served_by
 from service.settings.settings import Settings
 from tests.faults.processes import Process, kept_running
 from tests.given.running_service import ROOT, answers, free_ports, wait_for, write_catalogue
@@ -135,8 +136,8 @@ def production(folder: Path, base: Base, engine: EngineKind = "embedded", **sett
 
 
 def _served_by(base: Base, engine: EngineKind) -> Base:
-    tunings = base.serving.tunings & VLLM_TUNINGS if engine == "vllm" else base.serving.tunings
-    serving = Serving(engine=engine, tunings=tunings, max_lora_rank=base.serving.max_lora_rank)
+    tunings = base.serving.tunings & set(served_by(engine))
+    serving = Serving(engine=engine, tunings=tunings, max_rank=base.serving.max_rank)
     return base.model_copy(update={"serving": serving})
 
 

@@ -2,23 +2,18 @@
 
 import argparse
 import asyncio
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 
 from service.db import schema
-from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
-from service.installation.create import create_context
+from service.installation.create import opened
+from service.processes.parent import end_with_parent
+from service.recipes.catalogue import CatalogueError
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings
 from service.storage import StorageUnusable
-
-PARENT_GRACE_SECONDS = 30.0
 
 
 def main() -> None:
@@ -47,7 +42,7 @@ def main() -> None:
         if not arguments.die_with_parent:  # else the parent has said it
             warn_of_unknown()
         else:
-            threading.Thread(target=_watch_stdin, daemon=True).start()
+            end_with_parent()
         COMMANDS[arguments.command](settings, flags)
     except (CatalogueError, schema.SchemaError, StorageUnusable, Unavailable, ValueError) as error:
         sys.exit(f"luthier-worker: {error}")
@@ -58,13 +53,10 @@ def _train(settings: Settings, _flags: list[str]) -> None:
     from workers.trainer.parent.handle import create_trainers  # noqa: PLC0415
 
     async def run() -> None:
-        ctx = create_context(settings)
-        try:
+        async with opened(settings) as ctx:
             await schema.check(ctx.database)
             await ctx.storage.check()
             await Supervisor(ctx, create_trainers(settings, ctx.catalogue), settings.scratch_dir / "jobs").run()
-        finally:
-            await ctx.close()
 
     asyncio.run(run())
 
@@ -82,15 +74,6 @@ def _vllm(settings: Settings, flags: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Settings, list[str]], None]] = {"train": _train, "engine": _engine, "vllm": _vllm}
-
-
-def _watch_stdin() -> None:
-    """Ends this process when its stdin does: the parent is gone."""
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PARENT_GRACE_SECONDS)
-    os._exit(1)
 
 
 if __name__ == "__main__":

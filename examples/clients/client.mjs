@@ -1,4 +1,4 @@
-// The whole journey with the official SDK for Node: a file, a job, a tuned answer, and everything put away again.
+// The whole journey with the official SDK for Node: a file, a job, a tuned answer, and everything deleted again.
 //
 //     (cd examples/clients && npm install)
 //     export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=...     (`luthierd up` prints both)

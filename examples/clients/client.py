@@ -1,4 +1,4 @@
-"""The whole journey with the official SDK: a file, a job, a tuned answer, and everything put away again.
+"""The whole journey with the official SDK: a file, a job, a tuned answer, and everything deleted again.
 
     export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=...     (`luthierd up` prints both)
     python examples/clients/client.py
@@ -26,7 +26,7 @@ job = client.fine_tuning.jobs.create(
     method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 8}}},
 )
 
-seen: dict[str, str] = {}  # the header that goes on behind the last event when the connection breaks
+seen: dict[str, str] = {}  # the header that continues after the last event when the connection breaks
 while job.status not in ENDED:
     try:
         events = client.get(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole journey with curl: a file, a job, a tuned answer, and everything put away again.
+# The whole journey with curl: a file, a job, a tuned answer, and everything deleted again.
 #
 #     export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=...     (`luthierd up` prints both)
 #     examples/clients/curl.sh

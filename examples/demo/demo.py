@@ -29,7 +29,7 @@ class DemoFailed(Exception):
 
 
 def main() -> int:
-    """Answers the exit code."""
+    """Returns the exit code."""
     console = Console(highlight=False)
     try:
         run(console)
@@ -47,7 +47,7 @@ def run(console: Console) -> None:
     watch = Stopwatch()
     training = read_questions(FOLDER / "training.jsonl")
     held_out = read_questions(FOLDER / "heldout.jsonl")
-    assert not_among(held_out, training) == held_out, "a held-out question stands among the training rows"
+    assert not_among(held_out, training) == held_out, "a held-out question is one of the training rows"
     console.print(
         f"\n[bold]Luthier demo[/bold]: messages to a guitar maker's workshop, sorted by what they want.\n"
         f"{len(training)} sorted ones tune the base '{BASE}'; {len(held_out)} others test it before and after.\n"
@@ -85,7 +85,7 @@ def run(console: Console) -> None:
 
 
 def create_job(client: OpenAI) -> str:
-    """Uploads both files and asks for the job; answers its id."""
+    """Uploads both files and creates the job; returns its id."""
     job = client.fine_tuning.jobs.create(
         model=BASE,
         training_file=upload(client, FOLDER / "training.jsonl"),
@@ -101,7 +101,7 @@ def create_job(client: OpenAI) -> str:
 
 
 def watch_job(console: Console, watch: Stopwatch, client: OpenAI, job_id: str) -> str:
-    """Shows the job's events until its end; answers the tuned model's name."""
+    """Shows the job's events until its end; returns the tuned model's name."""
     with training_bar(console) as bar:
         for event in follow(client, job_id):
             if isinstance(event.data, dict) and event.type == "metrics":

@@ -24,7 +24,7 @@ def upload(client: OpenAI, path: Path) -> str:
 def follow(client: OpenAI, job_id: str) -> Iterator[FineTuningJobEvent]:
     """Every event of the job once, oldest first, as they come; ends with the job.
 
-    Where the connection breaks it goes on behind the last event. Raises the SDK's errors when that fails for long.
+    After a broken connection it continues behind the last event. Raises the SDK's errors if that keeps failing.
     """
     last_id, lost_at = None, None
     while True:

@@ -38,7 +38,7 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
 
 
 def not_among(questions: Sequence[Question], others: Sequence[Question]) -> list[Question]:
-    """The questions that do not stand among `others` too; case and spaces make no difference."""
+    """The questions that are not in `others`; case and spaces make no difference."""
     known = {_plain(other.text) for other in others}
     return [question for question in questions if _plain(question.text) not in known]
 

@@ -16,10 +16,11 @@ from service.commands import up
 from service.commands.doctor import examine
 from service.db import schema
 from service.db.keys import ApiKey
-from service.domain.base import CatalogueError
 from service.domain.errors import Unavailable
-from service.installation.create import create_context
+from service.installation.create import create_context, opened
 from service.operations import keys
+from service.processes.parent import end_with_parent
+from service.recipes.catalogue import CatalogueError
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 def up_command(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
     """Migrate, then run API, worker and engine on this machine until Ctrl-C."""
     if die_with_parent:
-        up.end_with_parent()
+        end_with_parent()
     raise typer.Exit(up.run(Settings()))
 
 
@@ -60,7 +61,7 @@ def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -
         )
     )
     if die_with_parent:
-        up.end_with_parent()
+        end_with_parent()
     server.run()
 
 
@@ -125,33 +126,21 @@ def main() -> None:
 
 
 async def _check_parts(settings: Settings) -> None:
-    ctx = create_context(settings)
-    try:
+    async with opened(settings) as ctx:
         await schema.check(ctx.database)
         await ctx.storage.check()
-    finally:
-        await ctx.close()
 
 
 async def _create_key(project: str, name: str, role: str) -> str:
-    ctx = create_context(Settings())
-    try:
+    async with opened(Settings()) as ctx:
         return await keys.create_key(ctx, project, role, name)
-    finally:
-        await ctx.close()
 
 
 async def _list_keys() -> list[ApiKey]:
-    ctx = create_context(Settings())
-    try:
+    async with opened(Settings()) as ctx:
         return await keys.list_keys(ctx)
-    finally:
-        await ctx.close()
 
 
 async def _revoke_key(id: str) -> bool:
-    ctx = create_context(Settings())
-    try:
+    async with opened(Settings()) as ctx:
         return await keys.revoke_key(ctx, id)
-    finally:
-        await ctx.close()

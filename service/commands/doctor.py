@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from service.db import job_counts, keys, schema
-from service.domain.base import CatalogueError
+from service.db import schema
 from service.domain.errors import Unavailable
+from service.domain.storage_keys import doctor_key
+from service.domain.work import LOADING
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.queue.redis import AWAY
+from service.operations import counts, sweeps
+from service.recipes.catalogue import CatalogueError
 from service.settings.settings import Settings
 from service.storage import StorageError, StorageUnusable
 from service.storage.base import one_chunk, read
@@ -88,20 +90,19 @@ async def _database(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     kind = ctx.database.engine.dialect.name
     try:
         await schema.check(ctx.database)
-        async with ctx.database.reading() as tx:
-            installation = await keys.find_installation(tx)
+        owner = await sweeps.owner_of_store(ctx)
     except Unavailable as error:
         yield "problem", f"{kind} does not answer: {error.message} Look at the server and LUTHIER_DATABASE_URL"
     except schema.SchemaError as error:
         yield "problem", str(error)
     else:
         yield "ok", f"{kind} answers and has this version's schema"
-        if installation is None:
+        if owner is None:
             yield "warning", "there is no API key yet: `luthierd keys create`"
 
 
 async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
-    key, content = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(64)
+    key, content = doctor_key(secrets.token_hex(8)), secrets.token_bytes(64)
     where = ctx.settings.storage
     try:
         await ctx.storage.check()
@@ -117,16 +118,15 @@ async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 
 async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
-    if ctx.redis is None:
+    if ctx.queue.server is None:
         yield "ok", "embedded: workers look at the database every LUTHIER_POLL_SECONDS"
         return
     try:
-        await ctx.redis.ping()
-    except AWAY as error:
-        reason = type(error).__name__
-        yield "problem", f"Redis does not answer ({reason}): jobs wait for the sweep. Look at LUTHIER_REDIS_URL"
+        await ctx.queue.check()
+    except Unavailable as error:
+        yield "problem", f"{error.message} Jobs wait for the sweep. Look at LUTHIER_REDIS_URL"
     else:
-        yield "ok", "Redis answers"
+        yield "ok", f"{ctx.queue.server} answers"
 
 
 async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
@@ -146,11 +146,17 @@ async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 async def _workers(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     try:
         await schema.check(ctx.database)
-        async with ctx.database.reading() as tx:
-            waiting, held = await job_counts.waiting(tx, WAITING_SECONDS), await job_counts.held(tx)
+        waiting, held = await counts.waiting_and_held(ctx, WAITING_SECONDS)
+        living = await counts.living_workers(ctx)
     except (Unavailable, schema.SchemaError):
         yield "problem", "cannot be seen without a database of this version"
         return
+    for worker in living:
+        for base, reason in sorted(worker.bases.items()):
+            if reason == LOADING:
+                yield "warning", f"{worker.id} on {worker.host} is still loading {base}"
+            elif reason:
+                yield "problem", f"{worker.id} on {worker.host} cannot load {base}: {reason}. Look at its log"
     if waiting and not held:
         yield "problem", f"{waiting} jobs wait for over a minute and no worker holds any: start `luthier-worker train`"
     else:

@@ -8,29 +8,26 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
 import structlog
 
 from service.db import schema
-from service.domain.base import read_catalogue
-from service.domain.engines import engines_by_base, without_engines
-from service.installation.create import create_context
+from service.installation.context import Context
+from service.installation.create import opened
 from service.operations import keys
+from service.processes.child import KeptChild
+from service.recipes.catalogue import read_catalogue
+from service.recipes.engines import engines_by_base, without_engines
 from service.settings.settings import Settings
-from service.storage import create_storage
 
 log = structlog.get_logger()
 KEY_FILE = "api-key"
 STOP_SECONDS = 30.0
 READY_SECONDS = 300.0
-BACKOFF_SECONDS = (0.5, 1, 2, 5, 10)
-STEADY_SECONDS = 60.0
 CHILD_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # several processes share the cores: a thread that waits must not spin
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -44,30 +41,18 @@ def run(settings: Settings) -> int:
 
 async def prepare(settings: Settings) -> None:
     """Migrates, and at the first start makes the installation's default project and a key, kept in the data folder."""
-    ctx = create_context(settings)
-    try:
-        await schema.migrate(ctx.database)
-        key = await keys.ensure_installation(ctx)
-        key_file = settings.data_dir / KEY_FILE
-        if key is None and not key_file.exists():
-            key = await keys.create_key(ctx, "default", "project", "made by luthierd up")
-        if key is not None:
-            _keep_key(key_file, key)
-    finally:
-        await ctx.close()
+    async with opened(settings) as ctx:
+        await _prepare(ctx)
 
 
-def end_with_parent() -> None:
-    """Ends this process when its stdin does: the parent is gone."""
-    threading.Thread(target=_watch_stdin, daemon=True).start()
-
-
-def _watch_stdin() -> None:
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_SECONDS)
-    os._exit(1)
+async def _prepare(ctx: Context) -> None:
+    await schema.migrate(ctx.database)
+    key = await keys.ensure_installation(ctx)
+    key_file = ctx.settings.data_dir / KEY_FILE
+    if key is None and not key_file.exists():
+        key = await keys.create_key(ctx, "default", "project", "made by luthierd up")
+    if key is not None:
+        _keep_key(key_file, key)
 
 
 def _check_ports(settings: Settings) -> None:
@@ -83,15 +68,6 @@ def _check_ports(settings: Settings) -> None:
                     f"cannot listen on {host}:{port} ({error.strerror}); "
                     f"stop what runs there or set LUTHIER_{name} to a free port"
                 ) from error
-
-
-async def _check_storage(settings: Settings) -> None:
-    """Raises StorageUnusable: said once here, instead of again and again by every child."""
-    storage = create_storage(settings)
-    try:
-        await storage.check()
-    finally:
-        await storage.close()
 
 
 def _engines(settings: Settings) -> dict[int, str]:
@@ -117,20 +93,20 @@ def _keep_key(path: Path, key: str) -> None:
 
 async def _run(settings: Settings) -> int:
     _check_ports(settings)
-    await _check_storage(settings)
-    await prepare(settings)
+    async with opened(settings) as ctx:
+        await ctx.storage.check()  # said once here, instead of again and again by every child
+        await _prepare(ctx)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    engine = ["-m", "workers", "engine", "--die-with-parent"]
     children = [
         *(
-            Child("engine", [*engine, "--base", base], {"LUTHIER_ENGINE_PORT": str(port)})
+            _child("engine", ["workers", "engine", "--base", base], {"LUTHIER_ENGINE_PORT": str(port)})
             for port, base in _engines(settings).items()
         ),
-        Child("worker", ["-m", "workers", "train", "--die-with-parent"]),
-        Child("api", ["-m", "service", "serve", "--die-with-parent"]),
+        _child("worker", ["workers", "train"]),
+        _child("api", ["service", "serve"]),
     ]
     keepers = [asyncio.create_task(child.keep()) for child in children]
     ready = asyncio.create_task(_announce(settings))
@@ -145,49 +121,14 @@ async def _run(settings: Settings) -> int:
     return 0 if stopped.done() else 1
 
 
-@dataclass
-class Child:
-    """One process of this installation, in a process group of its own."""
-
-    name: str
-    arguments: list[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    process: asyncio.subprocess.Process | None = field(default=None, init=False)
-
-    async def keep(self) -> None:
-        """Starts it, and again whenever it ends, waiting longer each time that it ends early."""
-        failures = 0
-        while True:
-            started = time.monotonic()
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self.arguments,
-                stdin=asyncio.subprocess.PIPE,
-                env=CHILD_ENVIRONMENT | os.environ | dict(self.environment),
-                start_new_session=True,
-            )
-            code = await self.process.wait()
-            failures = 1 if time.monotonic() - started > STEADY_SECONDS else failures + 1
-            pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
-            log.warning("child.ended", child=self.name, code=code, restart_in_seconds=pause)
-            await asyncio.sleep(pause)
-
-    async def stop(self) -> None:
-        """Asks it to end, then ends its whole group."""
-        process = self.process
-        if process is None:
-            return
-        if process.returncode is None:
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            log.warning("child.killed", child=self.name)
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+def _child(name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> KeptChild:
+    """A part of this installation; its environment is ours, with what `environment` changes."""
+    return KeptChild(
+        name,
+        [sys.executable, "-m", *arguments, "--die-with-parent"],
+        CHILD_ENVIRONMENT | os.environ | dict(environment or {}),
+        stop_seconds=STOP_SECONDS,
+    )
 
 
 async def _announce(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The database: one engine, transactions with effects after their commit, and one error for every way to be away.
+"""The database: one engine, transactions with effects after their commit, one error for whatever makes it unavailable.
 
 Knows no table. The URL alone decides between `service.db.sqlite` and `service.db.postgres`.
 """
@@ -53,9 +53,9 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """One BEGIN and COMMIT; rolls back on any exception. Raises Unavailable when the database is away or full.
+        """One BEGIN and COMMIT; rolls back on any exception. Raises Unavailable when the database is down or full.
 
-        Unavailable out of the COMMIT itself leaves open whether it happened: only a look can tell.
+        Unavailable out of the COMMIT itself leaves open whether it happened: only reading the rows can show it.
         """
         async with self._begin(writes=True) as connection:
             transaction = Transaction(connection)
@@ -67,6 +67,11 @@ class Database:
         """A read-only view of one moment."""
         async with self._begin(writes=False) as connection:
             yield Transaction(connection)
+
+    async def check(self) -> None:
+        """Raises Unavailable unless the database responds now."""
+        async with self.reading() as tx:
+            await tx.connection.exec_driver_sql("SELECT 1")
 
     async def close(self) -> None:
         await self.engine.dispose()

@@ -1,10 +1,10 @@
 """A job's events: numbered from 1 without gaps under the job's row lock, so that a follower never misses one."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, Select, func, insert, select
 
 from service.db.connection import Transaction
 from service.db.tables import job_events, jobs
@@ -12,7 +12,6 @@ from service.domain import ids
 from service.domain.event import Event, NewEvent
 
 _COLUMNS = [column for column in job_events.c if column.name != "key"]
-BATCH_ROWS = 500
 
 
 def _event(row: Row[Any]) -> Event:
@@ -55,24 +54,22 @@ async def since(tx: Transaction, job_id: str, sequence: int, limit: int) -> list
     return [_event(row) for row in await tx.connection.execute(query)]
 
 
-async def metrics(tx: Transaction, job_id: str) -> AsyncIterator[dict[str, Any]]:
-    """The data of every metrics event, oldest first, read in batches."""
-    sequence = 0
-    while True:
-        query = (
-            select(job_events.c.sequence, job_events.c.data)
-            .where(
-                job_events.c.job_id == job_id, job_events.c.type == "metrics", job_events.c.sequence > sequence
-            )
-            .order_by(job_events.c.sequence)
-            .limit(BATCH_ROWS)
-        )  # fmt: skip
-        rows = (await tx.connection.execute(query)).all()
-        if not rows:
-            return
-        for row in rows:
-            yield row.data
-        sequence = rows[-1].sequence
+async def metrics_since(tx: Transaction, job_id: str, sequence: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+    """Number and data of at most `limit` metrics events, oldest first, behind number `sequence`."""
+    query = _metrics(job_id).where(job_events.c.sequence > sequence).order_by(job_events.c.sequence).limit(limit)
+    return [(row.sequence, row.data) for row in await tx.connection.execute(query)]
+
+
+async def last_metrics(tx: Transaction, job_id: str, limit: int) -> list[dict[str, Any]]:
+    """The data of the newest `limit` metrics events, oldest first."""
+    query = _metrics(job_id).order_by(job_events.c.sequence.desc()).limit(limit)
+    return [row.data for row in await tx.connection.execute(query)][::-1]
+
+
+def _metrics(job_id: str) -> Select[int, Any]:
+    return select(job_events.c.sequence, job_events.c.data).where(
+        job_events.c.job_id == job_id, job_events.c.type == "metrics"
+    )
 
 
 async def _lock(tx: Transaction, job_id: str) -> None:

@@ -73,6 +73,14 @@ async def bury(tx: Transaction, name: str) -> bool:
     return True
 
 
+async def bury_checkpoints(tx: Transaction, job_id: str, kept: int) -> None:
+    """Marks the models of the job's living checkpoints as deleted, except the newest `kept`."""
+    living = select(checkpoints.c.model_name).where(checkpoints.c.job_id == job_id, checkpoints.c.pruned_at.is_(None))
+    beyond = living.order_by(checkpoints.c.sequence.desc()).offset(kept)
+    for name in (await tx.connection.execute(beyond)).scalars().all():
+        await bury(tx, name)
+
+
 async def unswept(tx: Transaction, limit: int) -> list[str]:
     """Names of dead models whose artifacts still lie in storage and that no active job continues."""
     continued = select(jobs.c.id).where(jobs.c.status.in_(ACTIVE), jobs.c.parent_model == models.c.name)

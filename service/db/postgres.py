@@ -83,7 +83,7 @@ def options(*, writes: bool) -> dict[str, Any]:
 
 
 def is_away(error: BaseException) -> bool:
-    """True for a server that is away, full or busy, as opposed to a mistake of ours."""
+    """True for a server that is unavailable, full or busy, as opposed to a bug of ours."""
     if isinstance(error, OSError):  # refused, cut, or timed out: raised by the driver as it is
         return True
     state = sqlstate(error)

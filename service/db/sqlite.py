@@ -31,7 +31,7 @@ def options(*, writes: bool) -> dict[str, Any]:
 
 
 def is_away(error: BaseException) -> bool:
-    """True for a busy, full or unreachable database, as opposed to a mistake of ours."""
+    """True for a busy, full or unreachable database, as opposed to a bug of ours."""
     return any(sign in str(error).lower() for sign in SIGNS)
 
 

@@ -8,6 +8,7 @@ are taken under the job's row lock. Rows are read and written by the files besid
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -126,15 +127,51 @@ jobs = Table(
     Column("total_steps", Integer),
     Column("seconds_per_step", Float),
     Column("data_prefix", Text),
-    Column("attempt", Integer, nullable=False, default=0),  # the fence: every claim counts it up
-    Column("crashes", Integer, nullable=False, default=0),  # trainer crashes in this job's turns
-    Column("lease_owner", String(64)),
-    Column("lease_expires_at", Float),  # by the database's clock; null while nobody holds it
     Column("swept_at", BigInteger),  # its tokenised data and snapshots are gone
     Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
     Column("publication", JSON(none_as_null=True)),  # trained and stored: what is still to be announced
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
+)
+
+work = Table(
+    "work",  # what is still to be done: a row goes when its subject has ended
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),
+    Column("subject_id", String(64), nullable=False),  # what it is about, in the kind's own table
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("base", String(255)),  # null: needs no model
+    Column("attempt", Integer, nullable=False, default=0),  # the fence: every claim counts it up
+    Column("crashes", Integer, nullable=False, default=0),  # since the last progress
+    Column("postponements", Integer, nullable=False, default=0),  # since the last progress
+    Column("paused", Boolean, nullable=False, default=False),  # nobody may claim it
+    Column("owner", String(64)),
+    Column("lease_expires_at", Float),  # by the database's clock; null while nobody holds it
+    Column("not_before", Float),  # by the database's clock; null: at once
+    Column("yield_to", String(64)),  # the project that its holder has been asked to make room for
+    UniqueConstraint("kind", "subject_id"),
+    Index(None, "subject_id"),
+    Index(None, "kind", "base", "sequence"),
+    Index(None, "owner"),
+)
+
+work_shares = Table(
+    "work_shares",  # whose turn it is among projects that hold equally much
+    metadata,
+    Column("kind", String(32), primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("served_at", Float, nullable=False),  # the project's last claim, by the database's clock
+)
+
+workers = Table(
+    "workers",  # those that are running, as they said at their last beat
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("beat_at", Float, nullable=False),  # by the database's clock
+    Column("bases", JSON, nullable=False),  # base -> "" when it is ready, else why it is not
 )
 
 job_events = Table(

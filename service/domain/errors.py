@@ -9,7 +9,7 @@ LuthierError (status, type, code, param, message)
 +-- NotFound              404  invalid_request_error   also another project's things
 |   +-- ModelNotFound     404                          model_not_found
 +-- RateLimited           429  requests | tokens       rate_limit_exceeded, Retry-After
-+-- Unavailable           503  server_error            a part of the service is away; retrying is right
++-- Unavailable           503  server_error            a part of the service is unavailable; retrying is right
 JobError                  not an HTTP error: why a job failed, stored in `job.error`
 LeaseLost                 not an HTTP error: a worker's claim is no longer its own
 """
@@ -18,7 +18,7 @@ from typing import Literal
 
 
 class LuthierError(Exception):
-    """An error that a client is told about: status, type, code, param as in OpenAI's envelope."""
+    """An error that the client receives: status, type, code, param as in OpenAI's envelope."""
 
     status = 500
     type = "server_error"

@@ -1,4 +1,4 @@
-"""What a job tells its user, in OpenAI's order and wording (openai-api reference, fine-tuning events)."""
+"""What a job reports to its user, in OpenAI's order and wording (openai-api reference, fine-tuning events)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -128,8 +128,8 @@ def warning(message: str, key: str) -> NewEvent:
 
 
 def storage_away() -> NewEvent:
-    message = "The storage is away: the training goes on, but would be repeated in part if its worker failed now"
-    return warning(message, key="storage-away")
+    message = "The storage is unavailable: training continues, but would be repeated in part if its worker failed now"
+    return warning(message, key="storage-unavailable")
 
 
 def resumed_elsewhere(step_number: int, difference: str) -> NewEvent:

@@ -57,6 +57,10 @@ def publication_id() -> str:
     return random_text(8)
 
 
+def work_id() -> str:
+    return f"work_{random_text(24)}"
+
+
 def worker_id() -> str:
     return f"worker_{random_text(12)}"
 

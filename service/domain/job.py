@@ -6,17 +6,18 @@
             |              |           |
             +--------------+-----------+------> failed | cancelled
 
-A lost worker changes no status: its lease runs out and another worker claims the same `validating_files` or
-`running` job. A job that has trained is `running` too: `publication` says what was stored, and its next claim announces
-it. A pause is asked for on the row and becomes `paused` when the worker has brought the job to rest.
-Times are unix seconds.
+A lost worker changes no status: its lease runs out and another worker claims the same work. A job that has trained is
+`running` too: `publication` says what was stored, and its next work announces it. So is a job that gave its slot to
+another project for a while. A pause is asked for on the row and becomes `paused` when the worker has brought the job to
+rest. Times are unix seconds.
 """
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from service.domain.errors import IllegalTransition
+from service.domain.json import JsonObject
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
@@ -35,7 +36,7 @@ ACTIVE: frozenset[Status] = frozenset(TRANSITIONS) - FINAL
 
 @dataclass(frozen=True)
 class Job:
-    """One row of the jobs table; `attempt` is the fence that every write of a worker carries."""
+    """One row of the jobs table. Who works on it is a row of `service.domain.work`."""
 
     id: str
     project_id: str
@@ -43,18 +44,18 @@ class Job:
     training_file: str
     validation_file: str | None
     objective: str
-    tuning: dict[str, Any]  # {"type": "lora", "lora": {...}}, resolved
-    hyperparameters: dict[str, Any]  # of the objective; "auto" until the files are validated
+    tuning: JsonObject  # {"type": t, t: settings}; `service.recipes.tuning.tuning_of` reads it
+    hyperparameters: JsonObject  # of the objective; "auto" until the files are validated
     seed: int
     suffix: str | None
     status: Status
     created_at: int
     parent_model: str | None = None
     metadata: dict[str, str] | None = None
-    integrations: list[dict[str, Any]] = field(default_factory=list)
+    integrations: list[JsonObject] = field(default_factory=list)
     started_at: int | None = None
     finished_at: int | None = None
-    error: dict[str, Any] | None = None
+    error: JsonObject | None = None
     fine_tuned_model: str | None = None
     result_file: str | None = None
     trained_tokens: int | None = None
@@ -62,10 +63,8 @@ class Job:
     total_steps: int | None = None
     seconds_per_step: float | None = None
     data_prefix: str | None = None  # where the tokenised files lie in storage, once validated
-    attempt: int = 0
-    crashes: int = 0
     pause_requested_at: int | None = None  # set while a running job is to come to rest
-    publication: dict[str, Any] | None = None  # a `Publication`, once the training is over and its artifact stored
+    publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
 
 
 def template_date(job: Job) -> date:
@@ -88,18 +87,6 @@ def check_resumable(job: Job) -> None:
     """Raises IllegalTransition unless `job` is paused, or running and perhaps about to pause."""
     if job.status not in ("paused", "running"):
         raise IllegalTransition(f"Job {job.id} cannot be resumed: its status is '{job.status}'.")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A worker's right to a job until the lease ends; `job.attempt` is its fence."""
-
-    job: Job
-    owner: str
-
-    @property
-    def attempt(self) -> int:
-        return self.job.attempt
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,21 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
+from service.domain.errors import InvalidRequest
+from service.domain.storage_keys import fits, room_beside
+
 MANIFEST = "manifest.json"
 MODEL_PREFIX = "ft:"
+ORGANIZATION_LIMIT = 32  # characters of the slug; see `service.settings.settings`
 
 _NAME = re.compile(
     r"ft:[A-Za-z0-9][A-Za-z0-9._-]*:[a-z0-9][a-z0-9-]*:[A-Za-z0-9_-]*:[A-Za-z0-9]{8}(?::ckpt-step-[0-9]{1,9})?"
 )
-_NAME_LIMIT = 250  # characters; longer ones are no file names
+STEP_LIMIT = 999_999_999
+_PUBLICATION_CHARACTERS = 8
 
 ModelKind = Literal["final", "checkpoint"]
 
@@ -55,12 +59,25 @@ def model_name(base: str, organization: str, suffix: str | None, publication: st
 
 def is_model_name(text: str) -> bool:
     """Whether `model_name` could have made it: no path, no escape, nothing that storage could take for a folder."""
-    return len(text) <= _NAME_LIMIT and _NAME.fullmatch(text) is not None
+    return fits(text) and _NAME.fullmatch(text) is not None
 
 
-def artifact_prefix(name: str) -> str:
-    """Where the artifact of `name` lies in storage, ending in `/`. Any name maps to one safe path segment."""
-    return f"adapters/{quote(name, safe='')}/"
+def suffix_room(base: str, organization: str) -> int:
+    """How many characters a suffix may have, so that each name of its job can be stored; below 0: not even none."""
+    longest = model_name(base, organization, None, "x" * _PUBLICATION_CHARACTERS, STEP_LIMIT)
+    return room_beside(longest)
+
+
+def check_suffix(base: str, organization: str, suffix: str | None) -> None:
+    """Raises InvalidRequest where the names of a job with this suffix could not be stored."""
+    room = suffix_room(base, organization)
+    if suffix is not None and len(suffix) > room:
+        raise InvalidRequest(
+            f"'suffix' has {len(suffix)} characters, but names of models of '{base}' have room for {max(0, room)} "
+            "only: its id is long. Please shorten the suffix, or leave it out.",
+            param="suffix",
+            code="string_above_max_length",
+        )
 
 
 class Manifest(BaseModel):

@@ -37,7 +37,7 @@ class Upload:
     file_id: str | None = None
 
     def at(self, now: int) -> "Upload":
-        """The upload as it stands at `now`: its time ends by the clock, not by the sweep that writes it down."""
+        """The upload at `now`: it expires by the clock, not when the sweep records it."""
         return replace(self, status="expired") if self.status == "pending" and self.expires_at <= now else self
 
 
@@ -49,11 +49,6 @@ class UploadPart:
     upload_id: str
     created_at: int
     segment: Segment
-
-
-def storage_prefix(upload_id: str) -> str:
-    """What the storage keys of the upload's parts begin with."""
-    return f"uploads/{upload_id}/"
 
 
 def not_pending(upload: Upload) -> IllegalTransition:
@@ -88,14 +83,14 @@ def check_room(upload: Upload, part_bytes: int) -> None:
 def put_in_order(upload: Upload, parts: Mapping[str, Segment], part_ids: Sequence[str]) -> list[Segment]:
     """The segments of the file that `part_ids` make of the upload's `parts`; parts that are not named stay out.
 
-    Raises InvalidRequest for an id that is not a part's or stands twice, and for bytes other than those announced.
+    Raises InvalidRequest for an id that is not a part's or occurs twice, and for bytes other than those announced.
     """
     seen: set[str] = set()
     for id in part_ids:
         if id not in parts:
             raise InvalidRequest(f"No part '{id}' in upload {upload.id}.", param="part_ids", code="invalid_value")
         if id in seen:
-            raise InvalidRequest(f"Part '{id}' stands twice in 'part_ids'.", param="part_ids", code="invalid_value")
+            raise InvalidRequest(f"Part '{id}' is in 'part_ids' twice.", param="part_ids", code="invalid_value")
         seen.add(id)
     found = [parts[id] for id in part_ids]
     size = sum(segment.bytes for segment in found)

@@ -5,13 +5,12 @@ says; bytes are never decoded, decompressed or cut into lines here.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import aiohttp
 
 from service.domain.errors import Unavailable
-from service.installation.context import Context
 
 CONNECT_SECONDS = 2.0
 HEALTH_SECONDS = 1.0
@@ -72,9 +71,9 @@ def engine_errors() -> Iterator[None]:
         raise Unavailable("The connection to the engine broke before its answer was complete. Try again.") from error
 
 
-async def engine_health(ctx: Context) -> dict[str, bool]:
-    """Which engines of any base answer `GET /health` with 200, by URL; takes at most `HEALTH_SECONDS`."""
-    urls = list(dict.fromkeys(url for replicas in ctx.engines.values() for url in replicas))
+async def engine_health(engines: Mapping[str, Sequence[str]]) -> dict[str, bool]:
+    """Which of these (base id -> URLs) answer `GET /health` with 200, by URL; takes at most `HEALTH_SECONDS`."""
+    urls = list(dict.fromkeys(url for replicas in engines.values() for url in replicas))
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
         return dict(zip(urls, await asyncio.gather(*(_answers(session, url) for url in urls)), strict=True))
 

@@ -11,14 +11,15 @@ them. Works on plain dicts, because that is what an engine gets; knows no wire m
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from service.domain.base import EngineKind, Serving
 from service.domain.errors import InvalidRequest
+from service.domain.json import JsonObject
 from service.gateway.tools import check_calls, check_format, tool_fields
+from service.recipes.base import EngineKind, Serving
 
 Endpoint = Literal["completions", "chat/completions"]
-Fields = dict[str, Any]
+Fields = JsonObject
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 import orjson
 import structlog
 
 from service.domain.errors import LuthierError, Unavailable
+from service.domain.json import JsonObject
 from service.gateway.client import EngineClient, EngineDown, engine_errors
 from service.gateway.fields import Endpoint
 from service.gateway.refusals import broken_off, refused
@@ -38,7 +39,7 @@ class EngineRequest:
     project_id: str
     base: str
     model: str
-    fields: dict[str, Any]
+    fields: JsonObject
     key_id: str = ""
     reserved_tokens: int = 0
 
@@ -97,7 +98,7 @@ class Answer:
         self._on_done = on_done
         self._closed = False
         self._outcome: Outcome = "hung_up"
-        self._usage: dict[str, Any] = {}
+        self._usage: JsonObject = {}
 
     async def body(self) -> bytes:
         """The whole answer, unchanged. Raises Unavailable when the engine dies or falls silent."""
@@ -156,28 +157,25 @@ class Answer:
 
 
 class Gateway:
-    """The way to all engines of an installation; one per process. `on_done` hears what each answer cost."""
+    """The way to all engines of an installation; one per process."""
 
-    def __init__(
-        self,
-        engines: Mapping[str, Sequence[str]],
-        timeout_seconds: float,
-        on_done: Callable[[Usage], None] = log_usage,
-    ) -> None:
+    def __init__(self, engines: Mapping[str, Sequence[str]], timeout_seconds: float) -> None:
         """`engines`: base id -> the URLs of its engines."""
         self._client = EngineClient(timeout_seconds)
         self._replicas = {base: Replicas(urls) for base, urls in engines.items()}
-        self._on_done = on_done
 
-    async def open(self, request: EngineRequest) -> Answer:
-        """The answer, once its status is known to be good. Raises InvalidRequest, RateLimited or Unavailable."""
+    async def open(self, request: EngineRequest, on_done: Callable[[Usage], None] = log_usage) -> Answer:
+        """The answer, once its status is known to be good. Raises InvalidRequest, RateLimited or Unavailable.
+
+        When the answer is closed, `on_done` is called with what it cost.
+        """
         body = request.body()
         replicas = self._replicas.get(request.base, Replicas([]))
         for url in replicas.order(request.model):
             try:
                 with ExitStack() as serving:
                     serving.enter_context(replicas.serving(url))
-                    return await self._ask(url, request, body, serving)
+                    return await self._ask(url, request, body, on_done, serving)
             except EngineDown:
                 log.warning("engine.down", url=url, base=request.base)
                 replicas.mark_down(url)
@@ -186,13 +184,15 @@ class Gateway:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _ask(self, url: str, request: EngineRequest, body: bytes, opened: ExitStack) -> Answer:
+    async def _ask(
+        self, url: str, request: EngineRequest, body: bytes, on_done: Callable[[Usage], None], opened: ExitStack
+    ) -> Answer:
         """The answer takes over what is `opened`: it lasts until the answer is closed."""
         started = time.monotonic()
         response = await self._client.post(f"{url}/v1/{request.endpoint}", body)
         opened.callback(response.close)
         if response.status == 200:
-            return Answer(request, started, response, opened.pop_all().close, self._on_done)
+            return Answer(request, started, response, opened.pop_all().close, on_done)
         with engine_errors():
             error = refused(response.status, await response.read(), request.model)
         tell = log.info if error.status < 500 else log.warning
@@ -200,7 +200,7 @@ class Gateway:
         raise error
 
 
-def _usage_of(answer: bytes) -> dict[str, Any]:
+def _usage_of(answer: bytes) -> JsonObject:
     try:
         usage = orjson.loads(answer).get("usage")
     except (orjson.JSONDecodeError, AttributeError):

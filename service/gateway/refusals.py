@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Unavailable
+from service.domain.json import JsonObject
 
 CLIENTS_FAULT = frozenset({400, 413, 422})
 CONTEXT_LENGTH = "This model's maximum context length"
@@ -26,13 +27,13 @@ def refused(status: int, answer: bytes, model: str) -> LuthierError:
     return in_our_words(status, error if isinstance(error, dict) else {}, model)
 
 
-def broken_off(error: dict[str, Any], model: str) -> LuthierError:
+def broken_off(error: JsonObject, model: str) -> LuthierError:
     """The error for an error event in the middle of a stream; vLLM keeps its status in `code`."""
     status = error.get("code")
     return in_our_words(status if isinstance(status, int) else 500, error, model)
 
 
-def in_our_words(status: int, error: dict[str, Any], model: str) -> LuthierError:
+def in_our_words(status: int, error: JsonObject, model: str) -> LuthierError:
     """Only what the client can change keeps the engine's message; the rest is a reason to try again."""
     message = error.get("message")
     if status == 404:

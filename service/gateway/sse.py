@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from service.domain.json import JsonObject
+
 _END_OF_EVENT = re.compile(rb"\n\r?\n")
 _NO_USAGE = b',"usage":null'  # these bytes cannot stand inside a JSON string: its quotes are escaped
 _DONE = b"[DONE]"
@@ -21,8 +23,8 @@ class Events:
     def __init__(self, *, keep_usage: bool) -> None:
         self._keep_usage = keep_usage
         self._rest = b""
-        self.usage: dict[str, Any] | None = None
-        self.error: dict[str, Any] | None = None
+        self.usage: JsonObject | None = None
+        self.error: JsonObject | None = None
         self.done = False
 
     def feed(self, chunk: bytes) -> bytes:
@@ -46,7 +48,7 @@ class Events:
             return self._look_at(said)
         return True
 
-    def _look_at(self, said: dict[str, Any]) -> bool:
+    def _look_at(self, said: JsonObject) -> bool:
         if isinstance(said.get("error"), dict):
             self.error = said["error"]
             return False

@@ -6,11 +6,11 @@ was tried with 0.32: only `tool_choice: "none"`.
 """
 
 from collections.abc import Collection
-from typing import Any
 
 from service.domain.errors import InvalidRequest
+from service.domain.json import JsonObject
 
-Fields = dict[str, Any]
+Fields = JsonObject
 
 FORMATS = ("text", "json_object", "json_schema")
 

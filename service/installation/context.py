@@ -3,29 +3,31 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from arq.connections import ArqRedis
-
 from service.db.connection import Database
-from service.domain.base import Catalogue
-from service.queue import Queue
+from service.gateway.forward import Gateway
+from service.gateway.limits import RateLimits
+from service.queue import Queue, Turns
+from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
 from service.storage import ObjectStore
 
 
 @dataclass(frozen=True)
 class Context:
-    """The parts; made once per process."""
+    """The parts; made once per process. None of them connects before it is used."""
 
     settings: Settings
     catalogue: Catalogue
     database: Database
     storage: ObjectStore
     queue: Queue
+    turns: Turns
     engines: Mapping[str, Sequence[str]]  # base id -> the URLs of its engines
-    redis: ArqRedis | None  # only for what may be lost
+    gateway: Gateway
+    limits: RateLimits
 
     async def close(self) -> None:
-        if self.redis is not None:
-            await self.redis.aclose(close_connection_pool=True)
+        await self.gateway.close()
+        await self.queue.close()
         await self.database.close()
         await self.storage.close()

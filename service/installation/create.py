@@ -1,32 +1,49 @@
 """Settings to Context: the one place that picks implementations."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from service.db.connection import Database, Limits
-from service.domain.base import read_catalogue
-from service.domain.engines import engines_by_base
+from service.gateway.forward import Gateway
+from service.gateway.limits import PerMinute, create_limits
 from service.installation.context import Context
-from service.queue import create_queue
-from service.queue.redis import create_redis
+from service.installation.storage import open_storage
+from service.queue import RedisConnection, create_queue, create_turns
+from service.recipes.catalogue import read_catalogue
+from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
-from service.storage import create_storage
 
 
 def create_context(settings: Settings) -> Context:
     """The parts of this installation. Raises CatalogueError or ValueError for settings that cannot work."""
-    redis = create_redis(settings.redis_url) if settings.redis_url else None
+    redis = RedisConnection(settings.redis_url) if settings.redis_url else None
     catalogue = read_catalogue(settings.catalogue)
+    engines = engines_by_base(catalogue, settings.engines)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     return Context(
         settings=settings,
         catalogue=catalogue,
-        database=Database(settings.database, _limits(settings)),
-        storage=create_storage(settings),
+        database=Database(settings.database, _database_limits(settings)),
+        storage=open_storage(settings),
         queue=create_queue(redis, poll_seconds=settings.poll_seconds, sweep_seconds=settings.sweep_seconds),
-        engines=engines_by_base(catalogue, settings.engines),
-        redis=redis,
+        turns=create_turns(redis),
+        engines=engines,
+        gateway=Gateway(engines, settings.engine_timeout_seconds),
+        limits=create_limits(PerMinute(settings.requests_per_minute, settings.tokens_per_minute), redis),
     )
 
 
-def _limits(settings: Settings) -> Limits:
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Context]:
+    """The parts of this installation, closed when the block ends. Raises what `create_context` raises."""
+    ctx = create_context(settings)
+    try:
+        yield ctx
+    finally:
+        await ctx.close()
+
+
+def _database_limits(settings: Settings) -> Limits:
     return Limits(
         connections=settings.database_connections,
         connect_seconds=settings.database_connect_seconds,

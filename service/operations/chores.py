@@ -11,14 +11,11 @@ from functools import partial
 
 import structlog
 
-from service.db import files, jobs, models, snapshots, uploads
 from service.domain.errors import Unavailable
-from service.domain.model import artifact_prefix
-from service.domain.upload import storage_prefix
+from service.domain.storage_keys import artifact_prefix, job_prefix, upload_prefix
 from service.installation.context import Context
-from service.operations import files as file_operations
+from service.operations import files, sweeps
 from service.operations.orphans import OrphanSweep
-from service.queue.redis import AWAY
 from service.storage import StorageError
 
 log = structlog.get_logger()
@@ -51,20 +48,14 @@ async def _sweep_in_turn(ctx: Context) -> None:
 
 async def due(ctx: Context) -> bool:
     """Whether it is this process' turn: nobody else has taken it in this interval. Without Redis it always is."""
-    if ctx.redis is None:
-        return True
-    milliseconds = max(1, int(ctx.settings.sweep_seconds * TURN * 1000))
-    try:
-        return bool(await ctx.redis.set("luthier:chores", 1, nx=True, px=milliseconds))
-    except AWAY:
-        return True
+    return await ctx.turns.take("chores", ctx.settings.sweep_seconds * TURN)
 
 
 async def sweep(ctx: Context) -> None:
     """Everything once."""
-    await file_operations.expire(ctx, BATCH)
+    await files.expire(ctx, BATCH)
     await _remove_file_bytes(ctx)
-    await _expire_uploads(ctx)
+    await sweeps.expire_uploads(ctx)
     await _remove_unneeded_parts(ctx)
     await _remove_stray_parts(ctx)
     await _remove_artifacts(ctx)
@@ -72,63 +63,40 @@ async def sweep(ctx: Context) -> None:
 
 
 async def _remove_file_bytes(ctx: Context) -> None:
-    async with ctx.database.reading() as tx:
-        doomed = {id: await files.segments(tx, id) for id in await files.unneeded(tx, BATCH)}
-    for id, segments in doomed.items():
-        for segment in segments:
-            await ctx.storage.delete(segment.key)
-        async with ctx.database.transaction() as tx:
-            await files.mark_swept(tx, id)
-
-
-async def _expire_uploads(ctx: Context) -> None:
-    async with ctx.database.transaction() as tx:
-        await uploads.expire(tx)
+    for id, keys in (await sweeps.unneeded_files(ctx, BATCH)).items():
+        for key in keys:
+            await ctx.storage.delete(key)
+        await sweeps.file_swept(ctx, id)
 
 
 async def _remove_unneeded_parts(ctx: Context) -> None:
     """Parts of uploads that were cancelled or expired, and those that the completing list did not name."""
-    async with ctx.database.reading() as tx:
-        parts = await uploads.unneeded_parts(tx, BATCH)
+    parts = await sweeps.unneeded_parts(ctx, BATCH)
     for key in parts.values():
         await ctx.storage.delete(key)
-    async with ctx.database.transaction() as tx:
-        await uploads.remove_parts(tx, list(parts))
+    await sweeps.parts_removed(ctx, list(parts))
 
 
 async def _remove_stray_parts(ctx: Context) -> None:
     """Bytes without a row: the process died after storing them. Looked for once, when none can come any more."""
-    async with ctx.database.reading() as tx:
-        ended = await uploads.unswept(tx, BATCH)
-        kept = {upload.id: await files.segments(tx, upload.file_id) if upload.file_id else [] for upload in ended}
-    for id, segments in kept.items():
-        await _remove_prefix(ctx, storage_prefix(id), keep={segment.key for segment in segments})
-        async with ctx.database.transaction() as tx:
-            await uploads.mark_swept(tx, id)
+    for id, kept in (await sweeps.ended_uploads(ctx, BATCH)).items():
+        await _remove_prefix(ctx, upload_prefix(id), keep=kept)
+        await sweeps.upload_swept(ctx, id)
 
 
 async def _remove_artifacts(ctx: Context) -> None:
-    async with ctx.database.reading() as tx:
-        names = await models.unswept(tx, BATCH)
-    for name in names:
+    for name in await sweeps.dead_models(ctx, BATCH):
         await _remove_prefix(ctx, artifact_prefix(name))
-        async with ctx.database.transaction() as tx:
-            await models.mark_swept(tx, name)
+        await sweeps.model_swept(ctx, name)
 
 
 async def _remove_job_objects(ctx: Context) -> None:
     """Tokenised data and snapshots of finished jobs, and the artifact of one that ended before it was announced."""
-    async with ctx.database.reading() as tx:
-        finished = await jobs.unswept(tx, BATCH)
-    for id in finished:
-        async with ctx.database.reading() as tx:
-            unannounced = await jobs.unannounced(tx, id)
+    for id, unannounced in (await sweeps.ended_jobs(ctx, BATCH)).items():
         if unannounced is not None:
             await _remove_prefix(ctx, artifact_prefix(unannounced))
-        await _remove_prefix(ctx, f"jobs/{id}/")
-        async with ctx.database.transaction() as tx:
-            await snapshots.remove_all(tx, id)
-            await jobs.mark_swept(tx, id)
+        await _remove_prefix(ctx, job_prefix(id))
+        await sweeps.job_swept(ctx, id)
 
 
 async def _remove_prefix(ctx: Context, prefix: str, keep: Collection[str] = ()) -> None:

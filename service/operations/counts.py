@@ -3,21 +3,39 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from service.db import job_counts
+from service.db import job_counts, workers
 from service.db.job_counts import Unfinished
 from service.domain.job import Status
+from service.domain.work import WorkerState
 from service.installation.context import Context
 
 
 @dataclass(frozen=True)
 class Census:
-    """Jobs of one moment: those that have not ended, by base and status, and how many have ever ended in each way."""
+    """Jobs of one moment: those that have not ended, by base and status, and how many have ever ended in each way.
+
+    `workers` are those whose last beat is not older than a lease.
+    """
 
     unfinished: Sequence[Unfinished]
     ended: Mapping[Status, int]
+    workers: Sequence[WorkerState]
 
 
 async def take(ctx: Context) -> Census:
     """Counts. Raises Unavailable while the database is away."""
     async with ctx.database.reading() as tx:
-        return Census(await job_counts.unfinished(tx), await job_counts.ended(tx))
+        living = await workers.living(tx, ctx.settings.lease_seconds)
+        return Census(await job_counts.unfinished(tx), await job_counts.ended(tx), living)
+
+
+async def waiting_and_held(ctx: Context, seconds: int) -> tuple[int, int]:
+    """Jobs that nobody holds although they were made more than `seconds` ago, and jobs that a worker holds."""
+    async with ctx.database.reading() as tx:
+        return await job_counts.waiting(tx, seconds), await job_counts.held(tx)
+
+
+async def living_workers(ctx: Context) -> list[WorkerState]:
+    """Workers that have reported their state within a lease."""
+    async with ctx.database.reading() as tx:
+        return await workers.living(tx, ctx.settings.lease_seconds)

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from service.db import events, files, jobs
+from service.db import events, files, jobs, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
 from service.domain.errors import LuthierError, NotFound, TooLarge, Unavailable
 from service.domain.file import File, Segment, check_purpose, life_seconds
 from service.domain.job import Job
+from service.domain.storage_keys import file_key
 from service.installation.context import Context
 from service.operations import segments
 from service.operations.keys import Caller
@@ -48,7 +49,7 @@ class Incoming:
     async def store(self, chunks: AsyncIterator[bytes]) -> None:
         """Streams the bytes to storage. Raises TooLarge at the first byte beyond the limit, or Unavailable."""
         limit_bytes = self._ctx.settings.file_limit_bytes
-        key = f"files/{self._id}/0"
+        key = file_key(self._id)
         self._segment = await segments.store(self._ctx, key, chunks, limit_bytes, too_large(limit_bytes))
 
     async def create(self, caller: Caller, new: NewFile) -> File:
@@ -155,7 +156,8 @@ def _missing(id: str) -> NotFound:
 
 async def _fail_waiting(tx: Transaction, id: str) -> None:
     """The jobs that needed the file and had not started."""
-    for job in await jobs.uses_file(tx, id):
+    await work.lock(tx, [job.id for job in await jobs.uses_file(tx, id)])  # nobody makes another one: it is hidden
+    for job in await jobs.uses_file(tx, id, lock=True):
         if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
             await _fail(tx, job, id)
 
@@ -167,8 +169,9 @@ async def _fail(tx: Transaction, job: Job, file_id: str) -> None:
         "message": f"The job failed because the {kind} file was deleted",
         "param": f"{kind}_file",
     }
-    failed = {"status": "failed", "error": error, "finished_at": int(time.time()), **jobs.released()}
+    failed = {"status": "failed", "error": error, "finished_at": int(time.time())}
     if await jobs.change(tx, job.id, job.status, failed):
+        await work.remove(tx, [found.id for found in await work.find(tx, job.id)])
         await events.add(tx, job.id, [wording.failed(error["message"], error)])
 
 

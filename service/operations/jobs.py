@@ -8,21 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.db import events, files, jobs, models
+from service.db import events, files, jobs, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
-from service.domain.methods import OBJECTIVES, Hyperparameters, Tuning, check_servable
+from service.domain.json import JsonObject
+from service.domain.model import check_suffix
 from service.installation.context import Context
 from service.operations import origins
+from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.origins import Origin
 from service.operations.paging import Page, cut
+from service.recipes.objective import OBJECTIVES, Hyperparameters
+from service.recipes.tuning import TuningSettings, check_servable
 
-SCAN_ROWS = 200
+QUEUE_LIMIT = 1000  # how far places in the queue are counted
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,20 @@ class NewJob:
     seed: int
     validation_file: str | None = None
     suffix: str | None = None
-    objective: str = "supervised"
+    objective: str = OBJECTIVES.default.name
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    tuning: Tuning | None = None  # None: the parent's, or the default
+    tuning: TuningSettings | None = None  # None: the parent's, or the default
     metadata: dict[str, str] | None = None
-    integrations: list[dict[str, Any]] = field(default_factory=list)
+    integrations: list[JsonObject] = field(default_factory=list)
     idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A job, and how many queued ones are before it (None unless it is queued itself)."""
+    """A job, and how many older ones wait for a slot of its base (None unless it is queued itself).
+
+    Counted over all projects, up to QUEUE_LIMIT. A job may start before older ones of a project that holds more slots.
+    """
 
     job: Job
     queue_position: int | None = None
@@ -65,11 +72,13 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         origin = await origins.find(ctx, tx, caller, new.model)
         tuning = origin.tuning(new.tuning)
         check_servable(origin.base, tuning)
+        check_suffix(origin.base.id, caller.organization, new.suffix)
         job = _job(caller, origin, new, tuning)
         await _check_file(tx, caller, "training_file", new.training_file)
         if new.validation_file is not None:
             await _check_file(tx, caller, "validation_file", new.validation_file)
         await jobs.add(tx, job)
+        await work.add(tx, VALIDATE.name, job.id, job.project_id, job.base)
         await events.add(
             tx,
             job.id,
@@ -90,10 +99,7 @@ async def page(
 ) -> Page[JobView]:
     """Jobs, newest first, older than `after`; with `metadata` only those that carry all of it ({}: that carry none)."""
     async with ctx.database.reading() as tx:
-        if metadata is None:
-            rows = await jobs.page(tx, caller.project_id, after, limit + 1)
-        else:
-            rows = await _scan(tx, caller, after, limit + 1, metadata)
+        rows = await jobs.page(tx, caller.project_id, after, limit + 1, metadata)
         found = cut(rows, limit)
         return Page(await _views(tx, found.items), found.has_more)
 
@@ -101,11 +107,12 @@ async def page(
 async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
     """Ends the job at once; its worker's next write is refused. Raises NotFound or IllegalTransition."""
     async with ctx.database.transaction() as tx:
+        held_by = await work.lock(tx, [id])
         job = await _find(tx, caller, id, lock=True)
         check_transition(job, "cancelled")
         cancelled = replace(job, status="cancelled", finished_at=int(time.time()))
-        values = {"status": cancelled.status, "finished_at": cancelled.finished_at, **jobs.released()}
-        await _change(tx, job, values)
+        await _change(tx, job, {"status": cancelled.status, "finished_at": cancelled.finished_at})
+        await work.remove(tx, [held.id for held in held_by])
         await events.add(tx, id, [wording.cancelled()])
         tx.after_commit(lambda: ctx.queue.put(id))
     return JobView(cancelled)
@@ -132,12 +139,14 @@ async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
     Raises NotFound or IllegalTransition.
     """
     async with ctx.database.transaction() as tx:
+        waiting = await work.lock(tx, [id])
         job = await _find(tx, caller, id, lock=True)
         check_resumable(job)
         if job.status == "running" and job.pause_requested_at is None:
             return JobView(job)  # nothing to take back
         status: Status = "queued" if job.status == "paused" else job.status
         await _change(tx, job, {"status": status, "pause_requested_at": None})
+        await work.wake(tx, [paused.id for paused in waiting])
         await events.add(tx, id, [wording.resumed()])
         tx.after_commit(lambda: ctx.queue.put(id))
         return (await _views(tx, [replace(job, status=status, pause_requested_at=None)]))[0]
@@ -189,31 +198,13 @@ async def _change(tx: Transaction, job: Job, values: Mapping[str, Any]) -> None:
 
 async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
     queued = [job.id for job in found if job.status == "queued"]
-    positions = await jobs.queue_positions(tx, queued) if queued else {}
+    positions = await work.waiting_before(tx, TRAIN.name, queued, QUEUE_LIMIT) if queued else {}
     return [JobView(job, positions.get(job.id)) for job in found]
 
 
-async def _scan(
-    tx: Transaction, caller: Caller, after: str | None, wanted: int, metadata: Mapping[str, str]
-) -> list[Job]:
-    """The first `wanted` jobs beyond `after` whose metadata fits, read in pages."""
-    found: list[Job] = []
-    while len(found) < wanted:
-        rows = await jobs.page(tx, caller.project_id, after, SCAN_ROWS)
-        if not rows:
-            break
-        found += [job for job in rows if _fits(job.metadata or {}, metadata)]
-        after = rows[-1].id
-    return found[:wanted]
-
-
-def _fits(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return wanted.items() <= metadata.items() if wanted else not metadata
-
-
 def _check_objective(objective: str) -> None:
-    if objective not in OBJECTIVES:
-        offered = " and ".join(f"'{name}'" for name in OBJECTIVES)
+    if OBJECTIVES.find(objective) is None:
+        offered = " and ".join(f"'{name}'" for name in OBJECTIVES.names)
         raise InvalidRequest(
             f"Invalid value: '{objective}'. This version fine-tunes with the methods: {offered}.",
             param="method.type",
@@ -232,7 +223,7 @@ async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> N
         )
 
 
-def _job(caller: Caller, origin: Origin, new: NewJob, tuning: dict[str, Any]) -> Job:
+def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) -> Job:
     return Job(
         id=ids.job_id(),
         project_id=caller.project_id,
@@ -241,7 +232,7 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: dict[str, Any]) ->
         training_file=new.training_file,
         validation_file=new.validation_file,
         objective=new.objective,
-        tuning=tuning,
+        tuning=tuning.stored(),
         hyperparameters=new.hyperparameters.model_dump(),
         seed=new.seed,
         suffix=new.suffix,

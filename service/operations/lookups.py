@@ -3,10 +3,11 @@
 import hashlib
 from typing import Any
 
-from service.db import events, files, jobs, keys, models, snapshots
+from service.db import events, files, jobs, keys, models, snapshots, work
 from service.db.keys import Installation
 from service.domain.file import File, Segment
-from service.domain.job import Checkpoint, Claim, Job, Snapshot
+from service.domain.job import Checkpoint, Job, Snapshot
+from service.domain.work import Claim
 from service.installation.context import Context
 
 
@@ -14,6 +15,13 @@ async def find_job(ctx: Context, id: str) -> Job | None:
     """The job as it stands."""
     async with ctx.database.reading() as tx:
         return await jobs.find(tx, None, id)
+
+
+async def is_superseded(ctx: Context, claim: Claim[Job]) -> bool:
+    """Whether another attempt goes on with the work of this claim."""
+    async with ctx.database.reading() as tx:
+        current = await work.find(tx, claim.work.subject_id)
+    return any(found.attempt > claim.attempt for found in current)
 
 
 async def find_file(ctx: Context, id: str) -> tuple[File, list[Segment]] | None:
@@ -29,16 +37,22 @@ async def find_snapshots(ctx: Context, job_id: str) -> list[Snapshot]:
         return await snapshots.of_job(tx, job_id)
 
 
-async def find_checkpoint(ctx: Context, claim: Claim, step: int) -> Checkpoint | None:
+async def find_checkpoint(ctx: Context, job_id: str, step: int) -> Checkpoint | None:
     """The job's published checkpoint at `step`, from an earlier attempt."""
     async with ctx.database.reading() as tx:
-        return await models.find_checkpoint(tx, claim.job.id, step)
+        return await models.find_checkpoint(tx, job_id, step)
 
 
-async def metrics_of(ctx: Context, job_id: str) -> list[dict[str, Any]]:
-    """The data of every metrics event, oldest first."""
+async def metrics_since(ctx: Context, job_id: str, sequence: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+    """Number and data of at most `limit` metrics events, oldest first, behind number `sequence`."""
     async with ctx.database.reading() as tx:
-        return [data async for data in events.metrics(tx, job_id)]
+        return await events.metrics_since(tx, job_id, sequence, limit)
+
+
+async def metrics_of(ctx: Context, job_id: str, limit: int = 5000) -> list[dict[str, Any]]:
+    """The data of the newest `limit` metrics events, oldest first."""
+    async with ctx.database.reading() as tx:
+        return await events.last_metrics(tx, job_id, limit)
 
 
 async def file_hash(ctx: Context, id: str) -> str:

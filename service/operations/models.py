@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from service.db import models
 from service.db.connection import Transaction
-from service.domain.base import Serving
 from service.domain.errors import Forbidden, ModelNotFound, Unavailable
 from service.domain.model import Model
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.recipes.base import Serving
 
 BASE_OWNER = "luthier"
 

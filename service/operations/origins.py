@@ -1,15 +1,15 @@
 """What a new job starts from: a base of the catalogue, or a tuned model of its project, whose weights it continues."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from service.db import jobs, models
 from service.db.connection import Transaction
-from service.domain.base import Base
-from service.domain.errors import InvalidRequest
-from service.domain.methods import Tuning, continued_tuning
+from service.domain.errors import InvalidRequest, JobError
+from service.domain.job import Job
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.recipes.base import Base
+from service.recipes.tuning import TUNINGS, TuningSettings, continued_tuning, tuning_of
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Origin:
 
     base: Base
     parent: str | None = None
-    parent_tuning: dict[str, Any] | None = None
+    parent_tuning: TuningSettings | None = None
 
-    def tuning(self, asked: Tuning | None) -> dict[str, Any]:
+    def tuning(self, asked: TuningSettings | None) -> TuningSettings:
         """The job's tuning, resolved: what was asked for, the parent's, or the default. Raises InvalidRequest."""
         if self.parent_tuning is not None:
             return continued_tuning(self.parent_tuning, asked)
-        return (asked or Tuning()).resolved()
+        return asked or TUNINGS.default()
 
 
 async def find(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Origin:
@@ -36,7 +36,14 @@ async def find(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Orig
     if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
         job = await jobs.find(tx, None, model.job_id)
         assert job is not None, "a model has the job that made it"
-        return Origin(ctx.catalogue.bases[model.base], name, job.tuning)
+        return Origin(ctx.catalogue.bases[model.base], name, _tuning(job))
     raise InvalidRequest(
         f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
     )
+
+
+def _tuning(job: Job) -> TuningSettings:
+    try:
+        return tuning_of(job.tuning)
+    except JobError as error:  # an extension that this installation no longer has
+        raise InvalidRequest(error.message, param="model", code=error.code) from error

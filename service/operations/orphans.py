@@ -6,20 +6,18 @@ Adapters stay while their job has not ended, however old they are. Run by `servi
 
 import time
 from contextlib import aclosing
-from urllib.parse import unquote
 
 import structlog
 from pydantic import ValidationError
 
-from service.db import files, jobs, keys, models, uploads
-from service.db.connection import Transaction
-from service.domain.model import MANIFEST, Manifest, artifact_prefix
+from service.domain.model import MANIFEST, Manifest
+from service.domain.storage_keys import INSTALLATION, artifact_prefix, owner_of
 from service.installation.context import Context
+from service.operations import sweeps
 from service.storage import ObjectExists, ObjectMissing, StoredObject
 from service.storage.base import one_chunk
 
 log = structlog.get_logger()
-OWNER = "installation"  # the object that says whose store this is
 PAGE = 500
 SWEEP_OBJECTS = 20_000  # looked at per sweep; the next one goes on where this one stopped
 MANIFEST_BYTES = 1024 * 1024
@@ -57,16 +55,15 @@ class OrphanSweep:
 
     async def _store_is_ours(self) -> bool:
         """Whether the store is this database's: to another one's, everything in it would look like an orphan."""
-        async with self._ctx.database.reading() as tx:
-            installation = await keys.find_installation(tx)
-        if installation is None:
+        id = await sweeps.owner_of_store(self._ctx)
+        if id is None:
             return False
-        ours = installation.organization_id.encode()
+        ours = id.encode()
         try:
-            owner = await self._read(OWNER, len(ours) + 1)
+            owner = await self._read(INSTALLATION, len(ours) + 1)
         except ObjectMissing:
             try:
-                await self._ctx.storage.put(OWNER, one_chunk(ours), replace=False)
+                await self._ctx.storage.put(INSTALLATION, one_chunk(ours), replace=False)
             except ObjectExists:
                 return False  # another process was faster: the next sweep reads what it wrote
             return True
@@ -82,9 +79,8 @@ class OrphanSweep:
 
     async def _orphans(self, stored: list[str]) -> list[str]:
         """Those of the keys whose file, upload, job or model no row knows. What is none of these is left alone."""
-        owners = {key: _owner(key) for key in stored}
-        async with self._ctx.database.reading() as tx:
-            unknown = await _unknown(tx, set(owners.values()))
+        owners = {key: owner for key in stored if (owner := owner_of(key)) is not None}
+        unknown = await sweeps.unknown_owners(self._ctx, set(owners.values()))
         for room, id in list(unknown):
             if room == "adapters" and not await self._is_abandoned(id):
                 unknown.discard((room, id))
@@ -100,24 +96,7 @@ class OrphanSweep:
         except ValidationError:
             log.warning("orphans.unreadable_manifest", key=key)
             return False
-        async with self._ctx.database.reading() as tx:
-            return not await jobs.active(tx, manifest.job_id)
+        return not await sweeps.job_is_active(self._ctx, manifest.job_id)
 
     async def _read(self, key: str, limit_bytes: int) -> bytes:
         return b"".join([chunk async for chunk in self._ctx.storage.open(key, 0, limit_bytes)])
-
-
-def _owner(key: str) -> tuple[str, str]:
-    """Of a key `room/id/...`: the room, and the id of what the object belongs to."""
-    room, _, rest = key.partition("/")
-    return room, unquote(rest.partition("/")[0])
-
-
-async def _unknown(tx: Transaction, owners: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the owners that no row knows."""
-    lookups = {"files": files.known, "uploads": uploads.known, "jobs": jobs.known, "adapters": models.known}
-    unknown: set[tuple[str, str]] = set()
-    for room, lookup in lookups.items():
-        ids = [id for where, id in owners if where == room]
-        unknown |= {(room, id) for id in set(ids) - await lookup(tx, ids)} if ids else set()
-    return unknown

@@ -3,7 +3,6 @@
 Knows no row: what is stored here is nobody's until an operation's transaction names its key.
 """
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 
 from service.domain.errors import LuthierError, Unavailable
@@ -11,6 +10,7 @@ from service.domain.file import Segment
 from service.installation.context import Context
 from service.storage import StorageError
 from service.storage.base import CHUNK_BYTES
+from service.storage.hashed import Hashed
 
 STORAGE_AWAY = "The object storage is not available right now; please try again."
 
@@ -19,12 +19,12 @@ async def store(
     ctx: Context, key: str, chunks: AsyncIterator[bytes], limit_bytes: int, too_large: LuthierError
 ) -> Segment:
     """Streams the bytes to storage. Raises `too_large` at the first byte beyond the limit, or Unavailable."""
-    counted = _Counted(chunks, limit_bytes, too_large)
+    hashed = Hashed(_bounded(chunks, limit_bytes, too_large))
     try:
-        await ctx.storage.put(key, counted.chunks())
+        await ctx.storage.put(key, hashed)
     except StorageError as error:
         raise Unavailable(STORAGE_AWAY) from error
-    return Segment(key, counted.size, counted.sha256)
+    return Segment(key, hashed.num_bytes, hashed.hexdigest)
 
 
 async def read(ctx: Context, segments: Sequence[Segment]) -> AsyncIterator[bytes]:
@@ -37,33 +37,16 @@ async def read(ctx: Context, segments: Sequence[Segment]) -> AsyncIterator[bytes
         raise Unavailable(STORAGE_AWAY) from error
 
 
-class _Counted:
-    """Chunks of even size, counted and hashed on their way; small ones are gathered so that storage writes few."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], limit_bytes: int, too_large: LuthierError) -> None:
-        self._source = chunks
-        self._limit_bytes = limit_bytes
-        self._too_large = too_large
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        gathered = bytearray()
-        async for chunk in self._source:
-            self._count(chunk)
-            gathered += chunk
-            if len(gathered) >= CHUNK_BYTES:
-                yield bytes(gathered)
-                gathered.clear()
-        if gathered:
+async def _bounded(source: AsyncIterator[bytes], limit_bytes: int, too_large: LuthierError) -> AsyncIterator[bytes]:
+    """Chunks of even size: small ones are gathered so that storage writes few."""
+    gathered, num_bytes = bytearray(), 0
+    async for chunk in source:
+        num_bytes += len(chunk)
+        if num_bytes > limit_bytes:
+            raise too_large
+        gathered += chunk
+        if len(gathered) >= CHUNK_BYTES:
             yield bytes(gathered)
-
-    def _count(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self._limit_bytes:
-            raise self._too_large
-        self._hash.update(chunk)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)

@@ -4,7 +4,6 @@ A part that is refused or not named leaves nothing behind: here, or in `service.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import InvalidRequest, NotFound, TooLarge
 from service.domain.file import File, Segment, check_purpose, life_seconds
+from service.domain.storage_keys import part_key
 from service.domain.upload import (
     LIFE_SECONDS,
     PART_LIMIT_BYTES,
@@ -25,12 +25,12 @@ from service.domain.upload import (
     check_room,
     not_pending,
     put_in_order,
-    storage_prefix,
 )
 from service.installation.context import Context
 from service.operations import segments
 from service.operations.keys import Caller
 from service.storage import StorageError
+from service.storage.hashed import Hashed
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class IncomingPart:
 
     async def store(self, chunks: AsyncIterator[bytes]) -> None:
         """Streams the bytes to storage, for as long as the upload lives. Raises TooLarge or Unavailable."""
-        key = f"{storage_prefix(self._upload.id)}{self._id}"
+        key = part_key(self._upload.id, self._id)
         try:
             async with asyncio.timeout(self._upload.expires_at - time.time()):
                 self._segment = await segments.store(self._ctx, key, chunks, PART_LIMIT_BYTES, part_too_large())
@@ -178,12 +178,10 @@ async def _end(tx: Transaction, upload: Upload, status: Status, file_id: str | N
 
 
 async def _check_md5(ctx: Context, ordered: Sequence[Segment], md5: str) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
-    async for chunk in segments.read(ctx, ordered):
-        digest.update(chunk)
-    if digest.hexdigest() != md5.lower():
+    found = await Hashed(segments.read(ctx, ordered), "md5").read_to_end()
+    if found != md5.lower():
         raise InvalidRequest(
-            f"The md5 checksum does not match: the parts, in this order, have {digest.hexdigest()}.",
+            f"The md5 checksum does not match: the parts, in this order, have {found}.",
             param="md5",
             code="invalid_value",
         )

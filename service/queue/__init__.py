@@ -1,16 +1,20 @@
 """The bell: a message that says "look at the database now". `create_queue` picks the implementation."""
 
-from arq.connections import ArqRedis
-
 from service.queue.arq import ArqQueue
-from service.queue.base import Handler, Queue
-from service.queue.embedded import EmbeddedQueue
+from service.queue.base import Handler, Queue, Turns
+from service.queue.embedded import EmbeddedQueue, EmbeddedTurns
+from service.queue.redis import RedisConnection, RedisTurns
 
-__all__ = ["Handler", "Queue", "create_queue"]
+__all__ = ["Handler", "Queue", "RedisConnection", "Turns", "create_queue", "create_turns"]
 
 
-def create_queue(redis: ArqRedis | None, *, poll_seconds: float, sweep_seconds: float) -> Queue:
+def create_queue(redis: RedisConnection | None, *, poll_seconds: float, sweep_seconds: float) -> Queue:
     """The bell on Redis, or the one without a server."""
     if redis is None:
         return EmbeddedQueue(poll_seconds)
     return ArqQueue(redis, poll_seconds, sweep_seconds)
+
+
+def create_turns(redis: RedisConnection | None) -> Turns:
+    """Turns that the processes of an installation share, or those of a process that is alone."""
+    return EmbeddedTurns() if redis is None else RedisTurns(redis)

@@ -16,13 +16,12 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from arq.connections import ArqRedis
 from arq.worker import Worker, func
 
 from service.domain import ids
 from service.queue.base import Handler
 from service.queue.embedded import EmbeddedQueue
-from service.queue.redis import AWAY, end
+from service.queue.redis import UNAVAILABLE, RedisConnection, end
 
 log = structlog.get_logger()
 LISTENERS = "luthier:bell:listeners"  # sorted set: a listener's queue -> when it was last there, by Redis' clock
@@ -38,8 +37,11 @@ LISTENERS_LIMIT = 1000
 class ArqQueue:
     """A `Queue` for several machines. A ring in the same process is heard at once, even without Redis."""
 
-    def __init__(self, redis: ArqRedis, poll_seconds: float, sweep_seconds: float) -> None:
-        self._redis = redis
+    server = "Redis"
+
+    def __init__(self, redis: RedisConnection, poll_seconds: float, sweep_seconds: float) -> None:
+        self._connection = redis
+        self._redis = redis.client
         self._poll_seconds = poll_seconds
         self._own = EmbeddedQueue(sweep_seconds)
         self._queue = f"luthier:bell:{ids.worker_id()}"
@@ -51,7 +53,7 @@ class ArqQueue:
                 for queue in await self._others():
                     await self._redis.enqueue_job("look", id, _queue_name=queue, _expires=MESSAGE_SECONDS)
                     await self._redis.expire(queue, MESSAGE_SECONDS)  # else a dead listener's queue stays for ever
-        except AWAY as error:
+        except UNAVAILABLE as error:
             log.warning("bell.not_rung", job_id=id, reason=type(error).__name__)
 
     async def serve(self, handler: Handler) -> None:
@@ -63,6 +65,12 @@ class ArqQueue:
             stopping.set()
             await asyncio.wait(tasks, timeout=STOP_SECONDS)  # in order first: a cancelled connection is not closed
             await end(*tasks)
+
+    async def check(self) -> None:
+        await self._connection.check()
+
+    async def close(self) -> None:
+        await self._connection.close()
 
     async def _others(self) -> list[str]:
         """The queues of the listeners that are there, but for this process' own."""
@@ -81,10 +89,10 @@ class ArqQueue:
                     pipe.zadd(LISTENERS, {self._queue: now})
                     pipe.zremrangebyscore(LISTENERS, "-inf", now - GONE_SECONDS)
                     await pipe.execute()
-            except AWAY:
+            except UNAVAILABLE:
                 pass  # `_listen` says so
             await _wait(stopping, PRESENT_SECONDS)
-        with suppress(*AWAY):
+        with suppress(*UNAVAILABLE):
             await self._redis.zrem(LISTENERS, self._queue)
 
     async def _listen(self, stopping: asyncio.Event) -> None:
@@ -97,7 +105,7 @@ class ArqQueue:
                 await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 worker.burst, worker.max_burst_jobs = True, 0  # it returns before its next look into the queue
                 await running
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 log.warning("bell.unavailable", reason=type(error).__name__)
             except Exception:
                 log.exception("bell.broken")  # the sweep still looks

@@ -9,6 +9,8 @@ from service.queue.base import Handler
 class EmbeddedQueue:
     """A `Queue` for one machine; a ring in the same process is heard at once, others at the next look."""
 
+    server = None
+
     def __init__(self, poll_seconds: float) -> None:
         self._poll_seconds = poll_seconds
         self._rung = asyncio.Event()
@@ -23,3 +25,16 @@ class EmbeddedQueue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):  # wait_for of Python 3.11 can lose a cancellation
                     await self._rung.wait()
+
+    async def check(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+class EmbeddedTurns:
+    """`Turns` of a process that is alone."""
+
+    async def take(self, chore: str, seconds: float) -> bool:
+        return True

@@ -1,7 +1,8 @@
-"""One client of Redis per process, for what may be lost: the bell, shared rate limits, whose turn the chores are.
+"""One connection to Redis per process, for what may be lost: the bell, shared rate limits, whose turn the chores are.
 
 Nothing in Redis is a truth. Every command is short, so that a server that hangs is noticed within a second, and is
-tried again at once over a fresh connection, so that a restart of the server costs nobody an error. Knows no key.
+tried again at once over a fresh connection, so that a restart of the server costs nobody an error. The client's own
+type is known here, in `service.queue.arq` and in `service.gateway.limits.redis`, and nowhere else.
 """
 
 import asyncio
@@ -16,22 +17,50 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.domain.errors import Unavailable
+from service.domain.json import JsonObject
+
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 CANCEL_SECONDS = 0.5
-AWAY: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)  # whoever speaks to Redis expects these
+UNAVAILABLE: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)  # what its client raises
 
 
-def create_redis(url: str) -> ArqRedis:
-    """The client of `redis://`, `rediss://` or `unix://`; connects at its first command. Raises ValueError."""
-    pool = ConnectionPool.from_url(
-        url,
-        socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=ANSWER_SECONDS,
-        retry=Retry(ExponentialBackoff(cap=0.1, base=0.02), 2),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError, OSError],  # OSError: refused while it restarts
-    )
-    return ArqRedis(pool, job_serializer=encode, job_deserializer=decode)
+class RedisConnection:
+    """`redis://`, `rediss://` or `unix://`; connects at its first command. Raises ValueError for another URL."""
+
+    def __init__(self, url: str) -> None:
+        pool = ConnectionPool.from_url(
+            url,
+            socket_connect_timeout=CONNECT_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            retry=Retry(ExponentialBackoff(cap=0.1, base=0.02), 2),
+            retry_on_error=[RedisConnectionError, RedisTimeoutError, OSError],  # OSError: refused while it restarts
+        )
+        self.client = ArqRedis(pool, job_serializer=encode, job_deserializer=decode)
+
+    async def check(self) -> None:
+        """Raises Unavailable unless the server answers."""
+        try:
+            await self.client.ping()
+        except UNAVAILABLE as error:
+            raise Unavailable(f"Redis does not answer ({type(error).__name__}).") from error
+
+    async def close(self) -> None:
+        await self.client.aclose(close_connection_pool=True)
+
+
+class RedisTurns:
+    """`Turns` over all processes of an installation. Without Redis it is everybody's turn."""
+
+    def __init__(self, redis: RedisConnection) -> None:
+        self._client = redis.client
+
+    async def take(self, chore: str, seconds: float) -> bool:
+        try:
+            return bool(await self._client.set(f"luthier:{chore}", 1, nx=True, px=max(1, int(seconds * 1000))))
+        except UNAVAILABLE:
+            return True
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
@@ -43,12 +72,12 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
 
 
-def encode(message: dict[str, Any]) -> bytes:
+def encode(message: JsonObject) -> bytes:
     """arq's messages as JSON: its own default would run what another client of Redis has written there."""
     return json.dumps(message, default=str).encode()
 
 
-def decode(message: bytes) -> dict[str, Any]:
+def decode(message: bytes) -> JsonObject:
     """Raises ValueError for anything but a JSON object."""
     fields = json.loads(message)
     if not isinstance(fields, dict):

@@ -29,6 +29,12 @@ def read_settings() -> Settings:
         raise SettingsError("; ".join(wrong)) from None
 
 
+def extensions(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The modules of `LUTHIER_EXTENSIONS`: known before any setting is, since they decide what code there is."""
+    names = environment.get(f"{PREFIX}EXTENSIONS", "").split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
 def warn_of_unknown(environment: Mapping[str, str] = os.environ) -> None:
     """Logs each LUTHIER_ variable that is no setting: misspelt, it would be ignored in silence."""
     known = [_variable((name,)) for name in Settings.model_fields]

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     storage_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret that belongs to the access key.")
     storage_addressing_style: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="Where the bucket's name stands in a request; `auto` is `path` with an endpoint URL."
+        "auto", description="Where a request has the bucket's name; `auto` is `path` with an endpoint URL."
     )
     storage_connect_timeout_seconds: float = Field(
         5.0, gt=0, description="Longest wait for a connection to the S3 server."
@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     catalogue: Path = Field(
         Path(__file__).parents[1] / "bases.toml",
         description="TOML file that lists the base models of this installation.",
+    )
+    extensions: str = Field(
+        "",
+        description="Comma-separated modules that bring methods of your own; every process imports them at its start.",
     )
     organization: str = Field(
         "luthier", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
@@ -95,6 +99,9 @@ class Settings(BaseSettings):
         512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
     )
     engine_resident_adapters: int = Field(32, ge=1, description="Adapters that an engine keeps in memory.")
+    engine_adapter_bytes: int = Field(
+        4096 * MIB, ge=MIB, description="Bytes of memory for the adapters that the embedded engine keeps."
+    )
     engine_batch_rows: int = Field(16, ge=1, description="Sequences that the embedded engine generates at once.")
     engine_timeout_seconds: float = Field(
         600.0, gt=0, description="Longest silence of an engine before the gateway gives a request up."
@@ -148,7 +155,14 @@ class Settings(BaseSettings):
     )
     snapshot_steps: int = Field(50, ge=1, description="Optimizer steps between two snapshots of a job.")
     turn_tokens: int = Field(4096, ge=1, description="Tokens that a job trains before the next slot has its turn.")
-    crash_limit: int = Field(3, ge=1, description="Crashes of the trainer in a job's turns before the job fails.")
+    slot_steps: int = Field(
+        50, ge=1, description="Optimizer steps that a job does in its slot before it may have to give the slot to a "
+        "project that holds fewer; it continues later.",
+    )  # fmt: skip
+    crash_limit: int = Field(
+        3, ge=1, description="Crashes (of its worker, or of the trainer in the job's turn) without progress in between "
+        "before a job fails.",
+    )  # fmt: skip
     checkpoints_kept: int = Field(3, ge=1, description="Newest checkpoints of a job that stay callable.")
     trainer_threads: int = Field(2, ge=1, description="CPU threads of a trainer; part of the bit-exact fingerprint.")
     engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")

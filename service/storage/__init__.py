@@ -3,14 +3,15 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from service.settings.settings import Settings
 from service.storage.base import ObjectExists, ObjectMissing, ObjectStore, StorageError, StorageUnusable, StoredObject
+from service.storage.config import S3Config
 from service.storage.local import LocalStore
 
 __all__ = [
     "ObjectExists",
     "ObjectMissing",
     "ObjectStore",
+    "S3Config",
     "StorageError",
     "StorageUnusable",
     "StoredObject",
@@ -18,20 +19,18 @@ __all__ = [
 ]
 
 
-def create_storage(settings: Settings) -> ObjectStore:
-    """The store of this installation: `file:///folder`, or `s3://bucket/prefix` with the settings named STORAGE.
+def create_storage(url: str, s3: S3Config) -> ObjectStore:
+    """The store at `url`: `file:///folder`, or `s3://bucket/prefix`, reached with the options of `s3`.
 
     Raises ValueError for a URL or a setting that cannot work. Nothing is asked of the store yet: see its `check`.
     """
-    url = urlsplit(settings.storage)
-    if url.scheme == "file" and not url.netloc:
-        return LocalStore(Path(unquote(url.path)))
-    if url.scheme == "s3" and url.netloc:
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc:
+        return LocalStore(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc:
         from service.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded only where it is needed
         from service.storage.s3_requests import S3Requests  # noqa: PLC0415
 
-        requests = S3Requests(settings, bucket=url.netloc)
-        return S3Store(requests, url.path.strip("/"), settings.storage_part_bytes, settings.storage_attempts)
-    raise ValueError(
-        f"LUTHIER_STORAGE_URL: no object store for '{settings.storage}'; use file:///folder or s3://bucket/prefix."
-    )
+        requests = S3Requests(s3, bucket=parts.netloc)
+        return S3Store(requests, parts.path.strip("/"), s3.part_bytes, s3.attempts)
+    raise ValueError(f"LUTHIER_STORAGE_URL: no object store for '{url}'; use file:///folder or s3://bucket/prefix.")

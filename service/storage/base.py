@@ -14,7 +14,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9%._:=@-]+")
 
 
 class StorageError(Exception):
-    """The store is away, full or refuses; trying again may help."""
+    """The store is unavailable, full or refuses; a retry may help."""
 
 
 class ObjectMissing(StorageError):
@@ -26,7 +26,7 @@ class ObjectExists(StorageError):
 
 
 class StorageUnusable(StorageError):
-    """The store cannot be used as it is set up; the message begins with the setting to mend."""
+    """The store cannot be used as it is configured; the message begins with the setting to correct."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class ObjectStore(Protocol):
     """Bytes under keys. Every method may raise StorageError; none waits without a timeout."""
 
     async def check(self) -> None:
-        """Tries whether the store can be used as it is set up. Raises StorageUnusable."""
+        """Checks whether the store can be used as it is configured. Raises StorageUnusable."""
         ...
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], *, replace: bool = True) -> int:
-        """Stores the chunks and answers their size; nothing is visible under `key` before the last byte is safe.
+        """Stores the chunks and returns their size; nothing is visible under `key` before the last byte is safe.
 
         Replaces what was there, or raises ObjectExists where it shall not. When the iterator raises or this is
         cancelled, nothing stays behind; after a StorageError the object may be there, but only whole.
@@ -65,7 +65,7 @@ class ObjectStore(Protocol):
         ...
 
     async def delete(self, key: str) -> None:
-        """Removes the object; one that is not there is fine."""
+        """Deletes the object; does nothing if it is missing."""
         ...
 
     def list(self, prefix: str, after: str = "") -> AsyncGenerator[StoredObject, None]:
@@ -77,7 +77,7 @@ class ObjectStore(Protocol):
         ...
 
     async def remove_unfinished(self, age_seconds: float) -> int:
-        """Removes some of what puts left behind that were killed longer ago than this; answers how many."""
+        """Removes some leftovers of puts that were killed longer ago than this; returns how many."""
         ...
 
     async def close(self) -> None:

@@ -66,7 +66,7 @@ class S3Store:
                         failures = 0
                         yield chunk
                 return
-            except StorageError:  # goes on where it broke off: what a key holds never changes
+            except StorageError:  # continue where it broke off: the bytes under a key never change
                 failures += 1
                 if failures >= self._attempts:
                     raise

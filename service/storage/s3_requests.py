@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from service.settings.settings import Settings
 from service.storage.base import ObjectExists, ObjectMissing, StorageError, StorageUnusable
+from service.storage.config import S3Config
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -32,7 +32,7 @@ CLEANUP_SECONDS = 10.0
 FAILURES = (BotoCoreError, ClientError, HTTPError, OSError, ValueError)
 MISSING = {"NoSuchKey", "404"}
 EXISTS = {"PreconditionFailed", "412"}
-# What a store answers to a bad setup -> the setting to mend, and why.
+# A store's error code for a wrong setup -> the setting to correct, and why.
 UNUSABLE = {
     "NoSuchBucket": ("URL", "there is no bucket '{bucket}' at {endpoint}: make it, or name another"),
     "InvalidAccessKeyId": ("ACCESS_KEY_ID", "{endpoint} does not know this access key"),
@@ -50,10 +50,10 @@ ELSEWHERE = ("ENDPOINT_URL", "{endpoint} does not answer as an S3 store does ({r
 class S3Requests:
     """Requests about one bucket. Belongs to one event loop at a time."""
 
-    def __init__(self, settings: Settings, bucket: str) -> None:
+    def __init__(self, config: S3Config, bucket: str) -> None:
         self.bucket = bucket
-        self.endpoint = settings.storage_endpoint_url or "AWS"
-        self.client = create_client(settings)
+        self.endpoint = config.endpoint_url or "AWS"
+        self.client = create_client(config)
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="s3")
         self._cleanups: set[asyncio.Task[None]] = set()
 
@@ -62,14 +62,14 @@ class S3Requests:
         return self._threads.submit(partial(request, *args, **kwargs))
 
     async def result(self, key: str, request: "Future[R]") -> R:
-        """What the request answers. Raises StorageError, which names `key`."""
+        """The response of the request. Raises StorageError, which names `key`."""
         try:
             return await asyncio.wrap_future(request)
         except FAILURES as error:
             raise translated(key, error) from error
 
     async def send(self, key: str, request: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Sends a request and answers what comes back. Raises StorageError, which names `key`."""
+        """Sends a request and returns the response. Raises StorageError, which names `key`."""
         return await self.result(key, self.start(request, *args, **kwargs))
 
     async def size(self, key: str, name: str) -> int:
@@ -77,7 +77,7 @@ class S3Requests:
         return length_of(key, await self.send(key, self.client.head_object, Bucket=self.bucket, Key=name))
 
     async def check(self, prefix: str) -> None:
-        """Lists one object. Raises StorageUnusable, whose message begins with the setting to mend."""
+        """Lists one object. Raises StorageUnusable, whose message begins with the setting to correct."""
         listing = self.start(self.client.list_objects_v2, Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
         try:
             await asyncio.wrap_future(listing)
@@ -109,29 +109,29 @@ class S3Requests:
             log.warning("storage.cleanup_failed", reason=type(error.__cause__).__name__)
 
 
-def create_client(settings: Settings) -> "S3Client":
+def create_client(config: S3Config) -> "S3Client":
     """boto3's client. Raises ValueError for settings that cannot work."""
-    endpoint, key_id = settings.storage_endpoint_url or None, settings.storage_access_key_id or None
-    secret = settings.storage_secret_access_key.get_secret_value() or None
+    endpoint, key_id = config.endpoint_url or None, config.access_key_id or None
+    secret = config.secret_access_key or None
     if (key_id is None) != (secret is None):
         missing = "SECRET_ACCESS_KEY" if secret is None else "ACCESS_KEY_ID"
         raise ValueError(f"LUTHIER_STORAGE_{missing}: it is empty; give both access key and secret, or neither.")
-    style = settings.storage_addressing_style
+    style = config.addressing_style
     if style == "auto":  # a bucket's name before that of a server of one's own is rarely known to the DNS
         style = "path" if endpoint else "virtual"
     # Servers other than AWS know no checksums in trailers. (The content is signed, or goes through TLS.)
     checksums: Literal["when_required", "when_supported"] = "when_required" if endpoint else "when_supported"
-    config = Config(
-        connect_timeout=settings.storage_connect_timeout_seconds,
-        read_timeout=settings.storage_read_timeout_seconds,
-        retries={"total_max_attempts": settings.storage_attempts, "mode": "standard"},
+    client_config = Config(
+        connect_timeout=config.connect_timeout_seconds,
+        read_timeout=config.read_timeout_seconds,
+        retries={"total_max_attempts": config.attempts, "mode": "standard"},
         max_pool_connections=CONNECTIONS,
         request_checksum_calculation=checksums,
         response_checksum_validation=checksums,
         signature_version="s3v4",
         s3={"addressing_style": style},
     )
-    region = settings.storage_region or ("us-east-1" if endpoint else None)
+    region = config.region or ("us-east-1" if endpoint else None)
     try:
         return boto3.client(
             "s3",
@@ -139,7 +139,7 @@ def create_client(settings: Settings) -> "S3Client":
             region_name=region,
             aws_access_key_id=key_id,
             aws_secret_access_key=secret,
-            config=config,
+            config=client_config,
         )
     except ValueError as error:
         raise ValueError(f"LUTHIER_STORAGE_ENDPOINT_URL: {error}") from error

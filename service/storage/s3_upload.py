@@ -1,7 +1,7 @@
 """One object on its way into S3: in one request when it is small, else in parts, of which few are in memory.
 
 Nothing is visible before the last request. What a failed or cancelled upload has begun is taken back beside the
-caller's way; what cannot be, because the store is away, is left to `remove_unfinished`.
+caller's way; what cannot be, because the store is unavailable, is left to `remove_unfinished`.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class S3Upload:
         self._last: Future[Any] | None = None  # the request that makes the object visible
 
     async def send(self, chunks: AsyncIterator[bytes]) -> int:
-        """Stores the chunks and answers their size. Raises StorageError, ObjectExists, and what `chunks` raises."""
+        """Stores the chunks and returns their size. Raises StorageError, ObjectExists, and what `chunks` raises."""
         async with aclosing(_parts(chunks, self._part_bytes)) as parts:
             async for part, is_last in parts:
                 self._size += len(part)

@@ -1,4 +1,7 @@
-"""The service as processes on loopback ports of their own: SQLite, local storage, a catalogue with OpenAI's names."""
+"""The service as processes on loopback ports of their own: SQLite, local storage, a small base with OpenAI's names.
+
+What the base says does not matter here, so it is one of random weights that computes fast.
+"""
 
 import os
 import signal
@@ -12,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.conformance.suite import REPOSITORY
+from tests.given import seeds
+from tests.given.running_service import write_catalogue
+from tests.given.tiny_models import make_tiny_base
 
-CATALOGUE = REPOSITORY / "service" / "bases.toml"
-ALIASES = '["gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct"]'
-SHORT = "context_tokens = 128"  # the suite sets no limit, and a small model may never end
+ALIASES = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct")
+CONTEXT_TOKENS = 128  # the suite sets no limit, and a small model may never end
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
@@ -25,13 +29,16 @@ STOP_SECONDS = 20.0
 def served(folder: Path, *workers: str) -> Iterator[str]:
     """The API and some workers (`engine`, `train`), as processes of their own; answers the API's base URL."""
     port, engine_port = free_port(), free_port()
-    catalogue = folder / "bases.toml"
-    catalogue.write_text(_for_tests(CATALOGUE.read_text(encoding="utf-8")), encoding="utf-8")
+    named = {"id": seeds.BASE, "aliases": ALIASES, "context_tokens": CONTEXT_TOKENS}
+    base = make_tiny_base(folder / "base").model_copy(update=named)
+    catalogue = write_catalogue(folder / "bases.toml", base)
     environment = {
         **os.environ,
         "LUTHIER_DATA_DIR": str(folder / "data"),
         "LUTHIER_CATALOGUE": str(catalogue),
         "LUTHIER_LOG_LEVEL": "warning",
+        "LUTHIER_TRAINER_THREADS": "1",
+        "LUTHIER_ENGINE_THREADS": "1",
         "LUTHIER_PORT": str(port),
         "LUTHIER_ENGINE_PORT": str(engine_port),
         "LUTHIER_ENGINE_URLS": f"http://127.0.0.1:{engine_port}",
@@ -51,15 +58,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _for_tests(catalogue: str) -> str:
-    """The product's catalogue with the names that the suite says, absolute folders, and room for short answers only."""
-    absolute = str((CATALOGUE.parent / "../workers/bases").resolve())
-    changes = {"aliases = []": f"aliases = {ALIASES}", "../workers/bases": absolute, "context_tokens = 1024": SHORT}
-    for old, new in changes.items():
-        catalogue = catalogue.replace(old, new)
-    return catalogue
 
 
 @contextmanager

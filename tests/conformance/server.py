@@ -21,21 +21,30 @@ from tests.given import seeds
 from tests.given.installation import give_schema
 
 RESET_PATH = "/v1/_test/reset"
+WRITE_NOTHING = ("/v1/completions", "/v1/chat/completions")
 
 
 class WithReset:
-    """`app`, behind the reset route."""
+    """`app`, behind the reset route, which has nothing to do where the requests since the last one only read."""
 
     def __init__(self, app: ASGIApp, ctx: Context) -> None:
         self._app = app
         self._ctx = ctx
+        self._written = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == RESET_PATH:
-            await seeds.renew(self._ctx)
+            if self._written:
+                await seeds.renew(self._ctx)
+            self._written = False
             await Response(status_code=204)(scope, receive, send)
         else:
+            self._written |= _writes(scope)
             await self._app(scope, receive, send)
+
+
+def _writes(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] != "GET" and scope["path"] not in WRITE_NOTHING
 
 
 async def serve(settings: Settings) -> None:

@@ -102,7 +102,7 @@ STATES: list[tuple[Call, str | None, str | None, str]] = [
     (cancelled_again, None, "upload_id", PENDING),
     (completed_after_the_end, None, "upload_id", PENDING),
     (unknown_part, "invalid_value", "part_ids", "No part 'part_1'"),
-    (part_named_twice, "invalid_value", "part_ids", "stands twice"),
+    (part_named_twice, "invalid_value", "part_ids", "twice"),
     (other_bytes, "invalid_value", "part_ids", "was created for 4 bytes"),
     (other_md5, "invalid_value", "md5", "900150983cd24fb0d6963f7d28e17f72"),
     (too_large_an_upload, "integer_above_max_value", "bytes", "<= 8589934592"),

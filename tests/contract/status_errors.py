@@ -6,7 +6,7 @@ from typing import Any
 import openai
 
 from service.api.web.auth import KnownKeys
-from service.gateway.limits.memory import RateLimits
+from service.gateway.limits import PerMinute, create_limits
 from tests.contract.error_table import Api, Call
 from tests.given.scripted_engine import answers
 
@@ -28,14 +28,18 @@ async def without_an_engine(api: Api) -> None:
     await api.sdk.completions.create(model="tiny", prompt="x")
 
 
+def limited(api: Api, per_minute: PerMinute) -> None:
+    api.app.state.context = replace(api.ctx, limits=create_limits(per_minute, None))
+
+
 async def once_too_often(api: Api) -> None:
-    api.app.state.rate_limits = RateLimits(api.ctx.settings.model_copy(update={"requests_per_minute": 1}))
+    limited(api, PerMinute(requests=1))
     for _ in range(2):
         await api.sdk.completions.create(model="tiny", prompt="x")
 
 
 async def too_many_tokens(api: Api) -> None:
-    api.app.state.rate_limits = RateLimits(api.ctx.settings.model_copy(update={"tokens_per_minute": 10}))
+    limited(api, PerMinute(tokens=10))
     await api.sdk.completions.create(model="tiny", prompt="x" * 400)
 
 

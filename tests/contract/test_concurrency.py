@@ -13,15 +13,15 @@ from service.db.tables import files as file_rows
 from service.db.tables import jobs as job_rows
 from service.domain.errors import IllegalTransition, InvalidRequest, JobError, LeaseLost, LuthierError, NotFound
 from service.domain.event import NewEvent
-from service.domain.job import Claim
 from service.domain.upload import Upload
 from service.installation.context import Context
 from service.operations import bases as known_bases
 from service.operations import files as file_operations
 from service.operations import jobs as users
-from service.operations import keys, permissions, progress, uploads
+from service.operations import keys, permissions, uploads
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
+from service.operations.progress import HeldJob
 from service.operations.uploads import NewUpload
 from tests.given.stored_files import add_file
 from tests.given.stored_jobs import (
@@ -35,6 +35,7 @@ from tests.given.stored_jobs import (
     steps,
     stored_events,
 )
+from tests.given.work import claim_training, claim_validation, renew
 
 CLAIMERS = 8
 JOBS = 200
@@ -62,10 +63,10 @@ async def sequences(ctx: Context, job_id: str) -> list[int]:
 async def test_many_claimers_share_the_jobs_and_claim_none_twice(ctx: Context, caller: Caller) -> None:
     waiting = [(await add_job(ctx, caller, "queued")).id for _ in range(JOBS)]
 
-    async def claim_all(owner: str) -> list[Claim]:
-        taken: list[Claim] = []
+    async def claim_all(owner: str) -> list[HeldJob]:
+        taken: list[HeldJob] = []
         while True:
-            claim = await progress.claim_training(ctx, owner, BASES)
+            claim = await claim_training(ctx, owner, BASES)
             if claim is None and len(taken) < JOBS and await waiting_jobs(ctx):
                 continue  # another claimer held the row that was looked at
             if claim is None:
@@ -77,7 +78,7 @@ async def test_many_claimers_share_the_jobs_and_claim_none_twice(ctx: Context, c
     assert sorted(taken) == sorted(waiting)
     assert {claim.attempt for owned in claims for claim in owned} == {1}
     for owner, owned in enumerate(claims):
-        assert set(await progress.renew(ctx, f"worker_{owner}", owned)) == {claim.job.id for claim in owned}
+        assert set(await renew(ctx, f"worker_{owner}", owned)) == {claim.job.id for claim in owned}
 
 
 async def waiting_jobs(ctx: Context) -> bool:
@@ -107,7 +108,7 @@ async def test_writers_of_one_jobs_events_number_them_without_gap_or_double(ctx:
 
 async def test_a_replayed_step_is_written_once_however_many_replay_it(ctx: Context, caller: Caller) -> None:
     claim = await claimed(ctx, caller)
-    await outcomes(*(progress.record_steps(ctx, claim, steps(1, 2, 3), None) for _ in range(6)))
+    await outcomes(*(claim.record_steps(steps(1, 2, 3), None) for _ in range(6)))
     assert len([text for text in await messages(ctx, claim.job.id) if text.startswith("Step ")]) == 3
 
 
@@ -141,7 +142,7 @@ async def test_a_file_is_deleted_once(ctx: Context, caller: Caller) -> None:
 @pytest.mark.parametrize("round", range(5))
 async def test_a_job_is_cancelled_or_finished_and_never_both(ctx: Context, caller: Caller, round: int) -> None:
     claim = await claimed(ctx, caller)
-    finish = progress.finish(ctx, claim, a_model(claim), {"step": 9}, a_result(claim))
+    finish = claim.finish(a_model(claim), {"step": 9}, a_result(claim))
     cancel, finished = await outcomes(users.cancel(ctx, caller, claim.job.id), finish)
     job = await state(ctx, claim.job.id)
     if isinstance(cancel, IllegalTransition):
@@ -211,7 +212,7 @@ async def test_keys_for_a_new_project_make_it_once(ctx: Context, key: str) -> No
 async def test_a_permission_is_granted_once(ctx: Context, caller: Caller) -> None:
     claim = await claimed(ctx, caller)
     model = a_model(claim, 3)
-    await progress.publish_checkpoint(ctx, claim, model, {"step": 3})
+    await claim.publish(model, {"step": 3})
     other = await keys.create_project(ctx, "other")
     granted = await outcomes(*(permissions.grant(ctx, caller, model.name, [other]) for _ in range(5)))
     assert len({permission.id for answer in granted for permission in answer}) == 1
@@ -230,10 +231,10 @@ async def test_a_beat_and_a_deletion_over_the_same_jobs_do_not_wait_for_each_oth
     claims = []
     for seed in range(8):
         await users.create(ctx, caller, NewJob("luthier-tiny", file, seed))
-        claim = await progress.claim_validation(ctx, "worker")
+        claim = await claim_validation(ctx, "worker")
         assert claim is not None
         claims.append(claim)
-    beats = [progress.renew(ctx, "worker", claims) for _ in range(10)]
+    beats = [renew(ctx, "worker", claims) for _ in range(10)]
     results = await outcomes(*beats[:5], file_operations.delete(ctx, caller, file), *beats[5:], users_page(ctx, caller))
     assert not any(isinstance(result, LuthierError) for result in results)
 

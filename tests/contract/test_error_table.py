@@ -5,21 +5,27 @@ from pathlib import Path
 
 import openai
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 from openai.types.fine_tuning.fine_tuning_job import Error
 
+from service.api.app import create_app
 from service.installation.context import Context
-from service.operations import progress
+from service.operations import keys
 from service.settings.settings import Settings
 from tests.contract.creation_errors import CREATION
 from tests.contract.error_table import ROWS, Api, Call, row
 from tests.contract.file_errors import FILES
 from tests.contract.state_errors import STATES
 from tests.contract.status_errors import BY_STATUS
+from tests.given.installation import installed
 from tests.given.running_service import write_catalogue
-from tests.given.scripted_engine import ScriptedEngine
+from tests.given.scripted_engine import ScriptedEngine, scripted_engine
+from tests.given.served_api import served
 from tests.given.tiny_models import make_tiny_base
-from workers.jobs.validate import JobValidation, Tokenizers
+from tests.given.work import claim_validation
+from workers.jobs.loading import Tokenizers
+from workers.jobs.validate import JobValidation
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +42,11 @@ def database_url() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path, catalogue: Path, engine: ScriptedEngine) -> Settings:
-    limits = {"file_limit_bytes": 50_000}
-    return Settings(data_dir=tmp_path / "data", engine_urls=engine.url, catalogue=catalogue, **limits)  # type: ignore[arg-type]
+    return limited(tmp_path / "data", catalogue, engine)
+
+
+def limited(folder: Path, catalogue: Path, engine: ScriptedEngine) -> Settings:
+    return Settings(data_dir=folder, engine_urls=engine.url, catalogue=catalogue, file_limit_bytes=50_000)
 
 
 @pytest.fixture
@@ -48,10 +57,27 @@ async def api(app: FastAPI, ctx: Context, base_url: str, key: str, engine: Scrip
         yield api
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """For calls that are refused: what they make on their way is their own, so that they share one installation."""
+    async with scripted_engine() as engine:
+        settings = limited(tmp_path_factory.mktemp("standing") / "data", catalogue, engine)
+        async with installed(settings) as ctx:
+            key, app = await keys.ensure_installation(ctx), create_app(ctx)
+            async with served(app) as url, openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0) as sdk:
+                api = Api(sdk, app, ctx, engine, "")
+                api.file = await api.upload(*ROWS)
+                yield api
+            await app.state.gateway.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("call", "code", "param", "message"), CREATION + STATES)
-async def test_a_call_that_is_refused(api: Api, call: Call, code: str | None, param: str | None, message: str) -> None:
+async def test_a_call_that_is_refused(
+    standing: Api, call: Call, code: str | None, param: str | None, message: str
+) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
-        await call(api)
+        await call(standing)
     assert (raised.value.code, raised.value.param, raised.value.type) == (code, param, "invalid_request_error")
     assert message in raised.value.message
 
@@ -75,9 +101,9 @@ async def test_an_answer_that_is_an_error(
 
 async def error_of(api: Api, job_id: str, scratch: Path) -> Error:
     """Why the job failed, once its files are checked."""
-    claim = await progress.claim_validation(api.ctx, "worker_1")
+    claim = await claim_validation(api.ctx, "worker_1")
     assert claim is not None
-    await JobValidation(api.ctx, claim, api.ctx.catalogue.bases["tiny"], Tokenizers(), scratch).run()
+    await JobValidation(claim, api.ctx.catalogue.bases["tiny"], Tokenizers(), scratch).run()
     job = await api.sdk.fine_tuning.jobs.retrieve(job_id)
     assert job.status == "failed" and job.error is not None
     last = (await api.sdk.fine_tuning.jobs.list_events(job_id)).data[0]

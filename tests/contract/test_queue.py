@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from service.domain.errors import Unavailable
 from service.queue import Handler, Queue, create_queue
-from service.queue.redis import create_redis
+from service.queue.redis import RedisConnection
 from tests.servers.valkey import Valkey
 
 NEVER_SECONDS = 3600.0
@@ -20,9 +21,9 @@ async def queue_of(request: pytest.FixtureRequest) -> AsyncIterator[QueueOf]:
         yield lambda seconds: create_queue(None, poll_seconds=seconds, sweep_seconds=NEVER_SECONDS)
         return
     valkey: Valkey = request.getfixturevalue("valkey")
-    redis = create_redis(valkey.url)
+    redis = RedisConnection(valkey.url)
     yield lambda seconds: create_queue(redis, poll_seconds=0.02, sweep_seconds=seconds)
-    await redis.aclose(close_connection_pool=True)
+    await redis.close()
 
 
 async def serve_until(queue: Queue, done: asyncio.Event, handler: Handler) -> None:
@@ -87,3 +88,14 @@ async def test_a_mistake_in_the_handler_ends_the_service_loudly(queue_of: QueueO
     with pytest.raises(ZeroDivisionError):
         async with asyncio.timeout(5):
             await queue_of(0.05).serve(handler)
+
+
+async def test_a_bell_that_works_passes_its_check(queue_of: QueueOf) -> None:
+    await queue_of(NEVER_SECONDS).check()
+
+
+async def test_a_bell_whose_server_is_unavailable_says_so() -> None:
+    queue = create_queue(RedisConnection("redis://127.0.0.1:1/0"), poll_seconds=1, sweep_seconds=1)
+    with pytest.raises(Unavailable, match="Redis does not answer"):
+        await queue.check()
+    await queue.close()

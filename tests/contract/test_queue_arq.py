@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 
 from service.queue import Queue, create_queue
 from service.queue.arq import LISTENERS, MESSAGE_SECONDS
-from service.queue.redis import create_redis
+from service.queue.redis import RedisConnection
 from tests.servers.valkey import Valkey
 
 pytestmark = pytest.mark.slow
@@ -23,23 +23,24 @@ QueueOf = Callable[..., Queue]
 @pytest.fixture
 async def queue_of(own_valkey: Valkey) -> AsyncIterator[QueueOf]:
     """Makes bells as separate processes have them: each with a client of its own."""
-    clients: list[ArqRedis] = []
+    queues: list[Queue] = []
 
     def make(sweep_seconds: float = NEVER_SECONDS) -> Queue:
-        clients.append(create_redis(own_valkey.url))
-        return create_queue(clients[-1], poll_seconds=0.02, sweep_seconds=sweep_seconds)
+        redis = RedisConnection(own_valkey.url)
+        queues.append(create_queue(redis, poll_seconds=0.02, sweep_seconds=sweep_seconds))
+        return queues[-1]
 
     yield make
-    for client in clients:
-        await client.aclose(close_connection_pool=True)
+    for queue in queues:
+        await queue.close()
 
 
 @pytest.fixture
 async def redis(own_valkey: Valkey) -> AsyncIterator[ArqRedis]:
     """Looks into the server."""
-    async with create_redis(own_valkey.url) as client:
-        yield client
-        await client.connection_pool.disconnect()
+    connection = RedisConnection(own_valkey.url)
+    yield connection.client
+    await connection.close()
 
 
 class Listener:

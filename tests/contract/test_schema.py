@@ -10,11 +10,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from service.db import schema
+from service.db import jobs, schema
+from service.db import work as works
 from service.db.connection import Database
 from service.db.tables import metadata
+from service.domain.job import FINAL
 
 SCRIPTS = Config()
 SCRIPTS.set_main_option("script_location", str(schema.MIGRATIONS))
@@ -93,3 +95,106 @@ async def test_a_newer_schema_is_refused_too(empty: Database) -> None:
         await tx.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(schema.SchemaError, match="9999"):
         await schema.check(empty)
+
+
+JOBS_BEFORE = {  # id: status, attempt, crashes, owner, lease, pause asked, published -> what is to be done for it
+    "new": ("validating_files", 0, 0, None, None, None, False),
+    "checked-by-one": ("validating_files", 1, 0, "worker_1", 1e12, None, False),
+    "queued": ("queued", 1, 0, None, None, None, False),
+    "trained-by-one": ("running", 2, 1, "worker_1", 1e12, None, False),
+    "lost": ("running", 5, 0, "worker_2", 5.0, None, False),
+    "pausing": ("running", 2, 0, "worker_1", 1e12, 7, False),
+    "paused": ("paused", 3, 2, None, None, None, False),
+    "trained": ("running", 2, 0, None, None, None, True),
+    "announced-by-one": ("running", 4, 0, "worker_1", 1e12, None, True),
+    "succeeded": ("succeeded", 4, 0, None, None, None, True),
+    "failed": ("failed", 3, 3, None, None, None, False),
+    "cancelled": ("cancelled", 1, 0, None, None, None, False),
+}
+
+
+def fill(revision: str) -> Callable[[Connection], None]:
+    """One project with a job in every state that the schema of this revision knows."""
+
+    def insert(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('proj_1', 'one', 1)"))
+        connection.execute(
+            text(
+                "INSERT INTO files (id, project_id, purpose, filename, content_type, bytes, created_at) "
+                "VALUES ('file-1', 'proj_1', 'fine-tune', 'a', 'text/jsonl', 1, 1)"
+            )
+        )
+        columns = "id, project_id, base, training_file, objective, tuning, hyperparameters, seed, status, created_at, "
+        columns += "integrations, step, attempt, crashes, lease_owner, lease_expires_at, pause_requested_at"
+        for id, (status, attempt, crashes, owner, lease, pause, published) in JOBS_BEFORE.items():
+            values = {"id": id, "status": status, "attempt": attempt, "crashes": crashes, "owner": owner}
+            values |= {"lease": lease, "pause": pause}
+            told = "'proj_1', 'tiny', 'file-1', 'supervised', '{}', '{}', 1, :status, 1, '[]', 9, :attempt, :crashes, "
+            connection.execute(
+                text(f"INSERT INTO jobs ({columns}) VALUES (:id, {told} :owner, :lease, :pause)"), values
+            )
+            if published and revision != "0001":
+                connection.execute(text('UPDATE jobs SET publication = \'{"name": "m"}\' WHERE id = :id'), {"id": id})
+
+    return insert
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+async def test_jobs_of_every_state_are_still_to_be_done_after_the_upgrade(empty: Database, revision: str) -> None:
+    await on(empty, to(revision))
+    await on(empty, fill(revision))
+    await schema.migrate(empty)
+    async with empty.reading() as tx:
+        found = {work.subject_id: work for id in JOBS_BEFORE for work in await works.find(tx, id)}
+        kept = {id: await jobs.find(tx, None, id) for id in JOBS_BEFORE}
+        paused = (await tx.connection.execute(text("SELECT subject_id FROM work WHERE paused"))).scalars().all()
+        leases = await tx.connection.execute(text("SELECT subject_id, lease_expires_at FROM work"))
+        leases = {row.subject_id: row.lease_expires_at for row in leases}
+    assert list(found) == [id for id, before in JOBS_BEFORE.items() if before[0] not in FINAL]
+    assert [work.subject_id for work in sorted(found.values(), key=lambda work: work.sequence)] == list(found)
+    assert paused == ["paused"]
+    for id, (status, attempt, crashes, owner, lease, pause, published) in JOBS_BEFORE.items():
+        job = kept[id]
+        assert job is not None
+        assert (job.status, job.step, job.pause_requested_at) == (status, 9, pause)
+        assert (job.publication is not None) == (published and revision != "0001")
+        if id in found:
+            announced = published and revision != "0001"
+            kind = "validate" if status == "validating_files" else "announce" if announced else "train"
+            work = found[id]
+            assert (work.kind, work.project_id, work.base) == (kind, "proj_1", "tiny")
+            assert (work.attempt, work.crashes, work.owner, leases[id]) == (attempt, crashes, owner, lease)
+
+
+async def test_what_was_held_during_the_upgrade_passes_on_when_its_lease_is_over(empty: Database) -> None:
+    await on(empty, to("0002"))
+    await on(empty, fill("0002"))
+    await schema.migrate(empty)
+    claimed = []
+    async with empty.transaction() as tx:
+        for kind in ("validate", "train", "announce"):
+            while (found := await works.next_claimable(tx, kind, ["tiny"], suspects=True)) is not None:
+                await works.take(tx, found, "worker_3", 60.0, 0)
+                claimed.append(found.subject_id)
+    assert claimed == ["new", "queued", "lost", "trained"]
+
+
+async def test_a_downgrade_gives_jobs_their_leases_back(empty: Database) -> None:
+    def down(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(schema.MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+
+    await on(empty, to("0002"))
+    await on(empty, fill("0002"))
+    await schema.migrate(empty)
+    await on(empty, down)
+    async with empty.reading() as tx:
+        query = "SELECT id, status, attempt, crashes, lease_owner, lease_expires_at, pause_requested_at FROM jobs"
+        rows = {row.id: tuple(row[1:]) for row in await tx.connection.execute(text(query))}
+    for id, before in JOBS_BEFORE.items():
+        if before[0] not in FINAL:
+            assert rows[id] == before[:6], id
+    await schema.migrate(empty)
+    assert await on(empty, differences) == []

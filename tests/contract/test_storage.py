@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from service.installation.storage import open_storage
 from service.settings.settings import Settings
-from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError, create_storage
+from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError
 from service.storage.base import CHUNK_BYTES, one_chunk, read
 from service.storage.local import TEMPORARY, LocalStore
 from tests.servers.radosgw import Radosgw
@@ -24,7 +25,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     else:
         radosgw: Radosgw = request.getfixturevalue("radosgw")
         settings = Settings(**radosgw.settings, storage_url=f"{radosgw.new_bucket()}/a/prefix")
-    store = create_storage(settings)
+    store = open_storage(settings)
     yield store
     await store.close()
 
@@ -207,4 +208,4 @@ async def test_what_a_killed_process_left_in_the_folder_is_removed_when_it_is_ol
 
 def test_an_unknown_scheme_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="LUTHIER_STORAGE_URL"):
-        create_storage(Settings(storage_url="ftp://host/folder"))
+        open_storage(Settings(storage_url="ftp://host/folder"))

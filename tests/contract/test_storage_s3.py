@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from service.installation.storage import open_storage
 from service.settings.settings import MIB, Settings
-from service.storage import ObjectStore, StorageUnusable, create_storage
+from service.storage import ObjectStore, StorageUnusable
 from service.storage.base import CHUNK_BYTES, one_chunk, read
 from tests.servers.radosgw import Radosgw
 
@@ -29,7 +30,7 @@ async def store_with(radosgw: Radosgw, bucket: str) -> AsyncIterator[Callable[..
 
     def make(**changed: Any) -> ObjectStore:
         settings = {**radosgw.settings, "storage_url": bucket, "storage_part_bytes": PART_BYTES, **changed}
-        made.append(create_storage(Settings(**settings)))
+        made.append(open_storage(Settings(**settings)))
         return made[-1]
 
     yield make

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.domain.model import MANIFEST, artifact_prefix
+from service.domain.model import MANIFEST
+from service.domain.storage_keys import artifact_prefix
 from tests.given.engines import LORA, calling, logits_of, make_engine, publish, save_adapter
 from tests.servers.vllm import Vllm
 from workers.jobs.scoring import EngineRefused, Engines

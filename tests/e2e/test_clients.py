@@ -4,13 +4,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.given.node import ROOT, installed_client
-from tests.given.running_service import RunningService, running
-from tests.given.tiny_models import make_tiny_base
+from tests.given.running_service import RunningService
 
 pytestmark = pytest.mark.slow
 SECONDS = 240
@@ -22,11 +21,9 @@ CLIENTS: dict[str, Callable[[], list[str]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    base = make_tiny_base(tmp_path_factory.mktemp("base")).model_copy(update={"id": "luthier-tiny"})
-    with running(tmp_path_factory.mktemp("service") / "data", base, trainer_threads=1, engine_threads=1) as service:
-        yield service
+@pytest.fixture
+def service(shared_service: RunningService) -> RunningService:
+    return shared_service
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.given.recipes import recipe
 from tests.given.slots import LORA
 from tests.given.tiny_models import make_tiny_base, random_pairs
 from tests.given.trainers import Bits, read_bits, run_through_crashes, trainer
@@ -17,7 +18,7 @@ from workers.trainer.protocol import Crashed, JobSpec, Report, Seated, Stepped
 pytestmark = pytest.mark.slow
 TRAIN, VALID = random_pairs(12, seed=1), random_pairs(4, seed=2)
 SPEC = JobSpec(
-    job_id="dpo", objective="dpo", objective_settings={"beta": 0.1}, tuning=LORA, n_epochs=3, batch_size=3,
+    job_id="dpo", recipe=recipe(LORA, "dpo", beta=0.1), n_epochs=3, batch_size=3,
     learning_rate=1e-2, seed=7, snapshot_steps=3,
 )  # fmt: skip
 

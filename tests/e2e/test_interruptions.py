@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from openai import OpenAI
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from tests.given.journey import create_job, messages, rows, upload, weights_hash
 from tests.given.running_service import RunningService, alive, kill, running, wait_for, wait_for_status
 from tests.given.tiny_models import make_tiny_base

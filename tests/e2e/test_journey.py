@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -12,24 +12,23 @@ from openai import NotFoundError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from service.domain.base import Base
-from tests.given.journey import artifact_folder, create_job, messages, rows, upload, weights_hash
-from tests.given.running_service import RunningService, running, wait_for_status
-from tests.given.tiny_models import make_tiny_base
+from service.recipes.base import Base
+from tests.given import journey
+from tests.given.journey import artifact_folder, messages, rows, upload, weights_hash
+from tests.given.running_service import RunningService, wait_for_status
 
 pytestmark = pytest.mark.slow
+create_job = partial(journey.create_job, model="luthier-tiny")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
+@pytest.fixture
+def service(shared_service: RunningService) -> RunningService:
+    return shared_service
 
 
-@pytest.fixture(scope="module")
-def service(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    folder = tmp_path_factory.mktemp("service") / "data"
-    with running(folder, base, trainer_threads=1, engine_threads=1, snapshot_steps=3) as service:
-        yield service
+@pytest.fixture
+def base(shared_base: Base) -> Base:
+    return shared_base
 
 
 def test_a_job_goes_from_file_to_tuned_answer(service: RunningService) -> None:
@@ -40,7 +39,7 @@ def test_a_job_goes_from_file_to_tuned_answer(service: RunningService) -> None:
     job = wait_for_status(client, job.id, "succeeded")
 
     assert job.fine_tuned_model is not None
-    assert job.fine_tuned_model.startswith("ft:tiny:luthier:colours:")
+    assert job.fine_tuned_model.startswith("ft:luthier-tiny:luthier:colours:")
     assert job.hyperparameters.n_epochs == 4
     assert job.trained_tokens and job.finished_at
     assert job.error is None
@@ -75,7 +74,7 @@ def test_events_come_in_openais_order_and_wording(service: RunningService) -> No
         f"New fine-tuned model created: {job.fine_tuned_model}",
         "The job has successfully completed",
     ]
-    assert checkpoint.startswith("Checkpoint created at step 3 with Snapshot ID: ft:tiny:luthier::")
+    assert checkpoint.startswith("Checkpoint created at step 3 with Snapshot ID: ft:luthier-tiny:luthier::")
     assert checkpoint.endswith(":ckpt-step-3")
 
 
@@ -108,7 +107,7 @@ def test_the_downloaded_artifact_is_pefts_and_gives_the_served_answers(
     assert job.fine_tuned_model is not None
     folder = artifact_folder(service, job.fine_tuned_model)
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["base"], manifest["tuning"], manifest["seed"]) == ("tiny", tuning, 7)
+    assert (manifest["base"], manifest["tuning"], manifest["seed"]) == (base.id, tuning, 7)
 
     tokenizer = AutoTokenizer.from_pretrained(base.source)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.source), folder)
@@ -208,9 +207,9 @@ def test_a_tuned_model_stops_by_itself(service: RunningService) -> None:
     job = wait_for_status(client, create_job(client, upload(client, rows(24)), epochs=30).id, "succeeded")
     assert job.fine_tuned_model is not None
     ends = {}
-    for model in ("tiny", job.fine_tuned_model):
+    for model in ("luthier-tiny", job.fine_tuned_model):
         answer = client.chat.completions.create(
             model=model, messages=[{"role": "user", "content": "1 red?"}], max_tokens=40, temperature=0
         )
         ends[model] = answer.choices[0].finish_reason
-    assert ends == {"tiny": "length", job.fine_tuned_model: "stop"}
+    assert ends == {"luthier-tiny": "length", job.fine_tuned_model: "stop"}

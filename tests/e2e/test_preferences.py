@@ -4,30 +4,25 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
 
 import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from tests.given.journey import artifact_folder, messages, pairs, rows, upload
-from tests.given.running_service import RunningService, running, wait_for_status
-from tests.given.tiny_models import make_tiny_base
+from tests.given.running_service import RunningService, wait_for_status
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    folder = tmp_path_factory.mktemp("service") / "data"
-    base = make_tiny_base(tmp_path_factory.mktemp("base"))
-    with running(folder, base, trainer_threads=1, engine_threads=1, snapshot_steps=3) as service:
-        yield service
+@pytest.fixture
+def service(shared_service: RunningService) -> RunningService:
+    return shared_service
 
 
 def create_dpo_job(client: OpenAI, training: str, validation: str | None = None) -> FineTuningJob:
     return client.fine_tuning.jobs.create(
-        model="tiny",
+        model="luthier-tiny",
         training_file=training,
         validation_file=validation,
         seed=7,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.base import read_catalogue
+from service.recipes.catalogue import read_catalogue
 from tests.given.node import ROOT, installed_client
 from tests.given.running_service import RunningService, running
 from tests.given.tiny_models import make_tiny_base

@@ -14,9 +14,9 @@ import openai
 import pytest
 
 from service.api.app import create_app
-from service.domain.base import Base
 from service.installation.create import create_context
 from service.operations import keys
+from service.recipes.base import Base
 from service.settings.settings import Settings
 from tests.given.installation import give_schema
 from tests.given.running_service import ROOT, answers, free_ports, running, wait_for, write_catalogue
@@ -80,7 +80,7 @@ async def test_what_a_killed_engine_served_another_takes_over(tmp_path: Path) ->
 
             before = [(await ask("one")).json()["choices"][0]["text"], (await ask("two")).json()["choices"][0]["text"]]
             assert before[0] != before[1]  # other weights
-            home = app.state.gateway._replicas["one"].order("one")[0]
+            home = ctx.gateway._replicas["one"].order("one")[0]
             os.killpg(processes[ports.index(int(home.rpartition(":")[2]))].pid, signal.SIGKILL)
             await asyncio.to_thread(wait_for, lambda: not answers(f"{home}/health"), 20, "the engine's end")
             for _ in range(4):
@@ -92,7 +92,6 @@ async def test_what_a_killed_engine_served_another_takes_over(tmp_path: Path) ->
             await asyncio.to_thread(processes[2].wait, 20)
             assert (await ask("two")).status_code == 503
             assert (await ask("one")).status_code == 200
-    await app.state.gateway.close()
     await ctx.close()
 
 

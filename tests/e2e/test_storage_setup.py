@@ -1,5 +1,6 @@
 """Every process refuses to start on a storage that cannot be used, and says in one line which setting to mend."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from service.settings.settings import Settings
+from tests.given.installation import give_schema
 from tests.given.running_service import ROOT, free_ports
 from tests.servers.radosgw import Radosgw
 
@@ -53,7 +56,7 @@ def test_a_process_names_the_setting_to_mend(
     radosgw: Radosgw, tmp_path: Path, command: str, changed: dict[str, str], setting: str
 ) -> None:
     settings = radosgw.settings | {"storage_url": radosgw.new_bucket()} | changed
-    assert run(tmp_path, ["service", "migrate"], {}).returncode == 0
+    asyncio.run(give_schema(Settings(data_dir=tmp_path)))
     ended = run(tmp_path, COMMANDS[command], settings)
     program = "luthierd" if COMMANDS[command][0] == "service" else "luthier-worker"
     assert ended.returncode == 1

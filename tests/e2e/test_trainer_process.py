@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from service.domain.base import Base
+from service.recipes.base import Base
+from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT
 from tests.given.tiny_models import make_tiny_base, random_rows
 from tests.given.trainers import Bits, read_bits, run, run_through_crashes, trainer
@@ -58,7 +59,7 @@ def job(tmp_path: Path) -> Callable[..., Path]:
         values = {"n_epochs": 4, "batch_size": 3, "learning_rate": 1e-2, "seed": 7, "snapshot_steps": 3, **changes}
         folder = tmp_path / job_id
         folder.mkdir()
-        spec = JobSpec(job_id=job_id, objective="supervised", tuning=tuning, **values)
+        spec = JobSpec(job_id=job_id, recipe=recipe(tuning), **values)
         (folder / "job.json").write_text(spec.model_dump_json())
         TRAIN.save(folder / "train.safetensors")
         VALID.save(folder / "valid.safetensors")

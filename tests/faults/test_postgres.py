@@ -11,7 +11,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from service.api.app import create_app
-from service.db import events, jobs, schema
+from service.db import events, schema
 from service.db.connection import Database, Limits
 from service.db.tables import job_events
 from service.db.tables import jobs as job_rows
@@ -23,7 +23,8 @@ from service.operations import keys, progress
 from service.settings.settings import Settings
 from tests.faults.rounds import ROUNDS, random_seed
 from tests.given.stored_files import add_file
-from tests.given.stored_jobs import add_job, claimed, steps
+from tests.given.stored_jobs import add_job, claimed, expire, steps
+from tests.given.work import claim_training, renew
 from tests.servers.postgres import PASSWORD, Postgres, running_postgres
 
 pytestmark = pytest.mark.slow
@@ -121,35 +122,29 @@ async def test_a_worker_goes_on_after_a_restart_with_the_claim_that_it_had(
 ) -> None:
     caller = await keys.authenticate(ctx, key)
     claim = await claimed(ctx, caller)
-    await progress.record_steps(ctx, claim, steps(1), None)
+    await claim.record_steps(steps(1), None)
     server.stop() if way == "stop" else server.kill()
     away: list[Callable[[], Awaitable[object]]] = [
-        lambda: progress.record_steps(ctx, claim, steps(2), None),
-        lambda: progress.renew(ctx, claim.owner, [claim]),
-        lambda: progress.warn(ctx, claim, NewEvent("careful")),
-        lambda: progress.claim_training(ctx, "other", ["luthier-tiny"]),
-        lambda: progress.pauses_asked(ctx, claim.owner),
-        lambda: progress.release(ctx, claim),
+        lambda: claim.record_steps(steps(2), None),
+        lambda: renew(ctx, claim.claim.owner, [claim]),
+        lambda: claim.warn(NewEvent("careful")),
+        lambda: claim_training(ctx, "other", ["luthier-tiny"]),
+        lambda: progress.pauses_asked(ctx, [claim.job.id]),
+        lambda: claim.release(),
     ]
     for call in away:
         with pytest.raises(Unavailable):
             await call()
     server.start()
-    await progress.record_steps(ctx, claim, steps(2), None)
-    assert await progress.renew(ctx, claim.owner, [claim]) == {claim.job.id: claim.attempt}
+    await claim.record_steps(steps(2), None)
+    assert await renew(ctx, claim.claim.owner, [claim]) == {claim.job.id: claim.attempt}
     async with ctx.database.reading() as tx:
         found = [event.message for event in await events.since(tx, claim.job.id, 0, 10)]
     assert len(found) == 3 and found[2].startswith("Step 2/")
+    await expire(ctx, claim.job.id)
+    assert await claim_training(ctx, "other", ["luthier-tiny"]) is not None
     with pytest.raises(LeaseLost):
-        await progress.warn(ctx, type(claim)(await expired(ctx, claim.job.id), "late"), NewEvent("late"))
-
-
-async def expired(ctx: Context, job_id: str) -> object:
-    """The job as it was before another worker took it."""
-    async with ctx.database.transaction() as tx:
-        before = await jobs.find(tx, None, job_id)
-        await jobs.change(tx, job_id, "running", {"attempt": jobs.jobs.c.attempt + 1})
-    return before
+        await claim.warn(NewEvent("late"))
 
 
 async def test_a_frozen_server_is_a_503_and_not_a_hang(
@@ -163,7 +158,7 @@ async def test_a_frozen_server_is_a_503_and_not_a_hang(
     finally:
         server.thaw()
     assert {answer.status_code for answer in answers} == {503}
-    await recovered(lambda: progress.renew(ctx, "worker", []))
+    await recovered(lambda: renew(ctx, "worker", []))
     assert (await client.get("/fine_tuning/jobs")).status_code == 200
 
 

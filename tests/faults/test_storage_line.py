@@ -9,8 +9,9 @@ from contextlib import aclosing, asynccontextmanager
 import psutil
 import pytest
 
+from service.installation.storage import open_storage
 from service.settings.settings import MIB, Settings
-from service.storage import ObjectStore, StorageError, create_storage
+from service.storage import ObjectStore, StorageError
 from service.storage.base import CHUNK_BYTES, one_chunk, read
 from tests.servers.bad_line import BadLine, Cut
 from tests.servers.radosgw import Radosgw
@@ -24,7 +25,7 @@ CONTENT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(3
 async def store_behind(line: BadLine, bucket: str, radosgw: Radosgw, attempts: int = 4) -> AsyncIterator[ObjectStore]:
     async with line.listening() as endpoint:
         settings = radosgw.settings | {"storage_endpoint_url": endpoint}
-        store = create_storage(
+        store = open_storage(
             Settings(
                 **settings,
                 storage_url=bucket,

@@ -11,11 +11,13 @@ import httpx
 import torch
 import uvicorn
 
-from service.domain.base import Base
 from service.domain.model import Manifest, model_name
+from service.recipes.base import Base
+from service.recipes.tuning import tuning_of
 from service.storage import ObjectStore
 from service.storage.local import LocalStore
 from tests.given.tiny_models import make_tiny_base
+from tests.given.tuned import tuned_logits
 from workers.engines.embedded.app import create_engine_app
 from workers.engines.embedded.engine import Engine, Limits
 from workers.files.artifacts import store_artifact
@@ -35,7 +37,7 @@ def load_tiny(folder: Path, head_dim: int = 8) -> tuple[Base, LoadedBase]:
 
 def save_adapter(loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, object] = LORA) -> Path:
     """An adapter that was never trained: random numbers everywhere, also where training would begin at zero."""
-    tuning = create_tuning(spec, loaded.model, "made")
+    tuning = create_tuning(tuning_of(spec), loaded.model, "made")
     tuning.attach()
     generator = torch.Generator().manual_seed(seed)
     for parameter in tuning.parameters().values():
@@ -71,16 +73,16 @@ def local_store(folder: Path) -> ObjectStore:
 
 
 @torch.no_grad()
-def logits_of(loaded: LoadedBase, folder: Path | None, ids: list[int]) -> torch.Tensor:
-    """Logits after every token, by one plain forward pass: no cache, no batch, no padding."""
+def logits_of(loaded: LoadedBase, folder: Path | None, ids: list[int], prompt_tokens: int = 0) -> torch.Tensor:
+    """Logits after every token, by one plain forward pass: no batch, no padding. Without `prompt_tokens` all are of the
+    prompt."""
     ids_1T = torch.tensor([ids])
     if folder is None:
         return loaded.model(input_ids=ids_1T).logits[0]
     tuning = open_tuning(folder, loaded.model, "reference")
     tuning.activate()
     try:
-        logits = loaded.model(**tuning.inputs(ids_1T, torch.ones_like(ids_1T))).logits[0]
-        return logits[tuning.num_virtual_tokens :]
+        return tuned_logits(tuning, ids_1T, torch.ones_like(ids_1T), [prompt_tokens or len(ids)])[0]
     finally:
         tuning.detach()
 
@@ -89,7 +91,7 @@ def greedy(loaded: LoadedBase, folder: Path | None, prompt: list[int], num_token
     """What the model says, one plain forward pass per token."""
     ids = list(prompt)
     for _ in range(num_tokens):
-        ids.append(int(logits_of(loaded, folder, ids)[-1].argmax()))
+        ids.append(int(logits_of(loaded, folder, ids, len(prompt))[-1].argmax()))
     return ids[len(prompt) :]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from service.operations.orphans import OWNER
+from service.domain.storage_keys import INSTALLATION
 from service.settings.settings import Settings
 
 ROWS = b'{"messages": []}\r\n' * 500
@@ -14,7 +14,7 @@ ROWS = b'{"messages": []}\r\n' * 500
 def stored(settings: Settings) -> list[Path]:
     """Every object but the one that says whose store this is."""
     paths = (settings.data_dir / "objects").rglob("*")
-    return [path for path in paths if path.is_file() and path.name != OWNER]
+    return [path for path in paths if path.is_file() and path.name != INSTALLATION]
 
 
 async def upload(client: httpx.AsyncClient, content: bytes = ROWS, purpose: str = "fine-tune") -> dict[str, Any]:

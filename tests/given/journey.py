@@ -45,11 +45,18 @@ def upload(client: OpenAI, content: bytes, name: str = "training.jsonl") -> str:
 
 
 def create_job(
-    client: OpenAI, file_id: str, *, epochs: int = 2, batch: int = 4, tuning: str = "lora", **more: object
+    client: OpenAI,
+    file_id: str,
+    *,
+    model: str = "tiny",
+    epochs: int = 2,
+    batch: int = 4,
+    tuning: str = "lora",
+    **more: object,
 ) -> FineTuningJob:
     settings: dict[str, object] = {"lora": {"r": 4, "dropout": 0.1}, "prompt": {"num_virtual_tokens": 4}}
     return client.fine_tuning.jobs.create(
-        model="tiny",
+        model=model,
         training_file=file_id,
         seed=7,
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs, "batch_size": batch}}},

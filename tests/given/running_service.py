@@ -19,7 +19,7 @@ import psutil
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from service.domain.base import Base
+from service.recipes.base import Base
 
 ROOT = Path(__file__).parents[2]
 PORTS = range(15_000, 32_000)  # below those that the kernel gives to outgoing connections
@@ -136,10 +136,11 @@ def _entry(base: Base) -> str:
     rates = ", ".join(f"{name} = {rate}" for name, rate in base.learning_rate.items())
     serving = base.serving
     return (
-        f'[[base]]\nid = "{base.id}"\nsource = "{base.source}"\ndtype = "{base.dtype}"\n'
+        f'[[base]]\nid = "{base.id}"\naliases = {list(base.aliases)}\n'
+        f'source = "{base.source}"\ndtype = "{base.dtype}"\n'
         f"context_tokens = {base.context_tokens}\nlearning_rate = {{ {rates} }}\n"
         f'serving = {{ engine = "{serving.engine}", tunings = {sorted(serving.tunings)}, '
-        f"engines = {list(serving.engines)}, max_lora_rank = {serving.max_lora_rank} }}\n"
+        f"engines = {list(serving.engines)}, max_rank = {serving.max_rank} }}\n"
     )
 
 

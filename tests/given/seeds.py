@@ -9,17 +9,19 @@ import json
 import time
 from dataclasses import replace
 
-from service.db import events, files, jobs, keys, models, permissions, uploads
+from service.db import events, files, jobs, keys, models, permissions, uploads, work
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
 from service.domain import event as wording
 from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Job
-from service.domain.methods import Tuning
 from service.domain.model import Model, Permission
-from service.domain.upload import LIFE_SECONDS, Upload, UploadPart, storage_prefix
+from service.domain.storage_keys import part_key
+from service.domain.upload import LIFE_SECONDS, Upload, UploadPart
 from service.installation.context import Context
+from service.operations.job_work import TRAIN
+from service.recipes.tuning import TUNINGS
 from service.storage.base import one_chunk
 
 GRANTEE, PERMISSION = "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
@@ -30,7 +32,7 @@ FILES = ("file_id", "file-abc123")
 DELETABLE = "ft:gpt-4o-mini:acemeco:suffix:abc123"
 UPLOAD = "upload_abc123"
 CHECKPOINT = "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd"
-LEASE_EXPIRES_AT = 1e12  # a real worker must not take the seeded job over
+LEASE_SECONDS = 1e12  # a real worker must not take the seeded job over
 KEPT_TABLES = ("installation", "projects", "api_keys", "alembic_version")
 
 ROWS = "".join(
@@ -39,7 +41,7 @@ ROWS = "".join(
     for n in range(12)
 ).encode()
 SEGMENT = Segment("files/seed/0", len(ROWS), hashlib.sha256(ROWS).hexdigest())
-PART = UploadPart("string", UPLOAD, 1, replace(SEGMENT, key=f"{storage_prefix(UPLOAD)}string"))
+PART = UploadPart("string", UPLOAD, 1, replace(SEGMENT, key=part_key(UPLOAD, "string")))
 
 
 async def install(ctx: Context) -> None:
@@ -65,7 +67,9 @@ async def renew(ctx: Context) -> None:
             await files.add(tx, file, [SEGMENT])
         await jobs.add(tx, _job())
         await _begin_upload(tx)
-        await jobs.change(tx, JOB, "running", {"lease_owner": "worker_seed", "lease_expires_at": LEASE_EXPIRES_AT})
+        await work.add(tx, TRAIN.name, JOB, PROJECT, BASE)
+        (added,) = await work.find(tx, JOB)
+        await work.take(tx, added, "worker_seed", LEASE_SECONDS, 0)
         await _tell(tx)
         await _publish(tx)
 
@@ -73,7 +77,7 @@ async def renew(ctx: Context) -> None:
 def _job() -> Job:
     hyperparameters = {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 1.0}
     return Job(
-        JOB, PROJECT, BASE, FILES[1], FILES[0], "supervised", Tuning().resolved(), hyperparameters, seed=42,
+        JOB, PROJECT, BASE, FILES[1], FILES[0], "supervised", TUNINGS.default().stored(), hyperparameters, seed=42,
         suffix="weather", status="running", created_at=int(time.time()), metadata={"foo": "string"}, step=10,
         total_steps=36, seconds_per_step=1.5, trained_tokens=100,
         integrations=[{"type": "wandb", "wandb": {"project": "my-wandb-project", "tags": ["custom-tag"]}}],

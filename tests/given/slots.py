@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.given.recipes import recipe
 from tests.given.tiny_models import random_rows
 from workers.model.load import LoadedBase, environment
 from workers.trainer.process.slot import Slot
@@ -18,8 +19,9 @@ every_tuning = pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "p
 
 
 def seat(base: LoadedBase, job_id: str = "ftjob-1", tuning: dict[str, Any] = LORA, **changes: Any) -> Slot:
-    values = {"n_epochs": 2, "batch_size": 3, "learning_rate": 1e-2, "seed": 7, "snapshot_steps": 100, **changes}
-    spec = JobSpec(job_id=job_id, objective="supervised", tuning=tuning, **values)
+    values: dict[str, Any] = {"recipe": recipe(tuning)}
+    values |= {"n_epochs": 2, "batch_size": 3, "learning_rate": 1e-2, "seed": 7, "snapshot_steps": 100, **changes}
+    spec = JobSpec(job_id=job_id, **values)
     return Slot(base, environment(base.device), spec, TRAIN, VALID)
 
 

@@ -13,13 +13,14 @@ from service.domain import event as wording
 from service.domain import ids
 from service.domain.event import Event
 from service.domain.file import RESULT_PURPOSE, File, Segment
-from service.domain.job import Claim, Job, Status
+from service.domain.job import FINAL, Job, Status
 from service.domain.model import Model
 from service.installation.context import Context
-from service.operations import lookups, progress
+from service.operations import lookups
 from service.operations.keys import Caller
-from service.operations.progress import StepRecord
+from service.operations.progress import HeldJob, StepRecord
 from tests.given.stored_files import a_file
+from tests.given.work import KINDS, add_work, claim_training, remove_work, set_work
 
 BASES = ["luthier-tiny"]
 
@@ -44,13 +45,14 @@ async def add_job(ctx: Context, caller: Caller, status: Status = "validating_fil
     async with ctx.database.transaction() as tx:
         await files.add(tx, file, [Segment(f"files/{file.id}/0", 3, "0" * 64)])
         await jobs.add(tx, job)
+        await add_work(tx, job)
     return job
 
 
-async def claimed(ctx: Context, caller: Caller, owner: str = "one") -> Claim:
+async def claimed(ctx: Context, caller: Caller, owner: str = "one") -> HeldJob:
     """A new job, held by `owner` for training."""
     await add_job(ctx, caller, "queued")
-    claim = await progress.claim_training(ctx, owner, BASES)
+    claim = await claim_training(ctx, owner, BASES)
     assert claim is not None
     return claim
 
@@ -73,7 +75,7 @@ async def messages(ctx: Context, id: str) -> list[str]:
     return [event.message for event in await stored_events(ctx, id)]
 
 
-def a_model(claim: Claim, step: int | None = None) -> Model:
+def a_model(claim: HeldJob, step: int | None = None) -> Model:
     suffix = "" if step is None else f":ckpt-step-{step}"
     name = f"ft:luthier-tiny:luthier::{ids.publication_id()}{suffix}"
     kind = "final" if step is None else "checkpoint"
@@ -81,7 +83,7 @@ def a_model(claim: Claim, step: int | None = None) -> Model:
     return Model(name, job.project_id, job.id, job.base, kind, step or 99, "lora", created_at=1)  # type: ignore[arg-type]
 
 
-def a_result(claim: Claim) -> tuple[File, Sequence[Segment]]:
+def a_result(claim: HeldJob) -> tuple[File, Sequence[Segment]]:
     id = ids.file_id()
     file = File(id, claim.job.project_id, RESULT_PURPOSE, "step_metrics.csv", "text/csv", 1, created_at=1)
     return file, [Segment(f"files/{id}/0", 1, "0" * 64)]
@@ -93,13 +95,18 @@ def steps(*numbers: int) -> list[StepRecord]:
 
 async def expire(ctx: Context, id: str) -> None:
     """Ends the lease of whoever holds the job."""
-    await move(ctx, id, (await state(ctx, id)).status, lease_expires_at=0.0)
+    await set_work(ctx, id, lease_expires_at=0.0)
 
 
 async def move(ctx: Context, id: str, expected: Status, **values: Any) -> None:
-    """Brings a job to where a worker would have brought it."""
+    """Brings a job to where a worker would have brought it, and with it what is still to be done for it."""
     async with ctx.database.transaction() as tx:
         assert await jobs.change(tx, id, expected, values)
+    status = values.get("status", expected)
+    if status in FINAL:
+        await remove_work(ctx, id)
+    elif "status" in values:
+        await set_work(ctx, id, kind=KINDS[status].name, paused=status == "paused")
 
 
 async def end_long_ago(ctx: Context, id: str) -> None:

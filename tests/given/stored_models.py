@@ -46,7 +46,7 @@ async def find_model(ctx: Context, name: str) -> Model | None:
 async def checkpoint_names(ctx: Context, job_id: str) -> list[str]:
     """The models of the job's checkpoints, newest first."""
     async with ctx.database.reading() as tx:
-        return [checkpoint.model_name for checkpoint in await models.checkpoint_page(tx, job_id, None, 10)]
+        return [checkpoint.model_name for checkpoint in await models.checkpoint_page(tx, job_id, None, 200)]
 
 
 async def unswept_models(ctx: Context) -> list[str]:

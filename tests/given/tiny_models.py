@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from service.domain.base import Base, Serving
+from service.recipes.base import Base, Serving
 from workers.data.tokenized import TokenizedDataset
 from workers.toy_base.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 

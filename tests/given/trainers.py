@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from workers.trainer.launch import MODULE, TrainerConfig
 from workers.trainer.parent.handle import TrainerHandle
 from workers.trainer.protocol import Checkpointed, Crashed, Report, Snapshotted

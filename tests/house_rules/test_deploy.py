@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import yaml
 from dockerfile_parse import DockerfileParser
 
 from docs.make_settings import render_env
-from service.domain.base import read_catalogue
+from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from tests.house_rules.tree import ROOT
 
@@ -37,9 +38,14 @@ def unknown_commands(command: list[str]) -> list[str]:
     if command[0] not in scripts:
         return [command[0]]
     module = scripts[command[0]].partition(":")[0].removesuffix(".commands.cli").removesuffix(".__main__")
-    asked = [sys.executable, "-m", module, command[1], "--help"]
-    known = subprocess.run(asked, cwd=ROOT, capture_output=True, check=False, timeout=60).returncode == 0
-    return [] if known else [" ".join(command)]
+    return [] if has_command(module, command[1]) else [" ".join(command)]
+
+
+@cache
+def has_command(module: str, name: str) -> bool:
+    """Asks the program itself."""
+    asked = [sys.executable, "-m", module, name, "--help"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def missing_sources(dockerfile: DockerfileParser) -> list[str]:

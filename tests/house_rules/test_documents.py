@@ -1,6 +1,7 @@
-"""What the documents point to exists: files, make targets."""
+"""What the documents point to exists: files, make targets, the order of imports."""
 
 import re
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,13 +41,30 @@ def test_every_relative_link_leads_somewhere():
     assert broken_links(path for path in tracked_files() if path.suffix == ".md") == []
 
 
-def test_the_tables_of_readme_and_agents_point_to_files_that_exist():
-    for name in ("README.md", "AGENTS.md"):
+def test_tables_of_what_to_open_point_to_files_that_exist():
+    for name in ("README.md", "AGENTS.md", "docs/architecture.md"):
         assert lost_paths((ROOT / name).read_text(encoding="utf-8"), ROOT) == [], name
 
 
 def test_agents_has_a_table_of_what_to_open():
     assert "| I want to change | open |" in (ROOT / "AGENTS.md").read_text(encoding="utf-8")
+
+
+def ladders(pyproject: str) -> list[str]:
+    """The order of imports as a document has it: a program's layers, from the top."""
+    contracts = tomllib.loads(pyproject)["tool"]["importlinter"]["contracts"]
+    layers = [contract for contract in contracts if contract["type"] == "layers"]
+    return [f"{one['containers'][0]}: {' > '.join(one['layers'])}" for one in layers]
+
+
+def test_the_architecture_and_no_other_document_has_the_order_of_imports():
+    lines = ladders((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    holding = {
+        line: [path.name for path, text in texts(p for p in tracked_files() if p.suffix == ".md") if line in text]
+        for line in lines
+    }
+    assert len(lines) == 2
+    assert list(holding.values()) == [["architecture.md"]] * 2
 
 
 def test_every_make_target_that_a_document_names_exists():
@@ -62,4 +80,8 @@ def test_these_rules_can_be_broken(tmp_path: Path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "oak.py").touch()
     assert lost_paths(table, tmp_path) == ["tree/gone.py"]
+    contract = (
+        '[[tool.importlinter.contracts]]\ntype = "layers"\ncontainers = ["hall"]\nlayers = ["roof", "floor | stair"]'
+    )
+    assert ladders(contract) == ["hall: roof > floor | stair"]
     assert unknown_targets("`make wood`\n```\nmake glue\n```\nmake haste", "glue: wood\n") == ["wood"]

@@ -1,25 +1,12 @@
-"""docs/methods.md explains every recipe that a job can ask for, with each of its settings; each has its one file."""
+"""docs/methods.md is what the registries say; every built-in method has its one file on both sides."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from service.domain.methods import HYPERPARAMETERS, OBJECTIVES, TUNINGS, Hyperparameters, Tuning
+from docs.make_methods import PAGE, render
+from service.recipes.objective import OBJECTIVES
+from service.recipes.tuning import TUNINGS
 from tests.house_rules.tree import ROOT
-
-PAGE = ROOT / "docs" / "methods.md"
-
-
-def missing_sections(page: str, names: Iterable[str]) -> list[str]:
-    """Names without a section of their own."""
-    return [name for name in names if f"\n### `{name}`" not in page]
-
-
-def missing_rows(page: str, settings: Mapping[str, Any]) -> list[str]:
-    """Settings without a table row that begins with their name and their default."""
-    return [name for name, default in settings.items() if f"\n| `{name}` | `{default}` |" not in page]
 
 
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
@@ -27,37 +14,37 @@ def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
     return [name for name in names if not (folder / f"{name}.py").is_file()]
 
 
-def section(page: str, name: str) -> str:
-    """The text below a name's heading, to the next heading."""
-    return "\n" + page.partition(f"\n### `{name}`")[2].partition("\n#")[0]
+def undescribed(*models: type[object]) -> list[str]:
+    """Settings without a sentence of their own."""
+    return [
+        f"{model.__name__}.{name}"
+        for model in models
+        for name, field in getattr(model, "model_fields", {}).items()
+        if not field.description
+    ]
 
 
-def test_every_tuning_and_objective_is_documented():
-    assert missing_sections(PAGE.read_text(encoding="utf-8"), [*TUNINGS, *OBJECTIVES]) == []
+def test_the_page_is_what_the_registries_say():
+    page = PAGE.read_text(encoding="utf-8")
+    assert render(page) == page, "run `python -m docs.make_methods`"
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
-def test_every_setting_of_a_tuning_is_documented(tuning: str):
-    settings = Tuning.model_validate({"type": tuning}).resolved()[tuning]
-    assert missing_rows(section(PAGE.read_text(encoding="utf-8"), tuning), settings) == []
+def test_every_method_has_a_section_and_every_setting_a_sentence():
+    page = PAGE.read_text(encoding="utf-8")
+    methods = [*TUNINGS, *OBJECTIVES]
+    assert [method.name for method in methods if f"\n### `{method.name}`\n" not in page] == []
+    assert undescribed(*methods) == []
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_hyperparameter_is_documented(objective: str):
-    shared = Hyperparameters().model_dump() if objective != "supervised" else {}
-    own = {name: value for name, value in HYPERPARAMETERS[objective]().model_dump().items() if name not in shared}
-    assert missing_rows(section(PAGE.read_text(encoding="utf-8"), objective), own) == []
-
-
-def test_every_tuning_and_objective_has_its_file():
-    assert missing_files(ROOT / "workers" / "tunings", TUNINGS) == []
-    assert missing_files(ROOT / "workers" / "objectives", OBJECTIVES) == []
+def test_every_method_has_its_file_on_both_sides():
+    for folder, registry in (("tunings", TUNINGS), ("objectives", OBJECTIVES)):
+        assert missing_files(ROOT / "service" / "recipes" / folder, registry.names) == []
+        assert missing_files(ROOT / "workers" / folder, registry.names) == []
 
 
 def test_these_rules_can_be_broken(tmp_path: Path):
-    page = "# Methods\n\n### `lora`\n\n| `r` | `8` | rank |\n\n### `other`\n\n| `alpha` | `32` | scale |\n"
-    assert missing_sections(page, ["lora", "ia3"]) == ["ia3"]
-    assert missing_rows(section(page, "lora"), {"r": 8, "alpha": 32}) == ["alpha"]
-    assert missing_rows(section(page, "lora"), {"r": 16}) == ["r"]
     (tmp_path / "lora.py").touch()
     assert missing_files(tmp_path, ["lora", "ia3"]) == ["ia3"]
+    changed = PAGE.read_text(encoding="utf-8").replace("| `r` | `16` |", "| `r` | `8` |")
+    assert render(changed) != changed
+    assert undescribed(type("Silent", (TUNINGS.default,), {"__annotations__": {"x": int}, "x": 1})) == ["Silent.x"]

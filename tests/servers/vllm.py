@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.base import Base, Serving
+from service.recipes.base import Base, Serving
 from service.storage import ObjectStore
 from tests.given.engines import CPU, LORA, load_tiny, local_store, publish, save_adapter
 from tests.given.running_service import ROOT, answers, descendants, free_ports, kill, wait_for
@@ -45,7 +45,7 @@ class Vllm:
         self.folder.mkdir(parents=True, exist_ok=True)
         [self.port] = free_ports(1)
         base, self.loaded = load_tiny(self.folder / "base", HEAD_DIM)
-        serving = Serving(engine="vllm", tunings=frozenset({"lora"}), max_lora_rank=16, tool_call_parser="hermes")
+        serving = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=16, tool_call_parser="hermes")
         self.base = base.model_copy(update={"serving": serving, "learning_rate": {"lora": 1e-2}})
         self.catalogue = write_vllm_catalogue(self.folder / "bases.toml", self.base)
 
@@ -153,7 +153,7 @@ def write_vllm_catalogue(path: Path, base: Base) -> Path:
     path.write_text(
         f'[[base]]\nid = "{base.id}"\naliases = {list(base.aliases)}\nsource = "{base.source}"\n'
         f'dtype = "{base.dtype}"\ncontext_tokens = {base.context_tokens}\nlearning_rate = {{ lora = 1e-2 }}\n'
-        f'serving = {{ engine = "vllm", tunings = ["lora"], max_lora_rank = {base.serving.max_lora_rank}, '
+        f'serving = {{ engine = "vllm", tunings = ["lora"], max_rank = {base.serving.max_rank}, '
         f'tool_call_parser = "{base.serving.tool_call_parser}" }}\n',
         encoding="utf-8",
     )

@@ -11,22 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from service.domain.dataset import (
+from service.domain.errors import JobError
+from service.recipes.dataset import (
     BOM,
-    PREFERENCES,
     PROBLEMS_KEPT,
-    Format,
     Problem,
     WrongFormat,
     details,
-    format_of,
     parse_row,
     report,
     report_too_few,
     report_wrong_format,
 )
-from service.domain.errors import JobError
-from service.domain.rows import PreferenceRow, Row
+from service.recipes.format import Format, Row
+from service.recipes.formats.chat import ChatRow
+from service.recipes.formats.completion import PromptRow
+from service.recipes.formats.preference import PreferenceRow
+from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
 from workers.data.messages import RenderError
 from workers.data.pairs import render_pair
@@ -73,22 +74,22 @@ def check_file(
     examples_minimum: int,
     param: str,
     file_id: str,
-    method: str = "supervised",
+    objective: type[ObjectiveSettings],
     day: date | None = None,
 ) -> TokenizedDataset:
     """The file's rows, tokenised for the base. `param` is the job's field of the file: it decides codes and wording.
 
     `day` is the date that chat templates are given as today's.
 
-    Raises DatasetInvalid with every problem of the whole file; but when its first row is meant for another method than
-    the job's, with that alone. The dataset may have more rows than the file: see `Renderer.render` and `render_pair`;
-    `examples_minimum` counts the file's.
+    Raises DatasetInvalid with every problem of the whole file; but when its first row is of a format that the job's
+    objective does not read, with that alone. The dataset may have more rows than the file: see `Renderer.render` and
+    `render_pair`; `examples_minimum` counts the file's.
     """
-    check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, method)
+    check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, objective)
     for number, line in enumerate(lines, start=1):
         check.read(line, number)
         if check.wrong_format is not None:
-            error = report_wrong_format(check.wrong_format, method, file_id, param)
+            error = report_wrong_format(check.wrong_format, objective, file_id, param)
             raise DatasetInvalid(error, details([], 0))
     if check.num_problems:
         raise DatasetInvalid(
@@ -102,15 +103,15 @@ def check_file(
 class _Check:
     """The state of one pass."""
 
-    def __init__(self, renderer: Renderer, row_limit_bytes: int, method: str) -> None:
+    def __init__(self, renderer: Renderer, row_limit_bytes: int, objective: type[ObjectiveSettings]) -> None:
         self._renderer = renderer
         self._row_limit_bytes = row_limit_bytes
-        self._method = method
-        self._format: Format | None = None
+        self._objective = objective
+        self._format: type[Format] | None = None
         self._mixed = False
         self._blank_since: int | None = None
         self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
-        self.wrong_format: Format | None = None  # of the first row, when the job's method is another
+        self.wrong_format: type[Format] | None = None  # of the first row, when the job's method is another
         self.num_examples = 0
         self.num_problems = 0
         self.problems: list[Problem] = []
@@ -125,21 +126,21 @@ class _Check:
             self._add(Problem(number, "", f"is longer than {self._row_limit_bytes} bytes"))
             return
         try:
-            row = parse_row(line, number, self._method)
+            found = parse_row(line, number, self._objective)
         except WrongFormat as wrong:
             self._refuse_format(wrong.format, number)
             return
-        if isinstance(row, list):
-            self._add(*row)
-        elif self._same_format(format_of(type(row)), number):
-            self._render(row, number)
+        if isinstance(found, list):
+            self._add(*found)
+        elif self._same_format(found[0], number):
+            self._render(found[1], number)
 
     def dataset(self) -> TokenizedDataset:
         return TokenizedDataset(
             np.array(self._tokens, dtype=np.int32),
             np.array(self._trained, dtype=np.uint8),
             np.array(self._offsets, dtype=np.int64),
-            rows_per_example=2 if self._format is PREFERENCES else 1,
+            rows_per_example=self._objective.rows_per_example,
         )
 
     def _end_blank_lines(self, number: int) -> None:
@@ -149,14 +150,14 @@ class _Check:
             self._add(Problem(self._blank_since, "", f"is blank{until}"))
             self._blank_since = None
 
-    def _refuse_format(self, format: Format, number: int) -> None:
+    def _refuse_format(self, format: type[Format], number: int) -> None:
         """The first row decides what the file is; a later one that no such job can learn from differs from it."""
         if self.num_examples == 1:
             self.wrong_format = format
         else:
             self._same_format(format, number)
 
-    def _same_format(self, format: Format, number: int) -> bool:
+    def _same_format(self, format: type[Format], number: int) -> bool:
         """A file holds rows of one format; the first row that differs is the problem."""
         self._format = self._format or format
         if format is self._format:
@@ -178,7 +179,11 @@ class _Check:
                 self._keep(sequence)
 
     def _sequences(self, row: Row) -> list[Rendered]:
-        return render_pair(self._renderer, row) if isinstance(row, PreferenceRow) else self._renderer.render(row)
+        """A format's rows are rendered by what they are: a conversation, a completion, or a pair."""
+        if isinstance(row, PreferenceRow):
+            return render_pair(self._renderer, row)
+        assert isinstance(row, ChatRow | PromptRow), "a format's models are of these kinds"
+        return self._renderer.render(row)
 
     def _keep(self, sequence: Rendered) -> None:
         self._tokens.extend(sequence.ids)

@@ -1,8 +1,8 @@
 """Whether the base sees all that a user wrote.
 
 Two questions, because a template may leave out a kind of thing always, or some texts only. Words that no conversation
-holds stand in for the user's, once for every shape of conversation: so nothing is taken to be shown because its words
-stand elsewhere. Then the user's own words are looked for in the real text. An assistant's message may be shown shorter
+holds replace the user's, once for every shape of conversation: so nothing is taken to be shown because its words
+are elsewhere. Then the user's own words are looked for in the real text. An assistant's message may be shown shorter
 once others follow it, as thoughts are: it must have been whole when it was the last.
 """
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from service.domain.json import JsonObject
 from workers.data.messages import REASONING, Messages, RenderError, Tools
 from workers.data.template import ChatTemplate
 
@@ -52,7 +53,7 @@ def check_words(template: ChatTemplate, messages: Messages, tools: Tools | None,
     _check(template, messages, tools, text, "part of ")
 
 
-def words_of(message: dict[str, Any], field: str) -> Iterable[Words]:
+def words_of(message: JsonObject, field: str) -> Iterable[Words]:
     """What a reader of this message must be shown."""
     if thoughts := message.get(REASONING):
         yield f"{field}.{REASONING}", "the reasoning of this message", thoughts
@@ -153,7 +154,7 @@ def _refuse_calls(messages: Messages) -> None:
             raise RenderError(f"messages[{index}].tool_calls[0]", reason)
 
 
-def _shape(message: dict[str, Any]) -> tuple[object, ...]:
+def _shape(message: JsonObject) -> tuple[object, ...]:
     return (
         message["role"],
         bool(message["content"]),
@@ -166,7 +167,7 @@ def _tool_mark(index: int) -> str:
     return f"luthier-tool-{index}-"
 
 
-def _marked_message(message: dict[str, Any], index: int) -> dict[str, Any]:
+def _marked_message(message: JsonObject, index: int) -> JsonObject:
     marked = dict(message)
     if message["content"]:
         marked["content"] = f"luthier-mark-{index}-"
@@ -177,5 +178,5 @@ def _marked_message(message: dict[str, Any], index: int) -> dict[str, Any]:
     return marked
 
 
-def _marked_call(call: dict[str, Any], number: str) -> dict[str, Any]:
+def _marked_call(call: JsonObject, number: str) -> JsonObject:
     return call | {"function": {"name": f"luthier-name-{number}", "arguments": {"mark": f"luthier-argument-{number}"}}}

@@ -1,6 +1,6 @@
-"""Where prompt and answer meet, as tokens: the prompt's are what an engine feeds, whatever stands behind them.
+"""Where prompt and answer meet, as tokens: the prompt's are what an engine feeds, whatever follows them.
 
-Knows tokens and text; must not know rows or templates.
+Knows tokens and text; does not depend on rows or templates.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Encoder:
 
 
 def joined(base: BaseText, prompt: list[int], both: list[int], answer: str, special: str) -> list[int]:
-    """Ids that begin with exactly `prompt` and go on with `answer`.
+    """Ids that begin with exactly `prompt` and continue with `answer`.
 
     `both` (prompt and answer tokenised as one text) where no token crosses the boundary; else the answer is tokenised
     by itself: behind `special`, so that no tokenizer takes it for the beginning of a text, or, where the tokenizer puts

@@ -12,18 +12,19 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from service.domain.rows import join_text, parse_arguments
+from service.domain.json import JsonObject
+from service.recipes.formats.chat import join_text, parse_arguments
 
 # Legacy function calls have no id; some templates want nine letters or digits.
 LEGACY_CALL_ID = "call00000"
 REASONING = "reasoning_content"  # how our own messages name it
 
-Messages = list[dict[str, Any]]
+Messages = list[JsonObject]
 Tools = list[Any]  # of dicts
 
 
 class RenderError(Exception):
-    """The base cannot show or learn this; `field` is a path as in `service.domain.dataset.Problem`."""
+    """The base cannot show or learn this; `field` is a path as in `service.recipes.dataset.Problem`."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
@@ -53,7 +54,7 @@ class Dialect:
             messages = _with_one_system([_as_system(message) for message in messages])
         return [self._message(message) for message in messages]
 
-    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _message(self, message: JsonObject) -> JsonObject:
         spelled = {key: value for key, value in message.items() if key != REASONING}
         if self.reasoning and message.get(REASONING):
             spelled[self.reasoning] = message[REASONING]
@@ -67,7 +68,7 @@ class Dialect:
         return spelled
 
 
-def _as_system(message: dict[str, Any]) -> dict[str, Any]:
+def _as_system(message: JsonObject) -> JsonObject:
     return message | {"role": "system"} if message["role"] == "developer" else message
 
 
@@ -81,7 +82,7 @@ def _with_one_system(messages: Messages) -> Messages:
     return [{"role": "system", "content": content}, *others]
 
 
-def _with_text(call: dict[str, Any]) -> dict[str, Any]:
+def _with_text(call: JsonObject) -> JsonObject:
     function = call["function"]
     return call | {"function": function | {"arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
 
@@ -91,7 +92,7 @@ def template_messages(messages: Sequence[Mapping[str, Any]]) -> Messages:
     return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-def _template_message(message: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _template_message(message: Mapping[str, Any], field: str) -> JsonObject:
     plain = {key: value for key, value in message.items() if value is not None}
     call = plain.pop("function_call", None)
     calls = plain.pop("tool_calls", []) + (
@@ -112,7 +113,7 @@ def _template_message(message: Mapping[str, Any], field: str) -> dict[str, Any]:
     return plain | ({REASONING: thoughts} if thoughts else {})
 
 
-def _thoughts(plain: dict[str, Any], field: str) -> str:
+def _thoughts(plain: JsonObject, field: str) -> str:
     """Takes an assistant's thoughts out of `plain`: `reasoning_content`, or `reasoning` with the same meaning."""
     found = [plain.pop(name) for name in (REASONING, "reasoning") if plain.get(name)]
     plain.pop(REASONING, None), plain.pop("reasoning", None)
@@ -125,7 +126,7 @@ def _thoughts(plain: dict[str, Any], field: str) -> str:
     return str(found[0]) if found else ""
 
 
-def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _template_call(call: Mapping[str, Any]) -> JsonObject:
     function = dict(call["function"])
     if isinstance(function.get("arguments", ""), str):
         function["arguments"] = parse_arguments(function.get("arguments", ""))
@@ -137,7 +138,7 @@ def template_tools(tools: Sequence[Mapping[str, Any]]) -> Tools | None:
     return [_template_tool(tool["function"]) for tool in tools] or None
 
 
-def _template_tool(function: Mapping[str, Any]) -> dict[str, Any]:
+def _template_tool(function: Mapping[str, Any]) -> JsonObject:
     first = {key: function.get(key) for key in ("name", "description", "parameters")}
     rest = {key: value for key, value in function.items() if key not in first and value is not None}
     return {"type": "function", "function": first | rest}

@@ -5,7 +5,8 @@ Both begin with the same prompt; the loss mask lies on the answer and its end-of
 
 import re
 
-from service.domain.rows import ChatRow, PreferenceRow
+from service.recipes.formats.chat import ChatRow
+from service.recipes.formats.preference import PreferenceRow
 from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer
 

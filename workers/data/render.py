@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from service.domain.rows import ChatRow, PromptRow
+from service.recipes.formats.chat import ChatRow
+from service.recipes.formats.completion import PromptRow
 from workers.data.base_text import BaseText, UnknownToken
 from workers.data.complete import check_complete, check_words
 from workers.data.joining import Encoder, joined
@@ -150,7 +151,7 @@ def _flagged(num_prompt_tokens: int, ids: list[int]) -> Rendered:
 
 
 def _add(sequences: list[Rendered], turn: Rendered) -> None:
-    """A turn that goes on exactly where a sequence ends takes it over; else it is a sequence of its own."""
+    """A turn that continues exactly where a sequence ends takes it over; else it is a sequence of its own."""
     for known in sorted(sequences, key=lambda sequence: -len(sequence.ids)):
         if turn.ids[: len(known.ids)] == known.ids:
             known.trained += turn.trained[len(known.ids) :]

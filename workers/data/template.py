@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from service.domain.json import JsonObject
 from workers.data.base_text import BaseText
 from workers.data.messages import LEGACY_CALL_ID, REASONING, Dialect, Messages, RenderError, Tools
 
@@ -22,7 +23,7 @@ _PARAMETERS = {"type": "object", "properties": {"key": _KEY}, "required": ["key"
 _TOOL = {"type": "function", "function": {"name": NAME, "description": "Looks.", "parameters": _PARAMETERS}}
 # Of strftime, those that a date without a zone has.
 _DIRECTIVES = (*"aAbBcdDeFhHIjklmMpSTuUVwWxXyYGgCR", "-d", "-m", "-H", "-I", "-j", "-M", "-S", "-y")
-_PERCENT = "\ue000"  # stands in no format
+_PERCENT = "\ue000"  # in no format
 _TAG_BEFORE = re.compile(r"(<[^<>/\s|｜]+>)\s*$")
 _TAG_BEHIND = re.compile(r"\s*(</[^<>\s|｜]+>)")
 
@@ -192,7 +193,7 @@ class ChatTemplate:
     def _shows_calls(self, dialect: Dialect) -> bool:
         return self._shows(dialect, _question(_call(1)), NAME, ARGUMENT, tools=[_TOOL])
 
-    def _behind(self, *after: dict[str, Any], answer_next: bool) -> str:
+    def _behind(self, *after: JsonObject, answer_next: bool) -> str:
         messages = _question({"role": "assistant", "content": MARK}, *after)
         return self.render(messages, answer_next=answer_next).partition(MARK)[2]
 
@@ -242,11 +243,11 @@ def _dated(day: date) -> str:
     return "{% macro strftime_now(format) %}{{ format" + filters + " }}{% endmacro %}\n"
 
 
-def _question(*after: dict[str, Any]) -> Messages:
+def _question(*after: JsonObject) -> Messages:
     return [{"role": "user", "content": "Hello"}, *after]
 
 
-def _call(num_calls: int) -> dict[str, Any]:
+def _call(num_calls: int) -> JsonObject:
     function = {"name": NAME, "arguments": {"key": ARGUMENT}}
     calls = [{"id": f"call0000{number}", "type": "function", "function": function} for number in range(num_calls)]
     return {"role": "assistant", "content": "", "tool_calls": calls}

@@ -3,7 +3,7 @@
 The turn is rendered twice: the conversation before it with the generation prompt, and the conversation up to it. What
 the second has more than the first is the answer. Three things may stand between the two, and none is guessed at:
 
-- the generation prompt begins the answer already (<think>): that much is prompt, and the answer goes on from there;
+- the generation prompt begins the answer already (<think>): that much is prompt, and the answer continues there;
 - the template cuts thoughts out of finished answers: the base says them all the same, so they are trained;
 - the template shows the conversation differently once it is answered: the prompt is what an engine feeds.
 
@@ -11,8 +11,8 @@ Knows text only; tokens are `workers.data.render`'s.
 """
 
 import re
-from typing import Any
 
+from service.domain.json import JsonObject
 from workers.data.complete import find_words, left_out, words_of
 from workers.data.messages import REASONING, Messages, RenderError, Tools
 from workers.data.template import MARK, ChatTemplate, shared_start
@@ -56,8 +56,8 @@ class _Turn:
             raise RenderError(missing[0], left_out(self._template, *missing))
         return self._ended(self._without_second_tag(said))
 
-    def _with_thoughts_apart(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Thoughts that stand in the content go where the template wants them: else it may cut them, or add its own."""
+    def _with_thoughts_apart(self, message: JsonObject) -> JsonObject:
+        """Thoughts in the content go where the template wants them: else it may cut them, or add its own."""
         content, tags = message["content"], self._template.thought_tags
         if tags is None or message.get(REASONING) or tags[1] not in content:
             return message
@@ -124,12 +124,12 @@ class _Turn:
     def _missing(self, said: str) -> tuple[str, str] | None:
         """Field and name of what `said` lacks of the user's words."""
         for field, what, words in words_of(self._message, self._field):
-            if find_words(said, words) < 0 and not self._goes_on(words, said):
+            if find_words(said, words) < 0 and not self._continues(words, said):
                 return field, what if what.startswith("the names") else f"part of {what}"
         return None
 
-    def _goes_on(self, words: str, said: str) -> bool:
-        """Whether `words` begin with the generation prompt's end and go on in `said`."""
+    def _continues(self, words: str, said: str) -> bool:
+        """Whether `words` begin with the generation prompt's end and continue in `said`."""
         tag = _FIRST_TAG.match(words)
         if tag is None or not self.prompt.rstrip().endswith(tag[1]):
             return False
@@ -164,7 +164,7 @@ class _Turn:
         reason = f"the base's chat template does not end this answer with {template.end_of_turn!r}"
         raise RenderError(self._field, reason)
 
-    def _render(self, message: dict[str, Any]) -> str:
+    def _render(self, message: JsonObject) -> str:
         return self._template.render([*self._before, message], self._tools, answer_next=False)
 
 

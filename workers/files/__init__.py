@@ -1,1 +1,1 @@
-"""Folders and bytes on a worker's disk: artifacts, whole folders, full disks. Knows no job and no tensor."""
+"""Folders and bytes on a worker's disk: transfers, artifacts and their cache, whole folders, full disks. No jobs."""

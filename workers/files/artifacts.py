@@ -8,15 +8,17 @@ import asyncio
 import hashlib
 import secrets
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from service.domain.model import MANIFEST, Manifest, artifact_prefix
-from service.storage.base import CHUNK_BYTES, ObjectExists, ObjectStore, one_chunk, read
+from service.domain.model import MANIFEST, Manifest
+from service.domain.storage_keys import artifact_prefix, quoted
+from service.storage.base import ObjectExists, ObjectStore, one_chunk, read
+from service.storage.hashed import Hashed
+from workers.files.transfer import fetch_file, store_file
 
+PARTIAL = ".partial-"  # in a cache, begins what is no whole artifact: on its way in or out
 _READABLE = 0o644
 
 
@@ -29,10 +31,10 @@ async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -
 
     May be called again after an error. Raises StorageError; ObjectExists where the name has another artifact already.
     """
-    complete = manifest.model_copy(update={"files": await asyncio.to_thread(_hashes, folder)})
     prefix = artifact_prefix(manifest.name)
-    for name in complete.files:
-        await store.put(prefix + name, _chunks(folder / name))
+    names = await asyncio.to_thread(_file_names, folder)
+    files = {name: await store_file(store, folder / name, prefix + name) for name in names}
+    complete = manifest.model_copy(update={"files": files})
     try:
         await store.put(prefix + MANIFEST, one_chunk(_encode(complete)), replace=False)
     except ObjectExists:
@@ -53,11 +55,8 @@ async def verify_stored(store: ObjectStore, name: str) -> None:
     """Reads the artifact of `name` and keeps nothing of it. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
     manifest = await read_manifest(store, name)
     for file, sha256 in manifest.files.items():
-        digest = hashlib.sha256()
-        async for chunk in store.open(artifact_prefix(name) + file):
-            digest.update(chunk)
-        if digest.hexdigest() != sha256:
-            raise ArtifactCorrupt(f"The artifact of '{name}' has a damaged file: '{file}'")
+        if await Hashed(store.open(artifact_prefix(name) + file)).read_to_end() != sha256:
+            raise _damaged(name, file)
 
 
 async def fetch_artifact(store: ObjectStore, name: str, cache: Path) -> Path:
@@ -65,19 +64,23 @@ async def fetch_artifact(store: ObjectStore, name: str, cache: Path) -> Path:
 
     Raises ObjectMissing when there is none, ArtifactCorrupt, StorageError. Several at once may fetch the same.
     """
-    target = cache / quote(name, safe="")
+    target = cached_folder(cache, name)
     if await _is_intact(target):
         return target
     manifest = await read_manifest(store, name)
-    partial = cache / f".partial-{secrets.token_hex(8)}"
+    partial = cache / f"{PARTIAL}{secrets.token_hex(8)}"
     try:
         await _fetch_files(store, manifest, partial)
-        await verify_artifact(partial, manifest)
         await asyncio.to_thread((partial / MANIFEST).write_bytes, _encode(manifest))
         await asyncio.to_thread(_publish, partial, target)
     finally:
         await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
     return target
+
+
+def cached_folder(cache: Path, name: str) -> Path:
+    """Where `fetch_artifact` puts the artifact of `name`."""
+    return cache / quoted(name)
 
 
 async def read_manifest(store: ObjectStore, name: str) -> Manifest:
@@ -108,27 +111,27 @@ async def _is_intact(folder: Path) -> bool:
 
 async def _fetch_files(store: ObjectStore, manifest: Manifest, folder: Path) -> None:
     await asyncio.to_thread(folder.mkdir, parents=True)
-    for name in manifest.files:
-        path = folder / name
-        with await asyncio.to_thread(path.open, "wb") as stream:
-            async for chunk in store.open(artifact_prefix(manifest.name) + name):
-                await asyncio.to_thread(stream.write, chunk)
-        await asyncio.to_thread(path.chmod, _READABLE)
+    for name, sha256 in manifest.files.items():
+        if await fetch_file(store, artifact_prefix(manifest.name) + name, folder / name) != sha256:
+            raise _damaged(manifest.name, name)
+        await asyncio.to_thread((folder / name).chmod, _READABLE)
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as stream:
-        while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
-            yield chunk
+def _damaged(name: str, file: str) -> ArtifactCorrupt:
+    return ArtifactCorrupt(f"The artifact of '{name}' has a damaged file: '{file}'")
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Of every file but the manifest."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
     """File name -> sha256 of every file but the manifest."""
     hashes = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != MANIFEST:
-            with path.open("rb") as stream:
-                hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for name in _file_names(folder):
+        with (folder / name).open("rb") as stream:
+            hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return hashes
 
 

@@ -6,7 +6,6 @@ away, refused or too slow becomes one warning event. Knows processes and lines; 
 
 import asyncio
 import os
-import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Collection
@@ -17,9 +16,10 @@ from pydantic import BaseModel
 
 from service.domain import event as wording
 from service.domain.errors import LeaseLost, Unavailable
-from service.domain.job import FINAL, Claim, Job
-from service.installation.context import Context
-from service.operations import lookups, progress
+from service.domain.job import FINAL, Job
+from service.operations import lookups
+from service.operations.progress import HeldJob
+from service.processes.child import kill_group, start_child
 from service.settings.settings import Settings
 from workers.integrations.wandb_child import FINISH_SECONDS, INIT_SECONDS, Answered, End, Start, Step
 
@@ -34,22 +34,21 @@ STOP_SECONDS = 10.0  # of a worker that ends
 class Tracker:
     """The integrations of one claim; empty where none is asked for or none is configured."""
 
-    def __init__(self, ctx: Context, claim: Claim, runs: set["Run"]) -> None:
-        self._ctx = ctx
-        self._claim = claim
+    def __init__(self, held: HeldJob, runs: set["Run"]) -> None:
+        self._ctx = held.ctx
+        self._held = held
         self._open = runs  # of the whole worker
         self._runs: list[Run] = []
 
     async def start(self) -> None:
         """Starts a run for each integration, and sends it again what an earlier attempt may have kept to itself."""
-        job = self._claim.job
+        job = self._held.job
         if not job.integrations or not self._ctx.settings.wandb_api_key.get_secret_value():
             return  # that there is no key was told when the job was created
         before = [run.ended for run in self._open if run.job_id == job.id]
         for number, integration in enumerate(job.integrations):
             run = Run(
-                self._ctx,
-                self._claim,
+                self._held,
                 _start(self._ctx.settings.scratch_dir / "wandb", job, integration["wandb"], number),
                 number,
                 before,
@@ -59,7 +58,7 @@ class Tracker:
             run.ended.add_done_callback(lambda _, run=run: self._open.discard(run))  # type: ignore[misc]
         if job.publication is not None:
             return  # it has trained: that attempt has sent its steps
-        for metrics in (await lookups.metrics_of(self._ctx, job.id))[-WAITING_LINES // 2 :]:
+        for metrics in await lookups.metrics_of(self._ctx, job.id, WAITING_LINES // 2):
             self.step(metrics)
 
     def step(self, metrics: dict[str, int | float]) -> None:
@@ -77,11 +76,12 @@ class Tracker:
         if not self._runs:
             return
         try:
-            job = await lookups.find_job(self._ctx, self._claim.job.id)
+            superseded = await lookups.is_superseded(self._ctx, self._held.claim)
+            job = None if superseded else await lookups.find_job(self._ctx, self._held.job.id)
         except Unavailable:
             job = None
         for run in self._runs:
-            if job is not None and job.attempt == self._claim.attempt:
+            if job is not None:
                 run.send(End(status=job.status, final=job.status in FINAL, fine_tuned_model=job.fine_tuned_model))
             run.close()
 
@@ -89,13 +89,11 @@ class Tracker:
 class Run:
     """One child process and the lines that wait for it; it begins when those of an earlier claim have ended."""
 
-    def __init__(
-        self, ctx: Context, claim: Claim, start: Start, number: int, before: Collection[asyncio.Task[None]]
-    ) -> None:
-        self.job_id = claim.job.id
+    def __init__(self, held: HeldJob, start: Start, number: int, before: Collection[asyncio.Task[None]]) -> None:
+        self.job_id = held.job.id
         self._before = before
-        self._ctx = ctx
-        self._claim = claim
+        self._settings = held.ctx.settings
+        self._held = held
         self._key = f"integrations-{number}"
         self._lines: asyncio.Queue[BaseModel | None] = asyncio.Queue(WAITING_LINES)
         self._lines.put_nowait(start)
@@ -129,14 +127,7 @@ class Run:
         if self._before:
             await asyncio.wait(self._before)  # two clients of one run at a time would write over each other
         try:
-            process = await asyncio.create_subprocess_exec(
-                *COMMAND,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=DEVNULL,
-                env=_environment(self._ctx.settings),
-                start_new_session=True,
-            )
+            process = await start_child(COMMAND, _environment(self._settings), stdout=PIPE, stderr=DEVNULL)
         except OSError as error:
             await self._warn(f"its client could not be started: {error.strerror}")
             return
@@ -147,12 +138,12 @@ class Run:
                 async with asyncio.timeout(FINISH_SECONDS + 10):
                     await process.wait()
         except TimeoutError:
-            log.warning("integration.unfinished", job_id=self._claim.job.id)
+            log.warning("integration.unfinished", job_id=self._held.job.id)
         finally:
             feeding.cancel()
-            _kill(process)
+            kill_group(process)
             await process.wait()
-            log.info("integration.ended", job_id=self._claim.job.id, code=process.returncode, lost=self._lost)
+            log.info("integration.ended", job_id=self._held.job.id, code=process.returncode, lost=self._lost)
 
     async def _stands(self, process: Process) -> bool:
         """Whether the child has its run; where it has not, the user is told."""
@@ -181,9 +172,9 @@ class Run:
 
     async def _warn(self, problem: str) -> None:
         text = f"Weights & Biases is not kept up to date for this job ({problem}); the job goes on."
-        log.warning("integration.problem", job_id=self._claim.job.id, problem=problem)
+        log.warning("integration.problem", job_id=self._held.job.id, problem=problem)
         try:
-            await progress.warn(self._ctx, self._claim, wording.warning(text, key=self._key))
+            await self._held.warn(wording.warning(text, key=self._key))
         except (LeaseLost, Unavailable):
             return  # the job has ended, or is another worker's: it warns for itself
 
@@ -228,11 +219,3 @@ def _environment(settings: Settings) -> dict[str, str]:
     if settings.wandb_base_url:
         given["WANDB_BASE_URL"] = settings.wandb_base_url
     return os.environ | given
-
-
-def _kill(process: Process) -> None:
-    """With the server that the client has started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

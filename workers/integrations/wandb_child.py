@@ -7,11 +7,12 @@ and the run is left open for whoever goes on with the job.
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
+
+from service.processes.parent import claim_standard_streams
 
 INIT_SECONDS = 30.0
 FINISH_SECONDS = 60.0
@@ -59,8 +60,8 @@ lines: TypeAdapter[Line] = TypeAdapter(Line)
 
 def main() -> None:
     """Serves one run, from the first line of stdin to its end."""
-    answers = _claim_standard_output()
-    start = lines.validate_json(sys.stdin.buffer.readline())
+    incoming, answers = claim_standard_streams()
+    start = lines.validate_json(incoming.readline())
     assert isinstance(start, Start)
     try:
         run = _open(start)
@@ -68,7 +69,7 @@ def main() -> None:
         _say(answers, _told(error))
         os._exit(1)
     _say(answers, None)
-    for text in sys.stdin.buffer:
+    for text in incoming:
         line = lines.validate_json(text)
         if isinstance(line, Step):
             run.log(line.metrics, step=int(line.metrics["step"]))
@@ -111,13 +112,6 @@ def _told(error: Exception) -> str:
 def _say(answers: BinaryIO, problem: str | None) -> None:
     answers.write(Answered(problem=problem).model_dump_json().encode() + b"\n")
     answers.flush()
-
-
-def _claim_standard_output() -> BinaryIO:
-    """The answer's own descriptor: what the client prints goes to stderr."""
-    answers = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(answers, "wb")
 
 
 if __name__ == "__main__":

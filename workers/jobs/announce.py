@@ -16,20 +16,19 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from service.domain import event as wording
-from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
-from service.domain.job import Claim, Publication
+from service.domain.job import Publication
 from service.domain.model import Model
-from service.installation.context import Context
-from service.operations import progress
+from service.operations.progress import HeldJob
+from service.recipes.base import Base
 from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
+from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.integrations.tracker import Tracker
 from workers.jobs.result_file import store_result
 from workers.jobs.samples import TOLERANCE, Comparison, compare, fetch_sample
 from workers.jobs.scoring import EngineAway, EngineRefused, Engines
-from workers.jobs.staging import ObjectCorrupt, storage_retry
 from workers.trainer.protocol import ScoredRow
 
 log = structlog.get_logger()
@@ -41,31 +40,31 @@ SECOND_THOUGHT_SECONDS = 10.0  # a vLLM whose engine died refuses every adapter 
 class JobAnnouncement:
     """One claim of one trained job."""
 
-    def __init__(self, ctx: Context, claim: Claim, base: Base, tracker: Tracker) -> None:
-        assert claim.job.publication is not None
-        self._ctx = ctx
-        self._claim = claim
+    def __init__(self, held: HeldJob, base: Base, tracker: Tracker) -> None:
+        assert held.job.publication is not None
+        self._ctx = held.ctx
+        self._held = held
         self._base = base
         self._tracker = tracker
-        self._publication = Publication(**claim.job.publication)
+        self._publication = Publication(**held.job.publication)
 
     async def run(self) -> None:
         """Announces the model or fails the job. Raises LeaseLost and the errors of parts that are away."""
-        log.info("announcement.claimed", job_id=self._claim.job.id, attempt=self._claim.attempt)
+        log.info("announcement.claimed", job_id=self._held.job.id, attempt=self._held.attempt)
         try:
             await self._tracker.start()
             await self._announce()
         except JobError as error:
-            await progress.fail(self._ctx, self._claim, error)
-            log.info("job.failed", job_id=self._claim.job.id, code=error.code)
+            await self._held.fail(error)
+            log.info("job.failed", job_id=self._held.job.id, code=error.code)
         finally:
             await self._tracker.end()
 
     async def _announce(self) -> None:
         verdict = await self._verdict()
-        result = await store_result(self._ctx, self._claim.job)
-        await progress.finish(self._ctx, self._claim, self._model(), self._publication.metrics, result, verdict)
-        log.info("job.succeeded", job_id=self._claim.job.id)
+        result = await store_result(self._ctx, self._held.job)
+        await self._held.finish(self._model(), self._publication.metrics, result, verdict)
+        log.info("job.succeeded", job_id=self._held.job.id)
 
     async def _verdict(self) -> NewEvent:
         """What to tell of the engine's opinion. Raises JobError when it contradicts the trainer."""
@@ -84,7 +83,7 @@ class JobAnnouncement:
                 if found.mean <= TOLERANCE[self._base.dtype]:
                     return wording.agrees(found.mean, found.largest, found.num_tokens)
                 failure = self._disagreement(found)
-            log.warning("announcement.contradicted", job_id=self._claim.job.id, question=question, code=failure.code)
+            log.warning("announcement.contradicted", job_id=self._held.job.id, question=question, code=failure.code)
         raise failure
 
     async def _comparison(self, engines: Engines, rows: list[ScoredRow]) -> Comparison:
@@ -102,8 +101,8 @@ class JobAnnouncement:
         assert state.outcome is not None
         if state.attempt_number > 1:
             return
-        log.warning("announcement.waiting", job_id=self._claim.job.id, reason=str(state.outcome.exception()))
-        await progress.warn(self._ctx, self._claim, wording.waiting_for_engine())
+        log.warning("announcement.waiting", job_id=self._held.job.id, reason=str(state.outcome.exception()))
+        await self._held.warn(wording.waiting_for_engine())
         try:
             await storage_retry(verify_stored)(self._ctx.storage, self._publication.name)
         except (ArtifactCorrupt, ObjectMissing) as error:
@@ -128,7 +127,7 @@ class JobAnnouncement:
         )
 
     def _model(self) -> Model:
-        job = self._claim.job
+        job = self._held.job
         return Model(
             name=self._publication.name,
             project_id=job.project_id,

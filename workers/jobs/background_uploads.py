@@ -15,9 +15,9 @@ from pathlib import Path
 import structlog
 
 from service.domain import event as wording
-from service.domain.job import Claim, Snapshot
-from service.installation.context import Context
-from service.operations import progress
+from service.domain.job import Snapshot
+from service.domain.storage_keys import snapshot_prefix
+from service.operations.progress import HeldJob
 from service.storage import StorageError
 from workers.jobs.staging import store_folder
 from workers.trainer.protocol import Snapshotted
@@ -37,9 +37,8 @@ class Task:
 class Keeper:
     """What one claim stores. Knows neither trainer nor relay."""
 
-    def __init__(self, ctx: Context, claim: Claim) -> None:
-        self._ctx = ctx
-        self._claim = claim
+    def __init__(self, held: HeldJob) -> None:
+        self._held = held
         self._waiting: deque[Task] = deque()  # the first one is under way
         self._working: asyncio.Task[None] | None = None
         self._settling = False  # somebody waits
@@ -105,14 +104,13 @@ class Keeper:
                 await asyncio.to_thread(shutil.rmtree, task.snapshot, ignore_errors=True)
 
     async def _warn(self, error: StorageError) -> None:
-        log.warning("storage.away", job_id=self._claim.job.id, reason=type(error).__name__)
-        await progress.warn(self._ctx, self._claim, wording.storage_away())
+        log.warning("storage.away", job_id=self._held.job.id, reason=type(error).__name__)
+        await self._held.warn(wording.storage_away())
 
     async def _store(self, step: int, folder: Path) -> None:
-        job_id = self._claim.job.id
-        prefix = f"jobs/{job_id}/snapshots/{self._claim.attempt}-{step}-{time.time_ns()}/"
-        files = await store_folder(self._ctx.storage, folder, prefix)
-        snapshot = Snapshot(job_id, step, prefix, files)
-        for old in await progress.record_snapshot(self._ctx, self._claim, snapshot):
+        job_id, storage = self._held.job.id, self._held.ctx.storage
+        prefix = snapshot_prefix(job_id, self._held.attempt, step, time.time_ns())
+        files = await store_folder(storage, folder, prefix)
+        for old in await self._held.record_snapshot(Snapshot(job_id, step, prefix, files)):
             for name in old.files:
-                await self._ctx.storage.delete(old.prefix + name)
+                await storage.delete(old.prefix + name)

@@ -8,25 +8,25 @@ import time
 from pathlib import Path
 
 from service.domain import ids
-from service.domain.base import Base
 from service.domain.errors import InvalidRequest, JobError
-from service.domain.job import Claim, Publication, template_date
-from service.domain.methods import check_servable
+from service.domain.job import Publication, template_date
 from service.domain.model import Manifest, Model, model_name
-from service.installation.context import Context
-from service.operations import lookups, progress
+from service.operations import lookups
+from service.operations.progress import HeldJob
+from service.recipes.base import Base
+from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
+from workers.files.transfer import storage_retry
 from workers.jobs.samples import store_sample
-from workers.jobs.staging import storage_retry
 from workers.trainer.protocol import Checkpointed, Ready
 
 
 class Publisher:
     """What one claim publishes."""
 
-    def __init__(self, ctx: Context, claim: Claim, base: Base) -> None:
-        self._ctx = ctx
-        self._claim = claim
+    def __init__(self, held: HeldJob, base: Base) -> None:
+        self._ctx = held.ctx
+        self._held = held
         self._base = base
         self._ready: Ready | None = None
         self._last: Publication | None = None
@@ -40,12 +40,12 @@ class Publisher:
 
         Raises JobError where the engines of the base cannot serve the adapter (any more).
         """
-        job = self._claim.job
+        job = self._held.job
         if report.last:
             name = await self._store(report, step=None)
             key, sha256 = await store_sample(self._ctx.storage, job.id, name, report.sample)
             self._last = Publication(name, report.step, report.metrics, sample=key, sample_sha256=sha256)
-        elif await lookups.find_checkpoint(self._ctx, self._claim, report.step) is None:
+        elif await lookups.find_checkpoint(self._ctx, job.id, report.step) is None:
             name = await self._store(report, step=report.step)
             model = Model(
                 name=name,
@@ -57,17 +57,17 @@ class Publisher:
                 tuning=job.tuning["type"],
                 created_at=int(time.time()),
             )
-            await progress.publish_checkpoint(self._ctx, self._claim, model, report.metrics)
+            await self._held.publish(model, report.metrics)
 
     async def finish(self) -> None:
         """The training is over: gives the job back, to be announced by whoever claims it next."""
         if self._last is None:
             raise JobError("server_error", "The training ended without a last checkpoint.")
-        await progress.trained(self._ctx, self._claim, self._last)
+        await self._held.trained(self._last)
 
     async def _store(self, report: Checkpointed, step: int | None) -> str:
         """Puts the adapter into storage; answers its name."""
-        job = self._claim.job
+        job = self._held.job
         self._check_servable()
         installation = await lookups.find_installation(self._ctx)
         name = model_name(job.base, installation.organization, job.suffix, ids.publication_id(), step)
@@ -78,12 +78,12 @@ class Publisher:
     def _check_servable(self) -> None:
         """Once more: the catalogue may say another thing than when the job was created."""
         try:
-            check_servable(self._base, self._claim.job.tuning)
+            check_servable(self._base, tuning_of(self._held.job.tuning))
         except InvalidRequest as error:
             raise JobError("not_servable", error.message, error.param) from error
 
     async def _manifest(self, report: Checkpointed, name: str) -> Manifest:
-        job, ready = self._claim.job, self._ready
+        job, ready = self._held.job, self._ready
         assert ready is not None
         return Manifest(
             name=name,
@@ -107,7 +107,7 @@ class Publisher:
         )
 
     async def _data_hashes(self) -> dict[str, str]:
-        job = self._claim.job
+        job = self._held.job
         named = {"training": job.training_file, "validation": job.validation_file}
         return {
             role: await lookups.file_hash(self._ctx, file_id) for role, file_id in named.items() if file_id is not None

@@ -2,10 +2,7 @@
 
 import time
 
-from service.domain.job import Claim
-from service.installation.context import Context
-from service.operations import progress
-from service.operations.progress import StepRecord
+from service.operations.progress import HeldJob, StepRecord
 from workers.trainer.protocol import Stepped
 
 WRITE_EVERY_SECONDS = 0.5
@@ -15,9 +12,8 @@ SMOOTHING = 0.9  # of the moving average over seconds per step, neighbours' turn
 class StepRelay:
     """The metrics of one claim."""
 
-    def __init__(self, ctx: Context, claim: Claim) -> None:
-        self._ctx = ctx
-        self._claim = claim
+    def __init__(self, held: HeldJob) -> None:
+        self._held = held
         self._waiting: list[StepRecord] = []
         self._written_at = time.monotonic()
         self._stepped_at: float | None = None
@@ -35,7 +31,7 @@ class StepRelay:
         steps, self._waiting = self._waiting, []
         self._written_at = time.monotonic()
         if steps:
-            await progress.record_steps(self._ctx, self._claim, steps, self._seconds_per_step)
+            await self._held.record_steps(steps, self._seconds_per_step)
 
     def _time_step(self) -> None:
         now = time.monotonic()

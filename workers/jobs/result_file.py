@@ -1,65 +1,60 @@
-"""`step_metrics.csv`, the file of a finished job's metrics, from its events into storage.
+"""`step_metrics.csv`, the file of a finished job's metrics, streamed from its events into storage.
 
 Knows OpenAI's columns; must not know what the model is or whether it may be announced.
 """
 
-import asyncio
 import csv
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from service.domain import ids
 from service.domain.file import RESULT_PURPOSE, File, Segment
 from service.domain.job import Job
+from service.domain.storage_keys import file_key
 from service.installation.context import Context
 from service.operations import lookups
-from workers.jobs.staging import store_bytes
+from service.recipes.objective import find_objective
+from service.storage.hashed import Hashed
+from workers.files.transfer import storage_retry
 
-# By objective: OpenAI's columns, and the metrics that fill them.
-COLUMNS: dict[str, dict[str, str]] = {
-    "supervised": {
-        "step": "step",
-        "train_loss": "train_loss",
-        "train_accuracy": "train_mean_token_accuracy",
-        "valid_loss": "valid_loss",
-        "valid_mean_token_accuracy": "valid_mean_token_accuracy",
-    },
-    "dpo": {
-        "step": "step",
-        "train_loss": "train_loss",
-        "train_accuracy": "train_accuracy",
-        "valid_loss": "valid_loss",
-        "valid_accuracy": "valid_accuracy",
-        "train_reward_margin": "train_reward_margin",
-        "valid_reward_margin": "valid_reward_margin",
-    },
-}
+BATCH_ROWS = 500
 
 
 async def store_result(ctx: Context, job: Job) -> tuple[File, list[Segment]]:
-    """Stores the file, and answers what its row needs. Cells that were not measured are empty. Raises StorageError."""
-    rows = await lookups.metrics_of(ctx, job.id)
-    content = await asyncio.to_thread(_csv, rows, COLUMNS[job.objective])
+    """Stores the file, and returns what its row needs. Cells that were not measured are empty. Raises StorageError."""
     file_id = ids.file_id()
-    key = f"files/{file_id}/0"
-    segment = Segment(key, len(content), await store_bytes(ctx.storage, key, content))
+    segment = await _store(ctx, job, file_key(file_id))
     file = File(
         id=file_id,
         project_id=job.project_id,
         purpose=RESULT_PURPOSE,
         filename="step_metrics.csv",
         content_type="text/csv",
-        bytes=len(content),
+        bytes=segment.bytes,
         created_at=int(time.time()),
     )
     return file, [segment]
 
 
-def _csv(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> bytes:
+@storage_retry
+async def _store(ctx: Context, job: Job, key: str) -> Segment:
+    content = Hashed(_csv(ctx, job.id, find_objective(job.objective).columns))
+    await ctx.storage.put(key, content)
+    return Segment(key, content.num_bytes, content.hexdigest)
+
+
+async def _csv(ctx: Context, job_id: str, columns: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """The file in stretches: at most `BATCH_ROWS` are in memory."""
+    yield _lines([columns])
+    sequence = 0
+    while batch := await lookups.metrics_since(ctx, job_id, sequence, BATCH_ROWS):
+        yield _lines([data.get(source, "") for source in columns.values()] for _, data in batch)
+        sequence, _ = batch[-1]
+
+
+def _lines(rows: Iterable[Iterable[Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row.get(source, "") for source in columns.values()] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()

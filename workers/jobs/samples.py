@@ -8,13 +8,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
+from service.domain.storage_keys import sample_key
 from service.storage import ObjectStore
 from service.storage.base import read
-from workers.jobs.staging import ObjectCorrupt, storage_retry, store_bytes
+from workers.files.transfer import ObjectCorrupt, storage_retry
+from workers.jobs.staging import store_bytes
 from workers.trainer.protocol import ScoredRow
 
 # Nats per token, by the base's dtype: how far two right computations of one model may lie apart on average. Other
@@ -27,7 +28,7 @@ _rows: TypeAdapter[list[ScoredRow]] = TypeAdapter(list[ScoredRow])
 
 async def store_sample(store: ObjectStore, job_id: str, model: str, rows: list[ScoredRow]) -> tuple[str, str]:
     """Stores the rows that the job's `model` has scored; answers their key and sha256. Raises StorageError."""
-    key = f"jobs/{job_id}/samples/{quote(model, safe='')}.json"
+    key = sample_key(job_id, model)
     return key, await store_bytes(store, key, _rows.dump_json(rows))
 
 

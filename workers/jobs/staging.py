@@ -6,51 +6,37 @@ Every transfer is checked by SHA-256 and tried again while storage is away. Know
 import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import structlog
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from service.domain.base import Base
 from service.domain.errors import JobError
 from service.domain.file import Segment
-from service.domain.job import Claim
-from service.domain.methods import objective_settings
-from service.domain.model import artifact_prefix
+from service.domain.storage_keys import artifact_prefix
 from service.installation.context import Context
 from service.operations import lookups
-from service.storage import ObjectExists, ObjectMissing, ObjectStore, StorageError
+from service.operations.progress import HeldJob
+from service.recipes.base import Base
+from service.recipes.objective import find_objective, own_settings
+from service.recipes.recipe import Recipe
+from service.recipes.tuning import TuningSettings, tuning_of
+from service.storage import ObjectMissing, ObjectStore
 from service.storage.base import CHUNK_BYTES, one_chunk
+from workers.files import transfer
 from workers.files.artifacts import ArtifactCorrupt, read_manifest
+from workers.files.transfer import ObjectCorrupt, storage_retry
+from workers.model.load import base_size
 from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
 
 log = structlog.get_logger()
 TRAINING = "train.safetensors"
 VALIDATION = "valid.safetensors"
-RETRY_SECONDS = 120
 
 
-class ObjectCorrupt(Exception):
-    """Bytes in storage are not the ones that were stored."""
-
-
-def _passes_by(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and not isinstance(error, ObjectMissing | ObjectExists)
-
-
-storage_retry = retry(
-    retry=retry_if_exception(_passes_by),
-    wait=wait_random_exponential(multiplier=0.2, max=10),
-    stop=stop_after_delay(RETRY_SECONDS),
-    reraise=True,
-)
-
-
-async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> None:
+async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
     """Fills the job's folder as `workers.trainer.protocol` describes it, afresh. Raises JobError."""
-    job = claim.job
+    ctx, job = held.ctx, held.job
     assert job.data_prefix is not None
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     await asyncio.to_thread(folder.mkdir, parents=True)
@@ -60,31 +46,31 @@ async def stage_job(ctx: Context, claim: Claim, base: Base, folder: Path) -> Non
     await _stage_snapshot(ctx, job.id, folder / "resume")
     if job.parent_model is not None:
         await _stage_parent(ctx.storage, job.parent_model, folder / "parent")
+    tuning = tuning_of(job.tuning)
+    objective = own_settings(find_objective(job.objective), job.hyperparameters)
     spec = JobSpec(
         job_id=job.id,
-        objective=job.objective,
-        objective_settings=objective_settings(job.hyperparameters),
-        tuning=job.tuning,
+        recipe=Recipe(objective=objective, tuning=tuning, task=base.task),
         n_epochs=job.hyperparameters["n_epochs"],
         batch_size=job.hyperparameters["batch_size"],
-        learning_rate=learning_rate(base, claim),
+        learning_rate=job.hyperparameters["learning_rate_multiplier"] * await learning_rate(base, tuning),
         seed=job.seed,
         snapshot_steps=ctx.settings.snapshot_steps,
-        sample_tokens=sample_tokens(base, job.tuning),
+        sample_tokens=sample_tokens(base, tuning),
     )
     await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
 
 
-def sample_tokens(base: Base, tuning: dict[str, Any]) -> int:
+def sample_tokens(base: Base, tuning: TuningSettings) -> int:
     """How much of a row the engine is asked for: beside it stand the tuning's own tokens and one that is generated."""
-    virtual: int = tuning.get("prompt", {}).get("num_virtual_tokens", 0)
-    return max(2, min(SAMPLE_TOKENS, base.context_tokens - virtual - 1))
+    return max(2, min(SAMPLE_TOKENS, base.context_tokens - tuning.prefix_tokens - 1))
 
 
-def learning_rate(base: Base, claim: Claim) -> float:
-    """The multiplier multiplies the catalogue's rate for this tuning; it is never the rate itself."""
-    multiplier: float = claim.job.hyperparameters["learning_rate_multiplier"]
-    return multiplier * base.learning_rate[claim.job.tuning["type"]]
+async def learning_rate(base: Base, tuning: TuningSettings) -> float:
+    """What the job's multiplier multiplies: the catalogue's rate for the tuning, or the tuning's rule."""
+    if tuning.name in base.learning_rate:
+        return base.learning_rate[tuning.name]
+    return tuning.default_learning_rate(await asyncio.to_thread(base_size, base))
 
 
 async def store_folder(store: ObjectStore, folder: Path, prefix: str) -> dict[str, str]:
@@ -93,12 +79,8 @@ async def store_folder(store: ObjectStore, folder: Path, prefix: str) -> dict[st
     return {name: await store_file(store, folder / name, prefix + name) for name in names}
 
 
-@storage_retry
-async def store_file(store: ObjectStore, path: Path, key: str) -> str:
-    """Stores one file; answers its sha256."""
-    digest = hashlib.sha256()
-    await store.put(key, _chunks(path, digest))
-    return digest.hexdigest()
+store_file = storage_retry(transfer.store_file)
+fetch_file = storage_retry(transfer.fetch_file)
 
 
 @storage_retry
@@ -114,17 +96,6 @@ async def fetch_folder(store: ObjectStore, prefix: str, files: Mapping[str, str]
     for name, sha256 in files.items():
         if await fetch_file(store, prefix + name, folder / name) != sha256:
             raise ObjectCorrupt(prefix + name)
-
-
-@storage_retry
-async def fetch_file(store: ObjectStore, key: str, path: Path) -> str:
-    """Fetches one object; answers its sha256."""
-    digest = hashlib.sha256()
-    with await asyncio.to_thread(path.open, "wb") as stream:
-        async for chunk in store.open(key):
-            digest.update(chunk)
-            await asyncio.to_thread(stream.write, chunk)
-    return digest.hexdigest()
 
 
 async def fetch_segments(store: ObjectStore, segments: Sequence[Segment], path: Path) -> None:
@@ -170,10 +141,3 @@ async def _stage_parent(store: ObjectStore, name: str, folder: Path) -> None:
         log.warning("parent.unusable", model=name, reason=type(error).__name__)
         message = f"The job cannot continue '{name}': its artifact is missing or damaged in storage."
         raise JobError("parent_unavailable", message, param="model") from error
-
-
-async def _chunks(path: Path, digest: "hashlib._Hash") -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as stream:
-        while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
-            digest.update(chunk)
-            yield chunk

@@ -12,79 +12,65 @@ from pathlib import Path
 import structlog
 
 from service.domain import event as wording
-from service.domain.base import Base
 from service.domain.errors import JobError
-from service.domain.job import Claim, template_date
-from service.domain.methods import resolve_auto
-from service.installation.context import Context
-from service.operations import lookups, progress
+from service.domain.job import template_date
+from service.domain.storage_keys import job_data_prefix
+from service.operations import lookups
+from service.operations.progress import HeldJob
+from service.recipes.base import Base
+from service.recipes.objective import find_objective, resolve_auto
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
-from workers.data.base_text import BaseText
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
-from workers.jobs.staging import TRAINING, VALIDATION, ObjectCorrupt, fetch_segments, store_file
-from workers.model.load import load_text
+from workers.files.transfer import ObjectCorrupt
+from workers.jobs.loading import Tokenizers
+from workers.jobs.staging import TRAINING, VALIDATION, fetch_segments, store_file
 
 log = structlog.get_logger()
-
-
-class Tokenizers:
-    """The tokenizers of the bases that this worker has checked files for, each loaded once."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[str, BaseText] = {}
-
-    def of(self, base: Base) -> BaseText:
-        """Blocks while it loads. Raises OSError where there is none."""
-        if base.id not in self._loaded:
-            self._loaded[base.id] = load_text(base)
-        return self._loaded[base.id]
 
 
 class JobValidation:
     """One claim of one job that is in `validating_files`."""
 
-    def __init__(self, ctx: Context, claim: Claim, base: Base, tokenizers: Tokenizers, scratch: Path) -> None:
-        self._ctx = ctx
-        self._claim = claim
+    def __init__(self, held: HeldJob, base: Base, tokenizers: Tokenizers, scratch: Path) -> None:
+        self._ctx = held.ctx
+        self._held = held
         self._base = base
         self._tokenizers = tokenizers
-        self._folder = scratch / f"{claim.job.id}-{claim.attempt}-validation"
+        self._folder = scratch / f"{held.job.id}-{held.attempt}-validation"
 
     async def run(self) -> None:
-        """Brings the job to `queued` or `failed`. Raises LeaseLost and the errors of parts that are away."""
+        """Brings the job to `queued` or `failed`. Raises LeaseLost, BaseNotLoaded, and what unavailable parts raise."""
         try:
             with disk_errors():
                 await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
                 await self._check_and_store()
         except DatasetInvalid as invalid:
-            await progress.fail(self._ctx, self._claim, invalid.error, invalid.details)
-            log.info("job.invalid", job_id=self._claim.job.id, code=invalid.error.code)
+            await self._held.fail(invalid.error, invalid.details)
+            log.info("job.invalid", job_id=self._held.job.id, code=invalid.error.code)
         except JobError as error:
-            await progress.fail(self._ctx, self._claim, error)
+            await self._held.fail(error)
         finally:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _check_and_store(self) -> None:
-        job = self._claim.job
+        job = self._held.job
         training = await self._check(job.training_file, "training_file", self._ctx.settings.examples_minimum)
         validation = None
         if job.validation_file is not None:
             validation = await self._check(job.validation_file, "validation_file", 1)
         await self._warn_of_date()
-        hyperparameters = resolve_auto(job.hyperparameters, training.num_examples)
-        prefix = f"jobs/{job.id}/data/{self._claim.attempt}/"
+        hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
+        prefix = job_data_prefix(job.id, self._held.attempt)
         await self._store(training, prefix + TRAINING)
         if validation is not None:
             await self._store(validation, prefix + VALIDATION)
         steps = steps_per_epoch(training.num_examples, hyperparameters["batch_size"]) * hyperparameters["n_epochs"]
-        await progress.validated(
-            self._ctx, self._claim, hyperparameters=hyperparameters, data_prefix=prefix, total_steps=steps
-        )
+        await self._held.validated(hyperparameters=hyperparameters, data_prefix=prefix, total_steps=steps)
         log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
 
     async def _warn_of_date(self) -> None:
@@ -92,8 +78,7 @@ class JobValidation:
         if self._base.serving.engine == "vllm":
             template = ChatTemplate(await asyncio.to_thread(self._tokenizers.of, self._base))
             if await asyncio.to_thread(lambda: template.prints_the_date):
-                warning = wording.date_in_prompt(template_date(self._claim.job))
-                await progress.warn(self._ctx, self._claim, warning)
+                await self._held.warn(wording.date_in_prompt(template_date(self._held.job)))
 
     async def _check(self, file_id: str, param: str, minimum: int) -> TokenizedDataset:
         found, what = await lookups.find_file(self._ctx, file_id), param.replace("_", " ")
@@ -103,7 +88,7 @@ class JobValidation:
         try:
             await fetch_segments(self._ctx.storage, found[1], path)
         except (ObjectCorrupt, ObjectMissing) as error:
-            log.warning("data.unavailable", job_id=self._claim.job.id, file_id=file_id, reason=type(error).__name__)
+            log.warning("data.unavailable", job_id=self._held.job.id, file_id=file_id, reason=type(error).__name__)
             message = f"The {what} is missing or damaged in storage; please upload it again."
             raise JobError("data_unavailable", message, param) from error
         return await asyncio.to_thread(self._read, path, file_id, param, minimum)
@@ -118,8 +103,8 @@ class JobValidation:
             examples_minimum=minimum,
             param=param,
             file_id=file_id,
-            method=self._claim.job.objective,
-            day=template_date(self._claim.job),
+            objective=find_objective(self._held.job.objective),
+            day=template_date(self._held.job),
         )
 
     async def _store(self, dataset: TokenizedDataset, key: str) -> None:

@@ -1,7 +1,6 @@
 """The adapters attached to one model, and which of them every row of a forward pass uses.
 
-PEFT's LoRA layers take `adapter_names`, one name per row. PEFT's own hooks that hand the names down are made anew at
-every forward pass and stay behind when it raises; here one lasting hook per layer does it. Knows no requests and no
+How a row computes with its adapter is the tuning's own; here rows are only sorted by it. Knows no requests and no
 storage. Used by one thread at a time.
 """
 
@@ -11,63 +10,59 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import count
 from pathlib import Path
-from typing import Any
-from weakref import WeakSet
 
-from peft.tuners.lora import LoraLayer
-from torch import nn
+import torch
 from transformers import PreTrainedModel
 
-from workers.tunings import Tuning, open_tuning
-
-NONE = "__base__"  # PEFT's word for a row without an adapter
+from workers.tunings import Tuning, load_tuning, read_tuning
+from workers.tunings.sites import Rows
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An attached tuning under the name that the model's layers know it by.
+    """An attached tuning. `template_date` is what the chat template was given as today's when it was trained."""
 
-    `template_date` is what the chat template was given as today's when it was trained.
-    """
-
-    name: str
     tuning: Tuning
     template_date: date | None = None
 
 
 class Adapters:
-    """Attaches saved adapters to `model`, all of them inactive: rows choose theirs with `of_rows`."""
+    """Attaches saved adapters to `model`, all of them inactive: rows choose theirs with `rows_use`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._numbers = count(1)
-        self._hooked: WeakSet[nn.Module] = WeakSet()
-        self._names: list[str] | None = None
+
+    def memory_bytes(self, folder: Path) -> int:
+        """What attaching the adapter saved in `folder` would take. Raises AdapterMismatch or JobError."""
+        return read_tuning(folder, self._model, "adapter").memory_bytes()
 
     def attach(self, folder: Path) -> Adapter:
         """Loads the adapter saved in `folder`. Raises AdapterMismatch or JobError when it does not fit the model."""
-        name = f"adapter{next(self._numbers)}"
-        tuning = open_tuning(folder, self._model, name)
-        for layer in self._model.modules():
-            if isinstance(layer, LoraLayer) and layer not in self._hooked:
-                layer.register_forward_pre_hook(self._tell, with_kwargs=True)
-                self._hooked.add(layer)
-        return Adapter(name, tuning)
+        tuning = read_tuning(folder, self._model, f"adapter{next(self._numbers)}")
+        load_tuning(tuning, folder)
+        return Adapter(tuning)
 
     def detach(self, adapter: Adapter) -> None:
         """Frees its memory. No row may still use it."""
         adapter.tuning.detach()
 
-    @contextmanager
-    def of_rows(self, adapters: Sequence[Adapter | None]) -> Iterator[None]:
-        """Within, row i of the model's batch computes with `adapters[i]`; None is the base alone."""
-        self._names = [adapter.name if adapter else NONE for adapter in adapters]
-        try:
-            yield
-        finally:
-            self._names = None
 
-    def _tell(
-        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (args, kwargs) if self._names is None else (args, kwargs | {"adapter_names": self._names})
+@contextmanager
+def rows_use(adapters: Sequence[Adapter | None], device: torch.device) -> Iterator[None]:
+    """Within, row i of a batch computes with `adapters[i]`; None is the base alone.
+
+    Adapters that differ must all mix rows, and not even one that does not may stand beside the base.
+    """
+    places: dict[Adapter, list[int]] = {}
+    for place, adapter in enumerate(adapters):
+        if adapter is not None:
+            places.setdefault(adapter, []).append(place)
+    try:
+        for adapter, mine in places.items():
+            everyone = len(mine) == len(adapters)
+            adapter.tuning.activate(None if everyone else Rows(torch.tensor(mine, device=device), len(adapters)))
+        yield
+    finally:
+        for adapter in places:
+            adapter.tuning.deactivate()

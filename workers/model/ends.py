@@ -1,6 +1,6 @@
 """Which tokens end an answer of a base: engines stop at them, and nothing behind one is shown.
 
-Knows a loaded base; must not know requests.
+Knows a loaded base; does not depend on requests.
 """
 
 from workers.data.template import ChatTemplate

@@ -5,7 +5,7 @@ thread).
 
 Why a loop of our own over the model and a DynamicCache: `generate()` of transformers runs a batch to the end of its
 longest row, so a newcomer would wait for it; its continuous batching packs all rows into one of shape (1, tokens),
-where PEFT's `adapter_names`, one per row, cannot apply. Here every prompt is prefilled by itself, in pieces, with its
+where no row could choose its adapter. Here every prompt is prefilled by itself, in pieces, with its
 own adapter; then its part of the cache is padded on the left to its neighbours' length and rows decode together, mixed.
 
 Shapes: B rows, S cached positions of the longest row, T tokens of a prompt's piece, N some of the rows, V vocabulary.
@@ -21,9 +21,10 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from workers.model.adapters import Adapter, Adapters
+from workers.model.adapters import Adapter, rows_use
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling, Token, choose, score
+from workers.tunings.base import Chunk, Inputs, plain_inputs
 
 PIECE_TOKENS = 512  # of a prompt per forward pass: bounds the logits of a scored prompt and the attention's mask
 
@@ -71,12 +72,15 @@ class Prefilled:
 
 
 class Batch:
-    """The rows in progress. When a method other than `prefill` raises, call `clear`: the rows cannot go on."""
+    """The rows in progress. When a method other than `prefill` raises, call `clear`: the rows cannot go on.
 
-    def __init__(self, base: LoadedBase, adapters: Adapters) -> None:
-        self._model = base.model
+    Rows of adapters that mix, and of the base, go into one batch. An adapter that does not mix has a batch of its own,
+    made for it: `adapter`, which all its rows must have.
+    """
+
+    def __init__(self, base: LoadedBase, adapter: Adapter | None = None) -> None:
+        self._model = adapter.tuning.model if adapter else base.model
         self._device = base.device
-        self._adapters = adapters
         self.clear()
 
     def clear(self) -> None:
@@ -139,7 +143,7 @@ class Batch:
         lengths_B1 = torch.tensor([[row.num_cached] for row in self.rows], device=self._device)
         size = self._cache.get_seq_length() + 1
         places_S = torch.arange(size, device=self._device)
-        with self._adapters.of_rows([row.adapter for row in self.rows]):
+        with rows_use([row.adapter for row in self.rows], self._device):
             output = self._model(
                 input_ids=torch.tensor([[row.generated[-1]] for row in self.rows], device=self._device),
                 attention_mask=(places_S >= size - lengths_B1).long(),
@@ -154,23 +158,22 @@ class Batch:
         cache = DynamicCache()
         scores: list[Token] = []
         logits_TV = torch.empty(0)
-        with self._adapters.of_rows([row.adapter]):
+        with rows_use([row.adapter], self._device):
             for start in range(0, len(row.prompt), PIECE_TOKENS):
                 piece = row.prompt[start : start + PIECE_TOKENS]
-                logits_TV = self._feed(piece, cache, row)
+                inputs = self._inputs(row, start, piece)
+                cache = inputs.cache or cache
+                keep = 0 if row.score_prompt else 1  # 0 is transformers' word for all
+                logits_TV = self._model(**inputs.tensors, past_key_values=cache, logits_to_keep=keep).logits[0]
                 targets = row.prompt[start + 1 : start + 1 + len(piece)]
                 if row.score_prompt and targets:
                     scores += score(logits_TV[-len(piece) :][: len(targets)], targets, row.num_top or 0)
         return cache, logits_TV[-1:], scores
 
-    def _feed(self, piece: Sequence[int], cache: DynamicCache, row: Row) -> Tensor:
+    def _inputs(self, row: Row, start: int, piece: Sequence[int]) -> Inputs:
         ids_1T = torch.tensor([list(piece)], device=self._device)
-        inputs = {"input_ids": ids_1T}
-        if row.adapter and not cache.get_seq_length():
-            inputs = row.adapter.tuning.inputs(ids_1T, torch.ones_like(ids_1T))  # virtual tokens go before the first
-        keep = 0 if row.score_prompt else 1  # 0 is transformers' word for all
-        logits_1TV: Tensor = self._model(**inputs, past_key_values=cache, logits_to_keep=keep).logits
-        return logits_1TV[0]
+        chunk = Chunk(ids_1T, None, torch.tensor([len(row.prompt)], device=self._device), offset=start)
+        return row.adapter.tuning.inputs(chunk) if row.adapter else plain_inputs(chunk)
 
     def _scored(self, tokens: list[Token]) -> list[Token]:
         wanting = [index for index, row in enumerate(self.rows) if row.num_top is not None]

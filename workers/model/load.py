@@ -25,7 +25,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import resolve_revision
 
-from service.domain.base import Base
+from service.recipes.base import Base
+from service.recipes.tuning import BaseSize
 from workers.data.base_text import BaseText
 
 log = structlog.get_logger()
@@ -93,6 +94,13 @@ def load_text(base: Base) -> BaseText:
         generation = GenerationConfig.from_model_config(config)
     tokenizer = _load_tokenizer(base, commit)
     return BaseText(tokenizer, _end_ids(generation), config.get_text_config().vocab_size)
+
+
+def base_size(base: Base) -> BaseSize:
+    """How large the base is, from its config.json alone. Raises OSError or ValueError."""
+    config = AutoConfig.from_pretrained(base.source, revision=_commit(base), trust_remote_code=False)
+    text = config.get_text_config()
+    return BaseSize(hidden_size=text.hidden_size, num_layers=text.num_hidden_layers)
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -1,23 +1,15 @@
-"""Which loss: one small file per objective, found here by the name that a job's `method.type` carries.
+"""Which loss: one small file per objective, found here by its recipe's name. Its settings are in `service.recipes`.
 
 Knows tokens and logits; must not know which parameters move, optimizers, jobs or storage.
 """
 
-from collections.abc import Mapping
-
-from workers.objectives.base import Forward, Loss, Objective
-from workers.objectives.dpo import Dpo
+from service.recipes.objective import ObjectiveSettings
+from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective
 from workers.objectives.logprobs import logprobs
-from workers.objectives.supervised import Supervised
 
-__all__ = ["OBJECTIVES", "Forward", "Loss", "Objective", "create_objective", "logprobs"]
-
-OBJECTIVES: dict[str, type[Supervised] | type[Dpo]] = {"supervised": Supervised, "dpo": Dpo}
+__all__ = ["Forward", "Loss", "Objective", "create_objective", "logprobs"]
 
 
-def create_objective(name: str, settings: Mapping[str, float] | None = None) -> Objective:
-    """The objective of that name with its own hyperparameters (dpo: beta), resolved.
-
-    Raises KeyError for a name that `service.domain.methods` does not offer either.
-    """
-    return OBJECTIVES[name](**(settings or {}))
+def create_objective(settings: ObjectiveSettings) -> Objective:
+    """The objective of these settings. Raises ValueError where one of them is still "auto"."""
+    return OBJECTIVES.find(type(settings))(settings)

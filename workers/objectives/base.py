@@ -6,10 +6,11 @@ a step into micro-batches does not change what it weighs. Shapes: B rows, T toke
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from service.recipes.implementations import Implementations
 from workers.data.batches import Batch
 
 # (input_ids_BT, attention_mask_BT, keep_K) -> logits_BKV: what the model says at those positions of the tokens.
@@ -39,3 +40,7 @@ class Objective(Protocol):
     def loss(self, forward: Forward, batch: Batch) -> Loss:
         """Calls `forward` once or more often."""
         ...
+
+
+# By the class of their settings; each has the decorator `@OBJECTIVES.of(SomeSettings)` and takes such settings.
+OBJECTIVES: Implementations[Callable[[Any], Objective]] = Implementations("workers.objectives")

@@ -7,11 +7,14 @@ Shapes: B rows, P pairs.
 
 from torch.nn.functional import logsigmoid
 
+from service.recipes.fields import resolved
+from service.recipes.objectives.dpo import DpoSettings
 from workers.data.batches import Batch
-from workers.objectives.base import Forward, Loss
+from workers.objectives.base import OBJECTIVES, Forward, Loss
 from workers.objectives.logprobs import logprobs
 
 
+@OBJECTIVES.of(DpoSettings)
 class Dpo:
     """An `Objective`: the sum over pairs of -log sigmoid(reward of the preferred answer - reward of the other).
 
@@ -21,8 +24,8 @@ class Dpo:
 
     needs_reference = True
 
-    def __init__(self, beta: float) -> None:
-        self._beta = beta
+    def __init__(self, settings: DpoSettings) -> None:
+        self._beta = resolved(settings.beta)
 
     def count(self, batch: Batch) -> int:
         return len(batch.labels_BT) // 2

@@ -6,14 +6,19 @@ Shapes: B rows, T tokens, K kept positions, V vocabulary.
 import torch
 from torch.nn.functional import cross_entropy
 
+from service.recipes.objectives.supervised import SupervisedSettings
 from workers.data.batches import IGNORED, Batch
-from workers.objectives.base import Forward, Loss
+from workers.objectives.base import OBJECTIVES, Forward, Loss
 
 
+@OBJECTIVES.of(SupervisedSettings)
 class Supervised:
     """An `Objective`: the sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
 
     needs_reference = False
+
+    def __init__(self, settings: SupervisedSettings) -> None:
+        """There is nothing to set."""
 
     def count(self, batch: Batch) -> int:
         return int((batch.targets_BT != IGNORED).sum())

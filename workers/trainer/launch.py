@@ -8,7 +8,7 @@ import sys
 
 from pydantic import BaseModel, ConfigDict
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from service.settings.settings import Settings
 
 EXIT_PARENT_GONE = 0  # stdin ended: the parent stopped the trainer, or died

@@ -13,9 +13,11 @@ A seated job's folder:
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from service.recipes.recipe import Recipe
 
 SAMPLE_TOKENS = 256
 
@@ -26,12 +28,10 @@ class JobSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     job_id: str
-    objective: str
-    objective_settings: dict[str, float] = {}  # the objective's own hyperparameters: {"beta": 0.1} of dpo
-    tuning: dict[str, Any]  # {"type": "lora", "lora": {...}}
+    recipe: Recipe
     n_epochs: int
     batch_size: int
-    learning_rate: float  # absolute: the catalogue's times the multiplier
+    learning_rate: float  # absolute: the base's for the tuning, times the multiplier
     seed: int
     snapshot_steps: int
     sample_tokens: int = SAMPLE_TOKENS  # of a row that an engine scores too; decides no result

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,9 +16,12 @@ WEIGHTS = "adapter_model.safetensors"
 _READABLE = 0o644  # engines may run as another user than the trainer
 
 
-def write_adapter(folder: Path, config: PeftConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Writes both files. PEFT's own writer lists sets in an order that changes from process to process."""
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True, default=sorted)
+def write_adapter(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+    """Writes both files; a tuning that PEFT does not have gives its own `peft_type`.
+
+    PEFT's own writer lists sets in an order that changes from process to process.
+    """
+    text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})

@@ -11,42 +11,51 @@ from typing import Any, ClassVar
 
 import torch
 from peft import PromptEmbedding, PromptTuningConfig
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from workers.tunings.base import take_over
+from service.recipes.tunings.prompt import PromptSettings
+from workers.tunings.base import TUNINGS, Chunk, Inputs, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
+from workers.tunings.sites import Rows
 
 PROMPT = "prompt_embeddings"  # PEFT's name in the file
 
 
+@TUNINGS.of(PromptSettings)
 class PromptTuning:
     """A `Tuning`: one matrix of P vectors."""
 
-    peft_type: ClassVar[str] = "PROMPT_TUNING"
-    shares_base: ClassVar[bool] = True
+    mixes_rows: ClassVar[bool] = True  # all that it does is done before the first layer, for its rows alone
 
-    def __init__(self, model: PreTrainedModel, name: str, settings: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, settings: PromptSettings) -> None:
         self._model = model
         self._embed: nn.Module = model.get_input_embeddings()
-        self._num_virtual_tokens: int = settings["num_virtual_tokens"]
+        self._num_virtual_tokens: int = settings.num_virtual_tokens
         self._parameters: dict[str, nn.Parameter] = {}
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    def settings_of(config: dict[str, Any]) -> PromptSettings:
         """The tuning's settings from a saved adapter's config."""
-        return {"num_virtual_tokens": config["num_virtual_tokens"]}
+        return PromptSettings(num_virtual_tokens=config["num_virtual_tokens"])
 
     @property
     def num_virtual_tokens(self) -> int:
         return self._num_virtual_tokens
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self._model
+
+    def memory_bytes(self) -> int:
+        return self._num_virtual_tokens * self._config().token_dim * torch.float32.itemsize
 
     def attach(self) -> None:
         prompt: nn.Module = PromptEmbedding(self._config(), self._embed)  # type: ignore[no-untyped-call]
         (weight_PH,) = prompt.parameters()
         self._parameters = {PROMPT: weight_PH}
 
-    def activate(self) -> None:
+    def activate(self, rows: Rows | None = None) -> None:
         """Nothing to do: `inputs` is all that makes this tuning."""
 
     def deactivate(self) -> None:
@@ -61,21 +70,23 @@ class PromptTuning:
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._parameters
 
-    def inputs(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> dict[str, Tensor]:
-        tokens_BTH = self._embed(input_ids_BT)
-        num_rows = input_ids_BT.shape[0]
+    def inputs(self, chunk: Chunk) -> Inputs:
+        if chunk.offset:
+            return plain_inputs(chunk)  # the vectors are in the cache
+        tokens_BTH = self._embed(chunk.input_ids_BT)
+        num_rows = len(tokens_BTH)
         prompt_BPH = self._parameters[PROMPT].to(tokens_BTH.dtype).expand(num_rows, -1, -1)
-        prompt_mask_BP = attention_mask_BT.new_ones(num_rows, self._num_virtual_tokens)
-        return {
-            "inputs_embeds": torch.cat([prompt_BPH, tokens_BTH], dim=1),
-            "attention_mask": torch.cat([prompt_mask_BP, attention_mask_BT], dim=1),
-        }
+        tensors = {"inputs_embeds": torch.cat([prompt_BPH, tokens_BTH], dim=1)}
+        if chunk.attention_mask_BT is not None:
+            prompt_mask_BP = chunk.attention_mask_BT.new_ones(num_rows, self._num_virtual_tokens)
+            tensors["attention_mask"] = torch.cat([prompt_mask_BP, chunk.attention_mask_BT], dim=1)
+        return Inputs(tensors, num_before=self._num_virtual_tokens)
 
     def save(self, folder: Path, base_source: str) -> None:
         config = self._config()
         config.base_model_name_or_path = base_source
         config.inference_mode = True
-        write_adapter(folder, config, self._parameters)
+        write_adapter(folder, config.to_dict(), self._parameters)
 
     def load(self, folder: Path) -> None:
         take_over(self._parameters, read_weights(folder))

@@ -1,6 +1,6 @@
 """/v1/files: from the wire to `operations.files` and back. Bytes stream both ways."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
@@ -12,6 +12,7 @@ from service.api.web import upload_form
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.pagination import LONGEST_FILES_PAGE, After, CursorList, FilesLimit, as_cursor_list
+from service.domain.json import JsonObject
 from service.operations import files
 
 router = APIRouter(prefix="/files", tags=["Files"], route_class=ApiRoute)
@@ -19,7 +20,7 @@ router = APIRouter(prefix="/files", tags=["Files"], route_class=ApiRoute)
 FileId = Annotated[Text, Path(description="The id of the file.")]
 Order = Annotated[Literal["asc", "desc"], Query(description="`desc`: newest first.")]
 Purpose = Annotated[Text | None, Query(description="Only files with this purpose.")]
-CONTENT: dict[int | str, dict[str, Any]] = {
+CONTENT: dict[int | str, JsonObject] = {
     200: {
         "description": "The file's bytes",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},

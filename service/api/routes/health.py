@@ -27,14 +27,13 @@ async def health(ctx: ContextDep, response: Response) -> Health:
     """Tell whether the service works: 200 when its database answers, else 503."""
     database = await _database(ctx)
     response.status_code = 200 if database == "ok" else 503
-    engines = {url: _state(answers) for url, answers in (await engine_health(ctx)).items()}
+    engines = {url: _state(answers) for url, answers in (await engine_health(ctx.engines)).items()}
     return Health(status=database, database=database, engines=engines)
 
 
 async def _database(ctx: ContextDep) -> State:
     try:
-        async with ctx.database.reading() as tx:
-            await tx.connection.exec_driver_sql("SELECT 1")
+        await ctx.database.check()
     except Unavailable:
         return "away"
     return "ok"

@@ -5,7 +5,7 @@ engine answers, and how, is the gateway's affair. A client that hangs up ends th
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -21,10 +21,12 @@ from service.api.schemas.inference import CreateChatCompletionRequest, CreateCom
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope
+from service.api.web.traffic import Traffic
 from service.domain.errors import LuthierError
+from service.domain.json import JsonObject
 from service.gateway.fields import Endpoint, engine_fields
-from service.gateway.forward import Answer, EngineRequest, Gateway
-from service.gateway.limits.memory import RateLimits, estimated_tokens
+from service.gateway.forward import Answer, EngineRequest, Usage, log_usage
+from service.gateway.limits import estimated_tokens
 from service.installation.context import Context
 from service.operations import models
 from service.operations.keys import Caller
@@ -34,23 +36,19 @@ STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the
 T = TypeVar("T")
 
 
-async def _gateway(request: Request) -> Gateway:  # not `def`: FastAPI would take a thread for it
-    gateway: Gateway = request.app.state.gateway
-    return gateway
+Answering = Callable[[Endpoint, Generation], Awaitable[Response]]
 
 
-async def _rate_limits(request: Request, caller: CallerDep) -> RateLimits:
-    """From here on every answer says what the caller's key has left."""
-    limits: RateLimits = request.app.state.rate_limits
-    request.state.standing = partial(limits.standing, caller.key_id)
-    return limits
+async def _answering(request: Request, ctx: ContextDep, caller: CallerDep) -> Answering:
+    """What answers this caller. From here on every answer says what the caller's key has left."""
+    request.state.standing = partial(ctx.limits.standing, caller.key_id)
+    return partial(_answered, request, ctx, caller)
 
 
-GatewayDep = Annotated[Gateway, Depends(_gateway)]
-RateLimitsDep = Annotated[RateLimits, Depends(_rate_limits)]
+AnsweringDep = Annotated[Answering, Depends(_answering)]
 
 
-def _answer_of(model: type[Completion] | type[ChatCompletion], chunk: str) -> dict[int | str, dict[str, Any]]:
+def _answer_of(model: type[Completion] | type[ChatCompletion], chunk: str) -> dict[int | str, JsonObject]:
     """An operation's good answer for the OpenAPI document: whole, or as a stream of `chunk` objects."""
     description = f"Events `data: <{chunk}>`, then `data: [DONE]`; or, if it broke, `data: {{error: ...}}` and an end."
     stream = {"schema": {"type": "string", "description": description}}
@@ -66,18 +64,9 @@ router = APIRouter(route_class=ApiRoute, responses={429: {"model": ErrorEnvelope
     tags=["Completions"],
     responses=_answer_of(Completion, "text_completion"),
 )
-async def create_completion(
-    body: CreateCompletionRequest,
-    request: Request,
-    ctx: ContextDep,
-    caller: CallerDep,
-    limits: RateLimitsDep,
-    gateway: GatewayDep,
-) -> Response:
+async def create_completion(body: CreateCompletionRequest, answering: AnsweringDep) -> Response:
     """Continues one or several texts."""
-    wanted = await _prepared(ctx, caller, "completions", body)
-    await limits.admit(wanted, caller.organization)
-    return await _answered(request, gateway, wanted)
+    return await answering("completions", body)
 
 
 @router.post(
@@ -86,18 +75,25 @@ async def create_completion(
     tags=["Chat"],
     responses=_answer_of(ChatCompletion, "chat.completion.chunk"),
 )
-async def create_chat_completion(
-    body: CreateChatCompletionRequest,
-    request: Request,
-    ctx: ContextDep,
-    caller: CallerDep,
-    limits: RateLimitsDep,
-    gateway: GatewayDep,
-) -> Response:
+async def create_chat_completion(body: CreateChatCompletionRequest, answering: AnsweringDep) -> Response:
     """Answers a conversation."""
-    wanted = await _prepared(ctx, caller, "chat/completions", body)
-    await limits.admit(wanted, caller.organization)
-    return await _answered(request, gateway, wanted)
+    return await answering("chat/completions", body)
+
+
+async def _answered(client: Request, ctx: Context, caller: Caller, endpoint: Endpoint, body: Generation) -> Response:
+    request = await _prepared(ctx, caller, endpoint, body)
+    await ctx.limits.admit(request, caller.organization)
+    opening = ctx.gateway.open(request, partial(_account, ctx, client.app.state.traffic))
+    if request.streams:
+        return EventStream(await _while_connected(client, opening))
+    return Response(await _while_connected(client, _whole(opening)), media_type="application/json")
+
+
+def _account(ctx: Context, traffic: Traffic, usage: Usage) -> None:
+    """Who hears what an answer cost: the log, the metrics, and the limits of its key."""
+    log_usage(usage)
+    traffic.used(usage)
+    ctx.limits.settle(usage)
 
 
 async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Generation) -> EngineRequest:
@@ -115,14 +111,8 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
     )
 
 
-async def _answered(client: Request, gateway: Gateway, request: EngineRequest) -> Response:
-    if request.streams:
-        return EventStream(await _while_connected(client, gateway.open(request)))
-    return Response(await _while_connected(client, _whole(gateway, request)), media_type="application/json")
-
-
-async def _whole(gateway: Gateway, request: EngineRequest) -> bytes:
-    answer = await gateway.open(request)
+async def _whole(opening: Coroutine[Any, Any, Answer]) -> bytes:
+    answer = await opening
     try:
         return await answer.body()
     finally:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import StreamingResponse
@@ -14,14 +14,15 @@ from service.api.web import sse as event_stream
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.pagination import After, CursorList, Limit, ListObject, as_cursor_list, as_list
-from service.domain.methods import HYPERPARAMETERS, Hyperparameters
+from service.domain.json import JsonObject
 from service.operations import jobs
 from service.operations.jobs import NewJob
+from service.recipes.objective import OBJECTIVES, Hyperparameters, hyperparameters_type
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class=ApiRoute)
 
 JobId = Annotated[Text, Path(description="The id of the fine-tuning job.")]
-METADATA_PARAMETER: dict[str, Any] = {
+METADATA_PARAMETER: JsonObject = {
     "parameters": [
         {
             "name": "metadata",
@@ -129,30 +130,22 @@ def _new_job(body: CreateJob) -> NewJob:
         suffix=body.suffix,
         objective=_objective(body),
         hyperparameters=_hyperparameters(body),
-        tuning=body.tuning,
+        tuning=None if body.tuning is None else body.tuning.chosen(),
         metadata=body.metadata,
         integrations=[integration.model_dump(exclude_unset=True) for integration in body.integrations or []],
-        idle_methods=_idle_methods(body),
+        idle_methods=() if body.method is None else tuple(body.method.idle),
     )
 
 
 def _objective(body: CreateJob) -> str:
-    return "supervised" if body.method is None else body.method.type
+    return OBJECTIVES.default.name if body.method is None else body.method.type
 
 
 def _hyperparameters(body: CreateJob) -> Hyperparameters:
     """Those of the method in use win, field by field, over the deprecated ones beside `method`."""
-    used = {"supervised": body.method.supervised, "dpo": body.method.dpo} if body.method is not None else {}
-    method = used.get(_objective(body))
-    given = [body.__dict__["hyperparameters"], method.hyperparameters if method is not None else None]
-    merged: dict[str, Any] = {}
+    given = [body.__dict__["hyperparameters"], None if body.method is None else body.method.hyperparameters]
+    merged: JsonObject = {}
     for part in given:
         merged |= part.model_dump(exclude_unset=True) if part is not None else {}
-    return HYPERPARAMETERS.get(_objective(body), Hyperparameters)(**merged)
-
-
-def _idle_methods(body: CreateJob) -> tuple[str, ...]:
-    if body.method is None:
-        return ()
-    given = [name for name in ("supervised", "dpo", "reinforcement") if getattr(body.method, name) is not None]
-    return tuple(name for name in given if name != body.method.type)
+    objective = OBJECTIVES.find(_objective(body))
+    return (Hyperparameters if objective is None else hyperparameters_type(objective))(**merged)

@@ -24,7 +24,6 @@ from service.gateway.client import engine_health
 from service.installation.context import Context
 from service.operations import counts as census
 from service.operations.counts import Census
-from service.queue.redis import AWAY
 
 router = APIRouter(tags=["Metrics"], route_class=AdminRoute)
 
@@ -41,7 +40,7 @@ class Readings:
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
 async def metrics(ctx: ContextDep, request: Request) -> Response:
     """Tell Prometheus what this process has done, and how many jobs the installation has; needs an admin's key."""
-    counts, engines, redis = await asyncio.gather(_census(ctx), engine_health(ctx), _redis(ctx))
+    counts, engines, redis = await asyncio.gather(_census(ctx), engine_health(ctx.engines), _redis(ctx))
     registry = CollectorRegistry()
     registry.register(_Installation(ctx, Readings(counts, engines, redis)))
     page = generate_latest(registry) + generate_latest(request.app.state.traffic.registry)
@@ -57,12 +56,12 @@ async def _census(ctx: Context) -> Census | None:
 
 
 async def _redis(ctx: Context) -> bool | None:
-    if ctx.redis is None:
+    if ctx.queue.server is None:
         return None
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            await ctx.redis.ping()
-    except AWAY:
+            await ctx.queue.check()
+    except (Unavailable, TimeoutError):
         return False
     return True
 
@@ -83,6 +82,7 @@ class _Installation(Collector):
         if counts is not None:
             yield self._jobs(counts)
             yield self._ended(counts)
+            yield self._workers(counts)
             yield from self._by_base(counts)
 
     def _engines(self) -> Metric:
@@ -104,6 +104,17 @@ class _Installation(Collector):
         found = CounterMetricFamily("luthier_jobs_ended_total", "Jobs that have ended, ever.", labels=["status"])
         for status, jobs in counts.ended.items():
             found.add_metric([status], jobs)
+        return found
+
+    def _workers(self, counts: Census) -> Metric:
+        found = GaugeMetricFamily(
+            "luthier_workers", "Workers that live and hold the base, by whether they have it ready.",
+            labels=["base", "ready"],
+        )  # fmt: skip
+        for base in sorted(self._ctx.catalogue.bases):
+            reasons = [worker.bases[base] for worker in counts.workers if base in worker.bases]
+            for ready in (True, False):
+                found.add_metric([base, str(ready).lower()], sum((reason == "") is ready for reason in reasons))
         return found
 
     def _by_base(self, counts: Census) -> Iterator[Metric]:

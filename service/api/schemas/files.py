@@ -1,16 +1,17 @@
 """Files on the wire (openai-api reference, 1.1)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.api.schemas.fields import Text
 from service.domain.file import UPLOAD_PURPOSES, File
+from service.domain.json import JsonObject
 
 LIFE_SECONDS_MINIMUM, LIFE_SECONDS_MAXIMUM = 3600, 30 * 24 * 3600
 
 # POST /v1/files is parsed as it streams in, so FastAPI cannot see its body; this is what the document says of it.
-UPLOAD_BODY: dict[str, Any] = {
+UPLOAD_BODY: JsonObject = {
     "required": True,
     "content": {
         "multipart/form-data": {

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from service.api.schemas.fields import Text
+from service.domain.json import JsonObject
 
 PROMPT_LIMIT = 2048
 MESSAGE_LIMIT = 2048
@@ -63,7 +64,7 @@ Prompt = Annotated[
     WrapValidator(_prompt),
 ]
 Stop = Annotated[list[NonEmpty], Field(max_length=4)] | NonEmpty
-ToolChoice = Literal["none", "auto", "required"] | dict[str, Any]
+ToolChoice = Literal["none", "auto", "required"] | JsonObject
 
 
 class Wire(BaseModel):
@@ -110,7 +111,7 @@ class CreateCompletionRequest(Generation):
 class TextPart(Wire):
     type: Literal["text"]
     text: Unicode
-    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, description="Accepted; changes nothing.")
+    prompt_cache_breakpoint: JsonObject | None = Field(None, description="Accepted; changes nothing.")
 
 
 class OtherPart(BaseModel):
@@ -146,8 +147,8 @@ class Message(Wire):
     refusal: Unicode | None = None
     tool_calls: list[ToolCall] | None = Field(None, max_length=128)
     function_call: FunctionCall | None = None
-    audio: dict[str, Any] | None = None
-    annotations: list[dict[str, Any]] | None = None
+    audio: JsonObject | None = None
+    annotations: list[JsonObject] | None = None
     reasoning: Unicode | None = None
     reasoning_content: Unicode | None = None
 
@@ -162,20 +163,20 @@ class CreateChatCompletionRequest(Generation):
     safety_identifier: Annotated[Text, StringConstraints(max_length=128)] | None = None
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
-    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_options: JsonObject | None = None
     parallel_tool_calls: bool | None = None
 
-    audio: dict[str, Any] | None = None
+    audio: JsonObject | None = None
     function_call: ToolChoice | None = None
-    functions: list[dict[str, Any]] | None = Field(None, max_length=128)
+    functions: list[JsonObject] | None = Field(None, max_length=128)
     modalities: list[Literal["text", "audio"]] | None = None
-    moderation: dict[str, Any] | None = None
-    prediction: dict[str, Any] | None = None
+    moderation: JsonObject | None = None
+    prediction: JsonObject | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: JsonObject | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     store: bool | None = None
     tool_choice: ToolChoice | None = None
-    tools: list[dict[str, Any]] | None = Field(None, max_length=128)
+    tools: list[JsonObject] | None = Field(None, max_length=128)
     verbosity: Literal["low", "medium", "high"] | None = None
-    web_search_options: dict[str, Any] | None = None
+    web_search_options: JsonObject | None = None

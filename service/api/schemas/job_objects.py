@@ -4,14 +4,16 @@ Keys stand in the order of OpenAI's real answers; `progress` and `tuning` at the
 """
 
 import time
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Union
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, create_model
 
 from service.domain.event import Event, Kind, Level
 from service.domain.job import FINAL, Checkpoint, Job, Status
-from service.domain.methods import Auto
+from service.domain.json import JsonObject
 from service.operations.jobs import JobView
+from service.recipes.fields import Auto
+from service.recipes.objective import OBJECTIVES, ObjectiveSettings, camel
 
 
 class JobHyperparameters(BaseModel):
@@ -22,33 +24,32 @@ class JobHyperparameters(BaseModel):
     learning_rate_multiplier: Auto | float
 
 
-class SupervisedSettings(BaseModel):
-    hyperparameters: JobHyperparameters
+def _method_type(objective: type[ObjectiveSettings]) -> type[BaseModel]:
+    """The loss of a job, with what is known of its settings: `{"type": t, t: {"hyperparameters": {...}}}`."""
+    prefix = camel(objective.name)
+    own: dict[str, Any] = {name: (field.annotation, ...) for name, field in objective.model_fields.items()}
+    known = (
+        create_model(f"{prefix}JobHyperparameters", __base__=JobHyperparameters, **own) if own else JobHyperparameters
+    )
+    settings = create_model(f"{prefix}Settings", hyperparameters=(known, ...))
+    fields: dict[str, Any] = {"type": (Literal[objective.name], objective.name), objective.name: (settings, ...)}
+    about = f"The loss of {objective.name} jobs, with what is known of its settings."
+    return create_model(f"{prefix}Method", __doc__=about, **fields)
 
 
-class SupervisedMethod(BaseModel):
-    """The loss of supervised jobs, with what is known of its settings."""
+class OtherMethod(BaseModel):
+    """The loss of jobs whose method this installation no longer has; its settings are beside `type`, by its name."""
 
-    type: Literal["supervised"] = "supervised"
-    supervised: SupervisedSettings
+    model_config = ConfigDict(extra="allow")
 
-
-class DpoJobHyperparameters(JobHyperparameters):
-    beta: Auto | float
+    type: str
 
 
-class DpoSettings(BaseModel):
-    hyperparameters: DpoJobHyperparameters
-
-
-class DpoMethod(BaseModel):
-    """The loss of dpo jobs, with what is known of its settings."""
-
-    type: Literal["dpo"] = "dpo"
-    dpo: DpoSettings
-
-
-JobMethod = Annotated[SupervisedMethod | DpoMethod, Field(discriminator="type")]
+_METHODS: dict[str, type[BaseModel]] = {objective.name: _method_type(objective) for objective in OBJECTIVES}
+if TYPE_CHECKING:
+    JobMethod = BaseModel
+else:  # which objectives there are is known once they are registered
+    JobMethod = Union[(*_METHODS.values(), OtherMethod)]
 
 
 class JobFailure(BaseModel):
@@ -100,14 +101,14 @@ class JobObject(BaseModel):
     user_provided_suffix: str | None
     seed: int
     estimated_finish: int | None
-    integrations: list[dict[str, Any]]
+    integrations: list[JsonObject]
     metadata: dict[str, str] | None
     usage_metrics: None = None
     shared_with_openai: bool = False
     eval_id: None = None
     method: JobMethod
     progress: Progress
-    tuning: dict[str, Any]
+    tuning: JsonObject
 
     @classmethod
     def of(cls, view: JobView, organization_id: str) -> "JobObject":
@@ -147,7 +148,7 @@ class EventObject(BaseModel):
     level: Level
     message: str
     type: Kind
-    data: dict[str, Any]
+    data: JsonObject
 
     @classmethod
     def of(cls, event: Event) -> "EventObject":
@@ -184,10 +185,10 @@ class CheckpointObject(BaseModel):
         )
 
 
-def _method(job: Job) -> SupervisedMethod | DpoMethod:
-    if job.objective == "dpo":
-        return DpoMethod(dpo=DpoSettings(hyperparameters=DpoJobHyperparameters(**job.hyperparameters)))
-    return SupervisedMethod(supervised=SupervisedSettings(hyperparameters=JobHyperparameters(**job.hyperparameters)))
+def _method(job: Job) -> BaseModel:
+    return _METHODS.get(job.objective, OtherMethod)(
+        **{"type": job.objective, job.objective: {"hyperparameters": job.hyperparameters}}
+    )
 
 
 def _percent(job: Job) -> float:

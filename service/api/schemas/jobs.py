@@ -1,11 +1,14 @@
 """What creates a fine-tuning job, on the wire (openai-api reference, 1.3.2). Answers are in `job_objects`."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
 from service.api.schemas.fields import Text
-from service.domain.methods import DpoHyperparameters, Hyperparameters, Tuning, Whole
+from service.domain.errors import InvalidRequest
+from service.recipes.fields import Whole
+from service.recipes.objective import OBJECTIVES, Hyperparameters, ObjectiveSettings, camel, hyperparameters_type
+from service.recipes.tuning import TUNINGS, TuningSettings
 
 SEED_MAXIMUM = 2**31 - 1
 
@@ -38,25 +41,78 @@ class Integration(Wire):
     wandb: Wandb
 
 
-class Supervised(Wire):
-    """Settings of the supervised method."""
+class MethodSettings(Wire):
+    """Settings of one method: the type of its `hyperparameters` is the objective's."""
 
     hyperparameters: Hyperparameters | None = None
 
 
-class Dpo(Wire):
-    """Settings of direct preference optimization."""
-
-    hyperparameters: DpoHyperparameters | None = None
-
-
-class Method(Wire):
+class MethodChoice(Wire):
     """Which loss, with its settings; those of other types than `type` are not used, which an event says."""
 
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: Supervised | None = None
-    dpo: Dpo | None = None
-    reinforcement: dict[str, Any] | None = None
+    type: str
+
+    @property
+    def hyperparameters(self) -> Hyperparameters | None:
+        """Those of the method in use."""
+        given = dict(self).get(self.type)
+        return given.hyperparameters if isinstance(given, MethodSettings) else None
+
+    @property
+    def idle(self) -> list[str]:
+        """The methods whose settings were given and are not used."""
+        return [name for name, value in self if value is not None and name not in ("type", self.type)]
+
+
+class TuningChoice(BaseModel):
+    """Luthier's own field `tuning`: which parameters move. The settings of the named type only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+
+    def chosen(self) -> TuningSettings:
+        """The settings, defaults filled in. Raises InvalidRequest for another type's settings."""
+        given = {name: value for name, value in self if isinstance(value, TuningSettings)}
+        for other in given.keys() - {self.type}:
+            raise InvalidRequest(
+                f"'tuning.{other}' was given, but the tuning's type is '{self.type}'.", param=f"tuning.{other}"
+            )
+        found = TUNINGS.find(self.type)
+        assert found is not None, "the field's type names the registered ones"
+        return given.get(self.type) or found()
+
+
+def _optional(type_: type[BaseModel]) -> Any:
+    return (type_ | None, None)
+
+
+def _method_settings(objective: type[ObjectiveSettings]) -> type[MethodSettings]:
+    about = f"Settings of the method {objective.name}."
+    fields = {"hyperparameters": _optional(hyperparameters_type(objective))}
+    return create_model(camel(objective.name), __base__=MethodSettings, __doc__=about, **fields)
+
+
+def _method_type() -> type[MethodChoice]:
+    """`reinforcement` is OpenAI's: known, and refused by the operation with the names of what there is."""
+    fields: dict[str, Any] = {"type": (Literal[(*OBJECTIVES.names, "reinforcement")], ...)}
+    fields |= {objective.name: _optional(_method_settings(objective)) for objective in OBJECTIVES}
+    fields |= {"reinforcement": (dict[str, Any] | None, None)}
+    return create_model("Method", __base__=MethodChoice, __doc__=MethodChoice.__doc__, **fields)
+
+
+def _tuning_type() -> type[TuningChoice]:
+    fields: dict[str, Any] = {"type": (Literal[(*TUNINGS.names,)], TUNINGS.default.name)}
+    fields |= {tuning.name: _optional(tuning) for tuning in TUNINGS}
+    return create_model("Tuning", __base__=TuningChoice, __doc__=TuningChoice.__doc__, **fields)
+
+
+if TYPE_CHECKING:
+    Method = MethodChoice
+    Tuning = TuningChoice
+else:  # which fields they have is known once the methods are registered
+    Method = _method_type()
+    Tuning = _tuning_type()
 
 
 class CreateJob(Wire):

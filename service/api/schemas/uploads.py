@@ -1,6 +1,6 @@
 """Uploads on the wire (openai-api reference, 1.2)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -8,10 +8,11 @@ from service.api.schemas.fields import Text
 from service.api.schemas.files import LIFE_SECONDS_MAXIMUM, LIFE_SECONDS_MINIMUM, FileObject
 from service.api.schemas.jobs import Wire
 from service.domain.file import UPLOAD_PURPOSES, File
+from service.domain.json import JsonObject
 from service.domain.upload import PARTS_LIMIT, UPLOAD_LIMIT_BYTES, Status, Upload, UploadPart
 
 # POST /v1/uploads/{upload_id}/parts is parsed as it streams in, so FastAPI cannot see its body.
-PART_BODY: dict[str, Any] = {
+PART_BODY: JsonObject = {
     "required": True,
     "content": {
         "multipart/form-data": {

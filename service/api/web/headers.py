@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.web import errors
 from service.api.web.traffic import Traffic
 from service.domain import ids
-from service.gateway.limits.memory import Standing, duration
+from service.gateway.limits import Standing, duration
 from service.operations.keys import Caller
 
 log = structlog.get_logger()

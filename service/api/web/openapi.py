@@ -5,12 +5,12 @@ Needs no installation. Adds what FastAPI cannot know: the key, the error envelop
 
 from functools import cache
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 
 from service.api.routes import files, health, inference, jobs, metrics, models, permissions, uploads
 from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
+from service.domain.json import JsonObject
 
 V1 = (files.router, uploads.router, jobs.router, permissions.router, models.router, inference.router)
 DESCRIPTION = "OpenAI's fine-tuning API on your own machine. Errors are always `{error: {message, type, param, code}}`."
@@ -36,7 +36,7 @@ def add_routes(app: FastAPI) -> None:
 
 
 @cache
-def document() -> dict[str, Any]:
+def document() -> JsonObject:
     """The document; the same for the same version: made once, not to be changed."""
     app = FastAPI(title="Luthier", version=version("luthier"), description=DESCRIPTION)
     add_routes(app)
@@ -53,7 +53,7 @@ def document() -> dict[str, Any]:
     return found
 
 
-def _describe(operation: dict[str, Any], *, public: bool) -> None:
+def _describe(operation: JsonObject, *, public: bool) -> None:
     """Errors and the key of one operation."""
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's own wording, which no client of ours ever sees
@@ -64,12 +64,12 @@ def _describe(operation: dict[str, Any], *, public: bool) -> None:
         operation["security"] = [{"key": []}]
 
 
-def _error(description: str) -> dict[str, Any]:
+def _error(description: str) -> JsonObject:
     schema = {"$ref": "#/components/schemas/ErrorEnvelope"}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _error_schemas() -> dict[str, Any]:
+def _error_schemas() -> JsonObject:
     template = "#/components/schemas/{model}"
     models = (ErrorEnvelope, ErrorDetail)
     schemas = {model.__name__: model.model_json_schema(ref_template=template) for model in models}

@@ -7,7 +7,7 @@ in other processes, a batch per heartbeat. Holds one batch at a time; ends when 
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Header, Query
 from fastapi.responses import StreamingResponse
@@ -17,6 +17,7 @@ from service.api.schemas.job_objects import EventObject
 from service.api.web.errors import envelope
 from service.domain.errors import LuthierError
 from service.domain.event import Event
+from service.domain.json import JsonObject
 from service.installation.context import Context
 from service.operations import jobs
 from service.operations.keys import Caller
@@ -37,7 +38,7 @@ Stream = Annotated[
 LastEventId = Annotated[
     Text | None, Header(description="With `stream`: the last event seen, as browsers send it; wins over `after`.")
 ]
-DESCRIBED: dict[int | str, dict[str, Any]] = {
+DESCRIBED: dict[int | str, JsonObject] = {
     200: {
         "content": {
             "text/event-stream": {

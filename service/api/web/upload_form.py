@@ -3,8 +3,6 @@
 Whatever is wrong with the form is said before anything becomes a file.
 """
 
-from typing import Any
-
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -12,12 +10,13 @@ from pydantic import ValidationError
 from service.api.schemas.files import UploadFields
 from service.api.web.multipart import FormReader, Part, boundary_of
 from service.domain.errors import InvalidRequest
+from service.domain.json import JsonObject
 from service.operations.files import Incoming, NewFile, too_large
 
 FIELDS_BYTES = 256 * 1024  # what a form may have beside its file
 FILENAME_CHARACTERS = 512
 
-Fields = dict[str, Any]
+Fields = JsonObject
 
 
 async def receive(request: Request, incoming: Incoming, limit_bytes: int) -> NewFile:

@@ -1,6 +1,6 @@
-"""The buckets of `limits` in Redis, where several API processes share them; without Redis every request passes.
+"""The limits of several API processes, in Redis; without Redis every request passes.
 
-The levels and their arithmetic are those of `limits.Bucket`, in one script of Redis' own, by its clock: between looking
+The levels and their arithmetic are those of `meter.Bucket`, in one script of Redis' own, by its clock: between looking
 and charging nobody comes in between. A key's levels are forgotten once they have leaked to nothing. The answer's real
 cost is charged behind the answer's back. Knows no HTTP.
 """
@@ -11,24 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 
 import structlog
-from arq.connections import ArqRedis
 
 from service.gateway.forward import EngineRequest, Usage
-from service.gateway.limits.memory import (
-    DEBT_LIMITS,
-    MINUTE_SECONDS,
-    Kind,
-    RateLimits,
-    Standing,
-    beyond_reserved,
-    costs_of,
-)
-from service.queue.redis import AWAY
-from service.settings.settings import Settings
+from service.gateway.limits.base import Kind, PerMinute, Standing, beyond_reserved, costs_of
+from service.gateway.limits.meter import DEBT_LIMITS, MINUTE_SECONDS, KeyMeter
+from service.queue.redis import UNAVAILABLE, RedisConnection
 
 log = structlog.get_logger()
 ANSWER_SECONDS = 0.2
-REST_SECONDS = 1.0  # after Redis was away, so that not every request waits for it
+REST_SECONDS = 1.0  # after Redis was unavailable, so that not every request waits for it
 
 # KEYS: one bucket per kind. ARGV: "1" to charge only what fits, then limit and cost of each kind.
 # Answers whether it charged, and the level of each kind before that (as text: Redis would cut fractions off).
@@ -56,41 +47,50 @@ return {{charged, levels}}
 """
 
 
-class SharedRateLimits(RateLimits):
-    """What `RateLimits` does, over all API processes; its own buckets only hold what it last heard of a key."""
+class RedisLimits:
+    """`RateLimits` over all API processes. Keeps, of each key, what it last heard: for headers and refusals."""
 
-    def __init__(self, settings: Settings, redis: ArqRedis, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(settings, clock)
-        self._script = redis.register_script(CHARGE)
-        self._away_until = -math.inf
+    def __init__(
+        self, per_minute: PerMinute, redis: RedisConnection, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limits = per_minute.by_kind()
+        self._clock = clock
+        self._script = redis.client.register_script(CHARGE)
+        self._heard: dict[str, KeyMeter] = {}
+        self._unavailable_until = -math.inf
         self._settling: set[asyncio.Task[bool | None]] = set()
 
     async def admit(self, request: EngineRequest, organization: str) -> None:
         costs = {kind: cost for kind, cost in costs_of(request).items() if kind in self._limits}
-        charged = await self._tell(request.key_id, costs, only_if_it_fits=True)
+        charged = await self._charge(request.key_id, costs, only_if_it_fits=True)
         if charged is None:
             return
+        meter = self._heard[request.key_id]
         if not charged:
-            self._check(request, organization)
-            await self._tell(request.key_id, costs, only_if_it_fits=False)  # it has fitted in meanwhile
-        self._charge(request)
+            meter.check(costs, request.model, organization)
+            await self._charge(request.key_id, costs, only_if_it_fits=False)  # it has fitted in meanwhile
+        meter.charge(costs)
 
     def settle(self, usage: Usage) -> None:
-        if usage.key_id not in self._buckets or "tokens" not in self._limits:
+        if usage.key_id not in self._heard or "tokens" not in self._limits:
             return
-        super().settle(usage)
-        telling = asyncio.create_task(self._tell(usage.key_id, {"tokens": beyond_reserved(usage)}))
-        self._settling.add(telling)  # the loop alone would not keep it
-        telling.add_done_callback(self._settling.discard)
+        beyond = beyond_reserved(usage)
+        self._heard[usage.key_id].charge({"tokens": beyond})
+        charging = asyncio.create_task(self._charge(usage.key_id, {"tokens": beyond}, only_if_it_fits=False))
+        self._settling.add(charging)  # the loop alone would not keep it
+        charging.add_done_callback(self._settling.discard)
 
     def standing(self, key_id: str) -> Mapping[Kind, Standing]:
-        """Empty while Redis is away, too: nobody knows."""
-        return super().standing(key_id) if key_id in self._buckets else {}
+        return self._heard[key_id].standing() if key_id in self._heard else {}
 
-    async def _tell(self, key_id: str, costs: Mapping[Kind, int], only_if_it_fits: bool = False) -> bool | None:
-        """Whether the costs were charged; None where there is nobody to tell."""
-        if not costs or self._clock() < self._away_until:
-            self._buckets.pop(key_id, None)
+    async def settled(self) -> None:
+        """Returns when what answers have cost so far is charged."""
+        await asyncio.gather(*self._settling)
+
+    async def _charge(self, key_id: str, costs: Mapping[Kind, int], *, only_if_it_fits: bool) -> bool | None:
+        """Whether the costs were charged; None where there is nobody to ask."""
+        if not costs or self._clock() < self._unavailable_until:
+            self._heard.pop(key_id, None)
             return None
         words = [word for kind, cost in costs.items() for word in (self._limits[kind], cost)]
         try:
@@ -98,12 +98,12 @@ class SharedRateLimits(RateLimits):
                 charged, levels = await self._script(
                     keys=[f"luthier:limits:{key_id}:{kind}" for kind in costs], args=[int(only_if_it_fits), *words]
                 )
-        except AWAY as error:
+        except UNAVAILABLE as error:
             log.warning("limits.away", reason=type(error).__name__)
-            self._away_until = self._clock() + REST_SECONDS
-            self._buckets.pop(key_id, None)
+            self._unavailable_until = self._clock() + REST_SECONDS
+            self._heard.pop(key_id, None)
             return None
         if only_if_it_fits:
-            for kind, level in zip(costs, levels, strict=True):
-                self._of(key_id)[kind].set(float(level))
+            meter = self._heard.setdefault(key_id, KeyMeter(self._limits, self._clock))
+            meter.set({kind: float(level) for kind, level in zip(costs, levels, strict=True)})
         return bool(charged)

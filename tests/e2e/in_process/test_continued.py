@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from service.domain.job import Job
-from service.domain.methods import LoraSettings, Tuning
 from service.installation.context import Context
 from service.operations import chores, jobs, lookups, models
 from service.operations.keys import Caller
+from service.recipes.tunings.lora import LoraSettings
 from tests.given.worker import artifact, create, ended, reached, upload, weights, worker
 from workers.files.artifacts import read_manifest
 
 pytestmark = pytest.mark.slow
-LORA = Tuning(lora=LoraSettings(r=4, dropout=0.0))
+LORA = LoraSettings(r=4, dropout=0.0)
 ROWS = 24
 
 

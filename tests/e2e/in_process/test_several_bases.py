@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.base import CatalogueError
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.operations import jobs
 from service.operations.keys import Caller
+from service.recipes.catalogue import CatalogueError
 from tests.given.worker import create, ended, installation, reached, worker
 from tests.servers.valkey import Valkey
 from workers.trainer.parent.handle import create_trainers

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from service.domain.dataset import parse_row
-from service.domain.rows import ChatRow
+from service.recipes.dataset import parse_row
+from service.recipes.formats.chat import ChatRow
+from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import SHAPES, tokenizer_for
 from workers.data.base_text import BaseText
 from workers.data.messages import RenderError
@@ -27,13 +28,20 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}, "description": "Looks."}}
 
 
+def chat_row(row: dict[str, Any]) -> ChatRow:
+    """The row as a line of a training file becomes it."""
+    found = parse_row(json.dumps(row).encode(), 1, SupervisedSettings)
+    assert isinstance(found, tuple), found
+    parsed = found[1]
+    assert isinstance(parsed, ChatRow)
+    return parsed
+
+
 def render(
     base: PreTrainedTokenizerFast | BaseText, *messages: dict[str, Any], day: date | None = None, **rest: Any
 ) -> list[Rendered]:
-    row = parse_row(json.dumps({"messages": list(messages)} | rest).encode(), 1)
-    assert isinstance(row, ChatRow), row
     text = base if isinstance(base, BaseText) else BaseText(base)
-    return Renderer(text, day=day).render(row)
+    return Renderer(text, day=day).render(chat_row({"messages": list(messages)} | rest))
 
 
 def template_for(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:

@@ -12,7 +12,7 @@ from tests.given.jobs_by_http import JOBS, create
 from tests.given.stored_models import add_model, unswept_models
 
 PARENT = "ft:luthier-tiny:luthier:x:AAAAAAAA:ckpt-step-10"
-LORA = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
+LORA = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"], "use_dora": False}
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ async def test_a_fitting_tuning_is_accepted(client: httpx.AsyncClient, parent: s
     [
         ({"type": "lora", "lora": {"r": 4}}, "tuning.lora.r"),
         ({"type": "lora", "lora": {"alpha": 32}}, "tuning.lora.alpha"),
+        ({"type": "lora", "lora": {"use_dora": True}}, "tuning.lora.use_dora"),
         ({"type": "lora", "lora": {"target_modules": "all-linear"}}, "tuning.lora.target_modules"),
         ({"type": "prompt"}, "tuning.type"),
         ({"type": "lora", "prompt": {"num_virtual_tokens": 4}}, "tuning.prompt"),

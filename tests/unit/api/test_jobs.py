@@ -1,13 +1,17 @@
 """Fine-tuning jobs through HTTP, as their users see them; no worker runs here."""
 
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from service.domain.job import Status
+from service.domain.model import suffix_room
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.recipes.catalogue import Catalogue
 from tests.given.files_by_http import upload
 from tests.given.jobs_by_http import JOBS, create, messages
 from tests.given.stored_files import unneeded_files
@@ -160,6 +164,20 @@ async def test_a_page_of_nothing_is_empty(client: httpx.AsyncClient, query: dict
         assert (page["data"], page["has_more"]) == ([], False)
 
 
+async def test_a_suffix_that_no_name_has_room_for_is_refused_when_the_job_is_created(
+    app: FastAPI, ctx: Context, client: httpx.AsyncClient
+) -> None:
+    base = next(iter(ctx.catalogue.bases.values())).model_copy(update={"id": "b" * 160, "aliases": ()})
+    app.state.context = replace(ctx, catalogue=Catalogue([base]))
+    body = {"model": base.id, "training_file": (await upload(client))["id"]}
+    refused = await client.post(JOBS, json={**body, "suffix": "s" * 64})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "suffix"
+    room = suffix_room(base.id, ctx.settings.organization)
+    assert 0 < room < 64 and f"room for {room} only" in refused.json()["error"]["message"]
+    assert (await client.post(JOBS, json={**body, "suffix": "s" * room})).status_code == 200
+
+
 async def test_jobs_are_found_by_their_metadata(client: httpx.AsyncClient) -> None:
     file = (await upload(client))["id"]
     made = [
@@ -175,6 +193,17 @@ async def test_jobs_are_found_by_their_metadata(client: httpx.AsyncClient) -> No
     assert await found(**{"metadata[team]": "a", "limit": 1}) == [3]
     assert await found(**{"metadata[team]": "a", "after": made[3]}) == [0]
     assert await found(metadata="null") == [2]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [('a"b', "1"), ("$.team", "a"), ("a.b[0]", 'say "x"'), ("größe", "%"), ("0", "'"), (":k", "\\")]
+)
+async def test_metadata_may_have_any_characters(client: httpx.AsyncClient, field: str, value: str) -> None:
+    file = (await upload(client))["id"]
+    made = await create(client, training_file=file, metadata={field: value})
+    await create(client, training_file=file, metadata={"team": "a", field: f"{value}x"})
+    found = (await client.get(JOBS, params={f"metadata[{field}]": value})).json()["data"]
+    assert [job["id"] for job in found] == [made["id"]]
 
 
 async def test_events_are_paged_without_gaps(ctx: Context, client: httpx.AsyncClient) -> None:

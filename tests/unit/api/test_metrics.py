@@ -17,15 +17,18 @@ from service.api.web.admins import Admins
 from service.api.web.auth import CACHE_SECONDS, KnownKeys
 from service.domain.errors import JobError
 from service.domain.job import Publication
+from service.domain.work import WorkerState
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.operations import keys, progress
+from service.operations import keys
 from service.operations.keys import Caller
 from service.settings.settings import Settings
+from service.work import claims
 from tests.conftest import ClientOf
 from tests.given.scrapes import BASE, METRICS, scrape
 from tests.given.scripted_engine import ScriptedEngine, answers, hangs
 from tests.given.stored_jobs import BASES, a_model, a_result, add_job, claimed, expire, move
+from tests.given.work import claim_announcement, claim_training, claim_validation
 from tests.servers.valkey import Valkey
 
 
@@ -76,17 +79,17 @@ async def test_the_numbers_follow_a_job_to_its_end(ctx: Context, caller: Caller,
         time.time() - 1, abs=60
     )  # it was made a second after 1970 began
 
-    validating = await progress.claim_validation(ctx, "one")
+    validating = await claim_validation(ctx, "one")
     assert validating is not None
     page = await scrape(admin)
     assert page.value("luthier_jobs_held", **BASE) == 1
     assert page.value("luthier_jobs_waiting_seconds", **BASE) == 0
-    await progress.validated(ctx, validating, hyperparameters={}, data_prefix="p", total_steps=1)
+    await validating.validated(hyperparameters={}, data_prefix="p", total_steps=1)
     page = await scrape(admin)
     assert page.value("luthier_jobs_held", **BASE) == 0
     assert page.value("luthier_jobs_waiting_seconds", **BASE) == pytest.approx(time.time() - 1, abs=60)
 
-    claim = await progress.claim_training(ctx, "one", BASES)
+    claim = await claim_training(ctx, "one", BASES)
     assert claim is not None
     await expire(ctx, claim.job.id)
     page = await scrape(admin)
@@ -94,14 +97,14 @@ async def test_the_numbers_follow_a_job_to_its_end(ctx: Context, caller: Caller,
     assert (page.value("luthier_jobs_held", **BASE), page.value("luthier_jobs_lost", **BASE)) == (0, 1)
     assert page.value("luthier_jobs_waiting_seconds", **BASE) == 0
 
-    claim = await progress.claim_training(ctx, "two", BASES)
+    claim = await claim_training(ctx, "two", BASES)
     assert claim is not None
     model = a_model(claim)
-    await progress.trained(ctx, claim, Publication(model.name, 1, {}, "sample", "0" * 64))
+    await claim.trained(Publication(model.name, 1, {}, "sample", "0" * 64))
     assert (await scrape(admin)).value("luthier_jobs_to_announce", **BASE) == 1
-    claim = await progress.claim_announcement(ctx, "two", BASES)
+    claim = await claim_announcement(ctx, "two", BASES)
     assert claim is not None
-    await progress.finish(ctx, claim, model, {}, a_result(claim))
+    await claim.finish(model, {}, a_result(claim))
     page = await scrape(admin)
     assert page.value("luthier_jobs_ended_total", status="succeeded") == 1
     assert page.value("luthier_jobs_to_announce", **BASE) == 0
@@ -122,7 +125,7 @@ async def test_failures_are_counted_over_all_projects(
     ctx: Context, caller: Caller, stranger_key: str, admin: httpx.AsyncClient
 ) -> None:
     for owner in (caller, await keys.authenticate(ctx, stranger_key)):
-        await progress.fail(ctx, await claimed(ctx, owner), JobError("out_of_memory", "too large"))
+        await (await claimed(ctx, owner)).fail(JobError("out_of_memory", "too large"))
     assert (await scrape(admin)).value("luthier_jobs_ended_total", status="failed") == 2
 
 
@@ -182,7 +185,7 @@ async def test_nothing_that_a_client_wrote_becomes_a_label(
 ) -> None:
     claim = await claimed(ctx, caller)
     model = a_model(claim)
-    await progress.finish(ctx, claim, model, {}, a_result(claim))
+    await claim.finish(model, {}, a_result(claim))
     assert (await client.post("/completions", json={"model": model.name, "prompt": "Hello"})).status_code == 200
     assert (await client.get(f"/models/{model.name}")).status_code == 200
     assert (await client.get("http://luthier/wp-login.php")).status_code == 404
@@ -246,3 +249,13 @@ async def test_a_revoked_admin_key_reads_nothing_more(
     assert await keys.revoke_key(ctx, revoked.id)
     now += CACHE_SECONDS
     assert (await admin.get(METRICS)).status_code == 401
+
+
+async def test_workers_are_counted_by_whether_they_have_their_base_ready(
+    ctx: Context, admin: httpx.AsyncClient
+) -> None:
+    for name, reason in (("one", ""), ("two", ""), ("three", "loading"), ("four", "its tokenizer cannot be loaded")):
+        await claims.renew(ctx, WorkerState(name, "here", {"luthier-tiny": reason}), [])
+    page = await scrape(admin)
+    assert page.value("luthier_workers", ready="true", **BASE) == 2
+    assert page.value("luthier_workers", ready="false", **BASE) == 2

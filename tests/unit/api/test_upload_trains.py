@@ -8,13 +8,14 @@ import httpx
 import pytest
 
 from service.installation.context import Context
-from service.operations import progress
 from service.settings.settings import Settings
 from tests.given.running_service import write_catalogue
 from tests.given.stored_jobs import state
 from tests.given.tiny_models import make_tiny_base
 from tests.given.uploads_by_http import complete, create, good, send_all
-from workers.jobs.validate import JobValidation, Tokenizers
+from tests.given.work import claim_validation
+from workers.jobs.loading import Tokenizers
+from workers.jobs.validate import JobValidation
 
 QUESTION = {"role": "user", "content": "größe?"}
 ROWS = [{"messages": [QUESTION, {"role": "assistant", "content": f"漢字 {number}"}]} for number in range(12)]
@@ -34,9 +35,9 @@ async def test_a_job_trains_on_a_file_of_three_parts(ctx: Context, client: httpx
     file = good(await complete(client, upload["id"], parts))["file"]
     body = {"model": "tiny", "training_file": file["id"], "hyperparameters": {"n_epochs": 1, "batch_size": 1}}
     job = good(await client.post("/fine_tuning/jobs", json=body))
-    claim = await progress.claim_validation(ctx, "worker")
+    claim = await claim_validation(ctx, "worker")
     assert claim is not None
-    await JobValidation(ctx, claim, ctx.catalogue.bases["tiny"], Tokenizers(), tmp_path / "scratch").run()
+    await JobValidation(claim, ctx.catalogue.bases["tiny"], Tokenizers(), tmp_path / "scratch").run()
     validated = good(await client.get(f"/fine_tuning/jobs/{job['id']}"))
     assert (validated["status"], validated["error"]) == ("queued", None)
     assert (await state(ctx, job["id"])).total_steps == len(ROWS)

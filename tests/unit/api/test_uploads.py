@@ -143,7 +143,7 @@ async def test_part_ids_that_do_not_make_the_file_are_refused_and_the_upload_sta
     for part_ids, message in [
         ([], "array too short"),
         ([one, two], f"7,001 bytes together, but upload {upload['id']} was created for 17,000 bytes"),
-        ([one, two, three, one], f"Part '{one}' stands twice in 'part_ids'."),
+        ([one, two, three, one], f"Part '{one}' is in 'part_ids' twice."),
         ([one, two, three, foreign], f"No part '{foreign}' in upload {upload['id']}."),
         ([one, two, "part_x"], "No part 'part_x'"),
         (["p"] * (PARTS_LIMIT + 1), "maximum length 10000"),

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from service.commands.doctor import Finding, examine
+from service.domain.work import WorkerState
 from service.installation.context import Context
 from service.settings.settings import Settings
+from service.work import claims
 
 
 def of(findings: list[Finding], part: str) -> list[Finding]:
@@ -102,3 +104,12 @@ async def test_an_engine_must_serve_the_base_that_it_is_asked_for(ctx: Context, 
 async def test_the_probe_leaves_nothing_behind(ctx: Context) -> None:
     await examine(ctx.settings)
     assert [stored async for stored in ctx.storage.list("doctor/")] == []
+
+
+async def test_a_worker_that_cannot_load_its_base_is_named(ctx: Context, key: str) -> None:
+    states = {"luthier-tiny": "its tokenizer cannot be loaded (OSError)", "other": "loading", "third": ""}
+    await claims.renew(ctx, WorkerState("worker_1", "gpu-7", states), [])
+    found = [finding for finding in await examine(ctx.settings) if finding.part == "workers"]
+    assert [finding.state for finding in found] == ["problem", "warning", "ok"]
+    assert "worker_1 on gpu-7 cannot load luthier-tiny: its tokenizer" in found[0].message
+    assert "loading other" in found[1].message

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.domain.dataset import parse_row
-from service.domain.rows import ChatRow
+from service.recipes.dataset import parse_row
+from service.recipes.formats.chat import ChatRow
+from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import tokenizer_for
 from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file, split_lines
@@ -25,8 +26,13 @@ def row(number: int) -> bytes:
 
 
 def check(lines: Iterable[bytes], **options: Any) -> TokenizedDataset:
-    defaults = {"context_tokens": 512, "row_limit_bytes": LIMIT, "examples_minimum": 1, "param": "training_file"}
-    defaults["file_id"] = "file-1"
+    defaults: dict[str, Any] = {
+        "context_tokens": 512,
+        "row_limit_bytes": LIMIT,
+        "examples_minimum": 1,
+        "param": "training_file",
+    }
+    defaults |= {"file_id": "file-1", "objective": SupervisedSettings}
     return check_file(lines, BaseText(tokenizer_for("bundled")), **defaults | options)
 
 
@@ -46,9 +52,9 @@ def test_a_good_file_becomes_its_rows_in_order() -> None:
     assert len(dataset) == 10
     for number in range(10):
         tokens, trained = dataset.row(number)
-        parsed = parse_row(row(number), 1)
-        assert isinstance(parsed, ChatRow)
-        (expected,) = Renderer(BaseText(tokenizer)).render(parsed)
+        parsed = parse_row(row(number), 1, SupervisedSettings)
+        assert isinstance(parsed, tuple) and isinstance(parsed[1], ChatRow)
+        (expected,) = Renderer(BaseText(tokenizer)).render(parsed[1])
         assert (tokens.tolist(), trained.tobytes()) == (expected.ids, bytes(expected.trained))
         assert tokenizer.decode(tokens[trained == 1].tolist()) == f"Number {number}.<|end|>"
 
@@ -174,6 +180,7 @@ def test_examples_are_counted_by_the_file_even_where_a_row_becomes_two_sequences
         "row_limit_bytes": LIMIT,
         "param": "training_file",
         "file_id": "f",
+        "objective": SupervisedSettings,
     }
     thinking = tokenizer_for("thinking")
     assert len(check_file(lines, BaseText(thinking), examples_minimum=9, **options)) == 18

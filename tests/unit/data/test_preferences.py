@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.domain.dataset import parse_row
-from service.domain.methods import DpoHyperparameters, resolve_auto
-from service.domain.rows import PreferenceRow
+from service.recipes.dataset import parse_row
+from service.recipes.formats.preference import PreferenceRow
+from service.recipes.objective import find_objective, hyperparameters_type, resolve_auto
+from service.recipes.objectives.dpo import DpoSettings
 from tests.given.templates import tokenizer_for
 from tests.given.templates.rendering import template_for
 from workers.data.base_text import BaseText
@@ -38,7 +39,9 @@ def check(rows: Iterable[dict[str, Any]], template: str = "bundled", **options: 
         "file_id": "file-X", "method": "dpo",
     }  # fmt: skip
     lines = (json.dumps(row).encode() for row in rows)
-    return check_file(lines, BaseText(tokenizer_for(template)), **defaults | options)
+    given = defaults | options
+    given["objective"] = find_objective(given.pop("method"))
+    return check_file(lines, BaseText(tokenizer_for(template)), **given)
 
 
 def refused(*rows: dict[str, Any], **options: Any) -> DatasetInvalid:
@@ -100,7 +103,9 @@ def test_a_dataset_of_pairs_is_one_after_save_and_load(tmp_path: Path) -> None:
 
 def test_batch_size_epochs_and_the_minimum_count_pairs() -> None:
     dataset = check([pair()] * 10, examples_minimum=10)
-    resolved = resolve_auto(DpoHyperparameters(batch_size=4).model_dump(), dataset.num_examples)
+    resolved = resolve_auto(
+        DpoSettings, hyperparameters_type(DpoSettings)(batch_size=4).model_dump(), dataset.num_examples
+    )
     assert resolved == {"batch_size": 4, "learning_rate_multiplier": 1.0, "n_epochs": 10, "beta": 0.1}
     assert steps_per_epoch(dataset.num_examples, resolved["batch_size"]) == 3
     invalid = refused(*[pair()] * 5, examples_minimum=10)
@@ -183,6 +188,8 @@ def test_a_chat_row_among_pairs_is_a_problem_of_its_line() -> None:
 
 
 def test_nothing_of_the_input_is_learned() -> None:
-    row = parse_row(json.dumps(pair(USER, GOOD | {"weight": 1}, USER)).encode(), 1, "dpo")
+    found = parse_row(json.dumps(pair(USER, GOOD | {"weight": 1}, USER)).encode(), 1, DpoSettings)
+    assert isinstance(found, tuple), found
+    row = found[1]
     assert isinstance(row, PreferenceRow)
     assert [conversation.trained for conversation in row.conversations] == [[3], [3]]

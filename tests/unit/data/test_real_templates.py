@@ -1,14 +1,10 @@
 """The templates of real families: what the page says of them is what happens, and most of it trains."""
 
-import json
-
 import pytest
 
 from docs.make_templates import PAGE, render
-from service.domain.dataset import parse_row
-from service.domain.rows import ChatRow
 from tests.given.templates.families import ROWS, family_text
-from tests.given.templates.rendering import spans, trained_texts
+from tests.given.templates.rendering import chat_row, spans, trained_texts
 from tests.servers.chat_templates import real_templates
 from workers.data.messages import RenderError
 from workers.data.render import Renderer, encode_chat
@@ -22,8 +18,7 @@ def test_the_page_of_templates_is_current() -> None:
 @pytest.mark.parametrize("kind", ROWS)
 def test_whatever_trains_goes_on_from_its_engines_prompt_and_ends_as_its_engine_stops(kind: str) -> None:
     row = ROWS[kind]
-    parsed = parse_row(json.dumps(row).encode(), 1)
-    assert isinstance(parsed, ChatRow)
+    parsed = chat_row(row)
     num_trained = 0
     for name, template in real_templates().items():
         text = family_text(name, template)

@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from service.domain.dataset import parse_row
-from service.domain.rows import PromptRow
+from service.recipes.dataset import parse_row
+from service.recipes.formats.completion import PromptRow
+from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import SHAPES, tokenizer_for
 from tests.given.templates.rendering import (
     ANSWERS,
@@ -159,9 +160,10 @@ def test_legacy_functions_are_rendered_as_tools() -> None:
 
 
 def prompt_row(name: str, prompt: str, completion: str) -> Rendered:
-    row = parse_row(json.dumps({"prompt": prompt, "completion": completion}).encode(), 1)
-    assert not isinstance(row, list), row
-    (sequence,) = Renderer(BaseText(tokenizer_for(name))).render(row)
+    found = parse_row(json.dumps({"prompt": prompt, "completion": completion}).encode(), 1, SupervisedSettings)
+    assert isinstance(found, tuple), found
+    assert isinstance(found[1], PromptRow)
+    (sequence,) = Renderer(BaseText(tokenizer_for(name))).render(found[1])
     return sequence
 
 

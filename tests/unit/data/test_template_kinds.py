@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.domain.dataset import Problem, parse_row
+from service.recipes.dataset import Problem, parse_row
+from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import chat_template, tokenizer_for
 from tests.given.templates.kinds import kind, old_sentencepiece, text_of
 from tests.given.templates.rendering import CALL, TOOL, altered, refused, render, spans, trained_texts
@@ -135,7 +136,9 @@ def test_two_names_of_one_reasoning_must_agree_and_only_an_assistant_has_one() -
     assert render(base, USER, APART | {"reasoning": THOUGHT}) == render(base, USER, APART)
     field, reason = refused(base, USER, APART | {"reasoning": "Another."})
     assert (field, "leave one out" in reason) == ("messages[1].reasoning_content", True)
-    row = parse_row(json.dumps({"messages": [USER | {"reasoning_content": "x"}, PLAIN]}).encode(), 1)
+    row = parse_row(
+        json.dumps({"messages": [USER | {"reasoning_content": "x"}, PLAIN]}).encode(), 1, SupervisedSettings
+    )
     assert row == [Problem(1, "messages[0].reasoning_content", 'contains an extra "reasoning_content"')]
 
 

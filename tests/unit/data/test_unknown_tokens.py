@@ -9,7 +9,8 @@ import torch
 from structlog.testing import capture_logs
 from transformers import AutoTokenizer
 
-from service.domain.base import Base
+from service.recipes.base import Base
+from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.engines import calling, make_engine
 from tests.given.tiny_models import VOCABULARY, make_tiny_base
 from workers.data.base_text import BaseText
@@ -40,7 +41,7 @@ def check(text: BaseText, *rows: object) -> list[dict[str, object]]:
     lines = [json.dumps(row).encode() for row in rows]
     limits = {"context_tokens": 256, "row_limit_bytes": 10_000, "examples_minimum": 1}
     with pytest.raises(DatasetInvalid) as caught:
-        check_file(lines, text, **limits, param="training_file", file_id="file-1")
+        check_file(lines, text, **limits, param="training_file", file_id="file-1", objective=SupervisedSettings)
     assert caught.value.error.code == "invalid_training_file"
     problems: list[dict[str, object]] = caught.value.details["problems"]
     return problems

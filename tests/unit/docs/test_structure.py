@@ -35,18 +35,25 @@ def counted(root: Path, program: str = "") -> Figures:
 
 def test_rooms_floors_and_arrows_are_counted_from_imports(tree: Path) -> None:
     service = counted(tree, "service")
-    assert service.rooms == 4  # api, api/web, domain, tunings: revisions and packages without code are none
-    assert service.arrows == 3  # api -> api/web, api -> domain, api/web -> domain
-    assert service.floors == 3
+    assert service.rooms == 3  # api, domain, tunings: the revisions and the empty module are none
+    assert service.arrows == 1  # api -> domain, twice
+    assert service.floors == 2
     assert service.circles == ()
     both = counted(tree)
-    assert (both.rooms, both.arrows, both.floors) == (6, 4, 3)  # and workers -> service/domain
+    assert (both.rooms, both.arrows, both.floors) == (5, 2, 2)  # and workers/engine.py -> domain
 
 
 def test_rooms_that_import_each_other_are_a_circle_and_one_floor(tree: Path) -> None:
     (tree / "service/domain/methods.py").write_text("from service.api.web.errors import name\n", encoding="utf-8")
     service = counted(tree, "service")
-    assert service.circles == (("service/api/web", "service/domain"),)
+    assert service.circles == (("service/api", "service/domain"), ("service/api/web", "service/domain"))
+    assert service.floors == 1
+
+
+def test_packages_of_one_room_that_import_each_other_are_a_circle(tree: Path) -> None:
+    (tree / "service/api/web/errors.py").write_text("from service.api import app\n", encoding="utf-8")
+    service = counted(tree, "service")
+    assert service.circles == (("service/api", "service/api/web"),)
     assert service.floors == 2
 
 

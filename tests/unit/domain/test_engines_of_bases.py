@@ -3,10 +3,11 @@
 import orjson
 import pytest
 
-from service.domain.base import Base, Catalogue, CatalogueError
-from service.domain.engines import engines_by_base
 from service.domain.errors import Unavailable
 from service.gateway.forward import EngineRequest, Gateway
+from service.recipes.base import Base
+from service.recipes.catalogue import Catalogue, CatalogueError
+from service.recipes.engines import engines_by_base
 from tests.given.scripted_engine import COMPLETION, scripted_engine
 
 

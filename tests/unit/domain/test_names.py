@@ -1,9 +1,15 @@
 """Names of tuned models, and where their artifacts lie."""
 
+from pathlib import Path
+
 import pytest
 
-from service.domain.model import artifact_prefix, model_name
-from service.storage.base import check_key
+from service.domain.errors import InvalidRequest
+from service.domain.model import STEP_LIMIT, check_suffix, is_model_name, model_name, suffix_room
+from service.domain.storage_keys import artifact_prefix, sample_key
+from service.recipes.catalogue import CatalogueError, read_catalogue
+from service.storage.base import check_key, one_chunk, read
+from service.storage.local import LocalStore
 
 
 @pytest.mark.parametrize(
@@ -27,3 +33,40 @@ def test_any_name_is_one_safe_segment_in_storage(name: str) -> None:
     prefix = artifact_prefix(name)
     check_key(prefix + "manifest.json")
     assert prefix.count("/") == 2
+
+
+def longest(base: str, organization: str, suffix: str | None) -> str:
+    return model_name(base, organization, suffix, "AbCd1234", STEP_LIMIT)
+
+
+async def test_the_longest_name_that_is_allowed_can_be_stored_and_called(tmp_path: Path) -> None:
+    base, organization = "Org/" + "b" * 120, "acme"
+    name = longest(base, organization, "s" * suffix_room(base, organization))
+    assert is_model_name(name)
+    store = LocalStore(tmp_path)
+    for key in (artifact_prefix(name) + "manifest.json", sample_key("ftjob-1", name)):
+        await store.put(key, one_chunk(b"x"))  # the file system has the last word
+        assert await read(store, key) == b"x"
+
+
+@pytest.mark.parametrize("suffix", ["s", "s" * 40])
+def test_one_character_more_is_refused_with_what_is_left(suffix: str) -> None:
+    base = "b" * (len(suffix) - 1 + 200)
+    while suffix_room(base, "acme") != len(suffix) - 1:
+        base = base[:-1] if suffix_room(base, "acme") < len(suffix) - 1 else base + "b"
+    assert not is_model_name(longest(base, "acme", suffix))
+    with pytest.raises(InvalidRequest, match=f"have room for {len(suffix) - 1} only") as raised:
+        check_suffix(base, "acme", suffix)
+    assert raised.value.param == "suffix"
+    check_suffix(base, "acme", suffix[1:] or None)
+
+
+def test_a_base_whose_models_could_have_no_name_is_refused_by_its_id(tmp_path: Path) -> None:
+    entry = '[[base]]\nid = "{}"\nsource = "x"\ncontext_tokens = 64\nserving = {{ tunings = ["lora"] }}\n'
+    catalogue = tmp_path / "bases.toml"
+    room = suffix_room("b", "x" * 32)
+    catalogue.write_text(entry.format("b" * (room + 1)))
+    assert len(read_catalogue(catalogue).bases) == 1
+    catalogue.write_text(entry.format("b" * (room + 2)))
+    with pytest.raises(CatalogueError, match=r"'b+' has an id that is 1 characters too long"):
+        read_catalogue(catalogue)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import torch
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from tests.given.engines import calling, greedy, load_tiny, logits_of, make_engine
 from workers.data.render import encode_chat
 from workers.data.template import ChatTemplate

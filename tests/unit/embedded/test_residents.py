@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from safetensors import safe_open
 
-from service.domain.model import artifact_prefix
+from service.domain.storage_keys import artifact_prefix
+from service.recipes.base import Base
 from tests.given.engines import (
+    CPU,
     LORA,
     PROMPT,
     calling,
@@ -22,8 +26,8 @@ from tests.given.engines import (
     publish,
     save_adapter,
 )
-from workers.engines.embedded.disk_cache import Shelf
 from workers.engines.embedded.engine import Limits
+from workers.model.load import LoadedBase, load_base
 
 PROMPT_TEXT = "Once upon a time"
 NUM_TOKENS = 10
@@ -32,12 +36,11 @@ NUM_TOKENS = 10
 class Shop:
     """A base, three adapters of it in storage, and what each says by a plain forward pass."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.base, self.loaded = load_tiny(root / "base")
-        self.says: dict[str, str] = {"tiny": self._reference(None)}
+    def __init__(self, root: Path, base: Base, loaded: LoadedBase, says: dict[str, str]) -> None:
+        self.root, self.base, self.loaded, self.says = root, base, loaded, says
 
     async def stock(self) -> "Shop":
+        self.says["tiny"] = self._reference(None)
         for publication, seed, spec in (("loraaaaa", 1, LORA), ("lorabbbb", 2, LORA), ("promptcc", 3, PROMPT)):
             folder = save_adapter(self.loaded, self.root / publication, seed, spec)
             name = await publish(local_store(self.objects), self.base, self.loaded, folder, publication)
@@ -64,9 +67,20 @@ class Shop:
         return text
 
 
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """What every test gets a copy of."""
+    root = tmp_path_factory.mktemp("stocked")
+    return asyncio.run(Shop(root, *load_tiny(root / "base"), {}).stock())
+
+
 @pytest.fixture
-async def shop(tmp_path: Path) -> Shop:
-    return await Shop(tmp_path).stock()
+def shop(stocked: Shop, tmp_path: Path) -> Shop:
+    """Its own to break: files and weights."""
+    root = tmp_path / "shop"
+    shutil.copytree(stocked.root, root)
+    base = stocked.base.model_copy(update={"source": str(root / "base")})
+    return Shop(root, base, load_base(base, CPU), stocked.says)
 
 
 @pytest.fixture
@@ -104,6 +118,21 @@ async def test_evicted_adapter_is_loaded_again_when_it_is_asked_for(shop: Shop) 
             assert await text(client, name) == shop.says[name]
         assert await metric(client, "adapter_evictions_total") == 5
         assert await metric(client, "adapters_resident") == 1
+
+
+async def test_memory_for_adapters_is_counted_before_they_are_attached(shop: Shop) -> None:
+    lora, other, prompt = shop.adapters
+    with safe_open(shop.root / "loraaaaa" / "adapter_model.safetensors", framework="pt") as weights:
+        one = sum(weights.get_tensor(name).nbytes for name in weights.keys())  # noqa: SIM118
+    async with shop.calling(Limits(adapter_bytes=one + 5 * 32 * 4)) as client:
+        for name in (lora, prompt, lora, prompt):
+            assert await text(client, name) == shop.says[name]
+        assert await metric(client, "adapter_evictions_total") == 0
+        assert await text(client, other) == shop.says[other]
+        assert await metric(client, "adapter_evictions_total") == 1
+    async with shop.calling(Limits(adapter_bytes=one - 1)) as client:
+        assert (await ask(client, lora)).status_code == 503
+        assert await text(client, prompt) == shop.says[prompt]
 
 
 async def test_least_recently_used_adapter_leaves_first(shop: Shop) -> None:
@@ -144,16 +173,6 @@ async def test_many_models_share_one_place_in_memory(shop: Shop) -> None:
     async with shop.calling(Limits(resident_adapters=1)) as client:
         answers = await asyncio.gather(*(text(client, name) for name in [*shop.adapters] * 4))
         assert answers == [shop.says[name] for name in [*shop.adapters] * 4]
-
-
-async def test_folder_that_is_being_read_stays_on_disk(shop: Shop) -> None:
-    first, second, _ = shop.adapters
-    shelf = Shelf(local_store(shop.objects), shop.root / "cache", limit_bytes=1)
-    async with shelf.artifact(first) as folder:
-        async with shelf.artifact(second):
-            pass
-        assert (folder / "adapter_model.safetensors").exists()
-    assert list((shop.root / "cache").iterdir()) == []
 
 
 async def test_unknown_name_is_not_found_and_later_published_one_is(shop: Shop, client: httpx.AsyncClient) -> None:

@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI, NotFoundError
 from torch import nn
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from tests.given.engines import calling, listening, load_tiny, local_store, make_engine, publish, save_adapter
 from workers.engines.embedded.engine import Engine, Limits
 from workers.model.load import LoadedBase

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.model import MANIFEST, Manifest, artifact_prefix
+from service.domain.model import MANIFEST, Manifest
+from service.domain.storage_keys import artifact_prefix
 from service.storage.base import ObjectExists, ObjectMissing, one_chunk
 from service.storage.local import LocalStore
 from workers.files.artifacts import ArtifactCorrupt, fetch_artifact, read_manifest, store_artifact, verify_artifact

@@ -1,7 +1,7 @@
 """The gateway against engines on loopback: what they get, what comes back, and what is made of their failures."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -10,7 +10,7 @@ from aiohttp import web
 
 from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Unavailable
 from service.gateway.client import engine_health
-from service.gateway.forward import EngineRequest, Gateway, Usage
+from service.gateway.forward import Answer, EngineRequest, Gateway, Usage
 from service.installation.create import create_context
 from service.settings.settings import Settings
 from tests.given.scripted_engine import COMPLETION, ScriptedEngine, answers, dies, hangs, scripted_engine, streams
@@ -37,9 +37,19 @@ def costs() -> list[Usage]:
     return []
 
 
+class CountedGateway(Gateway):
+    """Every answer's cost goes to `costs`."""
+
+    costs: list[Usage]
+
+    async def open(self, request: EngineRequest, on_done: Callable[[Usage], None] | None = None) -> Answer:
+        return await super().open(request, on_done or self.costs.append)
+
+
 @pytest.fixture
 async def gateway(settings: Settings, costs: list[Usage]) -> AsyncIterator[Gateway]:
-    gateway = Gateway({"tiny": settings.engines}, settings.engine_timeout_seconds, costs.append)
+    gateway = CountedGateway({"tiny": settings.engines}, settings.engine_timeout_seconds)
+    gateway.costs = costs
     yield gateway
     await gateway.close()
 
@@ -267,5 +277,5 @@ async def test_an_engines_errors_are_rendered_as_ours(
 async def test_health_names_the_engines_that_answer(engine: ScriptedEngine, tmp_path: Any) -> None:
     settings = Settings(engine_urls=f"{engine.url},{DEAD}", data_dir=tmp_path)
     ctx = create_context(settings)
-    assert await engine_health(ctx) == {engine.url: True, DEAD: False}
+    assert await engine_health(ctx.engines) == {engine.url: True, DEAD: False}
     await ctx.close()

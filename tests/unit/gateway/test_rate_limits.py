@@ -1,6 +1,7 @@
 """What a key may ask for per minute: OpenAI's arithmetic, OpenAI's headers, and what the official SDK makes of them."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from fastapi import FastAPI
 
 from service.domain.errors import RateLimited
 from service.gateway.forward import EngineRequest, Usage
-from service.gateway.limits.memory import RateLimits, duration, estimated_tokens
+from service.gateway.limits import PerMinute, RateLimits, create_limits, duration, estimated_tokens
+from service.gateway.limits.memory import MemoryLimits
 from service.operations.keys import Caller
 from service.settings.settings import Settings
 from tests.conftest import ClientOf
@@ -54,8 +56,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def limits_of(clock: Clock, **settings: int) -> RateLimits:
-    return RateLimits(Settings(**settings), clock)  # type: ignore[arg-type]
+def limits_of(clock: Clock, **per_minute: int) -> RateLimits:
+    return MemoryLimits(PerMinute(**per_minute), clock)
 
 
 def asking(tokens: int = 1, key_id: str = "key_1") -> EngineRequest:
@@ -80,7 +82,7 @@ async def test_the_wait_is_the_one_that_openai_tells(
     clock: Clock, limit: int, used: int, requested: int, wait: str
 ) -> None:
     """The first two are answers of OpenAI that users have published."""
-    limits = limits_of(clock, tokens_per_minute=limit)
+    limits = limits_of(clock, tokens=limit)
     await limits.admit(asking(used), "acme")
     error = await refusal(limits, asking(requested))
     assert error.message.startswith(
@@ -94,7 +96,7 @@ async def test_the_wait_is_the_one_that_openai_tells(
 
 
 async def test_requests_come_back_one_by_one(clock: Clock) -> None:
-    limits = limits_of(clock, requests_per_minute=3)
+    limits = limits_of(clock, requests=3)
     for _ in range(3):
         await limits.admit(asking(), "acme")
     error = await refusal(limits, asking())
@@ -108,7 +110,7 @@ async def test_requests_come_back_one_by_one(clock: Clock) -> None:
 
 
 async def test_a_refused_request_costs_nothing_and_other_keys_nothing_either(clock: Clock) -> None:
-    limits = limits_of(clock, requests_per_minute=2, tokens_per_minute=100)
+    limits = limits_of(clock, requests=2, tokens=100)
     await limits.admit(asking(90), "acme")
     for _ in range(5):
         assert (await refusal(limits, asking(20))).type == "tokens"
@@ -117,7 +119,7 @@ async def test_a_refused_request_costs_nothing_and_other_keys_nothing_either(clo
 
 
 async def test_an_answers_real_cost_takes_the_place_of_its_estimate(clock: Clock) -> None:
-    limits = limits_of(clock, tokens_per_minute=100)
+    limits = limits_of(clock, tokens=100)
 
     def left() -> int:
         return limits.standing("key_1")["tokens"].remaining
@@ -134,7 +136,7 @@ async def test_an_answers_real_cost_takes_the_place_of_its_estimate(clock: Clock
 
 
 async def test_a_request_that_can_never_fit_is_not_worth_a_retry(clock: Clock) -> None:
-    error = await refusal(limits_of(clock, tokens_per_minute=10), asking(11))
+    error = await refusal(limits_of(clock, tokens=10), asking(11))
     assert error.message.startswith(
         "Request too large for tiny in organization acme on tokens per min (TPM): Limit 10,"
     )
@@ -172,16 +174,18 @@ def test_a_prompt_is_estimated_before_it_is_tokenised(fields: dict[str, Any], to
     assert estimated_tokens(fields) == tokens
 
 
-def limited(app: FastAPI, settings: Settings, clock: Clock | None = None, **limits: int) -> None:
+def limited(app: FastAPI, clock: Clock | None = None, **limits: int) -> RateLimits:
     """Gives the running API these limits."""
-    changed = settings.model_copy(update=limits)
-    app.state.rate_limits = RateLimits(changed) if clock is None else RateLimits(changed, clock)
+    per_minute = PerMinute(**limits)
+    made = create_limits(per_minute, None) if clock is None else MemoryLimits(per_minute, clock)
+    app.state.context = replace(app.state.context, limits=made)
+    return made
 
 
 async def test_every_completion_says_what_is_left(
     app: FastAPI, client: httpx.AsyncClient, settings: Settings, clock: Clock
 ) -> None:
-    limited(app, settings, clock, requests_per_minute=60, tokens_per_minute=6000)
+    limited(app, clock, requests=60, tokens=6000)
     answered = await client.post("/completions", json=COMPLETE)
     found = {name: value for name, value in answered.headers.items() if name.startswith("x-ratelimit")}
     assert found == {
@@ -206,7 +210,7 @@ async def test_without_limits_no_answer_speaks_of_them(client: httpx.AsyncClient
 async def test_a_stream_is_charged_at_its_end(
     app: FastAPI, client: httpx.AsyncClient, engine: ScriptedEngine, settings: Settings, clock: Clock
 ) -> None:
-    limited(app, settings, clock, tokens_per_minute=100)
+    limited(app, clock, tokens=100)
     engine.script = streams(STREAMED)
     first = await client.post("/completions", json={**COMPLETE, "stream": True})
     assert first.headers["x-ratelimit-remaining-tokens"] == "98"  # the estimate: it had only begun
@@ -217,7 +221,7 @@ async def test_a_stream_is_charged_at_its_end(
 async def test_a_failed_answer_keeps_its_estimate(
     app: FastAPI, client: httpx.AsyncClient, engine: ScriptedEngine, settings: Settings, clock: Clock
 ) -> None:
-    limited(app, settings, clock, requests_per_minute=10, tokens_per_minute=100)
+    limited(app, clock, requests=10, tokens=100)
     engine.script = answers(b"", 500)
     failed = await client.post("/completions", json={**COMPLETE, "prompt": "x" * 80})
     assert failed.status_code == 503
@@ -229,7 +233,7 @@ async def test_a_failed_answer_keeps_its_estimate(
 async def test_over_the_limit_is_a_429_that_says_when_to_come_again(
     app: FastAPI, client: httpx.AsyncClient, engine: ScriptedEngine, settings: Settings, clock: Clock, stream: bool
 ) -> None:
-    limited(app, settings, clock, requests_per_minute=8)
+    limited(app, clock, requests=8)
     for _ in range(8):
         assert (await client.post("/completions", json=COMPLETE)).status_code == 200
     refused = await client.post("/completions", json={**COMPLETE, "stream": stream})
@@ -245,7 +249,7 @@ async def test_over_the_limit_is_a_429_that_says_when_to_come_again(
 async def test_a_prompt_above_the_whole_limit_is_refused_for_good(
     app: FastAPI, client: httpx.AsyncClient, settings: Settings
 ) -> None:
-    limited(app, settings, tokens_per_minute=10)
+    limited(app, tokens=10)
     refused = await client.post("/completions", json={**COMPLETE, "prompt": "x" * 400})
     assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
     assert "Limit 10, Requested 100." in refused.json()["error"]["message"]
@@ -255,7 +259,7 @@ async def test_a_prompt_above_the_whole_limit_is_refused_for_good(
 async def test_keys_of_one_project_do_not_share_a_limit(
     app: FastAPI, client: httpx.AsyncClient, client_of: ClientOf, stranger_key: str, settings: Settings, clock: Clock
 ) -> None:
-    limited(app, settings, clock, requests_per_minute=1)
+    limited(app, clock, requests=1)
     assert (await client.post("/completions", json=COMPLETE)).status_code == 200
     assert (await client.post("/completions", json=COMPLETE)).status_code == 429
     assert (await client_of(stranger_key).post("/completions", json=COMPLETE)).status_code == 200
@@ -265,16 +269,16 @@ async def test_the_sdk_raises_its_rate_limit_error_or_waits(
     app: FastAPI, base_url: str, key: str, caller: Caller, settings: Settings
 ) -> None:
     """600 per minute: there is room again within a tenth of a second."""
-    limited(app, settings, requests_per_minute=600)
+    limits = limited(app, requests=600)
     async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as sdk:
         with pytest.raises(openai.RateLimitError) as refused:
             async with asyncio.timeout(60):
                 while True:  # a busy machine may take longer than a tenth of a second
-                    await _use_up(app.state.rate_limits, caller.key_id)
+                    await _use_up(limits, caller.key_id)
                     await sdk.completions.create(model="luthier-tiny", prompt="Hello")
         assert (refused.value.code, refused.value.type) == ("rate_limit_exceeded", "requests")
         assert 0 < float(refused.value.response.headers["retry-after-ms"]) <= 100
-        await _use_up(app.state.rate_limits, caller.key_id)
+        await _use_up(limits, caller.key_id)
         patient = sdk.with_options(max_retries=5)
         answer = await patient.completions.with_raw_response.create(model="luthier-tiny", prompt="Hello")
         assert answer.parse().choices[0].text == "café"

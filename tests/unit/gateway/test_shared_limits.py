@@ -4,28 +4,26 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from arq.connections import ArqRedis
 
 from service.domain.errors import RateLimited
 from service.gateway.forward import EngineRequest, Usage
-from service.gateway.limits.memory import RateLimits
-from service.gateway.limits.redis import SharedRateLimits
-from service.queue.redis import create_redis
-from service.settings.settings import Settings
+from service.gateway.limits import PerMinute, RateLimits
+from service.gateway.limits.redis import RedisLimits
+from service.queue.redis import RedisConnection
 from tests.servers.valkey import Valkey
 
 pytestmark = pytest.mark.slow
-REQUESTS = Settings(requests_per_minute=10)
-TOKENS = Settings(requests_per_minute=1000, tokens_per_minute=1000)
+REQUESTS = PerMinute(requests=10)
+TOKENS = PerMinute(requests=1000, tokens=1000)
 
 
 @pytest.fixture
-async def clients(own_valkey: Valkey) -> AsyncIterator[list[ArqRedis]]:
+async def clients(own_valkey: Valkey) -> AsyncIterator[list[RedisConnection]]:
     """Two processes' clients."""
-    clients = [create_redis(own_valkey.url) for _ in range(2)]
+    clients = [RedisConnection(own_valkey.url) for _ in range(2)]
     yield clients
     for client in clients:
-        await client.aclose(close_connection_pool=True)
+        await client.close()
 
 
 def asking(tokens: int = 1, key_id: str = "key_1") -> EngineRequest:
@@ -44,19 +42,19 @@ async def admitted(limits: RateLimits, request: EngineRequest) -> bool:
     return True
 
 
-async def settled(limits: SharedRateLimits) -> None:
-    await asyncio.gather(*limits._settling)
+async def settled(limits: RedisLimits) -> None:
+    await limits.settled()
 
 
-async def test_of_many_requests_at_once_as_many_pass_as_the_limit_says(clients: list[ArqRedis]) -> None:
-    one, other = (SharedRateLimits(REQUESTS, client) for client in clients)
+async def test_of_many_requests_at_once_as_many_pass_as_the_limit_says(clients: list[RedisConnection]) -> None:
+    one, other = (RedisLimits(REQUESTS, client) for client in clients)
     found = await asyncio.gather(*(admitted(limits, asking()) for _ in range(20) for limits in (one, other)))
     assert sum(found) == 10
     assert await admitted(one, asking(key_id="key_2"))
 
 
-async def test_a_refusal_is_worded_as_in_one_process_and_costs_nothing(clients: list[ArqRedis]) -> None:
-    one, other = (SharedRateLimits(TOKENS, client) for client in clients)
+async def test_a_refusal_is_worded_as_in_one_process_and_costs_nothing(clients: list[RedisConnection]) -> None:
+    one, other = (RedisLimits(TOKENS, client) for client in clients)
     await one.admit(asking(900), "acme")
     for limits in (one, other):
         with pytest.raises(
@@ -69,8 +67,8 @@ async def test_a_refusal_is_worded_as_in_one_process_and_costs_nothing(clients: 
         await other.admit(asking(1001), "acme")
 
 
-async def test_the_other_process_knows_what_an_answer_really_cost(clients: list[ArqRedis]) -> None:
-    one, other = (SharedRateLimits(TOKENS, client) for client in clients)
+async def test_the_other_process_knows_what_an_answer_really_cost(clients: list[RedisConnection]) -> None:
+    one, other = (RedisLimits(TOKENS, client) for client in clients)
     await one.admit(asking(900), "acme")
     one.settle(cost(50, 50, reserved=900))
     assert one.standing("key_1")["tokens"].remaining >= 899  # at once, for the headers of this answer
@@ -82,8 +80,8 @@ async def test_the_other_process_knows_what_an_answer_really_cost(clients: list[
     assert not await admitted(one, asking(500))
 
 
-async def test_an_answer_far_beyond_its_estimate_is_charged_up_to_two_limits(clients: list[ArqRedis]) -> None:
-    limits = SharedRateLimits(TOKENS, clients[0])
+async def test_an_answer_far_beyond_its_estimate_is_charged_up_to_two_limits(clients: list[RedisConnection]) -> None:
+    limits = RedisLimits(TOKENS, clients[0])
     await limits.admit(asking(1), "acme")
     limits.settle(cost(10**6, 10**6, reserved=1))
     await settled(limits)
@@ -94,9 +92,9 @@ async def test_an_answer_far_beyond_its_estimate_is_charged_up_to_two_limits(cli
 
 
 async def test_without_redis_everything_passes_and_nobody_speaks_of_limits(
-    clients: list[ArqRedis], own_valkey: Valkey
+    clients: list[RedisConnection], own_valkey: Valkey
 ) -> None:
-    limits = SharedRateLimits(Settings(requests_per_minute=1), clients[0])
+    limits = RedisLimits(PerMinute(requests=1), clients[0])
     await limits.admit(asking(), "acme")
     assert not await admitted(limits, asking())
     own_valkey.kill()
@@ -110,8 +108,10 @@ async def test_without_redis_everything_passes_and_nobody_speaks_of_limits(
             await asyncio.sleep(0.1)
 
 
-async def test_a_redis_that_hangs_or_forgets_stops_no_request(clients: list[ArqRedis], own_valkey: Valkey) -> None:
-    limits = SharedRateLimits(Settings(requests_per_minute=1), clients[0])
+async def test_a_redis_that_hangs_or_forgets_stops_no_request(
+    clients: list[RedisConnection], own_valkey: Valkey
+) -> None:
+    limits = RedisLimits(PerMinute(requests=1), clients[0])
     await limits.admit(asking(), "acme")
     own_valkey.freeze()
     try:
@@ -120,20 +120,20 @@ async def test_a_redis_that_hangs_or_forgets_stops_no_request(clients: list[ArqR
     finally:
         own_valkey.thaw()
     own_valkey.flush()  # the script is forgotten, too
-    other = SharedRateLimits(Settings(requests_per_minute=1), clients[1])
+    other = RedisLimits(PerMinute(requests=1), clients[1])
     assert await admitted(other, asking())
     assert not await admitted(other, asking())
 
 
-async def test_a_keys_counts_go_away_by_themselves(clients: list[ArqRedis]) -> None:
-    await SharedRateLimits(TOKENS, clients[0]).admit(asking(5), "acme")
-    keys = await clients[0].keys("*")
+async def test_a_keys_counts_go_away_by_themselves(clients: list[RedisConnection]) -> None:
+    await RedisLimits(TOKENS, clients[0]).admit(asking(5), "acme")
+    keys = await clients[0].client.keys("*")
     assert len(keys) == 2
-    assert all([0 < await clients[0].pttl(key) <= 120_000 for key in keys])
+    assert all([0 < await clients[0].client.pttl(key) <= 120_000 for key in keys])
 
 
 async def test_without_limits_redis_is_not_asked() -> None:
-    nobody = create_redis("redis://127.0.0.1:1/0")
-    limits = SharedRateLimits(Settings(), nobody)
+    nobody = RedisConnection("redis://127.0.0.1:1/0")
+    limits = RedisLimits(PerMinute(), nobody)
     assert await admitted(limits, asking())
     assert limits.standing("key_1") == {}

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.installation.context import Context
-from service.operations import uploads
+from service.operations import chores, uploads
 from service.operations.keys import Caller
 from service.operations.uploads import NewUpload
 from tests import transaction_rules
@@ -39,6 +39,19 @@ async def test_an_operation_with_two_transactions_is_noticed(
     with expected_breaches() as breaches:
         await uploads.complete(ctx, caller, upload.id, [])
     assert breaches == ["service.operations.uploads.complete began 2 transactions"]
+
+
+async def test_a_loop_over_operations_may_open_none_of_its_own(
+    ctx: Context, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "service.operations.uploads.complete"
+    monkeypatch.setattr(transaction_rules, "LOOPS", {*transaction_rules.LOOPS, name})
+    monkeypatch.setattr(transaction_rules, "SEVERAL", {})
+    upload = await uploads.create(ctx, caller, NewUpload("a", "fine-tune", "text/jsonl", 0))
+    with expected_breaches() as breaches:
+        await uploads.complete(ctx, caller, upload.id, [])
+    assert breaches == [f"{name} began 2 transactions"]
+    await chores.sweep(ctx)  # many operations, each with one
 
 
 async def test_storage_inside_a_transaction_is_noticed(ctx: Context) -> None:

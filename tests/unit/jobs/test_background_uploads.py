@@ -9,10 +9,10 @@ import pytest
 from tenacity import stop_after_delay
 
 from service.domain.errors import LeaseLost
-from service.domain.job import Claim
 from service.installation.context import Context
 from service.operations import jobs, lookups
 from service.operations.keys import Caller
+from service.operations.progress import HeldJob
 from service.settings.settings import Settings
 from service.storage import StorageError
 from service.storage.local import LocalStore
@@ -45,19 +45,19 @@ def store(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.fixture
-async def claim(ctx: Context, caller: Caller) -> Claim:
+async def claim(ctx: Context, caller: Caller) -> HeldJob:
     return await claimed(ctx, caller)
 
 
 @pytest.fixture
-async def keeper(ctx: Context, claim: Claim, store: Store) -> AsyncIterator[Keeper]:
-    keeper = Keeper(dataclasses.replace(ctx, storage=store), claim)
+async def keeper(ctx: Context, claim: HeldJob, store: Store) -> AsyncIterator[Keeper]:
+    keeper = Keeper(HeldJob(dataclasses.replace(ctx, storage=store), claim.claim))
     yield keeper
     await keeper.close()
 
 
 @pytest.fixture
-def report(claim: Claim, tmp_path: Path) -> Callable[[int], Snapshotted]:
+def report(claim: HeldJob, tmp_path: Path) -> Callable[[int], Snapshotted]:
     """A written snapshot of a step."""
 
     def write(step: int) -> Snapshotted:
@@ -69,11 +69,11 @@ def report(claim: Claim, tmp_path: Path) -> Callable[[int], Snapshotted]:
     return write
 
 
-async def stored_steps(ctx: Context, claim: Claim) -> list[int]:
+async def stored_steps(ctx: Context, claim: HeldJob) -> list[int]:
     return [snapshot.step for snapshot in await lookups.find_snapshots(ctx, claim.job.id)]
 
 
-async def warnings(ctx: Context, caller: Caller, claim: Claim) -> list[str]:
+async def warnings(ctx: Context, caller: Caller, claim: HeldJob) -> list[str]:
     page = await jobs.event_page(ctx, caller, claim.job.id, after=None, limit=50)
     return [event.message for event in page.items if event.level == "warn"]
 
@@ -85,7 +85,7 @@ async def passed(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def test_snapshots_are_stored_and_their_folders_go(
-    ctx: Context, claim: Claim, keeper: Keeper, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, keeper: Keeper, report: Callable[[int], Snapshotted]
 ) -> None:
     keeper.snapshot(first := report(1))
     keeper.snapshot(report(2))
@@ -95,7 +95,7 @@ async def test_snapshots_are_stored_and_their_folders_go(
 
 
 async def test_a_snapshot_that_cannot_be_stored_is_left_out_and_the_next_one_tries_again(
-    ctx: Context, caller: Caller, claim: Claim, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
+    ctx: Context, caller: Caller, claim: HeldJob, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
 ) -> None:
     store.away = True
     for step in (1, 2, 3):
@@ -114,7 +114,7 @@ async def test_a_snapshot_that_cannot_be_stored_is_left_out_and_the_next_one_tri
 
 
 async def test_of_snapshots_that_wait_the_newest_is_stored(
-    ctx: Context, claim: Claim, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
 ) -> None:
     store.gate = asyncio.Event()
     keeper.snapshot(report(1))
@@ -136,7 +136,7 @@ async def test_a_job_that_rests_needs_its_snapshot(
 
 
 async def test_a_job_that_is_trained_does_not(
-    ctx: Context, claim: Claim, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
 ) -> None:
     store.away = True
     keeper.snapshot(report(1))
@@ -146,7 +146,7 @@ async def test_a_job_that_is_trained_does_not(
 
 
 async def test_a_checkpoint_is_tried_until_it_is_stored_and_what_follows_waits(
-    ctx: Context, claim: Claim, keeper: Keeper, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, keeper: Keeper, report: Callable[[int], Snapshotted]
 ) -> None:
     tries = 0
 
@@ -177,7 +177,7 @@ async def test_a_job_that_ends_hears_that_its_checkpoint_is_not_stored(keeper: K
 
 
 async def test_a_lost_lease_ends_the_work(
-    ctx: Context, caller: Caller, claim: Claim, keeper: Keeper, report: Callable[[int], Snapshotted]
+    ctx: Context, caller: Caller, claim: HeldJob, keeper: Keeper, report: Callable[[int], Snapshotted]
 ) -> None:
     await jobs.cancel(ctx, caller, claim.job.id)
     keeper.snapshot(report(1))

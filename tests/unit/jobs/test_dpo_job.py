@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from service.recipes.recipe import Recipe
+from tests.given.recipes import recipe
 from tests.given.tiny_models import random_pairs, random_rows
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, environment
@@ -28,13 +30,13 @@ def seat(
     *,
     train: TokenizedDataset = TRAIN,
     valid: TokenizedDataset | None = VALID,
+    method: Recipe | None = None,
     **changes: Any,
 ) -> Slot:
     values: dict[str, Any] = {
         "n_epochs": 2, "batch_size": 3, "learning_rate": 1e-2, "seed": 7, "snapshot_steps": 100,
-        "objective": "dpo", "objective_settings": {"beta": BETA},
     }  # fmt: skip
-    spec = JobSpec(job_id="ftjob-1", tuning=tuning, **values | changes)
+    spec = JobSpec(job_id="ftjob-1", recipe=method or recipe(tuning, "dpo", beta=BETA), **values | changes)
     return Slot(base, environment(base.device), spec, train, valid)
 
 
@@ -119,7 +121,7 @@ def test_it_learns_eight_preferences(base: LoadedBase, tuning: dict[str, Any]) -
 def test_beta_decides_how_much_a_reward_is(base: LoadedBase) -> None:
     margins = []
     for beta in (0.1, 0.2):
-        slot = prepared(seat(base, objective_settings={"beta": beta}, n_epochs=1, batch_size=5))
+        slot = prepared(seat(base, method=recipe(LORA, "dpo", beta=beta), n_epochs=1, batch_size=5))
         slot.train_step()
         margins.append(slot.train_step().metrics["train_reward_margin"])
         slot.leave()
@@ -177,12 +179,12 @@ def test_a_job_that_leaves_before_its_reference_is_complete_makes_it_again(base:
 
 
 def test_the_reference_is_made_in_turns_of_a_step_and_leaves_neighbours_alone(base: LoadedBase) -> None:
-    spec = {"objective": "supervised", "objective_settings": {}, "train": random_rows(6), "valid": None}
-    alone = seat(base, PROMPT, **spec)
+    spec = {"method": recipe(PROMPT), "train": random_rows(6), "valid": None}
+    alone = seat(base, **spec)
     assert alone.prepared
     expected = run(alone)
     alone.leave()
-    neighbour, slot = seat(base, PROMPT, **spec), seat(base, {"type": "lora", "lora": {**LORA["lora"], "dropout": 0.5}})
+    neighbour, slot = seat(base, **spec), seat(base, {"type": "lora", "lora": {**LORA["lora"], "dropout": 0.5}})
     costs, metrics = [], []
     while not slot.prepared:
         costs.append(slot.prepare())

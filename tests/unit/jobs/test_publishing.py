@@ -2,10 +2,10 @@
 
 import pytest
 
-from service.domain.base import Serving
 from service.domain.errors import JobError
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.recipes.base import Serving
 from tests.given.stored_jobs import claimed
 from workers.jobs.publishing import Publisher
 from workers.trainer.protocol import Checkpointed
@@ -15,10 +15,10 @@ async def test_what_engines_cannot_serve_any_more_is_not_published(ctx: Context,
     """The catalogue changed while the job trained."""
     claim = await claimed(ctx, caller)
     base = ctx.catalogue.bases["luthier-tiny"].model_copy(
-        update={"serving": Serving(engine="vllm", tunings=frozenset({"lora"}), max_lora_rank=1)}
+        update={"serving": Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=1)}
     )
     report = Checkpointed(job_id=claim.job.id, step=1, folder="nowhere", metrics={}, last=True)
     with pytest.raises(JobError) as caught:
-        await Publisher(ctx, claim, base).checkpoint(report)
+        await Publisher(claim, base).checkpoint(report)
     assert (caught.value.code, caught.value.param) == ("not_servable", "tuning.lora.r")
     assert [key async for key in ctx.storage.list("adapters/")] == []

@@ -9,8 +9,8 @@ import pytest
 from service.storage import StorageError
 from service.storage.base import one_chunk
 from service.storage.local import LocalStore
+from workers.files.transfer import ObjectCorrupt
 from workers.jobs.samples import compare, fetch_sample, store_sample
-from workers.jobs.staging import ObjectCorrupt
 from workers.trainer.protocol import ScoredRow
 
 ROWS = [ScoredRow(ids=[5, 6, 7], logprobs=[-1.0, -2.0]), ScoredRow(ids=[8, 9], logprobs=[-3.0])]

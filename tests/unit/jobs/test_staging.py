@@ -9,20 +9,23 @@ import pytest
 
 from service.domain.errors import JobError
 from service.domain.job import Job
-from service.domain.methods import HYPERPARAMETERS, auto_batch_size, auto_epochs
 from service.installation.context import Context
-from service.operations import files, jobs, progress
+from service.operations import files, jobs
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
+from service.recipes.objective import auto_batch_size, auto_epochs, find_objective, hyperparameters_type
+from service.recipes.objectives.dpo import DpoSettings
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.installation import installed
 from tests.given.journey import pairs, rows
 from tests.given.running_service import write_catalogue
 from tests.given.tiny_models import make_tiny_base
+from tests.given.work import claim_training, claim_validation
 from workers.data.tokenized import TokenizedDataset
+from workers.jobs.loading import Tokenizers
 from workers.jobs.staging import TRAINING, stage_job
-from workers.jobs.validate import JobValidation, Tokenizers
+from workers.jobs.validate import JobValidation
 from workers.trainer.protocol import JobSpec
 
 
@@ -46,22 +49,22 @@ async def validated(
     async with files.incoming(ctx) as incoming:
         await incoming.store(one_chunk(content))
         file = await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))
-    settings = HYPERPARAMETERS[objective](**hyperparameters)
+    settings = hyperparameters_type(find_objective(objective))(**hyperparameters)
     new = NewJob(model="tiny", training_file=file.id, seed=1, objective=objective, hyperparameters=settings)
     created = await jobs.create(ctx, caller, new)
     if before is not None:
         await before(file.id)
-    claim = await progress.claim_validation(ctx, "worker")
+    claim = await claim_validation(ctx, "worker")
     assert claim is not None
     base = ctx.catalogue.bases["tiny"]
-    await JobValidation(ctx, claim, base, Tokenizers(), ctx.settings.scratch_dir).run()
+    await JobValidation(claim, base, Tokenizers(), ctx.settings.scratch_dir).run()
     return (await jobs.retrieve(ctx, caller, created.job.id)).job
 
 
 async def staged(ctx: Context, folder: Path) -> JobSpec:
-    claim = await progress.claim_training(ctx, "worker", ["tiny"])
+    claim = await claim_training(ctx, "worker", ["tiny"])
     assert claim is not None
-    await stage_job(ctx, claim, ctx.catalogue.bases["tiny"], folder)
+    await stage_job(claim, ctx.catalogue.bases["tiny"], folder)
     return JobSpec.model_validate_json(await asyncio.to_thread((folder / "job.json").read_bytes))
 
 
@@ -126,7 +129,7 @@ async def test_a_dpo_job_trains_pairs_by_dpo_with_its_beta(ctx: Context, caller:
     job = await validated(ctx, caller, pairs(12), "dpo", n_epochs=2, batch_size=5)
     assert (job.total_steps, job.hyperparameters["beta"]) == (6, 0.1)  # 5 + 5 + 2 pairs, twice
     spec = await staged(ctx, tmp_path / "job")
-    assert (spec.objective, spec.objective_settings) == ("dpo", {"beta": 0.1})
+    assert spec.recipe.objective == DpoSettings(beta=0.1)
     dataset = await asyncio.to_thread(TokenizedDataset.load, tmp_path / "job" / "train.safetensors")
     assert (dataset.num_examples, len(dataset)) == (12, 24)
 

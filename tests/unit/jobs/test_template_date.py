@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from service.domain.base import Serving
-from service.operations import files, jobs, keys, progress
+from service.operations import files, jobs, keys
 from service.operations.jobs import NewJob
+from service.recipes.base import Serving
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.installation import installed
@@ -16,8 +16,10 @@ from tests.given.journey import rows
 from tests.given.running_service import write_catalogue
 from tests.given.stored_jobs import stored_events
 from tests.given.tiny_models import make_tiny_base
+from tests.given.work import claim_validation
 from tests.servers.vllm import write_vllm_catalogue
-from workers.jobs.validate import JobValidation, Tokenizers
+from workers.jobs.loading import Tokenizers
+from workers.jobs.validate import JobValidation
 
 
 @pytest.mark.parametrize("engine", ["vllm", "embedded"])
@@ -43,9 +45,9 @@ async def test_a_job_whose_engine_shows_another_date_has_a_warning(tmp_path: Pat
             await incoming.store(one_chunk(rows(12)))
             file = await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))
         job = (await jobs.create(ctx, caller, NewJob(model="tiny", training_file=file.id, seed=1))).job
-        claim = await progress.claim_validation(ctx, "worker")
+        claim = await claim_validation(ctx, "worker")
         assert claim is not None
-        await JobValidation(ctx, claim, ctx.catalogue.bases["tiny"], Tokenizers(), tmp_path / "scratch").run()
+        await JobValidation(claim, ctx.catalogue.bases["tiny"], Tokenizers(), tmp_path / "scratch").run()
         warnings = [event for event in await stored_events(ctx, job.id) if event.level == "warn"]
     day = datetime.fromtimestamp(job.created_at, UTC).date().isoformat()
     assert [warning.data for warning in warnings] == ([{"date": day}] if dated and engine == "vllm" else [])

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
-from service.domain.job import Claim
 from service.installation.context import Context
-from service.operations import jobs, keys, progress
+from service.operations import jobs, keys
 from service.operations.keys import Caller
+from service.operations.progress import HeldJob
 from service.settings.settings import Settings
 from tests.given import wandb_server
 from tests.given.installation import installed
 from tests.given.stored_jobs import a_model, a_result, add_job, expire, messages, move, steps
 from tests.given.wandb_server import StoredRun, WandbServer
+from tests.given.work import claim_training
 from workers.integrations.tracker import Run, Tracker, let_finish
 
 WANDB = {"type": "wandb", "wandb": {"project": "tunes", "tags": ["mine"]}}
@@ -32,7 +33,7 @@ def server() -> Iterator[WandbServer]:
 
 
 @asynccontextmanager
-async def claimed(folder: Path, url: str, key: str = wandb_server.KEY) -> AsyncIterator[tuple[Context, Claim]]:
+async def claimed(folder: Path, url: str, key: str = wandb_server.KEY) -> AsyncIterator[tuple[Context, HeldJob]]:
     """An installation with this W&B server, and a running job that reports to it."""
     settings = Settings(data_dir=folder, wandb_api_key=key, wandb_base_url=url)  # type: ignore[arg-type]
     async with installed(settings) as ctx:
@@ -47,17 +48,17 @@ async def caller_of(ctx: Context) -> Caller:
     return await keys.authenticate(ctx, await keys.create_key(ctx, "default", "project"))
 
 
-async def claim(ctx: Context, owner: str) -> Claim:
-    claim = await progress.claim_training(ctx, owner, ["luthier-tiny"])
+async def claim(ctx: Context, owner: str) -> HeldJob:
+    claim = await claim_training(ctx, owner, ["luthier-tiny"])
     assert claim is not None
     return claim
 
 
 @asynccontextmanager
-async def tracked(ctx: Context, claim: Claim) -> AsyncIterator[Tracker]:
+async def tracked(ctx: Context, claim: HeldJob) -> AsyncIterator[Tracker]:
     """A started tracker; at the end its runs are told how the job stands, and have time to finish."""
     runs: set[Run] = set()
-    tracker = Tracker(ctx, claim, runs)
+    tracker = Tracker(claim, runs)
     await tracker.start()
     yield tracker
     await tracker.end()
@@ -65,9 +66,9 @@ async def tracked(ctx: Context, claim: Claim) -> AsyncIterator[Tracker]:
     assert runs == set()
 
 
-async def train(ctx: Context, claim: Claim, tracker: Tracker, *numbers: int) -> None:
+async def train(ctx: Context, claim: HeldJob, tracker: Tracker, *numbers: int) -> None:
     """Steps, recorded and tracked as `workers.jobs.train` does it."""
-    await progress.record_steps(ctx, claim, steps(*numbers), None)
+    await claim.record_steps(steps(*numbers), None)
     for step in steps(*numbers):
         tracker.step(dict(step.metrics))
 
@@ -83,7 +84,7 @@ async def test_a_succeeded_job_has_a_run_with_its_metrics_and_its_model(tmp_path
         model = a_model(claim)
         async with tracked(ctx, claim) as tracker:
             await train(ctx, claim, tracker, 1, 2, 3)
-            await progress.finish(ctx, claim, model, {}, a_result(claim))
+            await claim.finish(model, {}, a_result(claim))
         run = server.runs["tunes", claim.job.id]
         assert (run.name, run.exit_code, run.preempting) == (claim.job.id, 0, False)
         assert run.tags == ["mine", "luthier/finetune", "luthier/luthier-tiny", f"luthier/{claim.job.id}"]
@@ -102,11 +103,11 @@ async def test_a_job_that_another_worker_goes_on_with_continues_its_run(tmp_path
             await standing(server, first.job.id)
             await expire(ctx, first.job.id)
             second = await claim(ctx, "two")
-            await progress.record_steps(ctx, second, steps(3), None)  # what its own tracker could not send
+            await second.record_steps(steps(3), None)  # what its own tracker could not send
         assert server.runs["tunes", first.job.id].exit_code is None, "a fenced worker must not end the run"
         async with tracked(ctx, second) as tracker:
             await train(ctx, second, tracker, 2, 3, 4)
-            await progress.finish(ctx, second, a_model(second), {}, a_result(second))
+            await second.finish(a_model(second), {}, a_result(second))
         run = server.runs["tunes", first.job.id]
         assert [row["step"] for row in run.history] == [1, 2, 3, 4]
         assert (len(server.runs), run.starts, run.exit_code) == (1, 2, 0)
@@ -117,7 +118,7 @@ async def test_a_paused_jobs_run_waits_to_be_continued(tmp_path: Path, server: W
         async with tracked(ctx, claim) as tracker:
             await train(ctx, claim, tracker, 1)
             await jobs.pause(ctx, await caller_of(ctx), claim.job.id)
-            assert await progress.pause(ctx, claim, 1)
+            assert await claim.pause(1)
         run = server.runs["tunes", claim.job.id]
         assert (run.preempting, run.summary["status"]) == (True, "paused")
 
@@ -148,11 +149,11 @@ async def test_a_refused_key_is_one_warning_without_the_key(tmp_path: Path, serv
 async def test_a_server_that_is_away_costs_a_warning_and_no_time(tmp_path: Path) -> None:
     async with claimed(tmp_path, "http://127.0.0.1:1") as (ctx, claim):
         runs: set[Run] = set()
-        tracker, began = Tracker(ctx, claim, runs), time.monotonic()
+        tracker, began = Tracker(claim, runs), time.monotonic()
         await tracker.start()
         await train(ctx, claim, tracker, 1, 2, 3)
         await tracker.before_the_end()
-        await progress.finish(ctx, claim, a_model(claim), {}, a_result(claim))
+        await claim.finish(a_model(claim), {}, a_result(claim))
         await tracker.end()
         assert time.monotonic() - began < 2
         await let_finish(runs, 0.1)
@@ -166,7 +167,7 @@ async def test_offline_the_run_lies_in_the_scratch_folder(tmp_path: Path, monkey
     async with claimed(tmp_path, "") as (ctx, claim):
         async with tracked(ctx, claim) as tracker:
             await train(ctx, claim, tracker, 1, 2)
-            await progress.finish(ctx, claim, a_model(claim), {}, a_result(claim))
+            await claim.finish(a_model(claim), {}, a_result(claim))
         (path,) = (ctx.settings.scratch_dir / "wandb").rglob("*.wandb")
         found = list(records(path.read_bytes()))
     (run,) = (record.run for record in found if record.HasField("run"))

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.recipes.objectives.dpo import DpoSettings
+from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.tuning import tuning_of
 from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_pairs
+from tests.given.tuned import tuned_logits
 from workers.data.batches import IGNORED, Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base
@@ -30,7 +34,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
 @pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "prompt"])
 def test_the_gradient_is_that_of_the_papers_formula(base: LoadedBase, tuning: dict[str, Any]) -> None:
     one = attached(base, tuning)
-    passes = Passes(base, one, create_objective("dpo", {"beta": BETA}))
+    passes = Passes(base, one, create_objective(DpoSettings(beta=BETA)))
     one.activate()
     reference_N = reference(passes, PAIRS)
     disturb(one)
@@ -49,7 +53,7 @@ def test_the_gradient_is_that_of_the_papers_formula(base: LoadedBase, tuning: di
 
 def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
     one = attached(base, LORA)
-    objective = create_objective("dpo", {"beta": BETA})
+    objective = create_objective(DpoSettings(beta=BETA))
     passes = Passes(base, one, objective)
     one.activate()
     reference_N = reference(passes, PAIRS)
@@ -63,7 +67,7 @@ def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
         batch = collate(PAIRS, rows, base.pad_id)
         with_reference = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, reference_N[rows])
         assert objective.count(with_reference) == len(pairs)
-        (objective.loss(passes.logits, with_reference).total / 10).backward()  # type: ignore[no-untyped-call]
+        (objective.loss(passes.forward_of(with_reference), with_reference).total / 10).backward()  # type: ignore[no-untyped-call]
     apart = gradient(one)
     one.detach()
     assert torch.allclose(together, apart, rtol=1e-4, atol=1e-6)
@@ -80,7 +84,7 @@ def test_only_the_answers_have_a_gradient() -> None:
     batch = collate(PAIRS, rows, pad_id=0)
     batch = Batch(batch.input_ids_BT, batch.attention_mask_BT, batch.labels_BT, torch.zeros(8, dtype=torch.float64))
     logits_BTV = torch.randn(*batch.input_ids_BT.shape, VOCABULARY, requires_grad=True)
-    loss = create_objective("dpo", {"beta": 0.1}).loss(lambda ids, mask, keep_K: logits_BTV[:, keep_K], batch)
+    loss = create_objective(DpoSettings(beta=0.1)).loss(lambda ids, mask, keep_K: logits_BTV[:, keep_K], batch)
     loss.total.backward()  # type: ignore[no-untyped-call]
     assert logits_BTV.grad is not None
     moved_BT = logits_BTV.grad.abs().sum(dim=2) > 0
@@ -91,22 +95,22 @@ def test_only_the_answers_have_a_gradient() -> None:
 def test_it_is_not_supervised_training(base: LoadedBase) -> None:
     """Supervised training makes both answers likelier; this makes the other answer less likely."""
     change = {}
-    for name, settings in (("dpo", {"beta": BETA}), ("supervised", {})):
+    for settings in (DpoSettings(beta=BETA), SupervisedSettings()):
         one = attached(base, LORA)
-        passes = Passes(base, one, create_objective(name, settings))
+        passes = Passes(base, one, create_objective(settings))
         optimizer = JobOptimizer(one.parameters(), 1e-2)
         one.activate()
         before_N = reference(passes, PAIRS)
         for step in range(10):
             passes.train(PAIRS, range(10), before_N)
             optimizer.step(step + 1, 10)
-        change[name] = (reference(passes, PAIRS) - before_N)[1::2].mean()
+        change[settings.name] = (reference(passes, PAIRS) - before_N)[1::2].mean()
         one.detach()
     assert change["dpo"] < 0 < change["supervised"]
 
 
 def attached(base: LoadedBase, spec: dict[str, Any]) -> Tuning:
-    tuning = create_tuning(spec, base.model, "one")
+    tuning = create_tuning(tuning_of(spec), base.model, "one")
     tuning.attach()
     return tuning
 
@@ -129,8 +133,7 @@ def plain_loss(base: LoadedBase, tuning: Tuning, dataset: TokenizedDataset, refe
     ratios = []
     for row in range(len(dataset)):
         tokens, trained = (torch.from_numpy(array.astype("int64")) for array in dataset.row(row))
-        inputs = tuning.inputs(tokens[None], torch.ones_like(tokens)[None])
-        logits_TV = base.model(**inputs).logits[0, tuning.num_virtual_tokens :]
+        logits_TV = tuned_logits(tuning, tokens[None], torch.ones_like(tokens)[None])[0]
         logprobs_T = torch.log_softmax(logits_TV[:-1].double(), dim=1).gather(1, tokens[1:, None])[:, 0]
         ratios.append((logprobs_T * trained[1:]).sum() - reference_N[row])
     ratio_P = torch.stack(ratios[0::2]) - torch.stack(ratios[1::2])

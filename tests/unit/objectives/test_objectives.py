@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.domain.methods import OBJECTIVES as OFFERED
+from service.recipes.objective import OBJECTIVES
+from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.tuning import tuning_of
 from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_rows, rows_of
 from workers.data.batches import IGNORED, Batch, collate
 from workers.model.load import LoadedBase, load_base
-from workers.objectives import OBJECTIVES, Forward, create_objective
+from workers.objectives import Forward, create_objective
 from workers.trainer.process.passes import Passes
 from workers.trainer.process.plan import micro_batches
 from workers.tunings import Tuning, create_tuning
 
-SUPERVISED = create_objective("supervised")
+SUPERVISED = create_objective(SupervisedSettings())
 ROWS = random_rows(8, shortest=6, longest=24)
 
 
@@ -33,8 +35,10 @@ def whole_batch() -> Batch:
     return collate(ROWS, range(8), pad_id=0)
 
 
-def test_the_service_offers_what_is_here() -> None:
-    assert set(OFFERED) == set(OBJECTIVES)
+def test_every_objective_that_the_service_offers_is_implemented() -> None:
+    for objective in OBJECTIVES:
+        settings = objective(**{name: rule.value(10) for name, rule in objective.auto.items()})
+        assert create_objective(settings).count(whole_batch()) > 0
 
 
 def test_a_uniform_model_has_the_loss_log_of_the_vocabulary() -> None:
@@ -108,7 +112,7 @@ def attached(base: LoadedBase, kind: str) -> Tuning:
         "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"},
         "prompt": {"num_virtual_tokens": 5},
     }
-    tuning = create_tuning({"type": kind, kind: settings[kind]}, base.model, "one")
+    tuning = create_tuning(tuning_of({"type": kind, kind: settings[kind]}), base.model, "one")
     tuning.attach()
     return tuning
 
@@ -119,6 +123,7 @@ def gradient(base: LoadedBase, tuning: Tuning, groups: list[list[int]]) -> Tenso
     for parameter in tuning.parameters().values():
         parameter.grad = None
     for group in groups:
-        loss = SUPERVISED.loss(passes(base, tuning).logits, collate(ROWS, group, base.pad_id))
+        batch = collate(ROWS, group, base.pad_id)
+        loss = SUPERVISED.loss(passes(base, tuning).forward_of(batch), batch)
         (loss.total / num_tokens).backward()
     return torch.cat([p.grad.flatten() for p in tuning.parameters().values() if p.grad is not None])

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.domain.job import Status
-from service.domain.model import MANIFEST, Manifest, artifact_prefix
+from service.domain.model import MANIFEST, Manifest
+from service.domain.storage_keys import INSTALLATION, artifact_prefix
 from service.installation.context import Context
 from service.operations import chores, keys, uploads
 from service.operations.keys import Caller
-from service.operations.orphans import OWNER, OrphanSweep
+from service.operations.orphans import OrphanSweep
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.installation import installed
@@ -40,7 +41,7 @@ async def put(ctx: Context, *names: str) -> None:
 
 
 async def left(ctx: Context) -> list[str]:
-    return [found.key async for found in ctx.storage.list("") if found.key != OWNER]
+    return [found.key async for found in ctx.storage.list("") if found.key != INSTALLATION]
 
 
 def manifest(name: str, job_id: str) -> bytes:

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from service.domain.dataset import Problem, details, parse_row, report, report_too_few
-from service.domain.rows import MESSAGES_LIMIT, ChatRow, PromptRow
+from service.recipes.dataset import Problem, details, parse_row, report, report_too_few
+from service.recipes.format import Row
+from service.recipes.formats.chat import MESSAGES_LIMIT, ChatRow
+from service.recipes.formats.completion import PromptRow
+from service.recipes.objectives.supervised import SupervisedSettings
 
 USER = {"role": "user", "content": "How long does it dry?"}
 ANSWER = {"role": "assistant", "content": "A day."}
@@ -18,13 +21,20 @@ def line(*messages: Any, **rest: Any) -> bytes:
 
 
 def chat(*messages: Any, **rest: Any) -> ChatRow:
-    row = parse_row(line(*messages, **rest), 1)
-    assert isinstance(row, ChatRow), row
+    row = parsed(line(*messages, **rest))
+    assert isinstance(row, ChatRow)
     return row
 
 
+def parsed(text: bytes, number: int = 1) -> Row:
+    found = parse_row(text, number, SupervisedSettings)
+    assert isinstance(found, tuple), found
+    return found[1]
+
+
 def problems(data: bytes | dict[str, Any], number: int = 3) -> list[tuple[str, str]]:
-    found = parse_row(data if isinstance(data, bytes) else json.dumps(data).encode(), number)
+    text = data if isinstance(data, bytes) else json.dumps(data).encode()
+    found = parse_row(text, number, SupervisedSettings)
     assert isinstance(found, list), found
     assert all(problem.line == number for problem in found)
     return [(problem.field, problem.reason) for problem in found]
@@ -61,17 +71,17 @@ def test_a_message_pasted_from_an_api_answer_is_read_with_its_nulls() -> None:
 
 
 def test_prompt_and_completion_are_read_as_they_stand() -> None:
-    assert parse_row(b'{"prompt": " a ", "completion": " b\\n"}', 1) == PromptRow(prompt=" a ", completion=" b\n")
+    assert parsed(b'{"prompt": " a ", "completion": " b\\n"}') == PromptRow(prompt=" a ", completion=" b\n")
 
 
 def test_a_bom_is_fine_on_the_first_line_only() -> None:
     marked = b"\xef\xbb\xbf" + line(USER, ANSWER)
-    assert isinstance(parse_row(marked, 1), ChatRow)
+    assert isinstance(parsed(marked), ChatRow)
     assert problems(marked, 2)[0][1].startswith("is not JSON")
 
 
 def test_a_carriage_return_at_the_end_is_fine() -> None:
-    assert isinstance(parse_row(line(USER, ANSWER) + b"\r", 2), ChatRow)
+    assert isinstance(parsed(line(USER, ANSWER) + b"\r", 2), ChatRow)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +199,7 @@ def test_the_error_of_a_validation_file_has_its_own_code() -> None:
 
 
 def test_an_extra_key_is_an_error_of_the_format() -> None:
-    found = parse_row(line(USER, ANSWER, weight=1), 1)
+    found = parse_row(line(USER, ANSWER, weight=1), 1, SupervisedSettings)
     assert isinstance(found, list)
     error = report(found, 1, "training_file")
     assert error.code == "invalid_file_format"

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from service.domain.errors import JobError
+from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import random_rows
 from workers.model.load import LoadedBase, environment
@@ -35,7 +36,7 @@ def test_metrics_have_openais_names_and_full_validation_ends_each_epoch(base: Lo
 
 def test_long_epochs_are_validated_about_twenty_times(base: LoadedBase) -> None:
     spec = JobSpec(
-        job_id="long", objective="supervised", tuning=PROMPT, n_epochs=1, batch_size=1, learning_rate=1e-2, seed=1,
+        job_id="long", recipe=recipe(PROMPT), n_epochs=1, batch_size=1, learning_rate=1e-2, seed=1,
         snapshot_steps=100,
     )  # fmt: skip
     slot = Slot(base, environment(base.device), spec, random_rows(41, longest=8), VALID)
@@ -172,9 +173,10 @@ def test_a_diverging_job_fails_with_advice(base: LoadedBase) -> None:
 
 
 def test_a_job_too_large_for_the_memory_fails_alone(base: LoadedBase) -> None:
-    giant = {"type": "lora", "lora": {**LORA["lora"], "r": 2**40}}
+    small = recipe(LORA)
+    giant = small.model_copy(update={"tuning": small.tuning.model_copy(update={"r": 2**40})})
     with pytest.raises(JobError) as raised:
-        seat(base, tuning=giant)
+        seat(base, recipe=giant)
     assert raised.value.code == "out_of_memory"
 
 

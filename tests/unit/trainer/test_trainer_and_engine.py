@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.domain.base import Base
 from service.domain.errors import JobError
+from service.recipes.base import Base
 from tests.given.engines import CPU, calling, local_store, logits_of, make_engine, publish
+from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import make_tiny_base, random_rows
 from workers.jobs.samples import TOLERANCE, Comparison, compare
@@ -95,7 +96,7 @@ def test_sampling_changes_no_bit_of_the_training(base: LoadedBase, tuning: dict[
 
 def test_without_a_validation_file_training_rows_are_cut_to_what_an_engine_can_take(base: LoadedBase) -> None:
     spec = JobSpec(
-        job_id="cut", objective="supervised", tuning=LORA, n_epochs=1, batch_size=5, learning_rate=1e-2, seed=1,
+        job_id="cut", recipe=recipe(LORA), n_epochs=1, batch_size=5, learning_rate=1e-2, seed=1,
         snapshot_steps=100, sample_tokens=5,
     )  # fmt: skip
     slot = Slot(base, environment(CPU), spec, TRAIN, None)
@@ -106,7 +107,7 @@ def test_without_a_validation_file_training_rows_are_cut_to_what_an_engine_can_t
 
 def test_weights_that_broke_in_the_last_step_are_a_divergence(base: LoadedBase) -> None:
     spec = JobSpec(
-        job_id="broken", objective="supervised", tuning=LORA, n_epochs=1, batch_size=3, learning_rate=1e-2, seed=1,
+        job_id="broken", recipe=recipe(LORA), n_epochs=1, batch_size=3, learning_rate=1e-2, seed=1,
         snapshot_steps=100,
     )  # fmt: skip
     slot = Slot(base, environment(CPU), spec, random_rows(3), None)

@@ -9,27 +9,36 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from service.domain.errors import JobError
-from service.domain.methods import TUNINGS as OFFERED
+from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.tuning import TUNINGS, tuning_of
 from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_rows, rows_of
+from tests.given.tuned import tuned_logits
 from workers.data.batches import collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base, weights_digest
 from workers.objectives import create_objective
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Passes
-from workers.tunings import TUNINGS, AdapterMismatch, Tuning, create_tuning, open_tuning
+from workers.tunings import AdapterMismatch, Tuning, create_tuning, open_tuning
+from workers.tunings.sites import Site
 
 CPU = torch.device("cpu")
 SPECS: dict[str, dict[str, Any]] = {
     "lora": {"type": "lora", "lora": {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}},
+    "dora": {
+        "type": "lora",
+        "lora": {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear", "use_dora": True},
+    },
     "prompt": {"type": "prompt", "prompt": {"num_virtual_tokens": 20}},
+    "ia3": {"type": "ia3", "ia3": {}},
 }
-LEARNING_RATE = {"lora": 2e-2, "prompt": 5e-2}
-every_tuning = pytest.mark.parametrize("kind", sorted(TUNINGS))
+LEARNING_RATE = {"lora": 2e-2, "dora": 2e-2, "prompt": 5e-2, "ia3": 2e-1}
+every_tuning = pytest.mark.parametrize("kind", SPECS)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +57,11 @@ def base(loaded: LoadedBase) -> Iterator[LoadedBase]:
     """The base; no test leaves a trace in it."""
     yield loaded
     assert weights_digest(loaded.model) == loaded.hashes["weights"]
-    assert not any("lora" in name for name, _ in loaded.model.named_modules())
+    assert not any(isinstance(module, Site | BaseTunerLayer) for module in loaded.model.modules())
 
 
 def attach(base: LoadedBase, kind: str, name: str = "one", seed: int = 0) -> Tuning:
-    tuning = create_tuning(SPECS[kind], base.model, name)
+    tuning = create_tuning(tuning_of(SPECS[kind]), base.model, name)
     torch.manual_seed(seed)
     tuning.attach()
     return tuning
@@ -66,9 +75,9 @@ def logits(base: LoadedBase, tuning: Tuning | None = None) -> Tensor:
             output: Tensor = base.model(batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits
             return output
         tuning.activate()
-        output = base.model(**tuning.inputs(batch.input_ids_BT, batch.attention_mask_BT)).logits
+        output = tuned_logits(tuning, batch.input_ids_BT, batch.attention_mask_BT)
         tuning.deactivate()
-        return output[:, tuning.num_virtual_tokens :]
+        return output
 
 
 def eight_rows() -> TokenizedDataset:
@@ -79,7 +88,7 @@ def eight_rows() -> TokenizedDataset:
 
 def train(base: LoadedBase, tuning: Tuning, kind: str, num_steps: int) -> list[float]:
     """The loss at each step of training on eight rows."""
-    passes = Passes(base, tuning, create_objective("supervised"))
+    passes = Passes(base, tuning, create_objective(SupervisedSettings()))
     optimizer = JobOptimizer(tuning.parameters(), LEARNING_RATE[kind])
     rows = eight_rows()
     losses = []
@@ -92,12 +101,15 @@ def train(base: LoadedBase, tuning: Tuning, kind: str, num_steps: int) -> list[f
 
 
 def test_the_service_offers_what_is_here() -> None:
-    assert set(OFFERED) == set(TUNINGS) == set(SPECS)
+    assert set(TUNINGS.names) == {spec["type"] for spec in SPECS.values()}
 
 
-def test_lora_changes_nothing_at_initialisation(base: LoadedBase) -> None:
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_changes_nothing_at_initialisation(kind: str, dtype: str, tmp_path: Path) -> None:
+    base = load_base(make_tiny_base(tmp_path / "base", dtype=dtype), CPU)
     before = logits(base)
-    tuning = attach(base, "lora")
+    tuning = attach(base, kind)
     assert torch.equal(logits(base, tuning), before)
     tuning.detach()
 
@@ -199,7 +211,7 @@ def test_another_shape_is_refused_whole(base: LoadedBase, tmp_path: Path) -> Non
     tuning = attach(base, "lora")
     tuning.save(tmp_path, base.public_source)
     tuning.detach()
-    other = create_tuning({"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 4}}, base.model, "other")
+    other = create_tuning(tuning_of({"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 4}}), base.model, "other")
     other.attach()
     with pytest.raises(AdapterMismatch, match="shape"):
         other.load(tmp_path)
@@ -209,7 +221,7 @@ def test_another_shape_is_refused_whole(base: LoadedBase, tmp_path: Path) -> Non
 def test_a_module_that_the_base_lacks_is_the_jobs_error(base: LoadedBase) -> None:
     wanted = {**SPECS["lora"]["lora"], "target_modules": ["q_proj", "query"]}
     with pytest.raises(JobError, match="no query; it offers: down_proj, gate_proj") as raised:
-        create_tuning({"type": "lora", "lora": wanted}, base.model, "one").attach()
+        create_tuning(tuning_of({"type": "lora", "lora": wanted}), base.model, "one").attach()
     assert raised.value.param == "tuning.lora.target_modules"
 
 
@@ -219,7 +231,9 @@ def test_several_loras_of_different_modules_live_in_one_base(base: LoadedBase) -
     expected = logits(base, alone)
     alone.detach()
     narrow = create_tuning(
-        {"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 2, "target_modules": ["v_proj"]}}, base.model, "narrow"
+        tuning_of({"type": "lora", "lora": {**SPECS["lora"]["lora"], "r": 2, "target_modules": ["v_proj"]}}),
+        base.model,
+        "narrow",
     )
     narrow.attach()
     beside = attach(base, "lora", name="beside", seed=1)

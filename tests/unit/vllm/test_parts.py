@@ -1,28 +1,19 @@
-"""The parts of `luthier-worker vllm` that need no vLLM: its command, its cache, its lifeline, what it can serve."""
+"""The parts of `luthier-worker vllm` that need no vLLM: its command, its cache, what it can serve."""
 
-import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
-from service.domain.base import Base, CatalogueError, Serving
-from service.domain.model import Manifest, is_model_name, model_name
+from service.domain.model import is_model_name, model_name
+from service.recipes.base import Base, Serving
+from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
-from service.storage import ObjectStore
-from tests.given.engines import load_tiny, local_store, publish, save_adapter
-from tests.given.running_service import alive, wait_for
-from workers.engines.vllm.cache import ArtifactTooLarge, CacheFull, Touches, VllmCache, folder_of, trim
 from workers.engines.vllm.command import serve_command, serve_environment
-from workers.engines.vllm.lifeline import held
 from workers.engines.vllm.rows import masked, needs_fix
 from workers.engines.vllm.serve import serve_vllm
 
-SERVING = Serving(engine="vllm", tunings=frozenset({"lora"}), max_lora_rank=20, tool_call_parser="hermes")
+SERVING = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=20, tool_call_parser="hermes")
 BASE = Base(
     id="tiny", source="hub/tiny", revision="abc", context_tokens=64, learning_rate={"lora": 1e-3}, serving=SERVING
 )
@@ -50,17 +41,17 @@ def test_the_environment_is_quiet_and_loads_our_plugin_alone(tmp_path: Path) -> 
     assert "HF_HUB_OFFLINE" not in serve_environment(Settings(), BASE, False, tmp_path)
 
 
-def test_a_catalogue_that_vllm_cannot_serve_is_refused() -> None:
-    for wrong in ({"tunings": {"prompt"}}, {"max_lora_rank": 513}, {"engine": "embedded"}):
-        with pytest.raises(ValidationError):
-            Serving.model_validate(SERVING.model_dump() | wrong)
+def test_a_catalogue_that_vllm_cannot_serve_is_refused(tmp_path: Path) -> None:
+    entry = '[[base]]\nid = "a"\nsource = "x"\ncontext_tokens = 64\nserving = {{ engine = "vllm", {} }}\n'
+    for wrong, said in (('tunings = ["prompt"]', "does not serve"), ('tunings = ["lora"], max_rank = 513', "to 512")):
+        (tmp_path / "bases.toml").write_text(entry.format(wrong))
+        with pytest.raises(CatalogueError, match=said):
+            read_catalogue(tmp_path / "bases.toml")
 
 
 def test_a_missing_environment_says_what_makes_it(tmp_path: Path) -> None:
     catalogue = tmp_path / "bases.toml"
-    entry = (
-        '[[base]]\nid = "{}"\nsource = "x"\ncontext_tokens = 64\nlearning_rate = {{}}\nserving = {{ {}tunings = [] }}\n'
-    )
+    entry = '[[base]]\nid = "{}"\nsource = "x"\ncontext_tokens = 64\nserving = {{ {}tunings = ["lora"] }}\n'
     catalogue.write_text(entry.format("a", "") + entry.format("b", 'engine = "vllm", '))
     settings = Settings(data_dir=tmp_path, catalogue=catalogue, vllm_python=tmp_path / "none")
     with pytest.raises(CatalogueError, match="not served by vLLM"):
@@ -75,74 +66,6 @@ def test_names_are_only_those_that_we_make() -> None:
     for name in ("", "b", "ft:b:a::short", "ft:b:a:x/y:AAAAAAAA", "ft:..:a::AAAAAAAA", "ft:b:a::AAAAAAAA\n",
                  "/ft:b:a::AAAAAAAA", "ft:b:a::AAAAAAAA:ckpt-step-x", f"ft:{'b' * 300}:a::AAAAAAAA"):  # fmt: skip
         assert not is_model_name(name), name
-
-
-async def stored(folder: Path, count: int) -> tuple[ObjectStore, list[Manifest], int]:
-    """Artifacts of one size in a store; answers that too."""
-    base, loaded = await asyncio.to_thread(load_tiny, folder / "base")
-    store, cache = local_store(folder / "objects"), folder / "sizes"
-    for number in range(count):
-        adapter = await asyncio.to_thread(save_adapter, loaded, folder / f"a{number}", number)
-        await publish(store, base, loaded, adapter, f"cache{number:03}")
-    opened = VllmCache(store, cache, 2**30)
-    manifests = [await opened.manifest(model_name(base.id, "acme", None, f"cache{n:03}")) for n in range(count)]
-    size = sum(file.stat().st_size for file in (await opened.fetch(manifests[0])).iterdir())
-    return store, manifests, size
-
-
-async def test_a_cache_takes_no_more_than_its_limit_and_deletes_nothing(tmp_path: Path) -> None:
-    store, manifests, size = await stored(tmp_path, 4)
-    cache = VllmCache(store, tmp_path / "cache", int(size * 2.5))
-    found = await asyncio.gather(*(cache.fetch(manifest) for manifest in manifests), return_exceptions=True)
-    fitting = [number for number, one in enumerate(found) if not isinstance(one, CacheFull)]
-    assert len(fitting) == 2
-    assert await cache.fetch(manifests[fitting[0]]) == found[fitting[0]]
-    with pytest.raises(ArtifactTooLarge):
-        await VllmCache(store, tmp_path / "cache", size // 2).fetch(manifests[3])
-
-
-async def test_trimming_keeps_what_was_used_last(tmp_path: Path) -> None:
-    store, manifests, size = await stored(tmp_path, 4)
-    folder = tmp_path / "cache"
-    for age, manifest in enumerate(manifests):
-        fetched = await VllmCache(store, folder, size * 10).fetch(manifest)
-        os.utime(fetched, (1000 + age, 1000 + age))
-    (folder / ".partial-left").mkdir()
-    Touches(folder).touch(manifests[0].name)
-    assert trim(folder, size * 5) == [folder_of(folder, manifests[n].name).name for n in (1, 2)]
-    assert {path.name for path in folder.iterdir()} == {folder_of(folder, manifests[n].name).name for n in (0, 3)}
-    assert trim(folder, size * 5) == []
-
-
-WATCHER = """
-import os, sys, time
-from pathlib import Path
-from workers.engines.vllm.lifeline import die_with
-die_with(Path(sys.argv[1]))
-os.fork()
-print(os.getpid(), flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_lifeline_ends_watchers_and_their_forks(tmp_path: Path) -> None:
-    path = tmp_path / "lifeline"
-    with held(path):
-        with pytest.raises(BlockingIOError), held(path):
-            pass
-        watcher = subprocess.Popen(
-            [sys.executable, "-c", WATCHER, str(path)], stdout=subprocess.PIPE, start_new_session=True
-        )
-        assert watcher.stdout is not None
-        pids = [int(watcher.stdout.readline()) for _ in range(2)]
-        assert all(alive(pid) for pid in pids)
-    try:
-        wait_for(lambda: watcher.poll() is not None, 10, "the watcher ends")
-        wait_for(lambda: not any(alive(pid) for pid in pids), 10, "its fork ends")
-    finally:
-        watcher.kill()
-        watcher.wait(10)
-        watcher.stdout.close()
 
 
 def test_masked_kernels_get_zeros_for_base_rows() -> None:

@@ -1,23 +1,27 @@
 """From requests to batches: who joins when, in one thread beside the event loop.
 
 The loop's side decides who joins and carries pieces to their exchanges; the thread's side computes one turn at a time
-(prompts of newcomers, one token for every row, the next forward pass). Attaching and detaching adapters go through the
-same thread, so they happen between turns. Must not know HTTP or names of models.
+(prompts of newcomers, one token for every row, the next forward pass), in every lane that has rows, so that no lane
+waits longer than for one token of each other. Attaching and detaching adapters go through the same thread, so they
+happen between turns. Must not know HTTP or names of models.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import structlog
 
 from service.domain.errors import LuthierError, Unavailable
-from workers.engines.embedded.choice import Choice, Piece
+from workers.engines.embedded.choice import Choice
+from workers.engines.embedded.lane import Lane, News, lane_of
 from workers.engines.embedded.request import Exchange
-from workers.model.generate import Batch
+from workers.model.adapters import Adapter
+from workers.model.load import LoadedBase
 
 log = structlog.get_logger()
 PREFILL_TOKENS = 2048  # prompt tokens per turn, one prompt at least: what rows in progress wait for newcomers
@@ -26,7 +30,6 @@ WAITING_LIMIT = 1024  # sequences that may wait for a place
 P = ParamSpec("P")
 T = TypeVar("T")
 Group = tuple[Exchange, list[Choice]]  # choices that share a prompt
-News = list[tuple[Exchange, Piece | LuthierError]]
 
 
 class GenerationFailed(LuthierError):
@@ -45,18 +48,18 @@ class Counts:
 class Batcher:
     """Owns the thread and everything that is computed in it."""
 
-    def __init__(self, batch: Batch, rows_limit: int) -> None:
-        self._batch = batch
+    def __init__(self, base: LoadedBase, rows_limit: int) -> None:
+        self._base = base
         self._rows_limit = rows_limit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._waiting: deque[Exchange] = deque()
-        self._running: dict[Choice, Exchange] = {}  # in the order of the batch's rows
+        self._lanes: dict[Adapter | None, Lane] = {}  # those with rows; changed by the thread
         self._bell = asyncio.Event()
         self.counts = Counts()
 
     @property
     def num_running(self) -> int:
-        return len(self._running)
+        return sum(map(len, list(self._lanes.values())))
 
     @property
     def num_waiting(self) -> int:
@@ -82,17 +85,17 @@ class Batcher:
                 await self._bell.wait()
                 for exchange, news in await self.call(self._turn, self._admit()):
                     exchange.tell(news)
-                if not self._waiting and not self._running:
+                if not self._waiting and not self._lanes:
                     self._bell.clear()
         finally:
             self._thread.shutdown(wait=True)  # a turn in progress ends first
-            for exchange in {*self._running.values(), *self._waiting}:
+            for exchange in {*self._waiting}.union(*(lane.exchanges for lane in self._lanes.values())):
                 exchange.tell(Unavailable("The engine is shutting down."))
 
     def _admit(self) -> list[Group]:
         """Who joins now: requests in turn, and while several wait, each only with its share of the free places."""
         admitted: list[Group] = []
-        free, tokens = self._rows_limit - len(self._running), 0
+        free, tokens = self._rows_limit - self.num_running, 0
         while free > 0 and tokens < PREFILL_TOKENS and self._waiting:
             share = max(1, free // len(self._waiting))
             exchange = self._waiting.popleft()
@@ -106,54 +109,46 @@ class Batcher:
         return admitted
 
     def _turn(self, newcomers: list[Group]) -> News:
-        """In the thread. What the model raises is told to those whom it concerns."""
+        """In the thread. What the model raises goes to those whom it concerns."""
         news: News = []
-        try:
-            self._keep([choice for choice in self._running if choice.wanted])
-            for exchange, choices in newcomers:
-                self._join(exchange, choices, news)
-            self._step(news)
-        except Exception as error:
-            failure = self._failure(error)
-            news += [(exchange, failure) for exchange in {*self._running.values(), *dict(newcomers)}]
-            self._running = {}
-            self._batch.clear()
+        for lane in self._lanes.values():
+            with self._failing(lane, news):
+                lane.drop_unwanted()
+        for exchange, choices in newcomers:
+            self._join(exchange, choices, news)
+        for lane in self._lanes.values():
+            if lane:
+                with self._failing(lane, news):
+                    self._step(lane, news)
+        self._lanes = {adapter: lane for adapter, lane in self._lanes.items() if lane}
         return news
 
     def _join(self, exchange: Exchange, choices: list[Choice], news: News) -> None:
+        owner = lane_of(choices[0].row.adapter)
+        lane = self._lanes.setdefault(owner, Lane(self._base, owner))
         try:
-            prefilled = self._batch.prefill([choice.row for choice in choices])
+            prefilled = lane.prefill(choices)
         except Exception as error:  # nobody else's rows were touched
             news.append((exchange, self._failure(error)))
             return
-        self._batch.join(prefilled)
-        self._running |= dict.fromkeys(choices, exchange)
         self.counts.prompt_tokens += len(choices[0].row.prompt)
-        for choice in choices:
-            _add(news, exchange, choice.begin(prefilled.scores))
-        self._keep([choice for choice in self._running if not choice.finished])
+        with self._failing(lane, news):
+            news += lane.join(exchange, choices, prefilled)
 
-    def _step(self, news: News) -> None:
-        """One token for every row, and the forward pass for those that go on."""
-        if not self._running:
-            return
-        tokens = self._batch.sample()
-        self.counts.generated_tokens += len(tokens)
-        for (choice, exchange), token in zip(self._running.items(), tokens, strict=True):
-            _add(news, exchange, choice.accept(token))
-        self._keep([choice for choice in self._running if not choice.finished])
-        self._batch.advance()
+    def _step(self, lane: Lane, news: News) -> None:
+        pieces, num_tokens = lane.step()
+        self.counts.generated_tokens += num_tokens
+        news += pieces
 
-    def _keep(self, choices: list[Choice]) -> None:
-        self._running = {choice: self._running[choice] for choice in choices}
-        self._batch.keep({choice.row for choice in choices})
+    @contextmanager
+    def _failing(self, lane: Lane, news: News) -> Iterator[None]:
+        """What is raised inside ends the rows of this lane, and of no other."""
+        try:
+            yield
+        except Exception as error:
+            news += lane.fail(self._failure(error))
 
     def _failure(self, error: Exception) -> GenerationFailed:
         self.counts.failures += 1
         log.error("generation.failed", exc_info=error)
         return GenerationFailed("The engine failed to generate this answer.", code="generation_failed")
-
-
-def _add(news: News, exchange: Exchange, piece: Piece | None) -> None:
-    if piece is not None:
-        news.append((exchange, piece))

@@ -1,4 +1,4 @@
-"""The embedded engine: one base in memory, its adapters by name, one batch.
+"""The embedded engine: one base in memory, its adapters by name, its lanes of rows.
 
 Puts the parts together; must not know HTTP. `app` gives it an address, `serve` a process.
 """
@@ -10,15 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from service.storage import ObjectStore
 from workers.engines.embedded.batcher import Batcher
-from workers.engines.embedded.disk_cache import Shelf
 from workers.engines.embedded.parse import Intake
 from workers.engines.embedded.resident import Residents
 from workers.engines.embedded.vocabulary import Vocabulary
+from workers.files.disk_cache import DiskCache, trim
 from workers.model.adapters import Adapter, Adapters
-from workers.model.generate import Batch
 from workers.model.load import LoadedBase
 
 MIB = 1024 * 1024
@@ -30,6 +29,7 @@ class Limits:
 
     batch_rows: int = 16
     resident_adapters: int = 32
+    adapter_bytes: int = 4 * 1024 * MIB  # of all resident adapters' parameters
     cache_bytes: int = 512 * MIB
 
 
@@ -40,16 +40,18 @@ class Engine:
         self, base: Base, loaded: LoadedBase, storage: ObjectStore, cache_dir: Path, limits: Limits | None = None
     ) -> None:
         limits = limits or Limits()
+        trim(cache_dir, limits.cache_bytes)
         adapters = Adapters(loaded.model)
         self.base = base
-        self.batcher = Batcher(Batch(loaded, adapters), limits.batch_rows)
+        self.batcher = Batcher(loaded, limits.batch_rows)
         self.residents = Residents(
             base,
             loaded,
-            Shelf(storage, cache_dir, limits.cache_bytes),
+            DiskCache(storage, cache_dir, limits.cache_bytes),
             adapters,
             self.batcher,
             limits.resident_adapters,
+            limits.adapter_bytes,
         )
         self.intake = Intake(base, loaded, Vocabulary(loaded))
         self._run: asyncio.Task[None] | None = None

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.domain.base import Base
 from service.domain.errors import InvalidRequest
+from service.recipes.base import Base
 from workers.data.messages import RenderError
 from workers.data.render import encode_chat, encode_prompt
 from workers.data.template import ChatTemplate

@@ -7,12 +7,13 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
+from service.domain.json import JsonObject
 from workers.engines.embedded.choice import Piece
 from workers.engines.embedded.vocabulary import Entry, Spelled
 
-Json = dict[str, Any]
+Json = JsonObject
 
 
 @dataclass

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base
 from service.domain.errors import JobError, LuthierError, ModelNotFound, Unavailable
-from service.domain.model import MANIFEST, MODEL_PREFIX, Manifest, artifact_prefix
+from service.domain.model import MANIFEST, Manifest, is_model_name
+from service.domain.storage_keys import artifact_prefix
+from service.recipes.base import Base
 from service.storage import ObjectMissing, StorageError
 from workers.engines.embedded.batcher import Batcher
-from workers.engines.embedded.disk_cache import Shelf
 from workers.files.artifacts import ArtifactCorrupt
+from workers.files.disk_cache import DiskCache
 from workers.model.adapters import Adapter, Adapters
 from workers.model.load import LoadedBase
 from workers.tunings import AdapterMismatch
 
 log = structlog.get_logger()
 ROOM_SECONDS = 60.0  # how long a newcomer waits for an adapter in use to become idle
-NAME_LIMIT = 200  # characters; longer ones are no file names
 
 
 @dataclass(eq=False)
@@ -35,22 +35,33 @@ class _Resident:
 
     loading: asyncio.Task[Adapter]
     users: int = 0
+    memory_bytes: int = 0  # once it has its place
 
 
 class Residents:
-    """At most `limit` adapters of one base; one that a running request uses is never evicted."""
+    """At most `limit` adapters of one base and `limit_bytes` of their parameters; one that a running request uses is
+    never evicted."""
 
     def __init__(
-        self, base: Base, loaded: LoadedBase, shelf: Shelf, adapters: Adapters, batcher: Batcher, limit: int
+        self,
+        base: Base,
+        loaded: LoadedBase,
+        cache: DiskCache,
+        adapters: Adapters,
+        batcher: Batcher,
+        limit: int,
+        limit_bytes: int,
     ) -> None:
         self._base = base
         self._hashes = loaded.hashes
-        self._shelf = shelf
+        self._cache = cache
         self._adapters = adapters
         self._batcher = batcher
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._residents: OrderedDict[str, _Resident] = OrderedDict()  # the least recently asked for first
         self._attached = 0
+        self._attached_bytes = 0
         self._idle = asyncio.Event()
         self.num_loads = 0
         self.num_evictions = 0
@@ -93,10 +104,10 @@ class Residents:
             del self._residents[name]
 
     async def _load(self, name: str) -> Adapter:
-        if not name.startswith(MODEL_PREFIX) or len(name) > NAME_LIMIT:
+        if not is_model_name(name):
             raise ModelNotFound(name)
         try:
-            async with self._shelf.artifact(name) as folder:
+            async with self._cache.lend(name) as folder:
                 manifest = await asyncio.to_thread(_read_manifest, folder)
                 self._check(manifest)
                 return replace(await self._attach(name, folder), template_date=manifest.template_date)
@@ -111,19 +122,32 @@ class Residents:
             raise AdapterMismatch("It was trained on other weights than those that the base's id stands for here.")
 
     async def _attach(self, name: str, folder: Path) -> Adapter:
-        await self._make_room()
-        self._attached += 1
+        needed = await self._batcher.call(self._adapters.memory_bytes, folder)
+        if needed > self._limit_bytes:
+            raise AdapterMismatch(f"It takes {needed} bytes of memory; the engine has {self._limit_bytes} for all.")
+        await self._make_room(needed)
+        self._take(name, needed)
         try:
             adapter = await self._batcher.call(self._adapters.attach, folder)
         except BaseException:
-            self._attached -= 1
+            self._give_back(needed)
             raise
         self.num_loads += 1
         log.info("adapter.attached", model=name, attached=self._attached)
         return adapter
 
-    async def _make_room(self) -> None:
-        while self._attached >= self._limit:
+    def _take(self, name: str, needed: int) -> None:
+        self._residents[name].memory_bytes = needed
+        self._attached += 1
+        self._attached_bytes += needed
+
+    def _give_back(self, freed: int) -> None:
+        self._attached -= 1
+        self._attached_bytes -= freed
+
+    async def _make_room(self, needed: int) -> None:
+        """Evicts until one more of `needed` bytes fits. Raises Unavailable."""
+        while self._attached >= self._limit or self._attached_bytes + needed > self._limit_bytes:
             victim = next((name for name, resident in self._residents.items() if _evictable(resident)), None)
             if victim is not None:
                 await self._evict(victim)
@@ -136,9 +160,9 @@ class Residents:
 
     async def _evict(self, name: str) -> None:
         """Forgotten first: whoever asks for it from here on loads it anew."""
-        adapter = self._residents.pop(name).loading.result()
-        await self._batcher.call(self._adapters.detach, adapter)
-        self._attached -= 1
+        resident = self._residents.pop(name)
+        await self._batcher.call(self._adapters.detach, resident.loading.result())
+        self._give_back(resident.memory_bytes)
         self.num_evictions += 1
         log.info("adapter.evicted", model=name, attached=self._attached)
 

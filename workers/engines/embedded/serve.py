@@ -10,9 +10,9 @@ import structlog
 import torch
 import uvicorn
 
-from service.domain.base import read_catalogue
+from service.installation.storage import open_storage
+from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
-from service.storage import create_storage
 from workers.engines.embedded.app import create_engine_app
 from workers.engines.embedded.engine import Engine, Limits
 from workers.model.load import choose_device, load_base
@@ -27,13 +27,14 @@ def serve_engine(settings: Settings) -> None:
     Raises CatalogueError, StorageUnusable, ValueError or OSError for settings that cannot work.
     """
     base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
-    storage = create_storage(settings)
+    storage = open_storage(settings)
     asyncio.run(storage.check())
     torch.set_num_threads(settings.engine_threads)
     loaded = load_base(base, choose_device(settings.device))
     limits = Limits(
         batch_rows=settings.engine_batch_rows,
         resident_adapters=settings.engine_resident_adapters,
+        adapter_bytes=settings.engine_adapter_bytes,
         cache_bytes=settings.engine_cache_bytes,
     )
     cache = settings.scratch_dir / f"engine-{settings.engine_port}"  # two on one machine have different ports

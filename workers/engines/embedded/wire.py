@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.domain.errors import InvalidRequest
+from service.domain.json import JsonObject
 from workers.model.sampling import Sampling
 
 CHOICES_LIMIT = 128  # of one request: n times its prompts
@@ -110,7 +111,7 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     role: CHAT_ROLES
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[JsonObject] | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: Function | None = None
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.domain.base import Base
+from service.recipes.base import Base
 from service.settings.settings import Settings
 
 LIFELINE = "LUTHIER_VLLM_LIFELINE"  # the file whose lock the keeper holds; tells the plugin that it is ours
@@ -31,7 +31,7 @@ def serve_command(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[
         "--enable-lora",
         "--max-loras", str(settings.vllm_max_loras),
         "--max-cpu-loras", str(max(settings.vllm_max_loras, settings.engine_resident_adapters)),
-        "--max-lora-rank", str(next(rank for rank in RANKS if rank >= serving.max_lora_rank)),
+        "--max-lora-rank", str(next(rank for rank in RANKS if rank >= serving.max_rank)),
         "--middleware", "workers.engines.vllm.plugin.Door",  # by the plugin's name: without the plugin no vLLM starts
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",

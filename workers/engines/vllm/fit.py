@@ -6,12 +6,13 @@ vLLM.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from service.domain.base import VLLM_TUNINGS, Base
+from service.domain.json import JsonObject
 from service.domain.model import Manifest
+from service.recipes.base import Base
+from service.recipes.catalogue import served_by
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -39,7 +40,7 @@ def check_manifest(base: Base, manifest: Manifest) -> None:
     """Raises Unservable for an artifact of another base or of a tuning that vLLM does not have."""
     if manifest.base != base.id:
         raise Unservable(f"It belongs to the base '{manifest.base}'; this engine serves '{base.id}'.")
-    if manifest.tuning not in VLLM_TUNINGS:
+    if manifest.tuning not in served_by("vllm"):
         raise Unservable(f"vLLM does not serve the tuning '{manifest.tuning}'.")
 
 
@@ -59,8 +60,8 @@ def check_folder(base: Base, folder: Path) -> None:
     if asked:
         raise Unservable(f"vLLM does not do {', '.join(asked)}.")
     rank = _highest_rank(config)
-    if rank > base.serving.max_lora_rank:
-        raise Unservable(f"Its rank is {rank}; the engine serves ranks up to {base.serving.max_lora_rank}.")
+    if rank > base.serving.max_rank:
+        raise Unservable(f"Its rank is {rank}; the engine serves ranks up to {base.serving.max_rank}.")
     if any(OUTPUT_LAYER in name.split(".") for name in _tensors(folder)):
         raise Unservable("It changes the output layer, of which vLLM mixes up the rows of scored prompts.")
 
@@ -74,5 +75,5 @@ def _tensors(folder: Path) -> list[str]:
         raise Unservable(f"{WEIGHTS} cannot be read.") from error
 
 
-def _highest_rank(config: dict[str, Any]) -> int:
+def _highest_rank(config: JsonObject) -> int:
     return max(int(config["r"]), *map(int, config.get("rank_pattern", {}).values() or [0]))

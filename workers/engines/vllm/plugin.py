@@ -17,18 +17,21 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 from vllm.platforms import current_platform
 
-from service.domain.base import Base, read_catalogue
-from service.domain.model import MANIFEST, artifact_prefix, is_model_name
+from service.domain.model import MANIFEST, is_model_name
+from service.domain.storage_keys import artifact_prefix
+from service.installation.storage import open_storage
+from service.processes.parent import die_with_holder
+from service.recipes.base import Base
+from service.recipes.catalogue import read_catalogue
 from service.settings import logs
 from service.settings.settings import Settings
-from service.storage import ObjectMissing, StorageError, create_storage
-from workers.engines.vllm.cache import ArtifactTooLarge, CacheFull, VllmCache
+from service.storage import ObjectMissing, StorageError
 from workers.engines.vllm.command import ADAPTERS, LIFELINE
 from workers.engines.vllm.fit import Unservable, check_folder, check_manifest
-from workers.engines.vllm.lifeline import die_with
 from workers.engines.vllm.middleware import DRAIN_SIGNAL, Door, Refused
 from workers.engines.vllm.rows import apply_fix, needs_fix
 from workers.files.artifacts import ArtifactCorrupt
+from workers.files.disk_cache import ArtifactTooLarge, CacheFull, DiskCache
 
 __all__ = ["Door", "StorageResolver", "register"]
 
@@ -41,20 +44,20 @@ def register() -> None:
     if LIFELINE not in os.environ:
         log.warning("vllm.plugin_idle", reason="not started by luthier-worker vllm")
         return
-    die_with(Path(os.environ[LIFELINE]))
+    die_with_holder(Path(os.environ[LIFELINE]))
     settings = Settings()
     logs.configure(settings.log_level)
     if needs_fix(vllm.__version__, current_platform.is_cpu()):
         apply_fix()
     base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
-    cache = VllmCache(create_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
+    cache = DiskCache(open_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
     LoRAResolverRegistry.register_resolver("luthier", StorageResolver(base, cache))
 
 
 class StorageResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is in another environment than mypy
     """Adapters of one base. vLLM asks once per name until it holds it; one that was refused is asked for again."""
 
-    def __init__(self, base: Base, cache: VllmCache) -> None:
+    def __init__(self, base: Base, cache: DiskCache) -> None:
         self._base = base
         self._cache = cache
 
@@ -66,7 +69,7 @@ class StorageResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is in another
             with _refusals(lora_name):
                 manifest = await self._cache.manifest(lora_name)
                 check_manifest(self._base, manifest)
-                folder = await self._cache.fetch(manifest)
+                folder = await self._cache.keep(manifest)
                 await asyncio.to_thread(check_folder, self._base, folder)
         except ObjectMissing:
             return None

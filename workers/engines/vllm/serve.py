@@ -10,24 +10,26 @@ import os
 import secrets
 import signal
 import subprocess
-import time
+from asyncio.subprocess import DEVNULL
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from service.domain.base import Base, CatalogueError, read_catalogue
+from service.processes.child import KeptChild
+from service.processes.parent import held
+from service.recipes.base import Base
+from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
-from workers.engines.vllm.cache import trim
 from workers.engines.vllm.command import ADAPTERS, serve_command, serve_environment
-from workers.engines.vllm.lifeline import held
 from workers.engines.vllm.middleware import DRAIN_SIGNAL
+from workers.files.disk_cache import trim
 
 log = structlog.get_logger()
-BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-STEADY_SECONDS = 60.0  # one that lived longer is restarted at once
 PROBE_SECONDS = 60.0
+START_SHARE = 0.5  # of the cache: what may lie there at the start, so that the rest is free for new names
 VERSIONS = "import importlib.metadata as m; print(m.version('vllm'), m.version('luthier'))"
 
 
@@ -58,15 +60,30 @@ async def _serve(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[s
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     with _owned(settings.vllm_dir) as lifeline:
-        keeper = _Keeper(settings, serve_command(settings, base, on_cpu, extra))
-        keeping = asyncio.create_task(keeper.keep(serve_environment(settings, base, on_cpu, lifeline)))
+        vllm = KeptChild(
+            "vllm",
+            serve_command(settings, base, on_cpu, extra),
+            os.environ | serve_environment(settings, base, on_cpu, lifeline),
+            stdin=DEVNULL,
+            stop_signal=DRAIN_SIGNAL,  # running requests finish first
+            stop_seconds=settings.vllm_drain_seconds,
+            prepare=partial(_trim, settings),
+        )
+        keeping = asyncio.create_task(vllm.keep())
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait({keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
-        await keeper.stop()
+        await vllm.stop()
+
+
+def _trim(settings: Settings) -> None:
+    """Makes the cache ready for a start of vLLM, which deletes nothing while it lives."""
+    removed = trim(settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes * START_SHARE)
+    if removed:
+        log.info("vllm.trimmed", removed=len(removed))
 
 
 @contextmanager
@@ -83,51 +100,3 @@ def _owned(folder: Path) -> Iterator[Path]:
         lifeline = folder / f"lifeline-{secrets.token_hex(8)}"
         stack.enter_context(held(lifeline))
         yield lifeline
-
-
-class _Keeper:
-    """One vLLM at a time, in a process group of its own."""
-
-    def __init__(self, settings: Settings, command: list[str]) -> None:
-        self._settings = settings
-        self._command = command
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def keep(self, environment: dict[str, str]) -> None:
-        """Starts it, and again whenever it ends, waiting longer each time that it ends early."""
-        failures = 0
-        while True:
-            trim(self._settings.vllm_dir / ADAPTERS, self._settings.engine_cache_bytes)
-            started = time.monotonic()
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                env=os.environ | environment,
-                start_new_session=True,
-            )
-            log.info("vllm.started", pid=self._process.pid)
-            code = await self._process.wait()
-            self._end_group()
-            failures = 0 if code == 0 or time.monotonic() - started > STEADY_SECONDS else failures + 1
-            pause = 0.0 if not failures else BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
-            log.warning("vllm.ended", code=code, restart_in_seconds=pause)
-            await asyncio.sleep(pause)
-
-    async def stop(self) -> None:
-        """Lets running requests finish, then ends the whole group."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        process.send_signal(DRAIN_SIGNAL)
-        try:
-            async with asyncio.timeout(self._settings.vllm_drain_seconds):
-                await process.wait()
-        except TimeoutError:
-            log.warning("vllm.killed", reason="requests did not finish in time")
-        self._end_group()
-
-    def _end_group(self) -> None:
-        """vLLM's engine and workers outlive an API server that was killed."""
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)

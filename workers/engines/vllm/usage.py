@@ -9,8 +9,8 @@ from typing import Any
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from service.settings.settings import Settings
-from workers.engines.vllm.cache import Touches
 from workers.engines.vllm.command import ADAPTERS, LIFELINE
+from workers.files.disk_cache import Touches
 
 
 class Usage(StatLoggerBase):  # type: ignore[misc]  # vLLM is in another environment than mypy

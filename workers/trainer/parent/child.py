@@ -4,13 +4,12 @@ Knows pipes, reports and mailboxes; must not know what a job is for. A new life 
 """
 
 import asyncio
-import os
-import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 
 import structlog
 
+from service.processes.child import kill_group, start_child
 from workers.trainer.launch import EXIT_PARENT_SILENT, trainer_environment
 from workers.trainer.parent.mailbox import Mailbox
 from workers.trainer.protocol import (
@@ -28,7 +27,6 @@ from workers.trainer.protocol import (
 )
 
 log = structlog.get_logger()
-LINE_LIMIT_BYTES = 1024 * 1024
 
 
 class Child:
@@ -47,15 +45,8 @@ class Child:
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> "Child":
-        """Starts the process in a session of its own, so that its group can be killed and Ctrl-C passes it by."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=PIPE,
-            stdout=PIPE,
-            env=trainer_environment(),
-            start_new_session=True,
-            limit=LINE_LIMIT_BYTES,
-        )
+        """Starts the process; `wait_ready` says when it can be used."""
+        process = await start_child(command, trainer_environment(), stdout=PIPE)
         log.info("trainer.started", pid=process.pid)
         return cls(process)
 
@@ -71,7 +62,7 @@ class Child:
                     await self._next_change()
         except TimeoutError:
             log.error("trainer.start_timeout", pid=self.pid, seconds=seconds)
-            self._kill()
+            kill_group(self._process)
             await self._reading
         return self._ready
 
@@ -112,7 +103,7 @@ class Child:
         self._process.stdin.close()
         done, _ = await asyncio.wait({self._reading}, timeout=seconds)
         if not done:
-            self._kill()
+            kill_group(self._process)
         await self._reading
 
     async def _read(self) -> None:
@@ -140,7 +131,7 @@ class Child:
 
     async def _bury(self) -> None:
         """The pipe has ended, so the process has or is about to; its jobs learn whose turn it was."""
-        self._kill()
+        kill_group(self._process)
         await self._process.wait()
         log.info("trainer.ended", pid=self.pid, code=self._process.returncode, stopped=self._stopping)
         self.ended = True
@@ -154,13 +145,6 @@ class Child:
             return Left(job_id=job_id, finished=False)
         ours = self._process.returncode == EXIT_PARENT_SILENT  # we were silent, not the job at fault
         return Crashed(job_id, guilty=job_id == self._turn and not ours)
-
-    def _kill(self) -> None:
-        if self._process.returncode is None:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
 
     async def _next_change(self) -> None:
         self._changed.clear()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import structlog
 
-from service.domain.base import Catalogue
+from service.processes.child import Backoff
+from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
 from workers.trainer.launch import trainer_command
 from workers.trainer.parent.child import Child
@@ -43,12 +44,11 @@ class TrainerHandle:
         self._command = command
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
-        self._backoff_seconds = backoff_seconds
-        self._backoff_limit_seconds = backoff_limit_seconds
+        self._backoff = Backoff(backoff_seconds, backoff_limit_seconds)
         self._child: Child | None = None
         self._ready: Ready | None = None
+        self._loaded = False
         self._starting = asyncio.Lock()
-        self._useless_lives = 0  # in a row: processes that ended without one step
         self._stopped = False
         self._discarding: set[asyncio.Task[None]] = set()
 
@@ -58,13 +58,21 @@ class TrainerHandle:
         return self._ready
 
     @property
+    def loaded(self) -> bool:
+        """Whether the last child that was started has loaded its base."""
+        return self._loaded
+
+    @property
     def pid(self) -> int | None:
         """The running child's process."""
         return self._child.pid if self._child is not None and not self._child.ended else None
 
-    async def start(self) -> None:
-        """Starts the child before a job needs it, so that no job waits for imports and weights."""
-        await self._running_child()
+    async def start(self) -> bool:
+        """Starts the child before a job needs it, so that no job waits for imports and weights.
+
+        Returns whether it has loaded its base; True for a handle that is stopped meanwhile.
+        """
+        return await self._running_child() is None or self._loaded
 
     async def seat(self, job_id: str, folder: Path) -> AsyncGenerator[Report | Crashed, None]:
         """The job's reports in order (`Ready` and `Turn` are not among them), from its folder's state to its end.
@@ -139,14 +147,14 @@ class TrainerHandle:
                 self._child = await Child.start(self._command)
                 if self._stopped:  # meanwhile
                     await self._child.stop(self._stop_seconds)
-            self._ready = await self._child.wait_ready(self._start_seconds) or self._ready
+            ready = await self._child.wait_ready(self._start_seconds)
+            self._ready, self._loaded = ready or self._ready, ready is not None
             return None if self._stopped else self._child
 
     async def _pause(self, before: Child | None) -> None:
         """Before a restart: longer and longer while no life brings a step."""
         if before is None:
             return
-        self._useless_lives = 0 if before.worked else self._useless_lives + 1
-        seconds = min(self._backoff_limit_seconds, self._backoff_seconds * 2**self._useless_lives)
+        seconds = self._backoff.after(good=before.worked)
         log.warning("trainer.restarting", seconds=seconds)
         await asyncio.sleep(seconds)

@@ -5,11 +5,10 @@ Knows lines and threads; what a command means is `process`'s.
 
 import os
 import queue
-import sys
 import threading
 import time
-from typing import BinaryIO
 
+from service.processes.parent import claim_standard_streams, hear_parent
 from workers.trainer.launch import EXIT_PARENT_GONE, EXIT_PARENT_SILENT, SILENCE
 from workers.trainer.protocol import Beat, Leave, Pause, Report, Seat, decode_command, encode
 
@@ -21,10 +20,10 @@ class Channel:
 
     def __init__(self, lease_seconds: float) -> None:
         self._limit_seconds = SILENCE * lease_seconds
-        self._in, self._out = _claim_standard_streams()
+        incoming, self._out = claim_standard_streams()
         self._commands: queue.SimpleQueue[Seat | Leave | Pause] = queue.SimpleQueue()
         self._beaten_at = time.monotonic()
-        threading.Thread(target=self._listen, daemon=True).start()
+        hear_parent(incoming, self._take, lambda: os._exit(EXIT_PARENT_GONE))
 
     def watch(self) -> None:
         """From here on, a parent that stays silent too long ends this process, also in the middle of a step."""
@@ -46,29 +45,14 @@ class Channel:
             commands.append(self._commands.get())
         return commands
 
-    def _listen(self) -> None:
-        try:
-            for line in self._in:
-                command = decode_command(line)
-                if isinstance(command, Beat):
-                    self._beaten_at = time.monotonic()
-                else:
-                    self._commands.put(command)
-        finally:  # whatever ends this thread: nobody could end the process any more
-            os._exit(EXIT_PARENT_GONE)
+    def _take(self, line: bytes) -> None:
+        command = decode_command(line)
+        if isinstance(command, Beat):
+            self._beaten_at = time.monotonic()
+        else:
+            self._commands.put(command)
 
     def _watch(self) -> None:
         while time.monotonic() - self._beaten_at < self._limit_seconds:
             time.sleep(self._limit_seconds / _LOOKS_PER_LIMIT)
         os._exit(EXIT_PARENT_SILENT)
-
-
-def _claim_standard_streams() -> tuple[BinaryIO, BinaryIO]:
-    """The protocol's own descriptors; what else prints goes to stderr, what else reads gets nothing."""
-    incoming, outgoing = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb")

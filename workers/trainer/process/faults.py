@@ -1,12 +1,15 @@
-"""Which of torch's errors are the job's own fault. Everything else is the trainer's and ends the process."""
+"""Which of torch's errors are the job's own fault, and which can be foreseen. Everything else is the trainer's and ends
+the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from service.domain.errors import JobError
 
+_COPIES = 4  # of what moves: itself, its gradient, and the optimizer's two averages
 _CPU_REFUSED = "can't allocate memory"  # torch raises a plain RuntimeError on the CPU
 
 
@@ -25,3 +28,24 @@ def job_errors() -> Iterator[None]:
             "The job needs more memory than the trainer has. Try a smaller batch_size, shorter examples, or a smaller "
             "tuning.",
         ) from error
+
+
+def check_room(parameter_bytes: int, device: torch.device) -> None:
+    """Raises JobError (`out_of_memory`) when what the tuning moves would not fit into the memory that is free now.
+
+    Activations come on top and are not foreseen: a job that passes may still run out of memory at a step.
+    """
+    needed, free = parameter_bytes * _COPIES, _free_bytes(device)
+    if needed > free:
+        raise JobError(
+            "out_of_memory",
+            f"The tuning's parameters, their gradients and the optimizer's state need {needed} bytes; the trainer has "
+            f"{free} left. Try a smaller tuning.",
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch gives it to the next tensor
+    return int(torch.cuda.mem_get_info(device)[0]) + kept

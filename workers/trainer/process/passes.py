@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from workers.data.batches import Batch, collate
+from workers.data.batches import IGNORED, Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase
-from workers.objectives import Objective, logprobs
+from workers.objectives import Forward, Objective, logprobs
 from workers.trainer.process.plan import micro_batches
 from workers.tunings import Tuning
+from workers.tunings.base import Chunk
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Passes:
         found: dict[int, float] = {}
         with torch.no_grad():
             for rows, batch in self._batches(dataset, examples, None):
-                logprobs_B = logprobs(self.logits, batch.to(self._base.device))
+                logprobs_B = logprobs(self.forward_of(batch), batch.to(self._base.device))
                 found |= zip(rows, logprobs_B.tolist(), strict=True)
         return found
 
@@ -71,8 +72,9 @@ class Passes:
         """log p(token | tokens before) of every token but the first, dropout off; one row alone, as engines see it."""
         ids_1T = torch.tensor([list(ids)], device=self._base.device)
         keep_K = torch.arange(len(ids) - 1, device=self._base.device)
+        chunk = Chunk(ids_1T, torch.ones_like(ids_1T), torch.tensor([len(ids)], device=self._base.device))
         with torch.no_grad():
-            logits_1KV = self.logits(ids_1T, torch.ones_like(ids_1T), keep_K)
+            logits_1KV = self.logits(chunk, keep_K)
         logprobs_KV = logits_1KV[0].float().log_softmax(dim=-1)
         logprobs_K1 = logprobs_KV.gather(1, ids_1T[0, 1:, None])
         scores: list[float] = logprobs_K1.squeeze(1).tolist()
@@ -88,7 +90,7 @@ class Passes:
         count = max(1, sum(self._objective.count(batch) for batch in batches))
         total, sums = 0.0, Counter[str]()
         for batch in batches:
-            loss = self._objective.loss(self.logits, batch.to(self._base.device))
+            loss = self._objective.loss(self.forward_of(batch), batch.to(self._base.device))
             if learn:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
             total += float(loss.total.detach())
@@ -106,9 +108,29 @@ class Passes:
             batch = collate(dataset, rows, self._base.pad_id)
             yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
 
-    def logits(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, keep_K: Tensor) -> Tensor:
-        """An objective's `Forward`; virtual tokens, where the tuning has some, are in front and not in `keep_K`."""
-        inputs = self._tuning.inputs(input_ids_BT, attention_mask_BT)
-        keep_K = keep_K + self._tuning.num_virtual_tokens
-        logits_BKV: Tensor = self._base.model(**inputs, use_cache=False, logits_to_keep=keep_K).logits
+    def logits(self, chunk: Chunk, keep_K: Tensor) -> Tensor:
+        """logits_BKV at those places of the tokens; what the tuning puts before them is not counted."""
+        inputs = self._tuning.inputs(chunk)
+        logits_BKV: Tensor = self._tuning.model(
+            **inputs.tensors,
+            past_key_values=inputs.cache,
+            use_cache=inputs.cache is not None,
+            logits_to_keep=keep_K + inputs.num_before,
+        ).logits
         return logits_BKV
+
+    def forward_of(self, batch: Batch) -> Forward:
+        """What an objective calls for the logits of the batch's rows."""
+        lengths_B = prompt_lengths_by_labels(batch).to(self._base.device)
+
+        def forward(input_ids_BT: Tensor, attention_mask_BT: Tensor, keep_K: Tensor) -> Tensor:
+            return self.logits(Chunk(input_ids_BT, attention_mask_BT, lengths_B), keep_K)
+
+        return forward
+
+
+def prompt_lengths_by_labels(batch: Batch) -> Tensor:
+    """prompt_lengths_B: the tokens before a row's first trained one; all of a row that trains nothing."""
+    trained_BT = batch.labels_BT != IGNORED
+    first_B = trained_BT.int().argmax(dim=1)
+    return torch.where(trained_BT.any(dim=1), first_B, batch.attention_mask_BT.sum(dim=1))

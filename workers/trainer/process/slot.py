@@ -21,7 +21,7 @@ from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import create_objective
-from workers.trainer.process.faults import job_errors
+from workers.trainer.process.faults import check_room, job_errors
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Measured, Passes
 from workers.trainer.process.randomness import RandomState
@@ -67,12 +67,13 @@ class Slot:
         self._train = train
         self._valid = valid
         self._random = RandomState(spec.seed, base.device)
-        self._tuning = create_tuning(spec.tuning, base.model, _module_name(spec.job_id))
+        self._tuning = create_tuning(spec.recipe.tuning, base.model, _module_name(spec.job_id))
+        check_room(self._tuning.memory_bytes(), base.device)
         with self._working():
             self._tuning.attach()
         self._initial = tensors_digest(self._tuning.parameters())
         self._optimizer = JobOptimizer(self._tuning.parameters(), spec.learning_rate)
-        objective = create_objective(spec.objective, spec.objective_settings)
+        objective = create_objective(spec.recipe.objective)
         self._passes = Passes(base, self._tuning, objective)
         self._reference = self._new_reference(objective.needs_reference)
 

@@ -1,13 +1,12 @@
-"""The rows of a training file as OpenAI documents them: chat, legacy prompt/completion, and preference rows.
-
-Knows the shape of one row; must not know lines, files or tokenizers. A null says the same as a missing key, as in
-OpenAI's own objects, so that a message from an API answer can be pasted into a row.
-"""
+"""Chat rows, as OpenAI documents them: a conversation, with tools."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
+
+from service.domain.json import JsonObject
+from service.recipes.format import FORMATS, Format, Row
 
 MESSAGES_LIMIT = 2048
 TOOLS_LIMIT = 128
@@ -37,7 +36,7 @@ def _filled(text: str) -> str:
     return text
 
 
-def parse_arguments(arguments: str) -> dict[str, Any]:
+def parse_arguments(arguments: str) -> JsonObject:
     """The arguments of a tool call; the empty string means none. Raises ValueError."""
     parsed = from_json(arguments or "{}", allow_inf_nan=False)
     if not isinstance(parsed, dict):
@@ -57,55 +56,46 @@ Text = Annotated[str, BeforeValidator(join_text)]
 FilledText = Annotated[Text, AfterValidator(_filled)]
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, data: Any) -> Any:
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
-
-
-class Function(_Wire):
+class Function(Row):
     """What a tool is called and takes; `parameters` is a JSON schema."""
 
     name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
-class Tool(_Wire):
+class Tool(Row):
     type: Literal["function"] = "function"
     function: Function
 
 
-class FunctionCall(_Wire):
+class FunctionCall(Row):
     name: str
     arguments: Annotated[str, AfterValidator(_object_text)]
 
 
-class ToolCall(_Wire):
+class ToolCall(Row):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
 
 
-class SystemMessage(_Wire):
-    """Its content may be empty: that keeps a chat template's default system message away."""
+class SystemMessage(Row):
+    """Its content may be empty: that suppresses a chat template's default system message."""
 
     role: Literal["system", "developer"]
     content: Text
     name: str | None = None
 
 
-class UserMessage(_Wire):
+class UserMessage(Row):
     role: Literal["user"]
     content: FilledText
     name: str | None = None
 
 
-class Answer(_Wire):
+class Answer(Row):
     """What an assistant says or calls. `reasoning` is another word for `reasoning_content`."""
 
     role: Literal["assistant"]
@@ -129,14 +119,14 @@ class AssistantMessage(Answer):
     weight: Annotated[int, Field(ge=0, le=1)] | None = None
 
 
-class ToolMessage(_Wire):
+class ToolMessage(Row):
     role: Literal["tool"]
     content: Text
     tool_call_id: str
     name: str | None = None
 
 
-class FunctionMessage(_Wire):
+class FunctionMessage(Row):
     """Legacy: the answer to a `function_call`."""
 
     role: Literal["function"]
@@ -149,7 +139,7 @@ Message = Annotated[
 ]
 
 
-class ChatRow(_Wire):
+class ChatRow(Row):
     """One conversation. `parallel_tool_calls` is accepted as at OpenAI; no prompt shows it."""
 
     messages: list[Message] = Field(min_length=1, max_length=MESSAGES_LIMIT)
@@ -175,67 +165,12 @@ class ChatRow(_Wire):
         ]
 
 
-class PromptRow(_Wire):
-    """A legacy row: the completion is learned."""
+@FORMATS.register_default
+class Chat(Format):
+    """`{"messages": [...]}`: every assistant message is trained, in conversations of several turns too. `"weight": 0`
+    on an assistant message leaves it out; what follows the last trained message is not read.
+    """
 
-    prompt: str
-    completion: Annotated[str, Field(min_length=1)]
-
-
-class PreferenceInput(_Wire):
-    """The conversation that both outputs answer; nothing of it is learned, whatever weight its messages have."""
-
-    messages: list[Message] = Field(min_length=1, max_length=MESSAGES_LIMIT)
-    tools: list[Tool] = Field([], max_length=TOOLS_LIMIT)
-    parallel_tool_calls: bool | None = None
-
-    def answered(self, answer: Answer) -> ChatRow:
-        """The conversation with this answer, which alone is learned."""
-        before = [
-            message.model_copy(update={"weight": 0}) if isinstance(message, AssistantMessage) else message
-            for message in self.messages
-        ]
-        last = AssistantMessage.model_construct(**dict(answer))
-        return ChatRow.model_construct(messages=[*before, last], tools=self.tools)
-
-
-OneAnswer = Annotated[list[Answer], Field(min_length=1, max_length=1)]
-
-
-class PreferenceRow(_Wire):
-    """An input and two answers to it, of which one is better. OpenAI's guide and its specification spell the answers'
-    fields differently; a row keeps to one spelling."""
-
-    input: PreferenceInput
-
-    spelling: ClassVar[str]
-
-    @property
-    def fields(self) -> tuple[str, str]:
-        """The names of the preferred and of the other answer's field."""
-        return f"preferred_{self.spelling}", f"non_preferred_{self.spelling}"
-
-    @property
-    def conversations(self) -> tuple[ChatRow, ChatRow]:
-        """The input with the preferred answer, and with the other."""
-        preferred, other = (self.input.answered(getattr(self, field)[0]) for field in self.fields)
-        return preferred, other
-
-
-class PreferenceOutputRow(PreferenceRow):
-    """As in OpenAI's guide."""
-
-    spelling: ClassVar[str] = "output"
-    preferred_output: OneAnswer
-    non_preferred_output: OneAnswer
-
-
-class PreferenceCompletionRow(PreferenceRow):
-    """As in OpenAI's specification."""
-
-    spelling: ClassVar[str] = "completion"
-    preferred_completion: OneAnswer
-    non_preferred_completion: OneAnswer
-
-
-Row = ChatRow | PromptRow | PreferenceRow
+    name: ClassVar[str] = "chat"
+    rows: ClassVar[str] = "chat messages"
+    models: ClassVar[tuple[type[Row], ...]] = (ChatRow,)

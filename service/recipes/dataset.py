@@ -1,27 +1,20 @@
 """From one line of a training file to a row, or to what is wrong with it; and from all problems to the job's error.
 
-Knows lines and wording (openai-api reference, 1.3.5 and 1.4); must not know tokenizers: what only a base can refuse is
+Knows lines and wording (openai-api reference, 1.3.5 and 1.4); does not use tokenizers: what only a base can refuse is
 added by `workers.data.check`.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from service.domain.errors import JobError
-from service.domain.rows import (
-    MESSAGES_LIMIT,
-    ChatRow,
-    PreferenceCompletionRow,
-    PreferenceOutputRow,
-    PreferenceRow,
-    PromptRow,
-    Row,
-)
+from service.domain.json import JsonObject
+from service.recipes.format import Format, Row, recognise
+from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
 PROBLEMS_SHOWN = 20
 PROBLEMS_KEPT = 10_000
@@ -29,35 +22,14 @@ ROW_PROBLEMS_LIMIT = 100
 
 BOM = b"\xef\xbb\xbf"
 ROLES = "system, developer, user, assistant, tool, function"
-UNEXPECTED = {  # by the job's method
-    "supervised": "Unexpected file format, expected either prompt/completion pairs or chat messages.",
-    "dpo": "Unexpected file format, expected preference pairs.",
-}
-
 _EXTRA = "contains an extra"
 _MESSAGE_INDEX = re.compile(r"(?:input\.)?messages\[(\d+)\]")
-_OUTPUT_KEYS = {"preferred_output", "non_preferred_output"}
-_COMPLETION_KEYS = {"preferred_completion", "non_preferred_completion"}
-
-
-@dataclass(frozen=True)
-class Format:
-    """What a file's rows are. `name` is OpenAI's; `method` is the one that learns from them."""
-
-    name: str
-    rows: str
-    method: str
-
-
-CHAT = Format("fine-tune-chat", "chat messages", "supervised")
-PROMPTS = Format("fine-tune-completion", "prompt/completion pairs", "supervised")
-PREFERENCES = Format("fine-tune-preference", "preference pairs", "dpo")
 
 
 class WrongFormat(Exception):
     """A row of a format that the job's method does not learn from."""
 
-    def __init__(self, format: Format) -> None:
+    def __init__(self, format: type[Format]) -> None:
         super().__init__(format.name)
         self.format = format
 
@@ -76,10 +48,10 @@ class Problem:
         return f"{place}: {self.reason}" + (f" ({self.field})" if self.field else "")
 
 
-def parse_row(line: bytes, number: int, method: str = "supervised") -> Row | list[Problem]:
-    """The row on line `number` (1-based), or what is wrong with it. A BOM before the first line is fine.
+def parse_row(line: bytes, number: int, objective: type[ObjectiveSettings]) -> tuple[type[Format], Row] | list[Problem]:
+    """The row on line `number` (1-based) and its format, or what is wrong with it. A BOM before the first line is fine.
 
-    Raises WrongFormat where the row's keys are those of another method than the job's.
+    Raises WrongFormat where the row is of a format that the job's objective does not read.
     """
     if number == 1:
         line = line.removeprefix(BOM)
@@ -93,14 +65,7 @@ def parse_row(line: bytes, number: int, method: str = "supervised") -> Row | lis
         return [Problem(number, "", f"is not JSON: {_column_only(str(error))}")]
     if not isinstance(data, dict):
         return [Problem(number, "", "is not an object")]
-    return _validate(data, number, method)
-
-
-def format_of(row: type[Row]) -> Format:
-    """The format that such rows make."""
-    if issubclass(row, PreferenceRow):
-        return PREFERENCES
-    return CHAT if row is ChatRow else PROMPTS
+    return _validate(data, number, objective)
 
 
 def _column_only(message: str) -> str:
@@ -108,27 +73,24 @@ def _column_only(message: str) -> str:
     return message.replace(" at line 1 column", " at column")
 
 
-def _validate(data: dict[str, Any], number: int, method: str) -> Row | list[Problem]:
-    model = _row_model(data)
-    if model is None:
-        return [Problem(number, "", UNEXPECTED[method])]
-    if format_of(model).method != method:
-        raise WrongFormat(format_of(model))
+def _validate(
+    data: JsonObject, number: int, objective: type[ObjectiveSettings]
+) -> tuple[type[Format], Row] | list[Problem]:
+    format = recognise(data.keys())
+    if format is None:
+        return [Problem(number, "", f"Unexpected file format, expected {_expected(objective)}.")]
+    if format not in objective.formats:
+        raise WrongFormat(format)
     try:
-        return model.model_validate(data)
+        return format, format.model_of(data.keys()).model_validate(data)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)[:ROW_PROBLEMS_LIMIT]
         return [_problem(error, number) for error in errors]
 
 
-def _row_model(data: dict[str, Any]) -> type[Row] | None:
-    if "messages" in data:
-        return ChatRow
-    if {"prompt", "completion"} & data.keys():
-        return PromptRow
-    if _COMPLETION_KEYS & data.keys():
-        return PreferenceCompletionRow
-    return PreferenceOutputRow if (_OUTPUT_KEYS | {"input"}) & data.keys() else None
+def _expected(objective: type[ObjectiveSettings]) -> str:
+    rows = [format.rows for format in objective.formats]
+    return rows[0] if len(rows) == 1 else f"either {' or '.join(rows)}"
 
 
 def _problem(error: ErrorDetails, number: int) -> Problem:
@@ -162,9 +124,7 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
         case "too_short" if key == "messages":
             return "has no messages"
         case "too_long" if key == "messages":
-            return f"has more than {MESSAGES_LIMIT} messages"
-        case "too_short" | "too_long" if key in _OUTPUT_KEYS | _COMPLETION_KEYS:
-            return "must hold exactly one assistant message"
+            return f"has more than {error['ctx']['max_length']} messages"
         case "model_attributes_type" | "model_type" | "dict_type":
             return "is not an object"
         case "string_too_short":
@@ -197,12 +157,13 @@ def report(problems: Sequence[Problem], total: int, param: str) -> JobError:
     return JobError(code, f"{lead} Invalid file format. {shown}{more}", param)
 
 
-def report_wrong_format(format: Format, method: str, file_id: str, param: str) -> JobError:
-    """The job's error for a file whose rows are meant for another method; OpenAI's words."""
+def report_wrong_format(format: type[Format], objective: type[ObjectiveSettings], file_id: str, param: str) -> JobError:
+    """The job's error for a file whose rows are meant for other methods; OpenAI's words."""
+    readers = " or ".join(f"'{other.name}'" for other in OBJECTIVES if format in other.formats)
     message = (
         f"The job failed due to an invalid {param.replace('_', ' ')}. Invalid file format. "
-        f"Input file {file_id} is in the {format.name} format, but the specified fine-tuning job is not using "
-        f"'{format.method}' as the training method (provided method={method})."
+        f"Input file {file_id} is in the {format.public_name()} format, but the specified fine-tuning job is not using "
+        f"{readers} as the training method (provided method={objective.name})."
     )
     return JobError(f"invalid_{param}", message, param)
 
@@ -214,6 +175,6 @@ def report_too_few(found: int, minimum: int, param: str) -> JobError:
     return JobError("invalid_n_examples", message, param)
 
 
-def details(problems: Sequence[Problem], total: int) -> dict[str, Any]:
+def details(problems: Sequence[Problem], total: int) -> JsonObject:
     """For an event's data: all `problems` (line, field, reason; at most 10,000 are kept) and their true `total`."""
     return {"problems": [asdict(problem) for problem in problems[:PROBLEMS_KEPT]], "total": total}

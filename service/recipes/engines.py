@@ -7,7 +7,8 @@ that names none is served there, the second one port above, and so on. `luthierd
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from service.domain.base import Base, Catalogue, CatalogueError
+from service.recipes.base import Base
+from service.recipes.catalogue import Catalogue, CatalogueError
 
 
 def without_engines(catalogue: Catalogue) -> list[Base]:

@@ -1,0 +1,166 @@
+"""Writes the tables of docs/methods.md from the registries: `python -m docs.make_methods [PATH]`.
+
+What stands between two marks (`<!-- made: NAME -->` and `<!-- end -->`) is rewritten from `service.recipes`, methods of
+`LUTHIER_EXTENSIONS` included; the rest of the page is kept. A test holds the page current.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from service.recipes.base import EngineKind
+from service.recipes.format import FORMATS
+from service.recipes.objective import AUTO, OBJECTIVES, Hyperparameters, ObjectiveSettings
+from service.recipes.tasks import TASKS
+from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+
+PAGE = Path(__file__).resolve().parent / "methods.md"
+_MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SIZES = (2048, 4096, 8192)  # hidden sizes for which the default learning rates are shown
+
+
+def main() -> None:
+    """Writes the page, here or to the path of the first argument."""
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
+    target.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def render(page: str) -> str:
+    """The page with everything between marks rewritten."""
+    return _MADE.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}", page)
+
+
+def _paragraph(method: type[object]) -> str:
+    return inspect.cleandoc(method.__doc__ or "")
+
+
+def _objectives() -> str:
+    return "\n".join(map(_objective, OBJECTIVES))
+
+
+def _objective(objective: type[ObjectiveSettings]) -> str:
+    metrics = ", ".join(f"`train_{name}`" for name in ("loss", *objective.metrics))
+    reads = " or ".join(f"`{format.name}`" for format in objective.formats)
+    return (
+        f"### `{objective.name}`\n\n{_paragraph(objective)}\n\n"
+        f"Reads rows of the format {reads}. Metrics: {metrics}, and the same of the validation file with `valid_`.\n\n"
+        + (
+            _settings("hyperparameter", objective)
+            if objective.model_fields
+            else "It has no hyperparameters of its own.\n"
+        )
+    )
+
+
+def _hyperparameters() -> str:
+    return _settings("hyperparameter", Hyperparameters)
+
+
+def _auto() -> str:
+    rules = dict(AUTO)
+    for objective in OBJECTIVES:
+        rules |= {f"{name}` of `{objective.name}": rule for name, rule in objective.auto.items()}
+    return "| hyperparameter | rule |\n|---|---|\n" + "".join(
+        f"| `{name}` | {rule.text} |\n" for name, rule in rules.items()
+    )
+
+
+def _tunings() -> str:
+    return "\n".join(map(_tuning, TUNINGS))
+
+
+def _tuning(tuning: type[TuningSettings]) -> str:
+    engines = " and ".join(f"`{engine}`" for engine in sorted(tuning.engines))
+    changeable = ", ".join(f"`{name}`" for name in sorted(tuning.changeable))
+    continued = f"A job that continues a model may give another {changeable}. " if changeable else ""
+    return (
+        f"### `{tuning.name}`\n\n{_paragraph(tuning)}\n\n"
+        f"Engines: {engines}. {continued}{_rates(tuning)}\n\n{_settings('setting', tuning)}"
+    )
+
+
+def _rates(tuning: type[TuningSettings]) -> str:
+    rates = [f"{tuning.default_learning_rate(BaseSize(size, num_layers=32)):.2g}" for size in _SIZES]
+    if len(set(rates)) == 1:
+        return f"Default learning rate: {rates[0]}."
+    shown = ", ".join(f"{rate} at {size}" for rate, size in zip(rates, _SIZES, strict=True))
+    return f"Default learning rate, by the base's hidden size: {shown}."
+
+
+def _formats() -> str:
+    return "".join(f"- **`{format.name}`** ({format.rows}). {_one_line(format)}\n" for format in FORMATS)
+
+
+def _one_line(method: type[object]) -> str:
+    return " ".join(_paragraph(method).split())
+
+
+def _tasks() -> str:
+    return "".join(
+        f"- `{task.name}`: {task.about}; called at {' and '.join(f'`{path}`' for path in task.endpoints)}.\n"
+        for task in TASKS.values()
+    )
+
+
+def _compatibility() -> str:
+    """Every pair that goes together, with the engines that serve it."""
+    engines = get_args(EngineKind)
+    head = "| tuning | objective | task | " + " | ".join(engines) + " |\n" + "|---" * (3 + len(engines)) + "|\n"
+    return head + "".join(_rows(engines))
+
+
+def _rows(engines: tuple[EngineKind, ...]) -> Iterator[str]:
+    for tuning in TUNINGS:
+        for objective in OBJECTIVES:
+            for task in sorted(tuning.tasks & objective.tasks):
+                served = " | ".join("yes" if engine in tuning.engines else "no" for engine in engines)
+                yield f"| `{tuning.name}` | `{objective.name}` | `{task}` | {served} |\n"
+
+
+def _settings(noun: str, model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()["properties"]
+    return f"| {noun} | default | values | meaning |\n|---|---|---|---|\n" + "".join(
+        f"| `{name}` | `{field.default}` | {_values(schema[name])} | {field.description} |\n"
+        for name, field in model.model_fields.items()
+    )
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """What a setting may be, from its JSON schema."""
+    if "anyOf" in schema:
+        return ", or ".join(_values(option) for option in schema["anyOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array":
+        return f"{schema.get('minItems', 0)} to {schema['maxItems']} names"
+    if schema["type"] in ("integer", "number"):
+        return _range(schema)
+    return str(schema["type"])
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    low = {"minimum": "{:g}", "exclusiveMinimum": "above {:g}"}
+    high = {"maximum": "{:g}", "exclusiveMaximum": "below {:g}"}
+    ends = [text.format(schema[key]) for side in (low, high) for key, text in side.items() if key in schema]
+    return " to ".join(ends) if ends else "any number"
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "objectives": _objectives,
+    "hyperparameters": _hyperparameters,
+    "auto": _auto,
+    "tunings": _tunings,
+    "formats": _formats,
+    "tasks": _tasks,
+    "compatibility": _compatibility,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The port of rate limits: how much a key may ask of the engines per minute, in requests and in tokens.
+
+Stands before `service.gateway.forward` (`admit`) and behind it (`settle`). Must not know HTTP.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from service.gateway.forward import EngineRequest, Usage
+
+Kind = Literal["requests", "tokens"]
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class PerMinute:
+    """The limits of every key; 0 is no limit."""
+
+    requests: int = 0
+    tokens: int = 0
+
+    def by_kind(self) -> dict[Kind, int]:
+        """Those that are limits."""
+        limits: dict[Kind, int] = {"requests": self.requests, "tokens": self.tokens}
+        return {kind: limit for kind, limit in limits.items() if limit > 0}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is left of a limit, and in how many seconds all of it will be there again."""
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class RateLimits(Protocol):
+    """The limits of an installation's keys; one object per process."""
+
+    async def admit(self, request: EngineRequest, organization: str) -> None:
+        """Charges the key with one request and the tokens it reserves. Raises RateLimited, and charges nothing then."""
+        ...
+
+    def settle(self, usage: Usage) -> None:
+        """Puts what an answer really cost in place of what was reserved for it; keeps that where nobody knows."""
+        ...
+
+    def standing(self, key_id: str) -> Mapping[Kind, Standing]:
+        """What the key has left; empty without limits, and where nobody knows."""
+        ...
+
+
+def costs_of(request: EngineRequest) -> dict[Kind, int]:
+    """What a request is charged with when it comes in."""
+    return {"requests": 1, "tokens": request.reserved_tokens}
+
+
+def beyond_reserved(usage: Usage) -> int:
+    """The tokens that an answer cost more than was reserved for it (below 0: less); 0 where nobody knows."""
+    if usage.prompt_tokens is None:
+        return 0
+    return usage.prompt_tokens + (usage.completion_tokens or 0) - usage.reserved_tokens
+
+
+def estimated_tokens(fields: Mapping[str, Any]) -> int:
+    """A prompt's tokens before anybody has counted them: one per four characters; token arrays as they are."""
+    prompt = fields.get("prompt", fields.get("messages"))
+    return max(1, math.ceil(_characters(prompt) / CHARACTERS_PER_TOKEN))
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as OpenAI writes them: 6ms, 1s, 37.044s, 6m0s; rounded up to milliseconds."""
+    milliseconds = math.ceil(round(seconds * 1000, 3))
+    if 0 < milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes}m{rest / 1000:g}s" if minutes else f"{rest / 1000:g}s"
+
+
+def _characters(prompt: Any) -> int:
+    """Of a text, of token ids (four each), of messages and their parts."""
+    match prompt:
+        case str():
+            return len(prompt)
+        case int():
+            return CHARACTERS_PER_TOKEN
+        case list():
+            return sum(_characters(item) for item in prompt)
+        case dict():
+            return sum(_characters(value) for value in prompt.values())
+        case _:
+            return 0

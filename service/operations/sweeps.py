@@ -1,0 +1,117 @@
+"""What is due to be swept, and that it was: the questions and the notes of `chores` and `orphans`, each a use.
+
+Bytes are removed between such a question and its note, by the caller: here nothing touches storage. Every note may be
+written twice, and several processes may sweep at once.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+from service.db import files, jobs, keys, models, snapshots, uploads
+from service.db.connection import Transaction
+from service.domain.storage_keys import Room
+from service.installation.context import Context
+
+
+async def unneeded_files(ctx: Context, limit: int) -> dict[str, list[str]]:
+    """Deleted files that no active job names: id -> the keys of their bytes."""
+    async with ctx.database.reading() as tx:
+        return {id: await _keys_of_file(tx, id) for id in await files.unneeded(tx, limit)}
+
+
+async def file_swept(ctx: Context, id: str) -> None:
+    """The file's bytes are gone."""
+    async with ctx.database.transaction() as tx:
+        await files.mark_swept(tx, id)
+
+
+async def expire_uploads(ctx: Context) -> None:
+    """Writes down that the time of pending uploads is over."""
+    async with ctx.database.transaction() as tx:
+        await uploads.expire(tx)
+
+
+async def unneeded_parts(ctx: Context, limit: int) -> dict[str, str]:
+    """Parts of uploads that have ended, which no file has taken: id -> key."""
+    async with ctx.database.reading() as tx:
+        return await uploads.unneeded_parts(tx, limit)
+
+
+async def parts_removed(ctx: Context, ids: Sequence[str]) -> None:
+    """The bytes of these parts are gone."""
+    async with ctx.database.transaction() as tx:
+        await uploads.remove_parts(tx, ids)
+
+
+async def ended_uploads(ctx: Context, limit: int) -> dict[str, set[str]]:
+    """Uploads to which no part can come any more: id -> the keys that their file needs."""
+    async with ctx.database.reading() as tx:
+        return {
+            upload.id: set(await _keys_of_file(tx, upload.file_id)) if upload.file_id else set()
+            for upload in await uploads.unswept(tx, limit)
+        }
+
+
+async def upload_swept(ctx: Context, id: str) -> None:
+    """Nothing of the upload is stored any more but what its file needs."""
+    async with ctx.database.transaction() as tx:
+        await uploads.mark_swept(tx, id)
+
+
+async def dead_models(ctx: Context, limit: int) -> list[str]:
+    """Names of deleted models whose artifacts still lie in storage and that no active job continues."""
+    async with ctx.database.reading() as tx:
+        return await models.unswept(tx, limit)
+
+
+async def model_swept(ctx: Context, name: str) -> None:
+    """The model's artifact is gone."""
+    async with ctx.database.transaction() as tx:
+        await models.mark_swept(tx, name)
+
+
+async def ended_jobs(ctx: Context, limit: int) -> dict[str, str | None]:
+    """Ended jobs whose private objects may still lie in storage: id -> the name of an artifact that no model has."""
+    async with ctx.database.reading() as tx:
+        return {id: await jobs.unannounced(tx, id) for id in await jobs.unswept(tx, limit)}
+
+
+async def job_swept(ctx: Context, id: str) -> None:
+    """Nothing private to the job is stored any more."""
+    async with ctx.database.transaction() as tx:
+        await snapshots.remove_all(tx, id)
+        await jobs.mark_swept(tx, id)
+
+
+async def owner_of_store(ctx: Context) -> str | None:
+    """The id that this installation's store must carry; None before the first start."""
+    async with ctx.database.reading() as tx:
+        installation = await keys.find_installation(tx)
+    return None if installation is None else installation.organization_id
+
+
+async def unknown_owners(ctx: Context, owners: Collection[tuple[Room, str]]) -> set[tuple[Room, str]]:
+    """Those of the owners (of `service.domain.storage_keys.owner_of`) that no row knows."""
+    async with ctx.database.reading() as tx:
+        unknown: set[tuple[Room, str]] = set()
+        for room, known in KNOWN.items():
+            ids = {id for where, id in owners if where == room}
+            unknown |= {(room, id) for id in ids - await known(tx, list(ids))} if ids else set()
+        return unknown
+
+
+async def job_is_active(ctx: Context, id: str) -> bool:
+    """Whether there is such a job, and it has not ended."""
+    async with ctx.database.reading() as tx:
+        return await jobs.active(tx, id)
+
+
+KNOWN: Mapping[Room, Callable[[Transaction, Sequence[str]], Awaitable[set[str]]]] = {
+    "files": files.known,
+    "uploads": uploads.known,
+    "jobs": jobs.known,
+    "adapters": models.known,
+}
+
+
+async def _keys_of_file(tx: Transaction, id: str) -> list[str]:
+    return [segment.key for segment in await files.segments(tx, id)]

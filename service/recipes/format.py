@@ -1,0 +1,66 @@
+"""What every row format says of itself: the models of its rows, how they are recognised, and what of them trains.
+
+A format is one class in a file of its own (`service.recipes.formats`, or an extension's), registered by
+`@FORMATS.register`; objectives name the formats that they read. Does not depend on lines, files or tokenizers.
+"""
+
+from collections.abc import Set
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from service.recipes.registry import Registry
+
+
+class Row(BaseModel):
+    """One row, or a part of one. A null says the same as a missing key, as in OpenAI's own objects, so that a message
+    from an API answer can be pasted into a row.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+class Format:
+    """What a file's rows are. A subclass's docstring is its paragraph of docs/methods.md: what of a row trains."""
+
+    name: ClassVar[str]
+    rows: ClassVar[str]  # in messages: "chat messages"
+    models: ClassVar[tuple[type[Row], ...]]  # the spellings of a row
+
+    @classmethod
+    def public_name(cls) -> str:
+        """As OpenAI calls it."""
+        return f"fine-tune-{cls.name}"
+
+    @classmethod
+    def model_of(cls, keys: Set[str]) -> type[Row]:
+        """The spelling that a row with these keys is meant to have."""
+        return min(cls.models, key=lambda model: _distance(model, keys))
+
+
+FORMATS: Registry[type[Format]] = Registry("format")
+
+
+def recognise(keys: Set[str]) -> type[Format] | None:
+    """The format that fits a row with these keys best; None where no format's rows require any of them.
+
+    By the whole shape: the fewest keys that are missing or too many. So a row that lacks one, or has one too many, is
+    told what is wrong with it, and a format whose rows are another's and a key more is told from that.
+    """
+    found = [
+        (_distance(model, keys), format) for format in FORMATS for model in format.models if keys & _required(model)
+    ]
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _required(model: type[Row]) -> set[str]:
+    return {name for name, field in model.model_fields.items() if field.is_required()}
+
+
+def _distance(model: type[Row], keys: Set[str]) -> int:
+    return len(_required(model) - keys) + len(keys - model.model_fields.keys())

@@ -1,0 +1,1 @@
+"""The built-in row formats, one file each; imported by `service.recipes`."""

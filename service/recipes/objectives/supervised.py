@@ -1,0 +1,27 @@
+"""Supervised fine-tuning, without tensors. Those are in `workers.objectives.supervised`."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from service.recipes.format import Format
+from service.recipes.formats.chat import Chat
+from service.recipes.formats.completion import Completion
+from service.recipes.objective import OBJECTIVES, ObjectiveSettings
+
+
+@OBJECTIVES.register_default
+class SupervisedSettings(ObjectiveSettings):
+    """Cross entropy of the trained tokens, each given all tokens before it: the sum over a step's trained tokens,
+    divided by their number. For examples of what the model shall say.
+    """
+
+    name: ClassVar[str] = "supervised"
+    formats: ClassVar[tuple[type[Format], ...]] = (Completion, Chat)
+    columns: ClassVar[Mapping[str, str]] = {
+        "step": "step",
+        "train_loss": "train_loss",
+        "train_accuracy": "train_mean_token_accuracy",
+        "valid_loss": "valid_loss",
+        "valid_mean_token_accuracy": "valid_mean_token_accuracy",
+    }
+    metrics: ClassVar[tuple[str, ...]] = ("mean_token_accuracy",)

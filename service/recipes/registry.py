@@ -1,0 +1,68 @@
+"""Names to classes: what every process of an installation can be asked for.
+
+Filled while `service.recipes` is imported, read from then on. The first read closes it: types, documents and checks
+that were built before a method came would not know it.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Named(Protocol):
+    """A class that a request names."""
+
+    name: ClassVar[str]
+
+
+C = TypeVar("C", bound=type[Named])
+
+
+class Registry(Generic[C]):
+    """Classes by their `name`; the default first, then by name."""
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self._classes: dict[str, C] = {}
+        self._default: str | None = None
+        self._closed = False
+
+    def register(self, method: C) -> C:
+        """For a decorator. Raises ValueError for a name that is taken or none, RuntimeError once it has been read."""
+        name = method.name
+        if _NAME.fullmatch(name) is None or name == "type":
+            raise ValueError(f"not a name for a {self.noun}: {name!r}")
+        if name in self._classes:
+            raise ValueError(f"the {self.noun} '{name}' is registered twice")
+        if self._closed:
+            raise RuntimeError(f"the {self.noun} '{name}' comes too late: name its module in LUTHIER_EXTENSIONS")
+        self._classes[name] = method
+        return method
+
+    def register_default(self, method: C) -> C:
+        """As `register`; a request that names none means this one."""
+        if self._default is not None:
+            raise ValueError(f"the default {self.noun} is '{self._default}' already")
+        self._default = self.register(method).name
+        return method
+
+    @property
+    def default(self) -> C:
+        """What a request means that names none."""
+        assert self._default is not None, f"no default {self.noun}"
+        return self._classes[self._default]
+
+    @property
+    def names(self) -> list[str]:
+        self._closed = True
+        return sorted(self._classes, key=lambda name: (name != self._default, name))
+
+    def __iter__(self) -> Iterator[C]:
+        return iter([self._classes[name] for name in self.names])
+
+    def find(self, name: str) -> C | None:
+        """The class of that name."""
+        self._closed = True
+        return self._classes.get(name)

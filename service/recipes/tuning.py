@@ -1,0 +1,109 @@
+"""What every tuning says of itself without tensors: its settings, and facts that follow from its kind.
+
+A tuning is one class in a file of its own (`service.recipes.tunings`, or an extension's), registered by
+`@TUNINGS.register`; its tensor side implements it (`workers.tunings`). The class is the type of its settings.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from service.domain.errors import InvalidRequest, JobError
+from service.domain.json import JsonObject
+from service.recipes.base import Base, EngineKind
+from service.recipes.fields import Settings
+from service.recipes.registry import Registry
+from service.recipes.tasks import TaskName
+
+
+@dataclass(frozen=True)
+class BaseSize:
+    """How large a base is, as far as learning rates depend on it."""
+
+    hidden_size: int
+    num_layers: int
+
+
+class TuningSettings(Settings):
+    """Settings of one tuning: which parameters move. Subclasses give them as fields, and these facts.
+
+    A subclass's docstring is its paragraph of docs/methods.md: what it is, its paper, when to use it.
+    """
+
+    name: ClassVar[str]  # as `tuning.type` has it
+    peft_type: ClassVar[str]  # in a saved adapter's configuration: whose it is
+    engines: ClassVar[frozenset[EngineKind]]  # which can serve it
+    tasks: ClassVar[frozenset[TaskName]] = frozenset({"causal"})
+    changeable: ClassVar[frozenset[str]] = frozenset()  # settings that may be others when a model is continued
+    module: ClassVar[str] = ""  # of the tensor side; empty: `workers.tunings.<name>`
+
+    @classmethod
+    @abstractmethod
+    def default_learning_rate(cls, size: BaseSize) -> float:
+        """For a base of which the catalogue says none: what `learning_rate_multiplier` multiplies."""
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many positions of the base's context the tuning takes for itself."""
+        return 0
+
+    def check_servable(self, base: Base) -> None:
+        """Raises InvalidRequest where the engines of `base`, which serve the tuning, do not serve these settings."""
+        return None
+
+    def stored(self) -> JsonObject:
+        """For a row of the database, `{"type": t, t: settings}`; `tuning_of` reads it."""
+        return {"type": self.name, self.name: self.model_dump()}
+
+
+TUNINGS: Registry[type[TuningSettings]] = Registry("tuning")
+
+
+def tuning_of(stored: Mapping[str, Any]) -> TuningSettings:
+    """The settings that `stored` gave. Raises JobError for a tuning that this process does not have."""
+    name = stored["type"]
+    found = TUNINGS.find(name)
+    if found is None:
+        message = f"This installation has no tuning '{name}' any more; LUTHIER_EXTENSIONS names the modules of methods."
+        raise JobError("method_unavailable", message, param="tuning.type")
+    return found.model_validate(stored[name])
+
+
+def check_servable(base: Base, tuning: TuningSettings) -> None:
+    """Raises InvalidRequest where the engines of `base` could not serve what the job would make."""
+    if tuning.name not in base.serving.tunings:
+        offered = ", ".join(sorted(base.serving.tunings))
+        raise InvalidRequest(
+            f"The engines of '{base.id}' cannot serve the tuning '{tuning.name}'; use one of: {offered}.",
+            param="tuning.type",
+        )
+    tuning.check_servable(base)
+
+
+def continued_tuning(parent: TuningSettings, asked: TuningSettings | None) -> TuningSettings:
+    """The tuning of a job that continues a model: the parent's, for its weights must fit, but for what may change.
+
+    What `asked` leaves out is the parent's. Raises InvalidRequest, which names the setting that differs.
+    """
+    if asked is None:
+        return parent
+    if asked.name != parent.name:
+        raise _other_shape("tuning.type", asked.name, parent.name)
+    before, after = dict(parent), dict(asked)
+    for name in asked.model_fields_set - asked.changeable:
+        if _unordered(after[name]) != _unordered(before[name]):
+            raise _other_shape(f"tuning.{asked.name}.{name}", after[name], before[name])
+    return parent.model_copy(update={name: after[name] for name in asked.model_fields_set})
+
+
+def _unordered(value: object) -> object:
+    return sorted(value) if isinstance(value, list) else value
+
+
+def _other_shape(param: str, asked: object, parent: object) -> InvalidRequest:
+    return InvalidRequest(
+        f"A job that continues a model has that model's tuning: '{param}' is {parent!r} there, not {asked!r}. "
+        "Leave it out, or start from the base.",
+        param=param,
+    )

@@ -1,0 +1,1 @@
+"""The built-in tunings, one file each; imported by `service.recipes`."""

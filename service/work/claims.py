@@ -1,0 +1,126 @@
+"""A worker's side of work of any kind: claim it in fair order, keep it, give it back, make room for another project.
+
+**Crashes.** Work whose lease ran out without being given back has crashed its worker, or was beside what did; its next
+claim counts that, and after `crash_limit` the kind ends it in error. A worker that stops, gives a place back or cannot
+reach a part gives its work back, which counts nothing; one that was only cut off takes the count back when it returns
+(`renew`). What crashed twice in a row is claimed by a worker one piece at a time, so that it does not take others with
+it to the limit. Progress clears the count.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import structlog
+
+from service.db import work, workers
+from service.domain.work import Claim, Work, WorkerState
+from service.installation.context import Context
+from service.work.fairness import may_change_base, who_leaves
+from service.work.held import HeldWork
+from service.work.kinds import Kind
+
+S = TypeVar("S")
+log = structlog.get_logger()
+
+
+async def claim(
+    ctx: Context,
+    kind: Kind[S],
+    owner: str,
+    bases: Sequence[str],
+    *,
+    resident: str | None = None,
+    suspects: bool = True,
+) -> Claim[S] | None:
+    """Takes the next work of `kind` for one of `bases`, or for none; None when there is none for this worker now.
+
+    Next is the oldest of the project that holds least. With `resident`, nothing is taken when that is for another base:
+    nobody goes before it, so a worker that must change its base comes to do so. `suspects=False` leaves out what
+    crashed again and again.
+    """
+    async with ctx.database.transaction() as tx:
+        found = await work.next_claimable(tx, kind.name, bases, suspects=suspects)
+        if found is None or (resident is not None and found.base not in (None, resident)):
+            return None
+        crashes = found.crashes + (found.owner is not None)
+        if crashes >= ctx.settings.crash_limit:
+            await kind.abandon(tx, found, crashes)
+            await work.remove(tx, [found.id])
+            log.error("work.abandoned", kind=kind.name, subject=found.subject_id, crashes=crashes)
+            tx.after_commit(lambda: ctx.queue.put(found.subject_id))
+            return None
+        taken = await work.take(tx, found, owner, ctx.settings.lease_seconds, crashes)
+        subject = await kind.begin(tx, taken)
+        if subject is None:
+            await work.remove(tx, [taken.id])
+            tx.after_commit(lambda: ctx.queue.put(found.subject_id))
+            return None
+        await work.note_served(tx, kind.name, taken.project_id)
+        return Claim(taken, subject, owner)
+
+
+async def renew(ctx: Context, worker: WorkerState, held: Sequence[HeldWork[Any]]) -> set[str]:
+    """Renews the leases of what this worker is working on, and says how it is. Returns the ids of what it still holds.
+
+    Only of that: work that it could not give back, because the database was unavailable, must not be kept for ever.
+    """
+    attempts = {one.id: one.attempt for one in held}
+    async with ctx.database.transaction() as tx:
+        still = await work.renew(tx, worker.id, attempts, ctx.settings.lease_seconds)
+        lost = {id: attempt for id, attempt in attempts.items() if id not in still}
+        if lost:
+            await work.absolve(tx, lost)
+        await workers.beat(tx, worker)
+        return still
+
+
+async def release_all(ctx: Context, owner: str) -> None:
+    """Gives back whatever this worker still holds: it is stopping."""
+    async with ctx.database.transaction() as tx:
+        await work.release_all(tx, owner)
+        await workers.remove(tx, owner)
+
+
+async def make_room(
+    ctx: Context,
+    kind: Kind[Any],
+    owner: str,
+    bases: Sequence[str],
+    *,
+    ripe: Sequence[str],
+    long_ripe: Sequence[str],
+    resident: str | None,
+    full: bool,
+    suspects: bool = True,
+) -> list[str]:
+    """Which of the work that this worker holds shall leave its place for another project's; their ids.
+
+    `ripe`, the longest-held first, has had its turn; `long_ripe` long enough for a change of the base in memory.
+    Nothing is asked to leave for work that this worker could claim as it is.
+    """
+    async with ctx.database.transaction() as tx:
+        next_up = await work.next_claimable(tx, kind.name, bases, suspects=suspects, coming=True)
+        if next_up is None:
+            return []
+        elsewhere = next_up.base not in (None, resident)
+        if not full and not elsewhere:
+            return []
+        seated = {one.id: one for one in await work.held(tx, kind.name, owner)}
+        holdings = await work.holdings(tx, kind.name)
+        if elsewhere:
+            ready = [seated[id] for id in long_ripe if id in seated]
+            change = may_change_base(next_up, list(seated.values()), ready, holdings)
+            leaving: list[Work] = ready if change else []
+        else:
+            leaving = who_leaves(next_up, [seated[id] for id in ripe if id in seated], holdings)
+        ids = [one.id for one in leaving]
+        if ids:
+            await work.ask_to_yield(tx, ids, next_up.project_id)
+            log.info("work.makes_room", kind=kind.name, count=len(ids), holder=owner)
+        return ids
+
+
+async def living_workers(ctx: Context) -> list[WorkerState]:
+    """The workers whose leases have not run out, and how they are."""
+    async with ctx.database.reading() as tx:
+        return await workers.living(tx, ctx.settings.lease_seconds)

@@ -1,0 +1,53 @@
+"""The kinds of work that this installation knows. A kind registers itself by one call, in the module that owns it.
+
+A kind says what its work is about and what a claim of it changes there; how it is done is the workers'
+(`workers.supervisor.kinds`). Its functions run inside the claim's transaction: they may use the database only.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from service.db.connection import Transaction
+from service.domain.work import Work
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[S]):
+    """`name` is at most 32 characters and stands in the database.
+
+    `begin` returns what a claim works on, with what the claim changes there already written; None when there is
+    nothing to do any more, and the work goes. `abandon` ends the subject in error after this many crashes, 0 for a
+    mistake in the service itself; the work is removed by the caller. `module` is where an extension's workers register
+    how it is done (`workers.supervisor.kinds.register`): a name, so that this side imports no tensors.
+    """
+
+    name: str
+    begin: Callable[[Transaction, Work], Awaitable[S | None]]
+    abandon: Callable[[Transaction, Work, int], Awaitable[None]]
+    module: str = ""
+
+
+_kinds: dict[str, Kind[Any]] = {}
+
+
+def register(kind: Kind[S]) -> Kind[S]:
+    """Makes the kind known. Raises ValueError for a name that another one has."""
+    if kind.name in _kinds:
+        raise ValueError(f"There are two kinds of work with the name '{kind.name}'.")
+    if not 0 < len(kind.name) <= 32:
+        raise ValueError(f"The name of a kind of work has 1 to 32 characters, '{kind.name}' has not.")
+    _kinds[kind.name] = kind
+    return kind
+
+
+def find(name: str) -> Kind[Any]:
+    """The kind of that name. Raises KeyError where there is none."""
+    return _kinds[name]
+
+
+def known() -> list[Kind[Any]]:
+    """All kinds, in the order in which they were registered."""
+    return list(_kinds.values())

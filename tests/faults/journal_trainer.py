@@ -1,0 +1,37 @@
+"""The real trainer, which keeps a journal of whose step is next: `python -m tests.faults.journal_trainer CONFIG`.
+
+LUTHIER_FAULT_JOURNAL    a file: gets a line `step JOB NUMBER` for each step, `seated JOB` and `left JOB`
+"""
+
+import os
+from pathlib import Path
+
+from workers.trainer.process import loop as process
+from workers.trainer.process.loop import Trainer
+from workers.trainer.process.slot import Slot, Step
+
+JOURNAL = Path(os.environ["LUTHIER_FAULT_JOURNAL"]).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
+train_step, seat, remove = Slot.train_step, Trainer._seat, Trainer._remove
+
+
+def told_step(slot: Slot) -> Step:
+    done = train_step(slot)
+    JOURNAL.write(f"step {slot.spec.job_id} {slot.step}\n")
+    return done
+
+
+def told_seat(trainer: Trainer, job_id: str, folder: Path) -> None:
+    seat(trainer, job_id, folder)
+    JOURNAL.write(f"seated {job_id}\n")
+
+
+def told_remove(trainer: Trainer, job_id: str) -> None:
+    remove(trainer, job_id)
+    JOURNAL.write(f"left {job_id}\n")
+
+
+if __name__ == "__main__":
+    Slot.train_step = told_step  # type: ignore[method-assign]
+    Trainer._seat = told_seat  # type: ignore[method-assign]
+    Trainer._remove = told_remove  # type: ignore[method-assign]
+    process.main()

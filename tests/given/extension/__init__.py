@@ -1,0 +1,1 @@
+"""Methods of somebody's own, as docs/methods.md describes them: `methods` without tensors, `tensors` with."""

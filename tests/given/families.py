@@ -1,0 +1,55 @@
+"""Tiny random models of several architectures, made in memory: what a tuning meets in the bases of strangers."""
+
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+FAMILY_VOCABULARY = 97
+FAMILIES = ("llama", "qwen3", "bloom", "gpt2")
+
+
+def make_family(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A frozen model in eval mode, the same at every call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _new(name).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(3.0)  # random weights are so small that effects vanish
+    return torch.nn.Module.to(model, dtype)
+
+
+def _new(name: str) -> PreTrainedModel:
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    sizes = {
+        "vocab_size": FAMILY_VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 128,
+    }
+    if name == "llama":
+        return LlamaForCausalLM(LlamaConfig(**sizes, **special))
+    if name == "qwen3":
+        return Qwen3ForCausalLM(Qwen3Config(**sizes, **special))
+    if name == "bloom":
+        return BloomForCausalLM(
+            BloomConfig(vocab_size=FAMILY_VOCABULARY, hidden_size=32, n_layer=2, n_head=4, **special)
+        )
+    assert name == "gpt2"
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=FAMILY_VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, **special)
+    )

@@ -1,0 +1,16 @@
+"""What a tuning makes of tokens, as trainer and engine ask it."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, tensor
+
+from workers.tunings import Tuning
+from workers.tunings.base import Chunk
+
+
+def tuned_logits(tuning: Tuning, ids_BT: Tensor, mask_BT: Tensor, prompt_lengths: Sequence[int] = ()) -> Tensor:
+    """logits_BTV after every token, with an active tuning; without lengths every token is of a prompt."""
+    lengths_B = tensor(prompt_lengths) if prompt_lengths else mask_BT.sum(dim=1)
+    inputs = tuning.inputs(Chunk(ids_BT, mask_BT, lengths_B))
+    logits_BTV: Tensor = tuning.model(**inputs.tensors, past_key_values=inputs.cache).logits
+    return logits_BTV[:, inputs.num_before :]

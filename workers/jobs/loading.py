@@ -1,0 +1,30 @@
+"""Loading what a job needs of its base on this worker, and one error for every way in which that fails."""
+
+from service.recipes.base import Base
+from workers.data.base_text import BaseText
+from workers.model.load import load_text
+
+
+class BaseNotLoaded(Exception):
+    """This worker cannot load the base: no job is at fault, and another worker may be able to."""
+
+    def __init__(self, base_id: str, reason: str) -> None:
+        super().__init__(f"{base_id}: {reason}")
+        self.base_id = base_id
+        self.reason = reason
+
+
+class Tokenizers:
+    """The tokenizers of the bases that this worker holds, each loaded once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, BaseText] = {}
+
+    def of(self, base: Base) -> BaseText:
+        """Blocks while it loads. Raises BaseNotLoaded."""
+        if base.id not in self._loaded:
+            try:
+                self._loaded[base.id] = load_text(base)
+            except Exception as error:  # transformers raises anything for a folder that is not one of a model
+                raise BaseNotLoaded(base.id, f"its tokenizer cannot be loaded ({type(error).__name__})") from error
+        return self._loaded[base.id]

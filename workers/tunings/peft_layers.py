@@ -1,0 +1,186 @@
+"""Tunings made of PEFT's layers: each stands around a linear layer of the base, in a site, never around a neighbour.
+
+PEFT builds the layers on the untouched base, by its public `inject_adapter_in_model`: names, targets and random numbers
+are those of PEFT alone on that base, whoever else is attached. Then each layer moves to the site of its place. A method
+of PEFT that keeps all its state in its layers needs a subclass with its configuration, and little more.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from peft import PeftConfig
+from peft.functional import cast_adapter_dtype, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from service.domain.errors import JobError
+from workers.tunings.base import Chunk, Inputs, plain_inputs, take_over
+from workers.tunings.files import read_weights, write_adapter
+from workers.tunings.sites import Onto, Place, Rows, leave, site_at, untouched
+
+FLOAT_BYTES = torch.float32.itemsize  # of what moves, whatever the base's type
+
+
+class PeftLayers(ABC):
+    """A `Tuning` but for its configuration and the bytes that it takes."""
+
+    mixes_rows: ClassVar[bool] = True
+    num_virtual_tokens: ClassVar[int] = 0
+
+    def __init__(self, model: PreTrainedModel, name: str) -> None:
+        self._model = model
+        self._name = name
+        self._config: PeftConfig | None = None
+        self._seats: list[tuple[Place, nn.Module]] = []
+        self._parameters: dict[str, nn.Parameter] = {}
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self._model
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """See `Tuning`."""
+
+    @abstractmethod
+    def configuration(self) -> PeftConfig:
+        """PEFT's configuration, of the untouched base. Raises JobError when the settings do not fit it."""
+
+    def onto(self, layer: nn.Module) -> Onto | None:
+        """How the layer computes from the original layer's output, to the bit as it does alone; None: it cannot."""
+        return None
+
+    def attach(self) -> None:
+        """Raises JobError when the settings do not fit the base."""
+        with untouched(self._model):
+            self._config = self.configuration()
+            with _injected(self._model, self._config, self._name) as layers:
+                self._parameters = {
+                    _saved_name(name, self._name): parameter
+                    for name, parameter in self._model.named_parameters()
+                    if _part(self._name).search(name)
+                }
+        for path, layer in layers.items():
+            place = site_at(self._model, path)
+            place.site.join(layer, self.onto(layer))
+            self._seats.append((place, layer))
+        self.train(False)
+
+    def activate(self, rows: Rows | None = None) -> None:
+        for place, layer in self._seats:
+            place.site.choose(layer, rows)
+
+    def deactivate(self) -> None:
+        for place, layer in self._seats:
+            place.site.release(layer)
+
+    def detach(self) -> None:
+        for place, layer in self._seats:
+            leave(place, layer)
+        self._seats, self._parameters = [], {}
+
+    def train(self, training: bool) -> None:
+        for place, layer in self._seats:
+            layer.train(training)
+            place.site.original.train(False)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """PEFT's layers, once attached."""
+        return [layer for _, layer in self._seats]
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return self._parameters
+
+    def inputs(self, chunk: Chunk) -> Inputs:
+        return plain_inputs(chunk)
+
+    def save(self, folder: Path, base_source: str) -> None:
+        assert self._config is not None, "attached before saved"
+        self._config.base_model_name_or_path = base_source
+        self._config.inference_mode = True
+        write_adapter(folder, self._config.to_dict(), self._parameters)
+
+    def load(self, folder: Path) -> None:
+        take_over(self._parameters, read_weights(folder))
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
+    """The base's linear layers by their paths; the output layer is none of them."""
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    with untouched(model):
+        return {
+            path: module
+            for path, module in model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head
+        }
+
+
+def targeted(model: PreTrainedModel, targets: list[str]) -> dict[str, nn.Linear | Conv1D]:
+    """The linear layers whose paths end with one of `targets`, as PEFT matches them."""
+    return {
+        path: module
+        for path, module in linear_layers(model).items()
+        if any(f".{path}".endswith(f".{target}") for target in targets)
+    }
+
+
+def transposed(model: PreTrainedModel, targets: list[str]) -> bool:
+    """Whether the targets store their weights as (in, out), as GPT-2 does: PEFT's `fan_in_fan_out`."""
+    kinds = {isinstance(module, Conv1D) for module in targeted(model, targets).values()}
+    if len(kinds) > 1:
+        raise JobError(
+            "invalid_target_modules",
+            "The chosen modules store their weights in two ways (Linear and Conv1D); choose modules of one of them.",
+            param="tuning",
+        )
+    return kinds == {True}
+
+
+def sizes(layer: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Its numbers of inputs and outputs."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return layer.nx, layer.nf
+
+
+@contextmanager
+def _injected(model: PreTrainedModel, config: PeftConfig, name: str) -> Iterator[dict[str, nn.Module]]:
+    """PEFT's layers in the untouched base by their paths; taken out again when the block ends, however it ends."""
+    layers: dict[str, nn.Module] = {}
+    try:
+        inject_adapter_in_model(config, model, name)
+        cast_adapter_dtype(model, name)  # float32, whatever the base's type: small updates must not vanish
+        layers |= _layers(model)
+        yield layers
+    finally:
+        for path, layer in _layers(model).items():
+            assert isinstance(layer, BaseTunerLayer)
+            above, _, child = path.rpartition(".")
+            setattr(model.get_submodule(above), child, layer.get_base_layer())
+        vars(model).pop("peft_config", None)  # put there by PEFT
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {path: module for path, module in model.named_modules() if _of_peft(module)}
+
+
+def _of_peft(module: nn.Module) -> bool:
+    return isinstance(module, BaseTunerLayer)
+
+
+def _part(name: str) -> re.Pattern[str]:
+    return re.compile(rf"\.{name}(?=\.|$)")
+
+
+def _saved_name(name: str, adapter: str) -> str:
+    """PEFT's name in the file for a parameter of an injected layer."""
+    # DoRA's vector became a module of its own in PEFT 0.8, and kept its name in files.
+    return "base_model.model." + _part(adapter).sub("", name).replace("_magnitude_vector.weight", "_magnitude_vector")
