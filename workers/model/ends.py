@@ -1,4 +1,4 @@
-"""Which tokens end an answer of a base: engines stop at them, and nothing behind one is shown.
+"""Which tokens end an answer of a base: engines and whatever is sampled in a training stop at them.
 
 Knows a loaded base; does not depend on requests.
 """
