@@ -62,7 +62,7 @@ def _train(settings: Settings, _flags: list[str]) -> None:
 
 
 def _engine(settings: Settings, _flags: list[str]) -> None:
-    from workers.engines.embedded.serve import serve_engine  # noqa: PLC0415
+    from workers.engines.embedded.app import serve_engine  # noqa: PLC0415
 
     serve_engine(settings)
 

@@ -1,6 +1,6 @@
 """A job's integrations, seen from its worker: a child process for each, fed without ever waiting for it.
 
-Entered from `workers.jobs.train`, beside `workers.jobs.relay`. Whatever happens here, the job goes on: what is
+Called by `workers.jobs.train`. Whatever happens here, the job goes on: what is
 away, refused or too slow becomes one warning event. Knows processes and lines; what a run is, `wandb_child` knows.
 """
 

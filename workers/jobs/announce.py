@@ -26,9 +26,16 @@ from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.integrations.tracker import Tracker
+from workers.jobs.agreement import (
+    TOLERANCE,
+    Comparison,
+    EngineRefused,
+    Engines,
+    EngineUnavailable,
+    compare,
+    fetch_agreement,
+)
 from workers.jobs.result_file import store_result
-from workers.jobs.samples import TOLERANCE, Comparison, compare, fetch_sample
-from workers.jobs.scoring import EngineAway, EngineRefused, Engines
 from workers.trainer.protocol import ScoredRow
 
 log = structlog.get_logger()
@@ -89,7 +96,7 @@ class JobAnnouncement:
     async def _comparison(self, engines: Engines, rows: list[ScoredRow]) -> Comparison:
         """Asks until an engine can answer. Raises EngineRefused."""
         asking = AsyncRetrying(
-            retry=retry_if_exception_type(EngineAway),
+            retry=retry_if_exception_type(EngineUnavailable),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_SECONDS),
             before_sleep=self._wait,
         )
@@ -112,7 +119,7 @@ class JobAnnouncement:
     async def _sample(self) -> list[ScoredRow]:
         stored = self._publication
         try:
-            return await fetch_sample(self._ctx.storage, stored.sample, stored.sample_sha256)
+            return await fetch_agreement(self._ctx.storage, stored.sample, stored.sample_sha256)
         except (ObjectCorrupt, ObjectMissing) as error:
             message = "What the trained model was to be compared with is missing or damaged in storage."
             raise JobError("sample_unusable", message) from error

@@ -17,7 +17,7 @@ from service.recipes.base import Base
 from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
 from workers.files.transfer import storage_retry
-from workers.jobs.samples import store_sample
+from workers.jobs.agreement import store_agreement
 from workers.trainer.protocol import Checkpointed, Ready
 
 
@@ -43,7 +43,7 @@ class Publisher:
         job = self._held.job
         if report.last:
             name = await self._store(report, step=None)
-            key, sha256 = await store_sample(self._ctx.storage, job.id, name, report.sample)
+            key, sha256 = await store_agreement(self._ctx.storage, job.id, name, report.sample)
             self._last = Publication(name, report.step, report.metrics, sample=key, sample_sha256=sha256)
         elif await lookups.find_checkpoint(self._ctx, job.id, report.step) is None:
             name = await self._store(report, step=report.step)

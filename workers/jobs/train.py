@@ -9,6 +9,7 @@
 Knows nothing of tensors. Whoever cancels this coroutine (lease lost, worker stopping) gets the slot emptied.
 """
 
+import time
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -19,19 +20,20 @@ from service.domain import event as wording
 from service.domain.errors import JobError
 from service.operations import bases
 from service.operations.bases import BaseRecord
-from service.operations.progress import HeldJob
+from service.operations.progress import HeldJob, StepRecord
 from service.recipes.base import Base
 from workers.files.disk import disk_errors
 from workers.integrations.tracker import Tracker
 from workers.jobs.background_uploads import Keeper
 from workers.jobs.loading import BaseNotLoaded
 from workers.jobs.publishing import Publisher
-from workers.jobs.relay import StepRelay
 from workers.jobs.staging import stage_job
 from workers.trainer.parent.handle import TrainerHandle
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, Left, Paused, Report, Seated, Snapshotted, Stepped
 
 log = structlog.get_logger()
+WRITE_EVERY_SECONDS = 0.5
+SMOOTHING = 0.9  # of the moving average over seconds per step, in which other jobs take their turns
 
 
 class JobRun:
@@ -149,3 +151,36 @@ class JobRun:
                 f"The job was stopped because the trainer crashed {crashes} times while training it. "
                 "A smaller batch_size or shorter examples may help; the worker's log says more.",
             )
+
+
+class StepRelay:
+    """The metrics of one claim."""
+
+    def __init__(self, held: HeldJob) -> None:
+        self._held = held
+        self._waiting: list[StepRecord] = []
+        self._written_at = time.monotonic()
+        self._stepped_at: float | None = None
+        self._seconds_per_step: float | None = None
+
+    async def add(self, report: Stepped) -> None:
+        """Takes one step; writes what waits when the moment has come."""
+        self._time_step()
+        self._waiting.append(StepRecord(report.step, report.trained_tokens, report.metrics))
+        if time.monotonic() - self._written_at >= WRITE_EVERY_SECONDS:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what waits."""
+        steps, self._waiting = self._waiting, []
+        self._written_at = time.monotonic()
+        if steps:
+            await self._held.record_steps(steps, self._seconds_per_step)
+
+    def _time_step(self) -> None:
+        now = time.monotonic()
+        if self._stepped_at is not None:
+            seconds = now - self._stepped_at
+            before = seconds if self._seconds_per_step is None else self._seconds_per_step
+            self._seconds_per_step = SMOOTHING * before + (1 - SMOOTHING) * seconds
+        self._stepped_at = now

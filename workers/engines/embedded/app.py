@@ -6,26 +6,67 @@
 It authorises nobody: it must listen on a private network only. Knows HTTP; how tokens come about is the engine's.
 """
 
+import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import orjson
+import structlog
+import torch
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from service.domain.errors import LuthierError
-from workers.engines.embedded.engine import Engine
+from service.installation.storage import open_storage
+from service.recipes.catalogue import read_catalogue
+from service.settings.settings import Settings
+from workers.engines.embedded.engine import Engine, Limits
 from workers.engines.embedded.metrics import CONTENT_TYPE, render_metrics
 from workers.engines.embedded.parse import Order
 from workers.engines.embedded.replies import ChatReply, CompletionReply, Json, Reply
 from workers.engines.embedded.streaming import ClientGone, EventStream, error_body, events, unless_gone, whole
 from workers.engines.embedded.wire import ChatRequest, CompletionRequest, explain
+from workers.model.load import choose_device, load_base
 
+log = structlog.get_logger()
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
 CLIENT_CLOSED = 499  # nginx's number; nobody reads it
+SHUTDOWN_SECONDS = 10  # for responses in progress
+
+
+def serve_engine(settings: Settings) -> None:
+    """Serves one base until SIGTERM or SIGINT; logs `engine.ready` once it answers.
+
+    Raises CatalogueError, StorageUnusable, ValueError or OSError for settings that cannot work.
+    """
+    base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
+    storage = open_storage(settings)
+    asyncio.run(storage.check())
+    torch.set_num_threads(settings.engine_threads)
+    loaded = load_base(base, choose_device(settings.device))
+    limits = Limits(
+        batch_rows=settings.engine_batch_rows,
+        resident_adapters=settings.engine_resident_adapters,
+        adapter_bytes=settings.engine_adapter_bytes,
+        cache_bytes=settings.engine_cache_bytes,
+    )
+    cache = settings.scratch_dir / f"engine-{settings.engine_port}"  # two on one machine have different ports
+    engine = Engine(base, loaded, storage, cache, limits)
+    config = uvicorn.Config(
+        create_engine_app(engine),
+        host=settings.engine_host,
+        port=settings.engine_port,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    _Server(config, base.id).run()
 
 
 def create_engine_app(engine: Engine) -> ASGIApp:
@@ -137,3 +178,16 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Respon
     ClientGone: _on_gone,
     Exception: _on_crash,
 }
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens, and where: port 0 means any free one."""
+
+    def __init__(self, config: uvicorn.Config, base_id: str) -> None:
+        super().__init__(config)
+        self._base_id = base_id
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        log.info("engine.ready", base=self._base_id, host=host, port=port)

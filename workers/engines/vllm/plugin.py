@@ -26,10 +26,10 @@ from service.recipes.catalogue import read_catalogue
 from service.settings import logs
 from service.settings.settings import Settings
 from service.storage import ObjectMissing, StorageError
-from workers.engines.vllm.command import ADAPTERS, LIFELINE
 from workers.engines.vllm.fit import Unservable, check_folder, check_manifest
 from workers.engines.vllm.middleware import DRAIN_SIGNAL, Door, Refused
 from workers.engines.vllm.rows import apply_fix, needs_fix
+from workers.engines.vllm.serve import ADAPTERS, LIFELINE
 from workers.files.artifacts import ArtifactCorrupt
 from workers.files.disk_cache import ArtifactTooLarge, CacheFull, DiskCache
 

@@ -9,7 +9,7 @@ from typing import Any
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from service.settings.settings import Settings
-from workers.engines.vllm.command import ADAPTERS, LIFELINE
+from workers.engines.vllm.serve import ADAPTERS, LIFELINE
 from workers.files.disk_cache import Touches
 
 
