@@ -118,7 +118,7 @@ def warning(message: str, key: str) -> NewEvent:
     return NewEvent(message, level="warn", key=key)
 
 
-def storage_away() -> NewEvent:
+def storage_unavailable() -> NewEvent:
     message = "The storage is unavailable: training continues, but would be repeated in part if its worker failed now"
     return warning(message, key="storage-unavailable")
 

@@ -14,7 +14,7 @@ import pytest
 from tests.given.engines import greedy
 from tests.given.running_service import alive, answers, kill, wait_for
 from tests.servers.vllm import Vllm
-from workers.jobs.agreement import EngineUnavailable, Engines
+from workers.jobs.agreement import Engines, EngineUnavailable
 
 pytestmark = pytest.mark.slow
 

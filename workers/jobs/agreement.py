@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import aiohttp
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.domain.storage_keys import sample_key
+from service.domain.storage_keys import agreement_key
 from service.storage import ObjectStore
 from service.storage.base import read
 from workers.files.transfer import ObjectCorrupt, storage_retry
@@ -40,7 +40,7 @@ _rows: TypeAdapter[list[ScoredRow]] = TypeAdapter(list[ScoredRow])
 
 async def store_agreement(store: ObjectStore, job_id: str, model: str, rows: list[ScoredRow]) -> tuple[str, str]:
     """Stores the rows that the job's `model` has scored; returns their key and sha256. Raises StorageError."""
-    key = sample_key(job_id, model)
+    key = agreement_key(job_id, model)
     return key, await store_bytes(store, key, _rows.dump_json(rows))
 
 

@@ -2,8 +2,8 @@
 
 `python -m workers.toy_base.make_base --text FOLDER_OF_TXT --out workers/toy_base/luthier-tiny`
 
-The one place where text, tokenizer, lessons, pre-training and model card meet. Stands outside the service's journey: it
-runs on a developer's machine, and its result is shipped.
+Puts text, tokenizer, lessons, pre-training and model card together. The service never runs it: a developer does, and
+its result is shipped.
 """
 
 import argparse
@@ -33,7 +33,7 @@ REPORT_EVERY_STEPS = 50
 
 log = structlog.get_logger()
 
-# Books that may stand on a card by title; another file is named by its file name.
+# The titles of books on the model card; another file appears by its name.
 _TITLES = {
     "alice": "Alice's Adventures in Wonderland (Lewis Carroll, 1865)",
     "pride_and_prejudice": "Pride and Prejudice (Jane Austen, 1813)",
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def make_base(text: Path, out: Path, schedule: Schedule, seed: int) -> None:
-    """Train tokenizer and model from the books in `text`, and write the folder `out`, over what stands there."""
+    """Train tokenizer and model from the books in `text`, and write the folder `out`, replacing its files."""
     started = time.monotonic()
     books = read_books(text)
     tokenizer = train_tokenizer((paragraph for book in books for paragraph in book.paragraphs), VOCABULARY)
@@ -115,7 +115,7 @@ def make_base(text: Path, out: Path, schedule: Schedule, seed: int) -> None:
 
 
 def architecture(tokenizer: Tokenizer) -> LlamaConfig:
-    """About 4.3 million parameters. Heads of 64, since that is a size which every attention kernel takes."""
+    """About 4.3 million parameters. Heads of 64, a size that every attention kernel supports."""
     return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -132,7 +132,7 @@ def architecture(tokenizer: Tokenizer) -> LlamaConfig:
 
 
 def _epochs(books: list[Book], tokenizer: Tokenizer, seed: int) -> Iterator[list[int]]:
-    """The books as ever new lessons, without end."""
+    """Lessons made from the books, new ones in each epoch, without end."""
     rng = random.Random(seed)
     return (encode(tokenizer, write_epoch(books, rng)) for _ in itertools.count())
 

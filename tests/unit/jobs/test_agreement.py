@@ -29,7 +29,7 @@ def test_the_difference_is_the_mean_of_absolute_ones() -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, -math.inf])
-def test_what_is_no_number_is_infinitely_far_away(broken: float) -> None:
+def test_a_value_that_is_not_finite_differs_infinitely(broken: float) -> None:
     found = compare(ROWS, [[-1.0, broken], [-3.0]])
     assert found.mean == found.largest == math.inf
 

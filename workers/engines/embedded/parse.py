@@ -1,7 +1,6 @@
 """From a request to choices: prompts become token ids, and what the base cannot do is refused before anything runs.
 
-Knows wire models, tokens and limits; must not know who else is generating. The ids come from the code that training
-uses.
+Independent of what else is being generated. The ids come from the code that training uses.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ class Order:
     prompt_tokens: int
 
 
-class Intake:
+class RequestParser:
     """Reads requests for one base."""
 
     def __init__(self, base: Base, loaded: LoadedBase, vocabulary: Vocabulary) -> None:

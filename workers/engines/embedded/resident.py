@@ -1,6 +1,6 @@
 """Which adapters the engine holds in memory: fetched by name when a request asks, the least recently used one evicted.
 
-The engine decides nothing about rights: whoever reaches it may call every artifact in storage. Must not know HTTP.
+The engine decides nothing about rights: whoever reaches it may call every artifact in storage. Has no HTTP.
 Next in the journey: `workers.model.adapters` puts the weights into the model, `batcher` generates with them.
 """
 
@@ -158,7 +158,7 @@ class Residents:
                 raise Unavailable("Every adapter in the engine's memory is in use, please try again later.") from None
 
     async def _evict(self, name: str) -> None:
-        """Forgotten first: whoever asks for it from here on loads it anew."""
+        """Forgotten first: whoever asks for it from here on loads it again."""
         resident = self._residents.pop(name)
         await self._batcher.call(self._adapters.detach, resident.loading.result())
         self._give_back(resident.memory_bytes)

@@ -1,6 +1,6 @@
-"""What the engine knows of its base's tokens: which ones end an answer, and how single ones are written.
+"""The tokens of a base: which ones end a sequence, and the text and bytes of a single one.
 
-Knows a tokenizer; must not know requests or tensors.
+Has no requests and no tensors.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _BYTES = {chr(byte): byte for byte in _PLAIN} | {
 
 @dataclass(frozen=True)
 class Spelled:
-    """A scored token as log-probabilities show it. `bytes` is None where the vocabulary does not tell them."""
+    """A scored token as log-probabilities show it. `bytes` is None where the vocabulary does not have them."""
 
     text: str
     bytes: tuple[int, ...] | None
@@ -63,7 +63,7 @@ class Vocabulary:
 
 
 def _end_tokens(base: LoadedBase) -> frozenset[int]:
-    """The tokenizer's end of text, the ends that the model's own settings name, and what training ends a turn with."""
+    """The tokenizer's end of text, the ends in the model's generation settings, and the end of a turn in training."""
     named = base.model.generation_config.eos_token_id if base.model.generation_config else None
     ends = [base.tokenizer.eos_token_id, _end_of_turn(base.tokenizer)]
     ends += named if isinstance(named, list) else [named]
