@@ -67,7 +67,7 @@ def checkpoint_created(step_number: int, model: str) -> NewEvent:
 
 
 def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
-    """An engine gives a sample the log-probabilities that the trainer gave it; the differences are in nats."""
+    """An engine's log-probabilities of the agreement rows are close to the trainer's; differences are in nats."""
     message = (
         "New fine-tuned model's log-probabilities agree with its training "
         f"(mean difference {mean:.7f} over {num_tokens} tokens)"
