@@ -71,7 +71,7 @@ def quoted(name: str) -> str:
 
 
 def room_beside(name: str) -> int:
-    """How many letters or digits more the name of a storable model may have: the longest key segment is that of its agreement rows."""
+    """How many letters or digits more the name of a storable model may have; the longest key is its agreement's."""
     return SEGMENT_LIMIT_BYTES - len(quoted(name)) - len(_SAMPLE_SUFFIX)
 
 

@@ -5,6 +5,7 @@ A module registers what it brings by the decorators of its classes; nothing is l
 
 import importlib
 import pkgutil
+from functools import cache
 
 from service.settings.environment import extensions
 
@@ -15,8 +16,9 @@ class ExtensionError(ImportError):
     """A module of `LUTHIER_EXTENSIONS` cannot be imported; the message names it and says why."""
 
 
+@cache
 def import_methods() -> None:
-    """Imports every module that brings a method. Raises ExtensionError."""
+    """Imports every module that brings a method, once. Raises ExtensionError."""
     for name in BUILT_IN:
         package = importlib.import_module(name)
         for module in pkgutil.iter_modules(package.__path__):

@@ -1,12 +1,14 @@
 """Names to classes: what every process of an installation can be asked for.
 
-Filled while `service.recipes` is imported, read from then on. The first read closes it: types, documents and checks
-that were built before a method came would not know it.
+Filled and closed by its first read, in whatever process: types, documents and checks that were built before a method
+was registered would not know it. Only then are the methods' modules imported, so that an extension may import any room.
 """
 
 import re
 from collections.abc import Iterator
 from typing import ClassVar, Generic, Protocol, TypeVar
+
+from service.recipes.extensions import import_methods
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -51,12 +53,13 @@ class Registry(Generic[C]):
     @property
     def default(self) -> C:
         """What a request means that names none."""
+        self._close()
         assert self._default is not None, f"no default {self.noun}"
         return self._classes[self._default]
 
     @property
     def names(self) -> list[str]:
-        self._closed = True
+        self._close()
         return sorted(self._classes, key=lambda name: (name != self._default, name))
 
     def __iter__(self) -> Iterator[C]:
@@ -64,5 +67,11 @@ class Registry(Generic[C]):
 
     def find(self, name: str) -> C | None:
         """The class of that name."""
-        self._closed = True
+        self._close()
         return self._classes.get(name)
+
+    def _close(self) -> None:
+        """Raises ExtensionError."""
+        if not self._closed:
+            import_methods()
+            self._closed = True

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from service.db.connection import Transaction
 from service.domain.work import Work
+from service.recipes.extensions import import_methods
 
 S = TypeVar("S")
 
@@ -45,9 +46,11 @@ def register(kind: Kind[S]) -> Kind[S]:
 
 def find(name: str) -> Kind[Any]:
     """The kind of that name. Raises KeyError where there is none."""
+    import_methods()
     return _kinds[name]
 
 
 def known() -> list[Kind[Any]]:
-    """All kinds, in the order in which they were registered."""
+    """All kinds, those of `LUTHIER_EXTENSIONS` too, in the order in which they were registered."""
+    import_methods()
     return list(_kinds.values())

@@ -12,7 +12,7 @@ from tests.given.slots import LORA
 from tests.given.tiny_models import make_tiny_base, random_pairs
 from tests.given.trainers import Bits, read_bits, run_through_crashes, trainer
 from workers.model.load import environment, load_base
-from workers.trainer.process.slot import Slot
+from workers.trainer.process.slot import Phase, Slot
 from workers.trainer.protocol import Crashed, JobSpec, Report, Seated, Stepped
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ async def test_a_dpo_job_that_is_killed_ends_in_the_bits_of_an_undisturbed_one(t
     loaded = load_base(base, torch.device("cpu"))
     slot = Slot(loaded, environment(loaded.device), SPEC, TRAIN, VALID)
     metrics = []
-    while not slot.prepared:
+    while slot.phase is Phase.PREPARE:
         slot.prepare()
     while not slot.finished:
         metrics.append(slot.train_step().metrics)

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from workers.model.load import weights_digest
 from workers.trainer.process import loop as process
-from workers.trainer.process.loop import Trainer
+from workers.trainer.process.loop import Stay, Trainer
 from workers.trainer.process.slot import Slot, Step
 
 KILL_JOB, KILL_STEP = os.environ.get("LUTHIER_FAULT_KILL_JOB"), int(os.environ.get("LUTHIER_FAULT_KILL_STEP", "1"))
 HANG_JOB = os.environ.get("LUTHIER_FAULT_HANG_JOB")
 DIGEST = os.environ.get("LUTHIER_FAULT_DIGEST")
 
-train_step, remove = Slot.train_step, Trainer._remove
+train_step, say_end = Slot.train_step, Trainer._say_end
 
 
 def faulty_train_step(slot: Slot) -> Step:
@@ -34,13 +34,15 @@ def faulty_train_step(slot: Slot) -> Step:
     return train_step(slot)
 
 
-def tattling_remove(trainer: Trainer, job_id: str) -> None:
-    remove(trainer, job_id)
-    if DIGEST is not None and not trainer._slots:
+def tattling_say_end(trainer: Trainer, job_id: str, stay: Stay) -> None:
+    last = stay.ending is not None and stay.writing is None and set(trainer._stays) == {job_id}
+    if DIGEST is not None and last:
+        stay.slot.leave()
         Path(DIGEST).write_text(weights_digest(trainer._base.model))
+    say_end(trainer, job_id, stay)
 
 
 if __name__ == "__main__":
     Slot.train_step = faulty_train_step  # type: ignore[method-assign]
-    Trainer._remove = tattling_remove  # type: ignore[method-assign]
+    Trainer._say_end = tattling_say_end  # type: ignore[method-assign]
     process.main()

@@ -1,19 +1,35 @@
 """A base that loads in a moment: a random Llama of two small layers and a tokenizer of bytes, as a real folder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from service.recipes.base import Base, Serving
+from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
 from workers.toy_base.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 
 torch.set_num_threads(1)  # with two, on a machine that others use too, small operations take a hundred times as long
 CONTEXT_TOKENS = 256
 VOCABULARY = 256 + len(SPECIAL_TOKENS)
+
+
+@dataclass(frozen=True)
+class Saying:
+    """A model, as objectives ask it, that says these logits whatever it reads."""
+
+    logits_BTV: Tensor
+
+    def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
+        return self.logits_BTV[:, keep_K]
+
+    def hidden(self, batch: Batch) -> Tensor:
+        raise NotImplementedError("a model without states")
 
 
 def make_tiny_base(folder: Path, seed: int = 0, dtype: str = "float32", head_dim: int = 8) -> Base:

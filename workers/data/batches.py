@@ -1,13 +1,16 @@
 """Which rows go into which step, and a step's rows as tensors.
 
-Knows numbers only. Shapes: B rows, T tokens of the longest row.
+Knows numbers only. Shapes: B rows, T tokens of the longest row, S tokens of the longest second sequence, K positions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from workers.data.tokenized import TokenizedDataset
 
@@ -16,27 +19,43 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. Labels stand at their own token's place (a causal model shifts them); -100 is not trained."""
+    """Right-padded rows. Labels stand at their own token's place (a causal model shifts them); -100 is not trained.
 
-    input_ids_BT: torch.Tensor
-    attention_mask_BT: torch.Tensor
-    labels_BT: torch.Tensor
-    reference_B: torch.Tensor | None = None  # float64; for objectives that compare with a reference, see `Objective`
+    Columns that the tokenised file does not have are None; see `TokenizedDataset`.
+    """
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    labels_BT: Tensor
+    reference_B: Tensor | None = None  # float64; for objectives that compare with a reference, see `Objective`
+    prompt_lengths_B: Tensor | None = None  # int64
+    token_weights_BT: Tensor | None = None  # float32; 0 at padding
+    row_labels_B: Tensor | None = None  # int64
+    row_weights_B: Tensor | None = None  # float32
+    second_ids_BS: Tensor | None = None  # int64
+    second_mask_BS: Tensor | None = None
+    keep_K: Tensor | None = None  # see `trained_K`
 
     @property
-    def targets_BT(self) -> torch.Tensor:
+    def targets_BT(self) -> Tensor:
         """What the logits at each position should say: the label of the next one; at the last position nothing."""
         nothing_B1 = torch.full_like(self.labels_BT[:, :1], IGNORED)
         return torch.cat([self.labels_BT[:, 1:], nothing_B1], dim=1)
 
+    @property
+    def trained_K(self) -> Tensor:
+        """The K positions whose next token some row trains, in rising order.
+
+        The output layer is the largest matrix of a small model: it runs only there. Counted on the host (`collate`),
+        since a device that is asked how many there are must first finish all its work.
+        """
+        if self.keep_K is not None:
+            return self.keep_K
+        return (self.targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
+
     def to(self, device: torch.device) -> "Batch":
         """The same rows on that device."""
-        return Batch(
-            self.input_ids_BT.to(device),
-            self.attention_mask_BT.to(device),
-            self.labels_BT.to(device),
-            None if self.reference_B is None else self.reference_B.to(device),
-        )
+        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> list[int]:
@@ -53,15 +72,42 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 def collate(dataset: TokenizedDataset, indices: Sequence[int], pad_id: int) -> Batch:
-    """The rows at `indices`, in that order, int64."""
+    """The rows at `indices`, in that order, with every column that the dataset has; tokens and labels are int64."""
     rows = [dataset.row(index) for index in indices]
-    shape = (len(rows), max(len(tokens) for tokens, _ in rows))
-    input_ids_BT = torch.full(shape, pad_id, dtype=torch.int64)
-    attention_mask_BT = torch.zeros(shape, dtype=torch.int64)
-    labels_BT = torch.full(shape, IGNORED, dtype=torch.int64)
-    for row, (tokens, trained) in enumerate(rows):
-        ids_T = torch.from_numpy(tokens.astype(np.int64))
-        input_ids_BT[row, : len(tokens)] = ids_T
-        attention_mask_BT[row, : len(tokens)] = 1
-        labels_BT[row, : len(tokens)] = ids_T.masked_fill(torch.from_numpy(trained == 0), IGNORED)
-    return Batch(input_ids_BT, attention_mask_BT, labels_BT)
+    ids = [tokens for tokens, _ in rows]
+    input_ids_BT = _padded(ids, pad_id, torch.int64)
+    attention_mask_BT = _padded([np.ones_like(tokens) for tokens in ids], 0, torch.int64)
+    labels_BT = _padded([np.where(trained, tokens, IGNORED) for tokens, trained in rows], IGNORED, torch.int64)
+    batch = Batch(
+        input_ids_BT,
+        attention_mask_BT,
+        labels_BT,
+        prompt_lengths_B=_of_rows(dataset.prompt_lengths, indices, torch.int64),
+        row_labels_B=_of_rows(dataset.row_labels, indices, torch.int64),
+        row_weights_B=_of_rows(dataset.row_weights, indices, torch.float32),
+    )
+    if dataset.token_weights is not None:
+        weights = _spans(dataset.token_weights, dataset.offsets, indices)
+        batch = replace(batch, token_weights_BT=_padded(weights, 0, torch.float32))
+    if dataset.second_tokens is not None and dataset.second_offsets is not None:
+        second = _spans(dataset.second_tokens, dataset.second_offsets, indices)
+        ids_BS = _padded(second, pad_id, torch.int64)
+        mask_BS = _padded([np.ones_like(tokens) for tokens in second], 0, torch.int64)
+        batch = replace(batch, second_ids_BS=ids_BS, second_mask_BS=mask_BS)
+    return replace(batch, keep_K=batch.trained_K)
+
+
+def _spans(values: NDArray[Any], offsets: NDArray[np.int64], indices: Sequence[int]) -> list[NDArray[Any]]:
+    return [values[offsets[index] : offsets[index + 1]] for index in indices]
+
+
+def _padded(rows: Sequence[NDArray[Any]], padding: int, dtype: torch.dtype) -> Tensor:
+    """Rows of unequal length as one tensor, filled on the right."""
+    padded = torch.full((len(rows), max(len(values) for values in rows)), padding, dtype=dtype)
+    for row, values in enumerate(rows):
+        padded[row, : len(values)] = torch.tensor(values, dtype=dtype)  # a copy: the dataset stays as it is
+    return padded
+
+
+def _of_rows(column: NDArray[Any] | None, indices: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+    return None if column is None else torch.tensor(column[list(indices)], dtype=dtype)

@@ -4,11 +4,9 @@ Called in a worker thread by `workers.jobs.validate`, which streams the bytes. H
 never the file.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from service.domain.errors import JobError
@@ -31,7 +29,7 @@ from service.recipes.objective import ObjectiveSettings
 from workers.data.pairs import render_pair
 from workers.data.render import Rendered, Renderer
 from workers.data.template import RenderError
-from workers.data.tokenized import TokenizedDataset
+from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 
 
 class DatasetInvalid(Exception):
@@ -106,7 +104,7 @@ class _Check:
         self._format: type[Format] | None = None
         self._mixed = False
         self._blank_since: int | None = None
-        self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
+        self._rows = DatasetBuilder()
         self.wrong_format: type[Format] | None = None  # of the first row, when the job's method is another
         self.num_examples = 0
         self.num_problems = 0
@@ -132,12 +130,7 @@ class _Check:
             self._render(found[1], number)
 
     def dataset(self) -> TokenizedDataset:
-        return TokenizedDataset(
-            np.array(self._tokens, dtype=np.int32),
-            np.array(self._trained, dtype=np.uint8),
-            np.array(self._offsets, dtype=np.int64),
-            rows_per_example=self._objective.rows_per_example,
-        )
+        return self._rows.build(rows_per_example=self._objective.rows_per_example)
 
     def _end_blank_lines(self, number: int) -> None:
         """Blank lines at the end of a file are nothing; between rows they are one problem."""
@@ -172,7 +165,7 @@ class _Check:
             return
         if not self.num_problems:
             for sequence in sequences:
-                self._keep(sequence)
+                self._rows.add(sequence.ids, sequence.trained)
 
     def _sequences(self, row: Row) -> list[Rendered]:
         """A format's rows are rendered by what they are: a conversation, a completion, or a pair."""
@@ -180,11 +173,6 @@ class _Check:
             return render_pair(self._renderer, row)
         assert isinstance(row, ChatRow | PromptRow), "a format's models are of these kinds"
         return self._renderer.render(row)
-
-    def _keep(self, sequence: Rendered) -> None:
-        self._tokens.extend(sequence.ids)
-        self._trained += sequence.trained
-        self._offsets.append(len(self._tokens))
 
     def _add(self, *problems: Problem) -> None:
         self.num_problems += len(problems)

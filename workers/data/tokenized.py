@@ -1,37 +1,91 @@
-"""Tokenised rows, flat: what validation writes once and every trainer reads.
+"""Tokenised rows, flat, in named columns: what validation writes once and every trainer reads.
 
 Knows numbers only. N rows, T tokens of all rows together. An example is what a step counts: one row, or the rows of a
-pair, which stand next to each other.
+pair, which stand next to each other. Which columns a file has follows from what the job's objective learns from
+(`require`).
+
+The file is safetensors; its header's metadata has the version:
+
+    2   tokens, offsets, rows_per_example and the columns of `COLUMNS` that exist
+    -   files of before have no version: tokens, trained, offsets, and (but for the oldest) rows_per_example
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number for each token or each row; `second` columns are a ragged sequence per row, with offsets."""
+
+    per: Literal["token", "row", "second token", "second offset"]
+    dtype: type[np.generic]
+
+
+COLUMNS: Mapping[str, Column] = {
+    "trained": Column("token", np.uint8),
+    "token_weights": Column("token", np.float32),
+    "prompt_lengths": Column("row", np.int32),
+    "row_labels": Column("row", np.int64),
+    "row_weights": Column("row", np.float32),
+    "second_tokens": Column("second token", np.int32),
+    "second_offsets": Column("second offset", np.int64),
+}
 
 
 @dataclass(frozen=True)
 class TokenizedDataset:
-    """Row i is `tokens[offsets[i]:offsets[i + 1]]`; `trained` says on which of its tokens the loss falls (0 or 1)."""
+    """Row i is `tokens[offsets[i]:offsets[i + 1]]`; `trained` says on which of its tokens the loss falls (0 or 1).
+
+    Columns that are None do not exist, except `prompt_lengths`: where nobody gave them they are counted.
+    """
 
     tokens: NDArray[np.int32]  # T
     trained: NDArray[np.uint8]  # T
     offsets: NDArray[np.int64]  # N + 1
     rows_per_example: int = 1  # example k is the rows from k * rows_per_example on
+    prompt_lengths: NDArray[np.int32] | None = None  # N; the tokens before the first trained one
+    token_weights: NDArray[np.float32] | None = None  # T; what each trained token counts
+    row_labels: NDArray[np.int64] | None = None  # N; a class, or 0 and 1 for unwanted and wanted
+    row_weights: NDArray[np.float32] | None = None  # N; what each row counts
+    second_tokens: NDArray[np.int32] | None = None  # second sequence of row i: [second_offsets[i]:second_offsets[i+1]]
+    second_offsets: NDArray[np.int64] | None = None  # N + 1
 
     def __post_init__(self) -> None:
-        whole = self.offsets[0] == 0 and self.offsets[-1] == len(self.tokens) == len(self.trained)
-        if not whole or np.any(np.diff(self.offsets) <= 0):
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or np.any(np.diff(self.offsets) <= 0):
             raise ValueError("the offsets do not fit the tokens")
         if len(self) % self.rows_per_example:
             raise ValueError("the last example lacks rows")
+        for name, values in self._columns().items():
+            if len(values) != self._expected_length(COLUMNS[name]):
+                raise ValueError(f"the column '{name}' does not fit the rows")
+        if (self.second_tokens is None) != (self.second_offsets is None):
+            raise ValueError("a second sequence needs its tokens and its offsets")
+        if self.prompt_lengths is None:
+            object.__setattr__(self, "prompt_lengths", _prompt_lengths(self.trained, self.offsets))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The names of the columns that exist."""
+        return frozenset(self._columns())
+
+    def require(self, columns: Iterable[str]) -> None:
+        """Raises ValueError unless all these columns exist: the objective learns from them."""
+        if missing := sorted(set(columns) - self.columns):
+            raise ValueError(f"the tokenised file has no column {', '.join(missing)}")
 
     def row(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Tokens and trained flags of one row."""
@@ -39,6 +93,11 @@ class TokenizedDataset:
             raise IndexError(index)
         span = slice(self.offsets[index], self.offsets[index + 1])
         return self.tokens[span], self.trained[span]
+
+    def prompt(self, index: int) -> NDArray[np.int32]:
+        """The tokens of one row before its first trained one."""
+        assert self.prompt_lengths is not None
+        return self.row(index)[0][: self.prompt_lengths[index]]
 
     @property
     def num_examples(self) -> int:
@@ -66,18 +125,93 @@ class TokenizedDataset:
         return int(self.trained.sum(dtype=np.int64))
 
     def save(self, path: Path) -> None:
-        """Writes one safetensors file."""
+        """Writes one safetensors file; equal rows give equal bytes."""
         arrays: dict[str, NDArray[Any]] = {
             "tokens": self.tokens,
-            "trained": self.trained,
             "offsets": self.offsets,
             "rows_per_example": np.array([self.rows_per_example], dtype=np.int64),
+            **{name: values.astype(COLUMNS[name].dtype, copy=False) for name, values in self._columns().items()},
         }
-        save_file(arrays, path)
+        save_file(arrays, path, metadata={"version": str(VERSION)})
 
     @classmethod
     def load(cls, path: Path) -> "TokenizedDataset":
-        """Reads what `save` wrote. Raises ValueError or KeyError for another file."""
-        arrays = load_file(path)
-        (rows_per_example,) = arrays.get("rows_per_example", [1])  # files of 0.1.0 have no such array
-        return cls(arrays["tokens"], arrays["trained"], arrays["offsets"], int(rows_per_example))
+        """Reads what `save` of this or an earlier version wrote. Raises ValueError or KeyError for another file."""
+        with safe_open(path, framework="numpy") as file:
+            version = int((file.metadata() or {}).get("version", 1))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+        if version > VERSION:
+            raise ValueError(f"the tokenised file has version {version}; this installation reads up to {VERSION}")
+        rows_per_example = arrays.get("rows_per_example", np.array([1]))  # files of 0.1.0 have no such array
+        columns = {name: arrays[name] for name in COLUMNS if name in arrays}
+        return cls(
+            tokens=arrays["tokens"], offsets=arrays["offsets"], rows_per_example=int(rows_per_example[0]), **columns
+        )
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name in COLUMNS}
+        return {name: column for name, column in values.items() if column is not None}
+
+    def _expected_length(self, column: Column) -> int:
+        match column.per:
+            case "token":
+                return len(self.tokens)
+            case "row":
+                return len(self)
+            case "second token":
+                return 0 if self.second_offsets is None else int(self.second_offsets[-1])
+            case "second offset":
+                return len(self.offsets)
+
+
+class DatasetBuilder:
+    """Gathers rows one by one. Every row gives the same columns as the first."""
+
+    def __init__(self) -> None:
+        self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
+        self._labels, self._weights = array("q"), array("f")
+        self._second_tokens, self._second_offsets = array("i"), array("q", [0])
+
+    def add(
+        self,
+        ids: Sequence[int],
+        trained: Iterable[int],
+        *,
+        label: int | None = None,
+        weight: float | None = None,
+        second: Sequence[int] | None = None,
+    ) -> None:
+        """One row; `second` is its second sequence."""
+        self._tokens.extend(ids)
+        self._trained.extend(trained)
+        self._offsets.append(len(self._tokens))
+        if label is not None:
+            self._labels.append(label)
+        if weight is not None:
+            self._weights.append(weight)
+        if second is not None:
+            self._second_tokens.extend(second)
+            self._second_offsets.append(len(self._second_tokens))
+
+    def build(self, rows_per_example: int = 1) -> TokenizedDataset:
+        """Raises ValueError where only some rows gave a column."""
+        has_second = len(self._second_offsets) > 1
+        return TokenizedDataset(
+            np.array(self._tokens, dtype=np.int32),
+            np.array(self._trained, dtype=np.uint8),
+            np.array(self._offsets, dtype=np.int64),
+            rows_per_example,
+            row_labels=np.array(self._labels, dtype=np.int64) if self._labels else None,
+            row_weights=np.array(self._weights, dtype=np.float32) if self._weights else None,
+            second_tokens=np.array(self._second_tokens, dtype=np.int32) if has_second else None,
+            second_offsets=np.array(self._second_offsets, dtype=np.int64) if has_second else None,
+        )
+
+
+def _prompt_lengths(trained: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Per row the tokens before the first trained one; the whole row where none is trained."""
+    lengths = np.diff(offsets)
+    # The next trained token at or after each row's first one; T where there is none.
+    places = np.append(np.flatnonzero(trained), len(trained))
+    first = places[np.searchsorted(places, offsets[:-1])]
+    return np.minimum(first - offsets[:-1], lengths).astype(np.int32)

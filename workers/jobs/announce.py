@@ -122,7 +122,7 @@ class JobAnnouncement:
             return await fetch_agreement(self._ctx.storage, stored.sample, stored.sample_sha256)
         except (ObjectCorrupt, ObjectMissing) as error:
             message = "The rows that the trained model is compared on are missing or damaged in storage."
-            raise JobError("sample_unusable", message) from error
+            raise JobError("agreement_unusable", message) from error
 
     def _disagreement(self, found: Comparison) -> JobError:
         return JobError(

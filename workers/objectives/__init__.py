@@ -4,10 +4,19 @@ Knows tokens and logits; must not know which parameters move, optimizers, jobs o
 """
 
 from service.recipes.objective import ObjectiveSettings
-from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective
+from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective, Sampled, Sampler, SamplingObjective
 from workers.objectives.logprobs import logprobs
 
-__all__ = ["Forward", "Loss", "Objective", "create_objective", "logprobs"]
+__all__ = [
+    "Forward",
+    "Loss",
+    "Objective",
+    "Sampled",
+    "Sampler",
+    "SamplingObjective",
+    "create_objective",
+    "logprobs",
+]
 
 
 def create_objective(settings: ObjectiveSettings) -> Objective:

@@ -10,13 +10,13 @@ from torch.nn.functional import logsigmoid
 from service.recipes.fields import resolved
 from service.recipes.objectives.dpo import DpoSettings
 from workers.data.batches import Batch
-from workers.objectives.base import OBJECTIVES, Forward, Loss
+from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective
 from workers.objectives.logprobs import logprobs
 
 
 @OBJECTIVES.of(DpoSettings)
-class Dpo:
-    """An `Objective`: the sum over pairs of -log sigmoid(reward of the preferred answer - reward of the other).
+class Dpo(Objective):
+    """The sum over pairs of -log sigmoid(reward of the preferred answer - reward of the other).
 
     At step 0 every reward is 0, so the loss of a pair is log 2. `accuracy` is the share of pairs whose preferred answer
     has the greater reward: 0 at step 0, where they are equal. No token's accuracy is told: DPO has no right token.

@@ -14,10 +14,9 @@ from workers.objectives.base import Forward
 def logprobs(forward: Forward, batch: Batch) -> Tensor:
     """logprobs_B, in nats. float64: what matters are small differences of long sums."""
     targets_BT = batch.targets_BT
-    # The output layer is the largest matrix of a small model: it runs only where some row trains.
-    keep_K = (targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
+    keep_K = batch.trained_K
     targets_BK = targets_BT[:, keep_K]
-    logits_BKV = forward(batch.input_ids_BT, batch.attention_mask_BT, keep_K)
+    logits_BKV = forward.logits(batch, keep_K)
     losses = cross_entropy(
         logits_BKV.flatten(0, 1).float(), targets_BK.flatten(), ignore_index=IGNORED, reduction="none"
     )

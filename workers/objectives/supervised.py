@@ -8,14 +8,12 @@ from torch.nn.functional import cross_entropy
 
 from service.recipes.objectives.supervised import SupervisedSettings
 from workers.data.batches import IGNORED, Batch
-from workers.objectives.base import OBJECTIVES, Forward, Loss
+from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective
 
 
 @OBJECTIVES.of(SupervisedSettings)
-class Supervised:
-    """An `Objective`: the sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
-
-    needs_reference = False
+class Supervised(Objective):
+    """The sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
 
     def __init__(self, settings: SupervisedSettings) -> None:
         """There is nothing to set."""
@@ -25,10 +23,9 @@ class Supervised:
 
     def loss(self, forward: Forward, batch: Batch) -> Loss:
         targets_BT = batch.targets_BT
-        # The output layer is the largest matrix of a small model: it runs only where some row trains.
-        keep_K = (targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
+        keep_K = batch.trained_K
         targets_BK = targets_BT[:, keep_K]
-        logits_BKV = forward(batch.input_ids_BT, batch.attention_mask_BT, keep_K)
+        logits_BKV = forward.logits(batch, keep_K)
         total = cross_entropy(
             logits_BKV.flatten(0, 1).float(), targets_BK.flatten(), ignore_index=IGNORED, reduction="sum"
         )

@@ -9,7 +9,10 @@ A seated job's folder:
     resume/             a snapshot to continue from; absent at a first start
     parent/             adapter weights to start from; absent unless the job continues a tuned model
     snapshots/step-N/   written by the trainer: private state, complete once `Snapshotted` is reported
-    checkpoints/step-N/ written by the trainer: adapter in PEFT's format, complete once `Checkpointed` is reported
+    checkpoints/step-N/ written by the trainer: adapter in PEFT's format, and `head.safetensors` where the objective has
+                        parameters of its own; complete once `Checkpointed` is reported
+    rollouts/step-N.json written by the trainer: RolloutRows that wait for rewards; complete once `RolledOut` is
+                        reported
 """
 
 from dataclasses import dataclass
@@ -60,13 +63,22 @@ class Pause(BaseModel):
     job_id: str
 
 
+class Reward(BaseModel):
+    """What `RolledOut` asks for: one number for each row, in their order. Of another step than the job's it is late."""
+
+    type: Literal["reward"] = "reward"
+    job_id: str
+    step: int
+    rewards: list[float]
+
+
 class Beat(BaseModel):
     """The supervisor lives and its leases are renewed."""
 
     type: Literal["beat"] = "beat"
 
 
-Command = Annotated[Seat | Leave | Pause | Beat, Field(discriminator="type")]
+Command = Annotated[Seat | Leave | Pause | Reward | Beat, Field(discriminator="type")]
 
 
 class Ready(BaseModel):
@@ -106,8 +118,36 @@ class Stepped(BaseModel):
     metrics: dict[str, int | float]
 
 
+class RolloutRow(BaseModel):
+    """One row that the model has sampled: tokens."""
+
+    prompt: list[int]
+    completion: list[int]
+
+
+class RolloutRows(BaseModel):
+    """The content of a roll-out's file."""
+
+    rows: list[RolloutRow]
+
+
+class RolledOut(BaseModel):
+    """`file` (under the job's folder) holds the rows that the step after `step` learns from, once `Reward` has come.
+
+    Until then the job takes no turn. A job that is resumed at `step` samples the same rows, and asks again.
+    """
+
+    type: Literal["rolled_out"] = "rolled_out"
+    job_id: str
+    step: int
+    file: str
+
+
 class Snapshotted(BaseModel):
-    """`folder` (under the job's) holds a complete snapshot."""
+    """`folder` (under the job's) holds a complete snapshot of `step`, which may be some steps ago.
+
+    What was published at that step was reported before.
+    """
 
     type: Literal["snapshotted"] = "snapshotted"
     job_id: str
@@ -161,7 +201,8 @@ class Failed(BaseModel):
 
 
 Report = Annotated[
-    Ready | Seated | Turn | Stepped | Snapshotted | Checkpointed | Left | Paused | Failed, Field(discriminator="type")
+    Ready | Seated | Turn | Stepped | RolledOut | Snapshotted | Checkpointed | Left | Paused | Failed,
+    Field(discriminator="type"),
 ]
 
 

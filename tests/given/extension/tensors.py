@@ -17,7 +17,7 @@ from service.recipes.fields import resolved
 from service.recipes.tunings.prompt import PromptSettings
 from tests.given.extension.methods import GreetingSettings, SmoothedSettings
 from workers.data.batches import IGNORED, Batch
-from workers.objectives.base import OBJECTIVES, Forward, Loss
+from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective
 from workers.tunings.base import TUNINGS
 from workers.tunings.files import CONFIG, WEIGHTS
 from workers.tunings.prompt import PROMPT, PromptTuning
@@ -46,10 +46,8 @@ class GreetingTuning(PromptTuning):
 
 
 @OBJECTIVES.of(SmoothedSettings)
-class Smoothed:
+class Smoothed(Objective):
     """The sum over trained tokens of the cross entropy with (1 - epsilon) on the label and epsilon on all tokens."""
-
-    needs_reference = False
 
     def __init__(self, settings: SmoothedSettings) -> None:
         self._epsilon = resolved(settings.epsilon)
@@ -58,9 +56,9 @@ class Smoothed:
         return int((batch.targets_BT != IGNORED).sum())
 
     def loss(self, forward: Forward, batch: Batch) -> Loss:
-        keep_K = (batch.targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
+        keep_K = batch.trained_K
         targets_BK = batch.targets_BT[:, keep_K]
-        logits_BKV = forward(batch.input_ids_BT, batch.attention_mask_BT, keep_K).float()
+        logits_BKV = forward.logits(batch, keep_K).float()
         total = cross_entropy(
             logits_BKV.flatten(0, 1),
             targets_BK.flatten(),

@@ -13,7 +13,7 @@ from tests.given.recipes import recipe
 from tests.given.tiny_models import random_pairs, random_rows
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, environment
-from workers.trainer.process.slot import Slot
+from workers.trainer.process.slot import Phase, Slot
 from workers.trainer.protocol import JobSpec
 
 LOG_2 = math.log(2)
@@ -41,7 +41,7 @@ def seat(
 
 
 def prepared(slot: Slot) -> Slot:
-    while not slot.prepared:
+    while slot.phase is Phase.PREPARE:
         slot.prepare()
     return slot
 
@@ -135,14 +135,14 @@ def test_a_job_resumed_at_any_step_ends_in_the_same_bits(
     slot = prepared(seat(base, tuning))
     metrics = []
     for step in range(slot.total_steps):
-        slot.snapshot(tmp_path / f"snapshot-{step}")
+        slot.snapshot().write(tmp_path / f"snapshot-{step}")
         metrics.append(slot.train_step().metrics)
     expected = adapter(slot, tmp_path / "undisturbed")
     slot.leave()
     for step in (0, 1, 4, 7):
         again = seat(base, tuning)
         assert again.restore(tmp_path / f"snapshot-{step}") == ""
-        assert again.prepared  # its reference is the one that was stored
+        assert again.phase is Phase.UPDATE  # its reference is the one that was stored
         assert run(again) == metrics[step:]
         assert adapter(again, tmp_path / f"resumed-{step}") == expected
         again.leave()
@@ -152,7 +152,7 @@ def test_the_reference_in_every_snapshot_is_the_same(base: LoadedBase, tmp_path:
     slot = prepared(seat(base))
     found = []
     for step in range(3):
-        slot.snapshot(tmp_path / str(step))
+        slot.snapshot().write(tmp_path / str(step))
         tensors = load_file(tmp_path / str(step) / "state.safetensors")
         found.append((tensors["reference/train"], tensors["reference/valid"]))
         slot.train_step()
@@ -168,12 +168,12 @@ def test_a_job_that_leaves_before_its_reference_is_complete_makes_it_again(base:
     slot.leave()
     slot = seat(base)
     slot.prepare()
-    assert not slot.prepared
-    slot.snapshot(tmp_path / "early")
+    assert slot.phase is Phase.PREPARE
+    slot.snapshot().write(tmp_path / "early")
     slot.leave()
     again = seat(base)
     again.restore(tmp_path / "early")
-    assert not again.prepared
+    assert again.phase is Phase.PREPARE
     assert run(again) == expected
     again.leave()
 
@@ -181,12 +181,12 @@ def test_a_job_that_leaves_before_its_reference_is_complete_makes_it_again(base:
 def test_the_reference_is_made_in_turns_of_a_step_and_leaves_neighbours_alone(base: LoadedBase) -> None:
     spec = {"method": recipe(PROMPT), "train": random_rows(6), "valid": None}
     alone = seat(base, **spec)
-    assert alone.prepared
+    assert alone.phase is Phase.UPDATE
     expected = run(alone)
     alone.leave()
     neighbour, slot = seat(base, **spec), seat(base, {"type": "lora", "lora": {**LORA["lora"], "dropout": 0.5}})
     costs, metrics = [], []
-    while not slot.prepared:
+    while slot.phase is Phase.PREPARE:
         costs.append(slot.prepare())
         if not neighbour.finished:
             metrics.append(neighbour.train_step().metrics)
@@ -205,9 +205,23 @@ def test_dropout_is_the_policys_alone(base: LoadedBase, tmp_path: Path) -> None:
     for dropout in (0.0, 0.5):
         slot = seat(base, {"type": "lora", "lora": {**LORA["lora"], "dropout": dropout}})
         slot.continue_from(tmp_path / "parent")
-        prepared(slot).snapshot(tmp_path / f"{dropout}")
+        prepared(slot).snapshot().write(tmp_path / f"{dropout}")
         references.append(load_file(tmp_path / f"{dropout}/state.safetensors")["reference/train"])
         losses.append(slot.train_step().metrics["train_loss"])
         slot.leave()
     assert torch.equal(*references)
     assert losses[0] == pytest.approx(LOG_2, abs=1e-12) and abs(losses[1] - LOG_2) > 1e-4
+
+
+def test_a_snapshot_of_an_earlier_version_is_continued(base: LoadedBase) -> None:
+    """Written by the code before tokenised files had columns and objectives parameters, after one of two steps."""
+    earlier = Path(__file__).parents[2] / "given" / "upgrades"
+    rows = TokenizedDataset.load(earlier / "pairs.safetensors")
+    tuning = {"type": "prompt", "prompt": {"num_virtual_tokens": 2}}
+    slot = seat(base, tuning, n_epochs=1, batch_size=1, train=rows, valid=None)
+    assert slot.phase is Phase.PREPARE
+    slot.restore(earlier / "snapshot")
+    assert slot.phase is Phase.UPDATE and slot.step == 1
+    slot.train_step()
+    assert slot.finished and slot.trained_tokens == rows.num_tokens
+    slot.leave()

@@ -9,10 +9,10 @@ from torch import Tensor
 from service.recipes.objective import OBJECTIVES
 from service.recipes.objectives.supervised import SupervisedSettings
 from service.recipes.tuning import tuning_of
-from tests.given.tiny_models import VOCABULARY, make_tiny_base, random_rows, rows_of
+from tests.given.tiny_models import VOCABULARY, Saying, make_tiny_base, random_rows, rows_of
 from workers.data.batches import IGNORED, Batch, collate
 from workers.model.load import LoadedBase, load_base
-from workers.objectives import Forward, create_objective
+from workers.objectives import create_objective
 from workers.trainer.process.passes import Passes
 from workers.trainer.process.plan import micro_batches
 from workers.tunings import Tuning, create_tuning
@@ -24,11 +24,6 @@ ROWS = random_rows(8, shortest=6, longest=24)
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
     return load_base(make_tiny_base(tmp_path_factory.mktemp("base")), torch.device("cpu"))
-
-
-def saying(logits_BTV: Tensor) -> Forward:
-    """A model that says these logits whatever it reads."""
-    return lambda input_ids_BT, attention_mask_BT, keep_K: logits_BTV[:, keep_K]
 
 
 def whole_batch() -> Batch:
@@ -43,7 +38,7 @@ def test_every_objective_that_the_service_offers_is_implemented() -> None:
 
 def test_a_uniform_model_has_the_loss_log_of_the_vocabulary() -> None:
     batch = whole_batch()
-    loss = SUPERVISED.loss(saying(torch.zeros(*batch.input_ids_BT.shape, VOCABULARY)), batch)
+    loss = SUPERVISED.loss(Saying(torch.zeros(*batch.input_ids_BT.shape, VOCABULARY)), batch)
     num_tokens = SUPERVISED.count(batch)
     assert num_tokens == int(ROWS.trained.sum())
     assert float(loss.total) / num_tokens == pytest.approx(math.log(VOCABULARY), rel=1e-6)
@@ -53,7 +48,7 @@ def test_a_model_that_knows_every_next_token_is_right_everywhere() -> None:
     batch = whole_batch()
     logits_BTV = torch.zeros(*batch.input_ids_BT.shape, VOCABULARY)
     logits_BTV[:, :-1].scatter_(2, batch.input_ids_BT[:, 1:, None], 50.0)
-    loss = SUPERVISED.loss(saying(logits_BTV), batch)
+    loss = SUPERVISED.loss(Saying(logits_BTV), batch)
     assert int(loss.sums["mean_token_accuracy"]) == SUPERVISED.count(batch)
     assert float(loss.total) == pytest.approx(0.0, abs=1e-3)
 
@@ -61,7 +56,7 @@ def test_a_model_that_knows_every_next_token_is_right_everywhere() -> None:
 def test_tokens_outside_the_mask_have_no_gradient() -> None:
     batch = whole_batch()
     logits_BTV = torch.randn(*batch.input_ids_BT.shape, VOCABULARY, requires_grad=True)
-    SUPERVISED.loss(saying(logits_BTV), batch).total.backward()
+    SUPERVISED.loss(Saying(logits_BTV), batch).total.backward()
     assert logits_BTV.grad is not None
     moved_BT = logits_BTV.grad.abs().sum(dim=2) > 0
     trained_BT = batch.labels_BT != IGNORED
@@ -71,7 +66,7 @@ def test_tokens_outside_the_mask_have_no_gradient() -> None:
 
 def test_the_first_token_of_a_row_never_trains() -> None:
     batch = collate(rows_of([[7]]), [0], pad_id=0)
-    loss = SUPERVISED.loss(saying(torch.zeros(1, 1, VOCABULARY)), batch)
+    loss = SUPERVISED.loss(Saying(torch.zeros(1, 1, VOCABULARY)), batch)
     assert batch.labels_BT.tolist() == [[7]]
     assert (SUPERVISED.count(batch), float(loss.total)) == (0, 0.0)
 
@@ -123,7 +118,6 @@ def gradient(base: LoadedBase, tuning: Tuning, groups: list[list[int]]) -> Tenso
     for parameter in tuning.parameters().values():
         parameter.grad = None
     for group in groups:
-        batch = collate(ROWS, group, base.pad_id)
-        loss = SUPERVISED.loss(passes(base, tuning).forward_of(batch), batch)
+        loss = SUPERVISED.loss(passes(base, tuning), collate(ROWS, group, base.pad_id))
         (loss.total / num_tokens).backward()
     return torch.cat([p.grad.flatten() for p in tuning.parameters().values() if p.grad is not None])

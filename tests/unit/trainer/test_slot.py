@@ -73,7 +73,7 @@ def test_a_job_resumed_at_any_step_ends_in_the_same_bits(
     slot = seat(base, tuning=tuning)
     metrics = []
     for step in range(slot.total_steps):
-        slot.snapshot(tmp_path / f"snapshot-{step}")
+        slot.snapshot().write(tmp_path / f"snapshot-{step}")
         metrics.append(slot.train_step().metrics)
     expected = adapter(slot, tmp_path / "undisturbed")
     slot.leave()
@@ -92,7 +92,7 @@ def test_dropout_is_on_in_training_and_off_in_validation(base: LoadedBase, tmp_p
     for dropout in (0.0, 0.5):
         slot = seat(base, tuning={"type": "lora", "lora": {**LORA["lora"], "dropout": dropout}}, batch_size=5)
         slot.train_step()
-        slot.snapshot(tmp_path / f"snapshot-{dropout}")
+        slot.snapshot().write(tmp_path / f"snapshot-{dropout}")
         results[dropout] = slot.train_step().metrics
         slot.leave()
     assert results[0.0]["train_loss"] != results[0.5]["train_loss"]
@@ -130,7 +130,7 @@ def test_neighbours_do_not_change_a_bit(base: LoadedBase, tmp_path: Path) -> Non
 def test_a_snapshot_from_another_environment_says_what_differs(base: LoadedBase, tmp_path: Path) -> None:
     slot = seat(base)
     slot.train_step()
-    slot.snapshot(tmp_path / "snapshot")
+    slot.snapshot().write(tmp_path / "snapshot")
     state = json.loads((tmp_path / "snapshot/state.json").read_text())
     state["environment"]["processor"] = "abacus"
     (tmp_path / "snapshot/state.json").write_text(json.dumps(state))
@@ -141,7 +141,7 @@ def test_a_snapshot_from_another_environment_says_what_differs(base: LoadedBase,
 def test_a_damaged_snapshot_is_refused(base: LoadedBase, tmp_path: Path) -> None:
     slot = seat(base)
     slot.train_step()
-    slot.snapshot(tmp_path / "snapshot")
+    slot.snapshot().write(tmp_path / "snapshot")
     tensors = tmp_path / "snapshot/state.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"?")
     with pytest.raises(JobError, match="damaged") as raised:
@@ -153,7 +153,7 @@ def test_a_damaged_snapshot_is_refused(base: LoadedBase, tmp_path: Path) -> None
 def test_a_snapshot_holds_parameters_moments_and_random_states(base: LoadedBase, tmp_path: Path) -> None:
     slot = seat(base, tuning=PROMPT)
     slot.train_step()
-    slot.snapshot(tmp_path / "snapshot")
+    slot.snapshot().write(tmp_path / "snapshot")
     slot.leave()
     assert set(load_file(tmp_path / "snapshot/state.safetensors")) == {
         "parameter/prompt_embeddings",
@@ -236,5 +236,33 @@ def test_a_turn_lasts_while_there_is_credit_and_a_job_may_leave_in_its_turn() ->
     turns.leave("a")
     turns.leave("a")
     assert turns.next() == "b"
+    turns.leave("b")
+    assert turns.next() is None
+
+
+def test_who_is_held_is_passed_over_keeps_its_credit_and_comes_back_at_the_end_of_the_ring() -> None:
+    turns = Turns(turn_tokens=100)
+    turns.enter("a")
+    turns.enter("b")
+    turns.charge("a", 130)
+    turns.hold("a")
+    turns.hold("a")
+    for _ in range(5):
+        assert turns.next() == "b"
+        turns.charge("b", 100)
+    turns.hold("b")
+    assert turns.next() is None and turns.idle
+    turns.release("b")
+    turns.release("a")
+    turns.release("a")
+    turns.hold("missing")
+    turns.release("missing")
+    assert turns.next() == "b" and not turns.idle
+    turns.charge("b", 100)
+    assert turns.next() == "a"
+    turns.charge("a", 70)  # what is left of one turn after the 30 that it had overdrawn
+    assert turns.next() == "b"
+    turns.leave("a")
+    turns.release("a")
     turns.leave("b")
     assert turns.next() is None

@@ -42,11 +42,11 @@ def test_a_training_that_changes_nothing_is_an_error(base: LoadedBase, tuning: d
 def test_a_resumed_job_knows_where_it_began(base: LoadedBase, tuning: dict[str, Any], tmp_path: Path) -> None:
     slot = seat(base, tuning=tuning, learning_rate=0.0)
     slot.train_step()
-    slot.snapshot(tmp_path / "unchanged")
+    slot.snapshot().write(tmp_path / "unchanged")
     slot.leave()
     slot = seat(base, tuning=tuning)
     slot.train_step()
-    slot.snapshot(tmp_path / "changed")
+    slot.snapshot().write(tmp_path / "changed")
     slot.leave()
     for name, changed in (("unchanged", False), ("changed", True)):
         again = seat(base, tuning=tuning, learning_rate=0.0)

@@ -77,7 +77,7 @@ def test_a_job_goes_on_from_its_snapshot_in_a_new_copy(base: LoadedBase, tmp_pat
     expected = trained_alone(base, spec, tmp_path / "alone")
     slot = seat(base, spec, "broken")
     slot.train_step()
-    slot.snapshot(tmp_path / "snapshot")
+    slot.snapshot().write(tmp_path / "snapshot")
     slot.leave()
     again = seat(base, spec, "broken")
     assert not again.restore(tmp_path / "snapshot")

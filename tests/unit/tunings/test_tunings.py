@@ -94,7 +94,8 @@ def train(base: LoadedBase, tuning: Tuning, kind: str, num_steps: int) -> list[f
     losses = []
     tuning.activate()
     for step in range(num_steps):
-        losses.append(passes.train(rows, range(8)).loss)
+        losses.append(passes.train(rows, range(8)).read()[0].loss)
+        optimizer.clip()
         optimizer.step(step + 1, num_steps)
     tuning.deactivate()
     return losses

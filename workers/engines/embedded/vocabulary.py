@@ -6,10 +6,9 @@ Has no requests and no tensors.
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer, decoders
-from transformers import PreTrainedTokenizerFast
 
-from workers.data.template import RenderError, find_end_of_turn, special_pattern
 from workers.engines.embedded.text import BROKEN
+from workers.model.ends import end_tokens
 from workers.model.load import LoadedBase
 from workers.model.sampling import Token
 
@@ -45,7 +44,7 @@ class Vocabulary:
 
     def __init__(self, base: LoadedBase) -> None:
         self.tokenizer: Tokenizer = base.tokenizer.backend_tokenizer
-        self.end_tokens = _end_tokens(base)
+        self.end_tokens = end_tokens(base)
         self.size: int = base.model.config.get_text_config().vocab_size
         self._byte_level = isinstance(self.tokenizer.decoder, decoders.ByteLevel)
         self._added = self.tokenizer.get_added_tokens_decoder()
@@ -60,21 +59,3 @@ class Vocabulary:
             letters = self.tokenizer.id_to_token(id) or ""  # models pad their vocabulary with ids of no token
             return text, tuple(_BYTES[letter] for letter in letters)
         return text, None if BROKEN in text else tuple(text.encode())
-
-
-def _end_tokens(base: LoadedBase) -> frozenset[int]:
-    """The tokenizer's end of text, the ends in the model's generation settings, and the end of a turn in training."""
-    named = base.model.generation_config.eos_token_id if base.model.generation_config else None
-    ends = [base.tokenizer.eos_token_id, _end_of_turn(base.tokenizer)]
-    ends += named if isinstance(named, list) else [named]
-    return frozenset(id for id in ends if id is not None)
-
-
-def _end_of_turn(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    try:
-        token = find_end_of_turn(tokenizer, special_pattern(tokenizer))
-    except RenderError:
-        return None  # a base without a chat template: it completes texts only
-    id = tokenizer.convert_tokens_to_ids(token)
-    assert isinstance(id, int)
-    return id

@@ -10,9 +10,10 @@ import time
 
 from service.processes.parent import claim_standard_streams, hear_parent
 from workers.trainer.launch import EXIT_PARENT_GONE, EXIT_PARENT_SILENT, SILENCE
-from workers.trainer.protocol import Beat, Leave, Pause, Report, Seat, decode_command, encode
+from workers.trainer.protocol import Beat, Leave, Pause, Report, Reward, Seat, decode_command, encode
 
 _LOOKS_PER_LIMIT = 20
+Order = Seat | Leave | Pause | Reward  # a command for the loop
 
 
 class Channel:
@@ -21,7 +22,7 @@ class Channel:
     def __init__(self, lease_seconds: float) -> None:
         self._limit_seconds = SILENCE * lease_seconds
         incoming, self._out = claim_standard_streams()
-        self._commands: queue.SimpleQueue[Seat | Leave | Pause] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._beaten_at = time.monotonic()
         hear_parent(incoming, self._take, lambda: os._exit(EXIT_PARENT_GONE))
 
@@ -38,12 +39,16 @@ class Channel:
         except BrokenPipeError:
             os._exit(EXIT_PARENT_GONE)
 
-    def commands(self, wait: bool) -> list[Seat | Leave | Pause]:
-        """What has come since the last call; with `wait`, at least one command."""
+    def commands(self, wait: bool) -> list[Order]:
+        """What has come since the last call; with `wait`, at least one command, or none after `wake`."""
         commands = [self._commands.get()] if wait else []
         while not self._commands.empty():
             commands.append(self._commands.get())
-        return commands
+        return [command for command in commands if command is not None]
+
+    def wake(self) -> None:
+        """Ends a wait for commands, or the next one. From any thread."""
+        self._commands.put(None)
 
     def _take(self, line: bytes) -> None:
         command = decode_command(line)

@@ -9,6 +9,7 @@ end that job; any other exception ends the process, and the parent charges the j
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -17,12 +18,13 @@ import torch
 from service.domain.errors import JobError
 from service.settings import logs
 from workers.data.tokenized import TokenizedDataset
-from workers.files.disk import DiskFull
+from workers.files.disk import DiskFull, disk_errors
 from workers.model.load import LoadedBase, choose_device, environment, load_base
 from workers.trainer.launch import TrainerConfig
-from workers.trainer.process.channel import Channel
-from workers.trainer.process.slot import Slot, Step
+from workers.trainer.process.channel import Channel, Order
+from workers.trainer.process.slot import Phase, Slot, Step
 from workers.trainer.process.turns import Turns
+from workers.trainer.process.writing import SnapshotWrite
 from workers.trainer.protocol import (
     Checkpointed,
     Failed,
@@ -32,6 +34,10 @@ from workers.trainer.protocol import (
     Pause,
     Paused,
     Ready,
+    Reward,
+    RolledOut,
+    RolloutRow,
+    RolloutRows,
     Seat,
     Seated,
     Snapshotted,
@@ -42,18 +48,29 @@ from workers.trainer.protocol import (
 log = structlog.get_logger()
 
 
+@dataclass
+class Stay:
+    """One job's stay in the process. Used by the loop only."""
+
+    slot: Slot
+    folder: Path
+    pausing: bool = False
+    writing: SnapshotWrite | None = None  # at most one at a time
+    due: bool = False  # a snapshot of the slot as it stands, once the one before is written; until then it holds still
+    snapshotted: int | None = None  # the step of the last one that was begun
+    ending: Left | Paused | Failed | None = None  # its last report, said when nothing is being written any more
+    discarding: bool = False  # nobody wants what is being written
+
+
 class Trainer:
-    """The loop: obey what has come, give the next job one step, report."""
+    """The loop: obey what has come, give the next job one turn, report."""
 
     def __init__(self, base: LoadedBase, turn_tokens: int, channel: Channel) -> None:
         self._base = base
         self._environment = environment(base.device)
         self._channel = channel
         self._turns = Turns(turn_tokens)
-        self._slots: dict[str, Slot] = {}
-        self._folders: dict[str, Path] = {}
-        self._pausing: set[str] = set()
-        self._snapshotted: dict[str, int] = {}  # the step that was snapshotted last
+        self._stays: dict[str, Stay] = {}
         self._announced: str | None = None
 
     def run(self) -> None:
@@ -62,24 +79,34 @@ class Trainer:
         self._channel.say(ready)
         self._channel.watch()
         while True:
-            for command in self._channel.commands(wait=not self._slots):
+            for command in self._channel.commands(wait=self._turns.idle):
                 self._obey(command)
-            job_id = self._turns.next()
-            if job_id is not None:
-                with self._on_account_of(job_id):
-                    self._advance(job_id)
+            for job_id, stay in list(self._stays.items()):
+                if stay.writing is not None and stay.writing.done:
+                    self._written(job_id, stay, stay.writing)
+            turn = self._turns.next()
+            if turn is not None:
+                with self._on_account_of(turn):
+                    self._advance(turn, self._stays[turn])
 
-    def _obey(self, command: Seat | Leave | Pause) -> None:
+    def _obey(self, command: Order) -> None:
+        job_id = command.job_id
         if isinstance(command, Seat):
-            with self._on_account_of(command.job_id):
-                self._seat(command.job_id, Path(command.folder))
-        elif command.job_id not in self._slots:
+            with self._on_account_of(job_id):
+                self._seat(job_id, Path(command.folder))
+            return
+        stay = self._stays.get(job_id)
+        if stay is None or stay.ending is not None:
             return  # it has ended by itself meanwhile
-        elif isinstance(command, Pause):
-            self._pausing.add(command.job_id)
-        else:
-            with self._on_account_of(command.job_id):
-                self._leave(command.job_id, command.snapshot)
+        match command:
+            case Pause():
+                stay.pausing = True
+            case Leave():
+                with self._on_account_of(job_id):
+                    self._end(job_id, stay, Left(job_id=job_id, finished=False), snapshot=command.snapshot)
+            case Reward():
+                with self._on_account_of(job_id):
+                    self._reward(job_id, stay.slot, command)
 
     @contextmanager
     def _on_account_of(self, job_id: str) -> Iterator[None]:
@@ -90,8 +117,12 @@ class Trainer:
         try:
             yield
         except JobError as error:
-            self._remove(job_id)
-            self._channel.say(Failed(job_id=job_id, code=error.code, message=error.message, param=error.param))
+            failed = Failed(job_id=job_id, code=error.code, message=error.message, param=error.param)
+            stay = self._stays.get(job_id)
+            if stay is None:  # it was not seated
+                self._channel.say(failed)
+            else:
+                self._end(job_id, stay, failed, snapshot=False)
 
     def _seat(self, job_id: str, folder: Path) -> None:
         spec = JobSpec.model_validate_json((folder / "job.json").read_bytes())
@@ -99,7 +130,7 @@ class Trainer:
         validation = folder / "valid.safetensors"
         valid = TokenizedDataset.load(validation) if validation.exists() else None
         slot = Slot(self._base, self._environment, spec, train, valid)
-        self._slots[job_id], self._folders[job_id] = slot, folder
+        self._stays[job_id] = Stay(slot, folder)
         difference = ""
         if (folder / "parent").exists():
             slot.continue_from(folder / "parent")
@@ -108,15 +139,25 @@ class Trainer:
         self._turns.enter(job_id)
         self._channel.say(Seated(job_id=job_id, step=slot.step, total_steps=slot.total_steps, difference=difference))
 
-    def _advance(self, job_id: str) -> None:
-        """One step and what is due after it.
+    def _advance(self, job_id: str, stay: Stay) -> None:
+        """One turn of whatever the slot does next."""
+        match stay.slot.phase:
+            case Phase.PREPARE:
+                self._turns.charge(job_id, stay.slot.prepare())
+            case Phase.ROLL_OUT:
+                self._turns.charge(job_id, stay.slot.roll_out())
+                self._ask(job_id, stay)
+            case Phase.UPDATE:
+                self._step(job_id, stay)
+            case Phase.WAIT:
+                raise AssertionError("a job that waits has no turn")
+
+    def _step(self, job_id: str, stay: Stay) -> None:
+        """One optimizer step and what is due after it.
 
         The checkpoint comes before the snapshot of the same step: whoever resumes from that snapshot has seen it.
         """
-        slot, pausing = self._slots[job_id], job_id in self._pausing
-        if not slot.prepared:
-            self._turns.charge(job_id, slot.prepare())
-            return
+        slot = stay.slot
         step = slot.train_step()
         self._turns.charge(job_id, step.cost_tokens)
         self._channel.say(
@@ -128,30 +169,40 @@ class Trainer:
                 metrics=step.metrics,
             )
         )
-        if slot.at_epoch_end or pausing:
-            self._checkpoint(job_id, slot, step)
+        if slot.at_epoch_end or stay.pausing:
+            self._checkpoint(job_id, stay, step)
         if slot.finished:
-            self._remove(job_id)
-            self._channel.say(Left(job_id=job_id, finished=True))
-        elif slot.at_epoch_end or pausing or slot.step % slot.spec.snapshot_steps == 0:
-            self._snapshot(job_id, slot)
-        if pausing and not slot.finished:
-            self._remove(job_id)
-            self._channel.say(Paused(job_id=job_id, step=slot.step))
+            self._end(job_id, stay, Left(job_id=job_id, finished=True), snapshot=False)
+        elif stay.pausing:
+            self._end(job_id, stay, Paused(job_id=job_id, step=slot.step), snapshot=True)
+        elif slot.at_epoch_end or slot.step % slot.spec.snapshot_steps == 0:
+            self._snapshot(job_id, stay)
 
-    def _leave(self, job_id: str, snapshot: bool) -> None:
-        if snapshot and self._snapshotted.get(job_id) != self._slots[job_id].step:  # else it would be the same bits
-            self._snapshot(job_id, self._slots[job_id])
-        self._remove(job_id)
-        self._channel.say(Left(job_id=job_id, finished=False))
+    def _ask(self, job_id: str, stay: Stay) -> None:
+        """Where the job waits for the rewards of its roll-out: until they come it costs nothing and takes no turn."""
+        if stay.slot.phase is not Phase.WAIT:
+            return
+        file = stay.folder / "rollouts" / f"step-{stay.slot.step}.json"
+        rows = [RolloutRow(prompt=list(row.prompt), completion=list(row.completion)) for row in stay.slot.rolled_out]
+        with disk_errors():
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(RolloutRows(rows=rows).model_dump_json(), encoding="utf-8")
+        self._turns.hold(job_id)
+        self._channel.say(RolledOut(job_id=job_id, step=stay.slot.step, file=str(file)))
 
-    def _checkpoint(self, job_id: str, slot: Slot, step: Step) -> None:
+    def _reward(self, job_id: str, slot: Slot, command: Reward) -> None:
+        if slot.phase is Phase.WAIT and slot.step == command.step:  # else it is of an earlier stay
+            slot.reward(command.rewards)
+            self._turns.release(job_id)
+
+    def _checkpoint(self, job_id: str, stay: Stay, step: Step) -> None:
         """An adapter that changes nothing is never published: at the end it fails the job, before it is passed over."""
+        slot = stay.slot
         if slot.finished:
             slot.check_changed()
         elif not slot.changed:
             return
-        folder = self._folders[job_id] / "checkpoints" / f"step-{slot.step}"
+        folder = stay.folder / "checkpoints" / f"step-{slot.step}"
         slot.save_adapter(folder)
         self._channel.say(
             Checkpointed(
@@ -164,25 +215,53 @@ class Trainer:
             )
         )
 
-    def _snapshot(self, job_id: str, slot: Slot) -> None:
-        """On a full disk it is left out: whoever resumes goes on from the one before, to the same bits."""
-        folder = self._folders[job_id] / "snapshots" / f"step-{slot.step}"
-        try:
-            slot.snapshot(folder)
-        except DiskFull:
-            log.warning("snapshot.disk_full", job_id=job_id, step=slot.step)
+    def _snapshot(self, job_id: str, stay: Stay) -> None:
+        """Copies the state in the job's turn; it is written beside the training. One after the other."""
+        if stay.writing is not None:
+            stay.due = True
+            self._turns.hold(job_id)
             return
-        self._snapshotted[job_id] = slot.step
-        self._channel.say(Snapshotted(job_id=job_id, step=slot.step, folder=str(folder)))
+        stay.snapshotted = stay.slot.step
+        folder = stay.folder / "snapshots" / f"step-{stay.slot.step}"
+        stay.writing = SnapshotWrite(stay.slot.snapshot(), folder, self._channel.wake)
 
-    def _remove(self, job_id: str) -> None:
+    def _written(self, job_id: str, stay: Stay, written: SnapshotWrite) -> None:
+        """On a full disk it is left out: whoever resumes goes on from the one before, to the same bits."""
+        stay.writing = None
+        try:
+            written.check()
+        except DiskFull:
+            stay.snapshotted = None
+            log.warning("snapshot.disk_full", job_id=job_id, step=written.step)
+        except BaseException:
+            with self._on_account_of(job_id):
+                raise
+        else:
+            if not stay.discarding:
+                self._channel.say(Snapshotted(job_id=job_id, step=written.step, folder=str(written.folder)))
+        if stay.due:
+            stay.due = False
+            self._snapshot(job_id, stay)
+            if stay.ending is None:
+                self._turns.release(job_id)
+        self._say_end(job_id, stay)
+
+    def _end(self, job_id: str, stay: Stay, last: Left | Paused | Failed, *, snapshot: bool) -> None:
+        """No more turns. The last report comes when nothing is being written: after it, the folder is the parent's."""
         self._turns.leave(job_id)
-        self._folders.pop(job_id, None)
-        self._snapshotted.pop(job_id, None)
-        self._pausing.discard(job_id)
-        slot = self._slots.pop(job_id, None)
-        if slot is not None:
-            slot.leave()
+        stay.ending = last
+        stay.due = False
+        if not snapshot:
+            stay.discarding = True
+            stay.slot.leave()
+        elif stay.snapshotted != stay.slot.step:  # else it would be the same bits
+            self._snapshot(job_id, stay)
+        self._say_end(job_id, stay)
+
+    def _say_end(self, job_id: str, stay: Stay) -> None:
+        if stay.ending is not None and stay.writing is None and self._stays.pop(job_id, None) is not None:
+            stay.slot.leave()
+            self._channel.say(stay.ending)
 
 
 def main() -> None:

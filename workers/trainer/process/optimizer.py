@@ -27,18 +27,16 @@ class JobOptimizer:
             parameters.values(), lr=learning_rate, betas=BETAS, eps=EPSILON, weight_decay=0.0, fused=True
         )
 
-    def step(self, step: int, total_steps: int) -> float:
-        """Moves the parameters along their gradients and forgets these. Answers the norm before clipping.
+    def clip(self) -> Tensor:
+        """Shortens the gradients where they are too long. Returns their norm before, still on the device."""
+        return torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRADIENT_NORM)
 
-        With a norm that is not finite, nothing moves.
-        """
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRADIENT_NORM))
+    def step(self, step: int, total_steps: int) -> None:
+        """Moves the parameters along their clipped gradients, whose norm is finite, and forgets these."""
         for group in self._adam.param_groups:
             group["lr"] = self._learning_rate * learning_rate_factor(step, total_steps)
-        if norm < float("inf"):
-            self._adam.step()
+        self._adam.step()
         self._adam.zero_grad(set_to_none=True)
-        return norm
 
     def state(self) -> dict[str, Tensor]:
         """The moments by parameter, for a snapshot; empty before the first step."""

@@ -8,25 +8,30 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from service.domain.errors import JobError
+from service.recipes.tasks import TASKS
 from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
-from workers.objectives import create_objective
+from workers.objectives import Sampled, SamplingObjective, create_objective
+from workers.objectives.head import HeadMismatch, take_over_head, write_head
 from workers.trainer.process.faults import check_room, job_errors
 from workers.trainer.process.optimizer import JobOptimizer
-from workers.trainer.process.passes import Measured, Passes
+from workers.trainer.process.passes import Measured, Passes, Sums
 from workers.trainer.process.randomness import RandomState
 from workers.trainer.process.reference import Reference
-from workers.trainer.process.snapshot import State, read_snapshot, write_snapshot
+from workers.trainer.process.rollout import Rollout, TuningSampler
+from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
 from workers.trainer.protocol import JobSpec, ScoredRow
 from workers.tunings import AdapterMismatch, create_tuning
 
@@ -35,8 +40,18 @@ VALIDATIONS_PER_EPOCH = (
 )
 SAMPLE_ROWS = 4
 PARAMETER, RANDOM = "parameter/", "random/"
+OWN = "objective/"  # before the names of the objective's own parameters, among the tuning's
 TRAINING, VALIDATION = "train", "valid"
 _epoch_order = functools.lru_cache(maxsize=16)(epoch_order)  # several slots, asked at every step
+
+
+class Phase(Enum):
+    """What a slot's next turn is."""
+
+    PREPARE = "prepare"  # what comes before the first step: the reference
+    ROLL_OUT = "roll out"  # sampling what the step learns from
+    WAIT = "wait"  # for rewards: no turn
+    UPDATE = "update"  # the optimizer step
 
 
 @dataclass(frozen=True)
@@ -67,15 +82,23 @@ class Slot:
         self._train = train
         self._valid = valid
         self._random = RandomState(spec.seed, base.device)
+        self._objective = create_objective(spec.recipe.objective)
+        _require_columns(TASKS[spec.recipe.task].columns, train, valid)
         self._tuning = create_tuning(spec.recipe.tuning, base.model, _module_name(spec.job_id))
         check_room(self._tuning.memory_bytes(), base.device)
-        with self._working():
-            self._tuning.attach()
-        self._initial = tensors_digest(self._tuning.parameters())
-        self._optimizer = JobOptimizer(self._tuning.parameters(), spec.learning_rate)
-        objective = create_objective(spec.recipe.objective)
-        self._passes = Passes(base, self._tuning, objective)
-        self._reference = self._new_reference(objective.needs_reference)
+        try:
+            with self._working():
+                self._tuning.attach()
+                self._objective.attach(base.model.config.get_text_config().hidden_size, base.device)
+            self._parameters = self._all_parameters()
+            self._initial = tensors_digest(self._parameters)
+            self._optimizer = JobOptimizer(self._parameters, spec.learning_rate)
+            self._passes = Passes(base, self._tuning, self._objective)
+            self._reference = self._new_reference(self._objective.needs_reference)
+            self._rollout = self._new_rollout()
+        except BaseException:
+            self.leave()
+            raise
 
     @property
     def total_steps(self) -> int:
@@ -86,9 +109,15 @@ class Slot:
         return self.step > 0 and self.step % self._steps_per_epoch == 0
 
     @property
-    def prepared(self) -> bool:
-        """Whether steps can begin: what the objective compares the policy with is known."""
-        return self._reference.complete
+    def phase(self) -> Phase:
+        """What comes next."""
+        if not self._reference.complete:
+            return Phase.PREPARE
+        if self._rollout is None:
+            return Phase.UPDATE
+        if self._rollout.step != self.step or not self._rollout.sampled:
+            return Phase.ROLL_OUT
+        return Phase.UPDATE if self._rollout.rewarded else Phase.WAIT
 
     @property
     def finished(self) -> bool:
@@ -97,7 +126,7 @@ class Slot:
     @property
     def changed(self) -> bool:
         """Whether the training has moved the adapter from where it began: from no effect, or from its parent's."""
-        return tensors_digest(self._tuning.parameters()) != self._initial
+        return tensors_digest(self._parameters) != self._initial
 
     def check_changed(self) -> None:
         """Raises JobError when all the training changed nothing: such an adapter is of use to nobody."""
@@ -111,19 +140,41 @@ class Slot:
             )
 
     def prepare(self) -> int:
-        """One turn of what comes before the first step, until `prepared`; answers its cost in tokens."""
+        """One turn of what comes before the first step. Returns its cost in tokens."""
         with self._working():
             return self._reference.advance()
 
+    def roll_out(self) -> int:
+        """One turn of sampling what the next step learns from. Returns its cost in tokens."""
+        assert self._rollout is not None
+        if self._rollout.step != self.step:
+            rows = self._train.rows_of(self._examples(self.step))
+            self._rollout.begin(self.step, [self._train.prompt(row).tolist() for row in rows])
+        with self._working():
+            return self._rollout.advance()
+
+    @property
+    def rolled_out(self) -> Sequence[Sampled]:
+        """The rows that wait for their rewards."""
+        assert self._rollout is not None
+        return self._rollout.rows
+
+    def reward(self, rewards: Sequence[float]) -> None:
+        """Ends the wait. Raises ValueError unless there is one reward for each row."""
+        assert self._rollout is not None
+        self._rollout.reward(rewards)
+
     def train_step(self) -> Step:
         """One optimizer step, with the validation that is due at it. Raises JobError when the job cannot go on."""
+        assert self.phase is Phase.UPDATE
         started_at = time.perf_counter()
-        examples = self._examples(self.step)
         with self._working():
-            train = self._passes.train(self._train, examples, self._reference.of(TRAINING))
+            sums = self._gradient()
             self.step += 1
+            train, (gradient_norm,) = sums.read(self._optimizer.clip())  # the step's one look at the device
             self._check_finite("training loss", train.loss)
-            self._check_finite("gradient", self._optimizer.step(self.step, self.total_steps))
+            self._check_finite("gradient", gradient_norm)
+            self._optimizer.step(self.step, self.total_steps)
             self.trained_tokens += train.cost_tokens
             metrics, valid_tokens = self._validate()
         metrics = {
@@ -145,35 +196,40 @@ class Slot:
         return [ScoredRow(ids=ids, logprobs=logprobs) for ids, logprobs in scored]
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter in PEFT's format."""
+        """Writes the adapter in PEFT's format, and the objective's own parameters beside it."""
         with whole_folder(folder) as partial:
             self._tuning.save(partial, self._base.public_source)
+            write_head(partial, self._objective.parameters())
 
     def continue_from(self, folder: Path) -> None:
-        """Starts from the weights of a saved adapter, with a fresh optimizer. Raises JobError."""
+        """Starts from the weights of a saved adapter, with a fresh optimizer. Raises JobError.
+
+        A head goes on from the saved one, where there is one: a job may be the first with its objective.
+        """
         try:
             self._tuning.load(folder)
-        except AdapterMismatch as error:
+            take_over_head(folder, self._objective.parameters())
+        except (AdapterMismatch, HeadMismatch) as error:
             raise JobError("parent_mismatch", f"The job cannot continue its model: {error}", param="model") from error
-        self._initial = tensors_digest(self._tuning.parameters())
+        self._initial = tensors_digest(self._parameters)
 
-    def snapshot(self, folder: Path) -> None:
-        """Writes everything that the rest of the job depends on."""
+    def snapshot(self) -> Snapshot:
+        """A copy of everything that the rest of the job depends on."""
         state = State(
             job_id=self.spec.job_id,
             step=self.step,
             trained_tokens=self.trained_tokens,
             environment=self._environment,
         )
-        parameters = {PARAMETER + name: tensor for name, tensor in self._tuning.parameters().items()}
+        parameters = {PARAMETER + name: tensor for name, tensor in self._parameters.items()}
         random = {RANDOM + name: tensor for name, tensor in self._random.state().items()}
-        write_snapshot(folder, state, {**parameters, **random, **self._optimizer.state(), **self._reference.state()})
+        return Snapshot.of(state, {**parameters, **random, **self._optimizer.state(), **self._reference.state()})
 
     def restore(self, folder: Path) -> str:
         """Goes on from a snapshot. Answers why the rest will not be bit-exact; empty when it will. Raises JobError."""
         state, tensors = read_snapshot(folder)
         with torch.no_grad():
-            for name, parameter in self._tuning.parameters().items():
+            for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[PARAMETER + name])
         self._optimizer.restore(tensors)
         self._reference.restore(tensors)
@@ -181,10 +237,11 @@ class Slot:
             {name.removeprefix(RANDOM): tensor for name, tensor in tensors.items() if name.startswith(RANDOM)}
         )
         self.step, self.trained_tokens = state.step, state.trained_tokens
+        self._rollout = self._new_rollout()
         return _difference(state.environment, self._environment)
 
     def leave(self) -> None:
-        """Gives the place back: the base is as if the job had never been there."""
+        """Gives the place back: the base is as if the job had never been there. May be called twice."""
         self._tuning.detach()
 
     @property
@@ -201,11 +258,27 @@ class Slot:
             finally:
                 self._tuning.deactivate()
 
+    def _all_parameters(self) -> dict[str, nn.Parameter]:
+        own = {OWN + name: parameter for name, parameter in self._objective.parameters().items()}
+        return {**self._tuning.parameters(), **own}
+
+    def _gradient(self) -> Sums:
+        """Of the next step: from the file's rows, or from those of the roll-out."""
+        if self._rollout is None:
+            return self._passes.train(self._train, self._examples(self.step), self._reference.of(TRAINING))
+        data = self._rollout.data()
+        return self._passes.train(data, range(data.num_examples))
+
     def _examples(self, step: int) -> list[int]:
         """What the step after `step` others trains."""
         epoch, position = divmod(step, self._steps_per_epoch)
         begin = position * self.spec.batch_size
         return _epoch_order(self.spec.seed, epoch, self._train.num_examples)[begin : begin + self.spec.batch_size]
+
+    def _new_rollout(self) -> Rollout | None:
+        if not isinstance(self._objective, SamplingObjective):
+            return None
+        return Rollout(self._objective, TuningSampler(self._base, self._tuning), self.spec.seed)
 
     def _new_reference(self, needed: bool) -> Reference:
         """The training file goes through the very batches of the first epoch: equal shapes give equal bits, so that at
@@ -255,6 +328,16 @@ class Slot:
                 "Try a smaller learning_rate_multiplier, or look for unusual examples.",
                 param="hyperparameters.learning_rate_multiplier",
             )
+
+
+def _require_columns(columns: Iterable[str], *files: TokenizedDataset | None) -> None:
+    try:
+        for file in files:
+            if file is not None:
+                file.require(columns)
+    except ValueError as error:
+        message = f"The job cannot go on: {error}. It was checked by an earlier version; please create the job again."
+        raise JobError("data_unavailable", message) from error
 
 
 def _module_name(job_id: str) -> str:

@@ -5,6 +5,8 @@ fingerprint of the environment and the hash of the other file. Knows files; what
 """
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,12 +34,25 @@ class State(BaseModel):
     files: dict[str, str] = {}  # name -> sha256
 
 
-def write_snapshot(folder: Path, state: State, tensors: dict[str, Tensor]) -> None:
-    """Writes `folder`, whole or not at all."""
-    with whole_folder(folder) as partial:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
-        hashed = state.model_copy(update={"files": {TENSORS: _sha256(partial / TENSORS)}})
-        (partial / STATE).write_text(hashed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class Snapshot:
+    """A job's state at one step, copied: the job may go on while it is written."""
+
+    state: State
+    tensors: Mapping[str, Tensor]  # on the host
+
+    @classmethod
+    def of(cls, state: State, tensors: Mapping[str, Tensor]) -> "Snapshot":
+        """Copies the tensors to the host. On a GPU this waits for what they are computed from."""
+        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        return cls(state, copies)
+
+    def write(self, folder: Path) -> None:
+        """Writes `folder`, whole or not at all. Raises DiskFull."""
+        with whole_folder(folder) as partial:
+            save_file(dict(self.tensors), partial / TENSORS)
+            hashed = self.state.model_copy(update={"files": {TENSORS: _sha256(partial / TENSORS)}})
+            (partial / STATE).write_text(hashed.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_snapshot(folder: Path) -> tuple[State, dict[str, Tensor]]:

@@ -24,16 +24,31 @@ class Turns:
         self._ring.append(name)
 
     def leave(self, name: str) -> None:
-        """Takes `name` out, wherever it stands; one that is not there is fine."""
+        """Takes `name` out, wherever it stands; one that is missing is fine."""
         if self._credit.pop(name, None) is not None:
+            self.hold(name)
+
+    def hold(self, name: str) -> None:
+        """Passes over `name` until `release`: it waits for something, and nobody waits for it. May be called twice."""
+        if name in self._ring:
             self._ring.remove(name)
+
+    def release(self, name: str) -> None:
+        """Puts `name` at the end of the ring again, with the credit that it had. May be called twice."""
+        if name in self._credit and name not in self._ring:
+            self._ring.append(name)
 
     def charge(self, name: str, tokens: int) -> None:
         """Takes the tokens of a finished step from the credit of `name`."""
         self._credit[name] -= tokens
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody can step."""
+        return not self._ring
+
     def next(self) -> str | None:
-        """Whose step is next; None when nobody is there."""
+        """Whose step is next; None when nobody can step."""
         if not self._ring:
             return None
         while self._credit[self._ring[0]] <= 0:

@@ -1,0 +1,115 @@
+"""What a sampling objective learns from in one step: rows that the model writes, part by part, and their rewards.
+
+The parts are turns like steps, so that a long roll-out does not hold up the neighbours. Nothing here outlives the step:
+a job that is resumed in the middle of one begins its roll-out anew, and draws the same tokens.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from workers.data.tokenized import TokenizedDataset
+from workers.model.adapters import Adapter
+from workers.model.ends import end_tokens
+from workers.model.generate import Batch, Row
+from workers.model.load import LoadedBase
+from workers.model.sampling import Sampling
+from workers.objectives import Sampled, SamplingObjective
+from workers.tunings import Tuning
+
+PART_ROWS = 32  # decoded together in one turn; a constant, since other neighbours in a batch may give other last bits
+
+
+class TuningSampler:
+    """A `Sampler`: the base with one tuning, which is inactive afterwards."""
+
+    def __init__(self, base: LoadedBase, tuning: Tuning) -> None:
+        self._base = base
+        self._adapter = Adapter(tuning)
+        self._ends = end_tokens(base)
+        self.begin("")
+
+    def begin(self, seed: str) -> None:
+        """From here on random numbers follow from `seed`: the job, its step and part."""
+        self._seed = seed
+        self._calls = 0
+        self.cost_tokens = 0  # went through the base since
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int, sampling: Sampling
+    ) -> list[list[list[int]]]:
+        self._calls += 1
+        groups = [
+            [
+                Row(prompt, replace(sampling, seed=_seed(self._seed, self._calls, place, number)), self._adapter)
+                for number in range(num_samples)
+            ]
+            for place, prompt in enumerate(prompts)
+        ]
+        batch = Batch(self._base, self._adapter)
+        for group in groups:
+            batch.join(batch.prefill(group))
+        while batch.rows:
+            batch.sample()
+            going_on = {
+                row for row in batch.rows if len(row.generated) < max_tokens and row.generated[-1] not in self._ends
+            }
+            batch.keep(going_on)
+            batch.advance()
+        self.cost_tokens += sum(len(group[0].prompt) for group in groups)
+        self.cost_tokens += sum(len(row.generated) for group in groups for row in group)
+        return [[row.generated for row in group] for group in groups]
+
+
+class Rollout:
+    """The roll-out of the step that comes next."""
+
+    def __init__(self, objective: SamplingObjective, sampler: TuningSampler, seed: int) -> None:
+        self._objective = objective
+        self._sampler = sampler
+        self._seed = seed
+        self._left: deque[Sequence[Sequence[int]]] = deque()
+        self._rewards: list[float] | None = None
+        self.step: int | None = None  # whose roll-out has begun
+        self.rows: list[Sampled] = []
+
+    def begin(self, step: int, prompts: Sequence[Sequence[int]]) -> None:
+        """What was sampled for another step is forgotten."""
+        size = max(1, PART_ROWS // self._objective.samples_per_prompt)
+        self.step, self.rows, self._rewards = step, [], None
+        self._left = deque(prompts[begin : begin + size] for begin in range(0, len(prompts), size))
+
+    @property
+    def sampled(self) -> bool:
+        """Whether all rows of the step are there."""
+        return self.step is not None and not self._left
+
+    @property
+    def rewarded(self) -> bool:
+        return self._rewards is not None
+
+    def advance(self) -> int:
+        """Samples the next part; after the last one, the objective's own rewards. Returns the cost in tokens."""
+        prompts = self._left.popleft()
+        self._sampler.begin(f"{self._seed}/{self.step}/{len(self._left)}")
+        self.rows += self._objective.roll_out(self._sampler, prompts)
+        if not self._left:
+            self._rewards = self._objective.rewards(self.rows)
+        return self._sampler.cost_tokens
+
+    def reward(self, rewards: Sequence[float]) -> None:
+        """What the parent found. Raises ValueError unless there is one for each row."""
+        if len(rewards) != len(self.rows):
+            raise ValueError(f"{len(rewards)} rewards for {len(self.rows)} rows")
+        self._rewards = list(rewards)
+
+    def data(self) -> TokenizedDataset:
+        """What the update trains."""
+        assert self._rewards is not None, "rewarded before trained"
+        return self._objective.learn_from(self.rows, self._rewards)
+
+
+def _seed(*parts: object) -> int:
+    """A row's own: the same whoever its neighbours are, and after a resume."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")
