@@ -23,7 +23,7 @@ COMPLETION_TOKENS = 16  # OpenAI's default of `max_tokens`
 
 @dataclass(frozen=True)
 class Order:
-    """What a request asks to be generated: for every prompt the choices that share it."""
+    """What a request asks for: the choices of every prompt, and how many tokens the prompts have."""
 
     prompts: Sequence[Sequence[Choice]]
     prompt_tokens: int
@@ -87,7 +87,7 @@ class RequestParser:
         if isinstance(prompt, str):
             ids = await asyncio.to_thread(encode_prompt, self._tokenizer, prompt)
             if not ids:
-                raise InvalidRequest("The prompt is empty, and the base has nothing to begin with.", param="prompt")
+                raise InvalidRequest("The prompt is empty, and the base has no token to begin with.", param="prompt")
             return ids
         if max(prompt) >= self._vocabulary.size:
             raise InvalidRequest(
