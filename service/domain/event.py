@@ -68,7 +68,7 @@ def checkpoint_created(step_number: int, model: str) -> NewEvent:
 
 
 def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
-    """An engine gives a sample the log-probabilities that the trainer gave it; the differences are in nats."""
+    """An engine's log-probabilities of the agreement rows are close to the trainer's; differences are in nats."""
     message = (
         "New fine-tuned model's log-probabilities agree with its training "
         f"(mean difference {mean:.7f} over {num_tokens} tokens)"
@@ -127,7 +127,7 @@ def warning(message: str, key: str) -> NewEvent:
     return NewEvent(message, level="warn", key=key)
 
 
-def storage_away() -> NewEvent:
+def storage_unavailable() -> NewEvent:
     message = "The storage is unavailable: training continues, but would be repeated in part if its worker failed now"
     return warning(message, key="storage-unavailable")
 

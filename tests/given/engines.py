@@ -19,7 +19,7 @@ from service.storage.local import LocalStore
 from tests.given.tiny_models import make_tiny_base
 from tests.given.tuned import tuned_logits
 from workers.engines.embedded.app import create_engine_app
-from workers.engines.embedded.engine import Engine, Limits
+from workers.engines.embedded.engine import Engine, EngineLimits
 from workers.files.artifacts import store_artifact
 from workers.model.load import LoadedBase, load_base
 from workers.tunings import create_tuning, open_tuning
@@ -127,6 +127,6 @@ async def listening(engine: Engine, port: int = 0) -> AsyncIterator[str]:
             await asyncio.wait_for(task, 10)
 
 
-def make_engine(base: Base, loaded: LoadedBase, folder: Path, limits: Limits | None = None) -> Engine:
+def make_engine(base: Base, loaded: LoadedBase, folder: Path, limits: EngineLimits | None = None) -> Engine:
     """Over the store in `folder / "objects"`."""
     return Engine(base, loaded, local_store(folder / "objects"), folder / "cache", limits)

@@ -1,4 +1,4 @@
-"""Loading what a job needs of its base on this worker, and one error for every way in which that fails."""
+"""Loading what a job needs of its base on this worker, with one error for every failure."""
 
 from service.recipes.base import Base
 from workers.data.base_text import BaseText
@@ -6,7 +6,7 @@ from workers.model.load import load_text
 
 
 class BaseNotLoaded(Exception):
-    """This worker cannot load the base: no job is at fault, and another worker may be able to."""
+    """This worker cannot load the base. The job is not the cause; another worker may be able to."""
 
     def __init__(self, base_id: str, reason: str) -> None:
         super().__init__(f"{base_id}: {reason}")
@@ -25,6 +25,6 @@ class Tokenizers:
         if base.id not in self._loaded:
             try:
                 self._loaded[base.id] = load_text(base)
-            except Exception as error:  # transformers raises anything for a folder that is not one of a model
+            except Exception as error:  # transformers raises many kinds of errors for a folder without a model
                 raise BaseNotLoaded(base.id, f"its tokenizer cannot be loaded ({type(error).__name__})") from error
         return self._loaded[base.id]

@@ -1,7 +1,7 @@
 """The first claim of a job: read its files, check every line, tokenise once, resolve "auto".
 
-Needs no slot and no trainer, so a bad file fails in seconds however busy the worker is. What it makes lies in storage
-under the job's `data_prefix` until `workers.jobs.train` stages it.
+Needs no slot and no trainer, so an invalid file fails in seconds however busy the worker is. The tokenised rows are
+stored under the job's `data_prefix`; `workers.jobs.train` stages them.
 """
 
 import asyncio

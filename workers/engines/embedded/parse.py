@@ -1,7 +1,6 @@
 """From a request to choices: prompts become token ids, and what the base cannot do is refused before anything runs.
 
-Knows wire models, tokens and limits; must not know who else is generating. The ids come from the code that training
-uses.
+Independent of what else is being generated. The ids come from the code that training uses.
 """
 
 import asyncio
@@ -25,13 +24,13 @@ COMPLETION_TOKENS = 16  # OpenAI's default of `max_tokens`
 
 @dataclass(frozen=True)
 class Order:
-    """What a request asks to be generated: for every prompt the choices that share it."""
+    """What a request asks for: the choices of every prompt, and how many tokens the prompts have."""
 
     prompts: Sequence[Sequence[Choice]]
     prompt_tokens: int
 
 
-class Intake:
+class RequestParser:
     """Reads requests for one base."""
 
     def __init__(self, base: Base, loaded: LoadedBase, vocabulary: Vocabulary) -> None:
@@ -96,7 +95,7 @@ class Intake:
                     f"The prompt cannot be shown to the base: it {error.reason}.", param="prompt"
                 ) from error
             if not ids:
-                raise InvalidRequest("The prompt is empty, and the base has nothing to begin with.", param="prompt")
+                raise InvalidRequest("The prompt is empty, and the base has no token to begin with.", param="prompt")
             return ids
         if max(prompt) >= self._vocabulary.size:
             raise InvalidRequest(
