@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from service.api.openapi import add_routes, document
 from service.api.web import errors
 from service.api.web.admins import Admins
 from service.api.web.auth import KnownKeys
 from service.api.web.headers import ResponseHeaders
-from service.api.web.openapi import add_routes, document
 from service.api.web.traffic import Traffic
 from service.installation.context import Context
 from service.operations import chores

@@ -11,7 +11,7 @@ import typer
 import uvicorn
 
 from service.api.app import create_app
-from service.api.web.openapi import document
+from service.api.openapi import document
 from service.commands import up
 from service.commands.doctor import examine
 from service.db import schema

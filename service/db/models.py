@@ -1,18 +1,22 @@
-"""Rows of published models and of the checkpoints that list them. A deleted name keeps its row as a tombstone."""
+"""Rows of published models, of the checkpoints that list them, and of the projects that may call them as well.
+
+A deleted name keeps its row as a tombstone.
+"""
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select, update
 
 from service.db.connection import Transaction
 from service.db.tables import checkpoint_permissions, checkpoints, jobs, models
 from service.domain.job import ACTIVE, Checkpoint
-from service.domain.model import Model
+from service.domain.model import Model, Permission
 
 _MODEL = [models.c[field.name] for field in fields(Model)]
+_PERMISSION = [checkpoint_permissions.c[field.name] for field in fields(Permission)]
 _CHECKPOINT = [checkpoints.c[field.name] for field in fields(Checkpoint)]
 
 
@@ -121,3 +125,44 @@ async def checkpoint_page(tx: Transaction, job_id: str, after: str | None, limit
         cursor = select(checkpoints.c.sequence).where(checkpoints.c.id == after, checkpoints.c.job_id == job_id)
         query = query.where(checkpoints.c.sequence < cursor.scalar_subquery())
     return [_checkpoint(row) for row in await tx.connection.execute(query)]
+
+
+def _permission(row: Row[Any]) -> Permission:
+    return Permission(**row._mapping)
+
+
+async def add_permission(tx: Transaction, permission: Permission) -> None:
+    """Writes a new permission; a project has one per model."""
+    await tx.connection.execute(insert(checkpoint_permissions).values(asdict(permission)))
+
+
+async def permissions_of(tx: Transaction, model_name: str, project_ids: Sequence[str]) -> dict[str, Permission]:
+    """What these projects have for the model already, by project."""
+    query = select(*_PERMISSION).where(
+        checkpoint_permissions.c.model_name == model_name, checkpoint_permissions.c.project_id.in_(project_ids)
+    )
+    return {row.project_id: _permission(row) for row in await tx.connection.execute(query)}
+
+
+async def permission_page(
+    tx: Transaction, model_name: str, project_id: str | None, after: str | None, limit: int, *, ascending: bool
+) -> list[Permission]:
+    """At most `limit` permissions of the model beyond `after`; an unknown `after` gives none."""
+    rows = checkpoint_permissions.c
+    query = select(*_PERMISSION).where(rows.model_name == model_name)
+    if project_id is not None:
+        query = query.where(rows.project_id == project_id)
+    if after is not None:
+        cursor = select(rows.sequence).where(rows.id == after, rows.model_name == model_name).scalar_subquery()
+        query = query.where(rows.sequence > cursor if ascending else rows.sequence < cursor)
+    order = rows.sequence if ascending else rows.sequence.desc()
+    return [_permission(row) for row in await tx.connection.execute(query.order_by(order).limit(limit))]
+
+
+async def remove_permission(tx: Transaction, model_name: str, id: str) -> bool:
+    """False when the model has no such permission."""
+    rows = checkpoint_permissions.c
+    gone = await tx.connection.execute(
+        delete(checkpoint_permissions).where(rows.id == id, rows.model_name == model_name)
+    )
+    return gone.rowcount == 1

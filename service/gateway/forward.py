@@ -1,31 +1,45 @@
 """A request to one of the engines, and its answer back: the bytes of a good answer are the engine's own.
 
 Called by `service.api.routes.inference` once the model is resolved and the fields are allowed; uses `routing` (which
-replica), `client` (the wire), `sse` (a stream's events) and `refusals` (what an error means). Must not know keys,
-adapters or the API's wire models. What a request cost is reported when its answer is closed: numbers, never text.
+replica) and `client` (the wire). Does not use keys, adapters or the API's wire models. The cost of a request is
+reported when its response is closed: numbers, never text.
+
+Errors of an engine come in two forms: OpenAI's envelope, where vLLM puts the HTTP status into `code`, and anything
+else, which is the engine's failure. The database has already confirmed that the model exists and may be used. Events of
+a stream are not rewritten: only those that hold a usage, an error or the end are parsed. Only the usage that we asked
+for and the client did not is removed: one chunk, and nulls.
 """
 
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import aiohttp
 import orjson
 import structlog
 
-from service.domain.errors import LuthierError, Unavailable
+from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Unavailable
 from service.domain.json import JsonObject
 from service.gateway.client import EngineClient, EngineDown, engine_errors
 from service.gateway.fields import Endpoint
-from service.gateway.refusals import broken_off, refused
 from service.gateway.routing import Replicas
-from service.gateway.sse import Events
 
 log = structlog.get_logger()
 
 Outcome = Literal["answered", "failed", "hung_up"]
+
+CLIENTS_FAULT = frozenset({400, 413, 422})
+CONTEXT_LENGTH = "This model's maximum context length"
+NOT_LOADED = "was found but could not be loaded"  # vLLM's 400 for an adapter: nothing that the client sent is wrong
+INTERNAL = frozenset({"input_tokens"})  # what vLLM calls things that no client sent
+
+_END_OF_EVENT = re.compile(rb"\n\r?\n")
+_NO_USAGE = b',"usage":null'  # these bytes cannot stand inside a JSON string: its quotes are escaped
+_DONE = b"[DONE]"
 
 
 @dataclass(frozen=True)
@@ -206,3 +220,103 @@ def _usage_of(answer: bytes) -> JsonObject:
     except (orjson.JSONDecodeError, AttributeError):
         return {}
     return usage if isinstance(usage, dict) else {}
+
+
+def refused(status: int, answer: bytes, model: str) -> LuthierError:
+    """The error for an engine's answer that is not 200."""
+    try:
+        envelope = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        envelope = None
+    error = envelope.get("error") if isinstance(envelope, dict) else None
+    return in_our_words(status, error if isinstance(error, dict) else {}, model)
+
+
+def broken_off(error: JsonObject, model: str) -> LuthierError:
+    """The error for an error event in the middle of a stream; vLLM keeps its status in `code`."""
+    status = error.get("code")
+    return in_our_words(status if isinstance(status, int) else 500, error, model)
+
+
+def in_our_words(status: int, error: JsonObject, model: str) -> LuthierError:
+    """Only what the client can change keeps the engine's message; the rest is a reason to try again."""
+    message = error.get("message")
+    if status == 404:
+        return Unavailable(f"The model '{model}' exists, but its engine does not hold it right now. Please try again.")
+    if status == 429:
+        return RateLimited("The engine has too many requests at the moment. Please try again later.")
+    if status in CLIENTS_FAULT and isinstance(message, str) and NOT_LOADED not in message:
+        param = _text(error.get("param"))
+        return InvalidRequest(
+            message, param=None if param in INTERNAL else param, code=_code(error.get("code"), message)
+        )
+    return Unavailable("The engine could not answer. Please try again.")
+
+
+def _code(code: Any, message: str) -> str | None:
+    if message.startswith(CONTEXT_LENGTH):
+        return "context_length_exceeded"
+    return _text(code)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class Events:
+    """What an engine's stream has said so far: feed it every chunk."""
+
+    def __init__(self, *, keep_usage: bool) -> None:
+        self._keep_usage = keep_usage
+        self._rest = b""
+        self.usage: JsonObject | None = None
+        self.error: JsonObject | None = None
+        self.done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The events that `chunk` completes, for the client. Ends before an error event, which `error` then holds."""
+        received = self._rest + chunk
+        end = max((match.end() for match in _END_OF_EVENT.finditer(received)), default=0)
+        whole, self._rest = received[:end], received[end:]
+        if not self._keep_usage:
+            whole = whole.replace(_NO_USAGE, b"")
+        if b'"usage"' in whole or b'"error"' in whole or _DONE in whole:
+            return b"".join(event for event in _split(whole) if self._passes(event))
+        return whole
+
+    def _passes(self, event: bytes) -> bool:
+        if self.error is not None:
+            return False
+        said = _said(event)
+        if said == _DONE:
+            self.done = True
+        elif isinstance(said, dict):
+            return self._look_at(said)
+        return True
+
+    def _look_at(self, said: JsonObject) -> bool:
+        if isinstance(said.get("error"), dict):
+            self.error = said["error"]
+            return False
+        if isinstance(said.get("usage"), dict):
+            self.usage = said["usage"]
+            return self._keep_usage or said.get("choices") != []
+        return True
+
+
+def _split(whole: bytes) -> list[bytes]:
+    ends = [match.end() for match in _END_OF_EVENT.finditer(whole)]
+    return [whole[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _said(event: bytes) -> Any:
+    """What the event's data says: `[DONE]`, JSON, or None for anything else (a comment, JSON that is not)."""
+    if not event.startswith(b"data:"):
+        return None
+    data = event[len(b"data:") :].strip()
+    if data == _DONE:
+        return _DONE
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None

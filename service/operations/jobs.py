@@ -1,6 +1,7 @@
 """Fine-tuning jobs as their users see them: create, look, pause, cancel. The worker's side is `operations.progress`.
 
-Creation refuses whatever could only fail hours later; a created job rings the bell after its commit.
+A job starts from a base of the catalogue, or from a tuned model of its project. Creation refuses whatever could only
+fail hours later; after the commit, workers are notified of the job.
 """
 
 import time
@@ -12,19 +13,18 @@ from service.db import events, files, jobs, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
-from service.domain.errors import InvalidRequest, NotFound
+from service.domain.errors import InvalidRequest, JobError, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
-from service.operations import origins
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
-from service.operations.origins import Origin
 from service.operations.paging import Page, cut
+from service.recipes.base import Base
 from service.recipes.objective import OBJECTIVES, Hyperparameters
-from service.recipes.tuning import TuningSettings, check_servable
+from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning, tuning_of
 
 QUEUE_LIMIT = 1000  # how far places in the queue are counted
 
@@ -65,11 +65,28 @@ class NextEvents:
     ended: bool
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a new job starts from: a base, or a tuned model of its project, whose weights it continues.
+
+    `parent` and the tuning that made it are None for a job that starts from the base itself."""
+
+    base: Base
+    parent: str | None = None
+    parent_tuning: TuningSettings | None = None
+
+    def tuning(self, asked: TuningSettings | None) -> TuningSettings:
+        """The job's tuning, resolved: what was asked for, the parent's, or the default. Raises InvalidRequest."""
+        if self.parent_tuning is not None:
+            return continued_tuning(self.parent_tuning, asked)
+        return asked or TUNINGS.default()
+
+
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
     """Writes the job and its first events, then rings the bell. Raises InvalidRequest."""
     _check_objective(new.objective)
     async with ctx.database.transaction() as tx:
-        origin = await origins.find(ctx, tx, caller, new.model)
+        origin = await _find_origin(ctx, tx, caller, new.model)
         tuning = origin.tuning(new.tuning)
         check_servable(origin.base, tuning)
         check_suffix(origin.base.id, caller.organization, new.suffix)
@@ -200,6 +217,28 @@ async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
     queued = [job.id for job in found if job.status == "queued"]
     positions = await work.waiting_before(tx, TRAIN.name, queued, QUEUE_LIMIT) if queued else {}
     return [JobView(job, positions.get(job.id)) for job in found]
+
+
+async def _find_origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Origin:
+    """What `name` stands for. Raises InvalidRequest, for deleted models and other projects' too."""
+    base = ctx.catalogue.find(name)
+    if base is not None:
+        return Origin(base)
+    model = await models.find(tx, caller.project_id, name, lock=True)  # its artifact must outlive the job
+    if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
+        job = await jobs.find(tx, None, model.job_id)
+        assert job is not None, "a model has the job that made it"
+        return Origin(ctx.catalogue.bases[model.base], name, _tuning_of(job))
+    raise InvalidRequest(
+        f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
+    )
+
+
+def _tuning_of(job: Job) -> TuningSettings:
+    try:
+        return tuning_of(job.tuning)
+    except JobError as error:  # an extension that this installation no longer has
+        raise InvalidRequest(error.message, param="model", code=error.code) from error
 
 
 def _check_objective(objective: str) -> None:

@@ -4,6 +4,6 @@ Importing this package registers the built-in methods, and those of `LUTHIER_EXT
 registries (the API's types, documents, checks of a job) has them all. Does not use HTTP, the database or tensors.
 """
 
-from service.recipes.extensions import import_methods
+from service.recipes.registry import import_methods
 
 import_methods()

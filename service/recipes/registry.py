@@ -1,14 +1,26 @@
 """Names to classes: what every process of an installation can be asked for.
 
-Filled while `service.recipes` is imported, read from then on. The first read closes it: types, documents and checks
-that were built before a method came would not know it.
+Filled while `service.recipes` is imported, from this package's own modules and the modules that `LUTHIER_EXTENSIONS`
+names; read from then on. The first read closes a registry: types, documents and checks that were built before a method
+was registered would lack it.
 """
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Iterator
 from typing import ClassVar, Generic, Protocol, TypeVar
 
+from service.settings.environment import extensions
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+BUILT_IN = ("service.recipes.formats", "service.recipes.tunings", "service.recipes.objectives")
+
+
+class ExtensionError(ImportError):
+    """A module of `LUTHIER_EXTENSIONS` cannot be imported; the message names it and says why."""
 
 
 class Named(Protocol):
@@ -66,3 +78,16 @@ class Registry(Generic[C]):
         """The class of that name."""
         self._closed = True
         return self._classes.get(name)
+
+
+def import_methods() -> None:
+    """Imports every module that brings a method. Raises ExtensionError."""
+    for name in BUILT_IN:
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{name}.{module.name}")
+    for name in extensions():
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise ExtensionError(f"LUTHIER_EXTENSIONS names '{name}', which cannot be imported: {error}") from error

@@ -2,7 +2,6 @@
 
     kinds     what kinds there are; one call registers another
     claims    claim in fair order, renew, give back, make room for another project
-    fairness  who must make room for whom: pure rules
     held      what one claim may write, each write fenced
 
 Knows no kind: those of a fine-tuning job are in `service.operations.job_work`. Rows are in `service.db.work`.

@@ -5,9 +5,15 @@ claim counts that, and after `crash_limit` the kind ends it in error. A worker t
 reach a part gives its work back, which counts nothing; one that was only cut off takes the count back when it returns
 (`renew`). What crashed twice in a row is claimed by a worker one piece at a time, so that it does not take others with
 it to the limit. Progress clears the count.
+
+**Fairness.** Places are held to the end of a piece of work, so a fair claim alone does not help a project that finds
+every place taken. Then a project that holds more gives a place back, at its next whole step and with everything
+stored, and continues later. Two conditions prevent places from being passed back and forth: only work that has had its
+own turn is asked (`LUTHIER_SLOT_STEPS`), and after the change the giver holds no less than the receiver, unless the
+receiver held nothing at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -15,7 +21,6 @@ import structlog
 from service.db import work, workers
 from service.domain.work import Claim, Work, WorkerState
 from service.installation.context import Context
-from service.work.fairness import may_change_base, who_leaves
 from service.work.held import HeldWork
 from service.work.kinds import Kind
 
@@ -124,3 +129,29 @@ async def living_workers(ctx: Context) -> list[WorkerState]:
     """The workers whose leases have not run out, and how they are."""
     async with ctx.database.reading() as tx:
         return await workers.living(tx, ctx.settings.lease_seconds)
+
+
+def makes_room(giver: str, receiver: str, holdings: Mapping[str, int]) -> bool:
+    """Whether a project with these holdings gives a place to another one that waits."""
+    if giver == receiver:
+        return False
+    receives = holdings.get(receiver, 0)
+    return receives == 0 or holdings.get(giver, 0) - receives >= 2
+
+
+def who_leaves(next_up: Work, ripe: Sequence[Work], holdings: Mapping[str, int]) -> list[Work]:
+    """Which of the `ripe` (those that may be asked, the longest-held first) leaves for `next_up`: one, or nobody.
+
+    It is of the project that holds most, and of that project's the one that has held its place longest.
+    """
+    willing = [work for work in ripe if makes_room(work.project_id, next_up.project_id, holdings)]
+    return [max(willing, key=lambda work: holdings.get(work.project_id, 0))] if willing else []
+
+
+def may_change_base(next_up: Work, seated: Sequence[Work], ripe: Sequence[Work], holdings: Mapping[str, int]) -> bool:
+    """Whether all that are seated leave, since `next_up` needs another base than theirs.
+
+    Only for a project that holds nothing anywhere, and only once each of them has had its turn. A project's own work
+    on another base waits until these have ended.
+    """
+    return holdings.get(next_up.project_id, 0) == 0 and {work.id for work in seated} <= {work.id for work in ripe}

@@ -15,9 +15,14 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.api.schemas.answers import ChatCompletion, Completion
 from service.api.schemas.errors import ErrorEnvelope
-from service.api.schemas.inference import CreateChatCompletionRequest, CreateCompletionRequest, Generation
+from service.api.schemas.inference import (
+    ChatCompletion,
+    Completion,
+    CreateChatCompletionRequest,
+    CreateCompletionRequest,
+    Generation,
+)
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope

@@ -1,7 +1,9 @@
-"""Wire models of requests to POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only.
+"""Wire models of POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only.
 
-What a request may say is checked here; what an engine can do with it is `service.gateway.fields`' business, so that a
-field may be well-formed and still be refused. Of a union the array stands first: its findings name the element.
+What a request may contain is checked here; `service.gateway.fields` decides what an engine can do with it, so a field
+may be well-formed and still be refused. In a union the array comes first: its findings name the element. Models of
+responses are for the OpenAPI document and validate nothing: an engine's bytes pass unchanged, and engines may add
+fields of their own.
 """
 
 from typing import Annotated, Any, Literal
@@ -180,3 +182,78 @@ class CreateChatCompletionRequest(Generation):
     tools: list[JsonObject] | None = Field(None, max_length=128)
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: JsonObject | None = None
+
+
+class Answered(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class CompletionUsage(Answered):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionLogprobs(Answered):
+    text_offset: list[int]
+    token_logprobs: list[float | None]
+    tokens: list[str]
+    top_logprobs: list[dict[str, float] | None] | None
+
+
+class CompletionChoice(Answered):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length", "content_filter"] | None
+    logprobs: CompletionLogprobs | None
+
+
+class Completion(Answered):
+    """The answer to POST /v1/completions; each event of a stream has this form as well."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    system_fingerprint: str | None = None
+    usage: CompletionUsage | None = None
+
+
+class TopLogprob(Answered):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Answered):
+    content: list[TokenLogprob] | None
+
+
+class ChatAnswer(Answered):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None = None
+
+
+class ChatChoice(Answered):
+    index: int
+    message: ChatAnswer
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(Answered):
+    """The answer to POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    system_fingerprint: str | None = None
+    usage: CompletionUsage | None = None
