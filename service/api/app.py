@@ -1,6 +1,6 @@
 """The ASGI application of one installation: routes, layers, and what opens and closes with the process.
 
-Start of every journey. A request passes headers (outermost), errors, auth (in the route), then its route.
+Every request starts here: it passes headers (outermost), errors, auth (in the route), then its route.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from service.queue.redis import end
 
 
 def create_app(ctx: Context) -> FastAPI:
-    """The app; its lifespan does the chores and closes `ctx`."""
+    """The app; its lifespan runs the chores and closes `ctx`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """Rows of fine-tuning jobs, and how many there are. Every change of state is a compare-and-set.
 
-Who locks several rows locks them in the order of `sequence`, and what works on them (`service.db.work`) before them, so
-that no two can wait for each other.
+Several rows are locked in the order of `sequence`, and the work on them (`service.db.work`) before them, so that no two
+transactions can wait for each other.
 """
 
 import time
@@ -35,7 +35,7 @@ class Unfinished:
 
     `lost` are held by a worker whose lease has run out, `trained` wait for their announcement. `unstarted_since` is
     when the oldest was made that waits for its first worker, for its files or for a slot. A job that was resumed does
-    not count there: nobody writes down when it began to wait.
+    not count there: when it began to wait is not recorded.
     """
 
     base: str
@@ -53,7 +53,7 @@ async def add(tx: Transaction, job: Job) -> None:
 
 
 async def find(tx: Transaction, project_id: str | None, id: str, *, lock: bool = False) -> Job | None:
-    """The job of that project; `None` as project for the workers. `lock`: nobody changes it meanwhile."""
+    """The job of that project; `None` as project for the workers. `lock`: it cannot change meanwhile."""
     query = select(*_COLUMNS).where(jobs.c.id == id)
     if project_id is not None:
         query = query.where(jobs.c.project_id == project_id)
@@ -80,7 +80,7 @@ async def page(
 
 
 async def uses_file(tx: Transaction, file_id: str, *, lock: bool = False) -> list[Job]:
-    """The jobs that are not final and name this file. `lock`: nobody changes them meanwhile."""
+    """The jobs that are not final and name this file. `lock`: they cannot change meanwhile."""
     named = or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id)
     query = select(*_COLUMNS).where(named, jobs.c.status.in_(ACTIVE)).order_by(jobs.c.sequence)
     if lock:
@@ -97,7 +97,7 @@ async def change(tx: Transaction, id: str, expected: Status, values: Mapping[str
 
 
 async def pauses_asked(tx: Transaction, ids: Sequence[str]) -> set[str]:
-    """Those of the jobs that are running and shall come to rest."""
+    """Those of the jobs that are running and are to be paused."""
     query = select(jobs.c.id).where(
         jobs.c.id.in_(ids), jobs.c.status == "running", jobs.c.pause_requested_at.is_not(None)
     )
@@ -123,7 +123,7 @@ async def unannounced(tx: Transaction, id: str) -> str | None:
 
 
 async def known(tx: Transaction, ids: Sequence[str]) -> set[str]:
-    """Those of the ids that are jobs whose objects are not swept yet; what comes after the sweep is nobody's."""
+    """Those of the ids that are jobs whose objects are not swept yet; what is stored after the sweep is an orphan."""
     query = select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.swept_at.is_(None))
     return set((await tx.connection.execute(query)).scalars())
 

@@ -29,7 +29,7 @@ def _checkpoint(row: Row[Any]) -> Checkpoint:
 
 
 async def add(tx: Transaction, model: Model) -> None:
-    """Makes a name public. Names are never reused: a doubled one is an integrity error."""
+    """Makes a name public. Names are never reused: a duplicate is an integrity error."""
     await tx.connection.execute(
         insert(models).values({field.name: getattr(model, field.name) for field in fields(Model)})
     )
@@ -47,7 +47,7 @@ async def find(tx: Transaction, project_id: str | None, name: str, *, lock: bool
 
 
 async def find_callable(tx: Transaction, project_id: str, name: str) -> Model | None:
-    """The living model, if that project made it or was granted it."""
+    """The living model, if that project trained it or was granted it."""
     row = (
         await tx.connection.execute(select(*_MODEL).where(models.c.name == name, _callable(project_id)))
     ).one_or_none()
@@ -55,7 +55,7 @@ async def find_callable(tx: Transaction, project_id: str, name: str) -> Model | 
 
 
 async def all_callable(tx: Transaction, project_id: str) -> list[Model]:
-    """Every living model that the project made or was granted, oldest first."""
+    """Every living model that the project trained or was granted, oldest first."""
     query = select(*_MODEL).where(_callable(project_id))
     return [_model(row) for row in await tx.connection.execute(query.order_by(models.c.sequence))]
 
@@ -67,8 +67,8 @@ def _callable(project_id: str) -> ColumnElement[bool]:
     return and_(models.c.deleted_at.is_(None), or_(models.c.project_id == project_id, granted.exists()))
 
 
-async def bury(tx: Transaction, name: str) -> bool:
-    """Deletes the model and its line in the checkpoints list; False when it was gone already."""
+async def mark_deleted(tx: Transaction, name: str) -> bool:
+    """Deletes the model and its line in the checkpoints list; False when it was already deleted."""
     now = int(time.time())
     dead = update(models).where(models.c.name == name, models.c.deleted_at.is_(None)).values(deleted_at=now)
     if (await tx.connection.execute(dead)).rowcount == 0:
@@ -77,16 +77,16 @@ async def bury(tx: Transaction, name: str) -> bool:
     return True
 
 
-async def bury_checkpoints(tx: Transaction, job_id: str, kept: int) -> None:
-    """Marks the models of the job's living checkpoints as deleted, except the newest `kept`."""
+async def delete_old_checkpoints(tx: Transaction, job_id: str, kept: int) -> None:
+    """Marks the models of the job's checkpoints as deleted, except the newest `kept`."""
     living = select(checkpoints.c.model_name).where(checkpoints.c.job_id == job_id, checkpoints.c.pruned_at.is_(None))
     beyond = living.order_by(checkpoints.c.sequence.desc()).offset(kept)
     for name in (await tx.connection.execute(beyond)).scalars().all():
-        await bury(tx, name)
+        await mark_deleted(tx, name)
 
 
 async def unswept(tx: Transaction, limit: int) -> list[str]:
-    """Names of dead models whose artifacts still lie in storage and that no active job continues."""
+    """Names of deleted models whose artifacts are still in storage and that no active job continues."""
     continued = select(jobs.c.id).where(jobs.c.status.in_(ACTIVE), jobs.c.parent_model == models.c.name)
     query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None))
     return list((await tx.connection.execute(query.where(~continued.exists()).limit(limit))).scalars())

@@ -1,9 +1,9 @@
-"""Which fields of a request go on to an engine. Nothing that a client sent is ignored in silence: every field of
+"""Which fields of a request are sent to an engine. Nothing that a client sent is ignored silently: every field of
 OpenAI's create schemas is one of
 
 honoured   sent on, because the engine does it (`Capabilities`, one row per kind of engine);
-harmless   accepted and kept here: it labels the request, or says how OpenAI should bill, cache or pad it;
-neutral    accepted only with the values that ask for what happens anyway, such as `n` candidates for `n` answers;
+harmless   accepted and not sent: it labels the request, or says how OpenAI should bill, cache or pad it;
+neutral    accepted only with values that change nothing, such as `n` candidates for `n` completions;
 refused    everything else, with a 400 that names the field.
 
 The user's table is `openapi/inference.md`. Fields outside OpenAI's schemas never come here: the wire models forbid
@@ -30,7 +30,7 @@ FORMATS = ("text", "json_object", "json_schema")  # of `response_format`
 class Capabilities:
     """The fields that one kind of engine honours: of both requests, of a message, and the types of a content part.
 
-    `greedy_n`: whether it makes several answers without a temperature, where all of them are the same.
+    `greedy_n`: whether it returns several completions at a temperature of 0, where all of them are the same.
     """
 
     completions: frozenset[str]
@@ -85,7 +85,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 
 
 def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Fields:
-    """What of `fields` goes to the engine; `fields` holds no nulls. Raises InvalidRequest for what it cannot do."""
+    """The `fields` for the engine; they hold no nulls. Raises InvalidRequest for what it cannot do."""
     capabilities = CAPABILITIES[serving.engine]
     _check_together(fields, capabilities)
     honoured = capabilities.completions if endpoint == "completions" else capabilities.chat
@@ -110,7 +110,7 @@ def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Field
 
 
 def _check_together(fields: Fields, capabilities: Capabilities) -> None:
-    """What is fine alone and contradicts another field."""
+    """Raises InvalidRequest for valid fields that contradict each other."""
     if fields.get("n", 1) > 1 and fields.get("temperature") == 0 and not capabilities.greedy_n:
         raise InvalidRequest(
             "Unsupported value: 'n' must be 1 with a 'temperature' of 0, where every answer would be the same.",
@@ -141,7 +141,7 @@ def _check_neutral(name: str, value: object, fields: Fields) -> None:
 
 
 def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
-    """A message as the engine gets it. What an SDK echoes back of an answer (`tool_calls: []`, nulls) is left out."""
+    """A message for the engine, without what SDKs send back of a response (`tool_calls: []`, nulls)."""
     for name in message.keys() - capabilities.message:
         if message[name] != []:
             raise _unsupported(name, f"{where}.{name}")

@@ -1,4 +1,4 @@
-"""The jobs of the whole installation, counted: for its operators, whatever project they belong to."""
+"""How many jobs and workers the whole installation has, of all projects: for its operators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from service.installation.context import Context
 
 
 @dataclass(frozen=True)
-class Census:
-    """Jobs of one moment: those that have not ended, by base and status, and how many have ever ended in each way.
+class JobCounts:
+    """The jobs at one moment: those that have not ended, by base and status, and how many have ever ended in each way.
 
     `workers` are those whose last beat is not older than a lease.
     """
@@ -22,11 +22,11 @@ class Census:
     workers: Sequence[WorkerState]
 
 
-async def take(ctx: Context) -> Census:
-    """Counts. Raises Unavailable while the database is away."""
+async def count_jobs(ctx: Context) -> JobCounts:
+    """Raises Unavailable while the database is unavailable."""
     async with ctx.database.reading() as tx:
         living = await workers.living(tx, ctx.settings.lease_seconds)
-        return Census(await jobs.unfinished(tx), await jobs.ended(tx), living)
+        return JobCounts(await jobs.unfinished(tx), await jobs.ended(tx), living)
 
 
 async def waiting_and_held(ctx: Context, seconds: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as their users see them: create, look, pause, cancel. The worker's side is `operations.progress`.
+"""Fine-tuning jobs as their users see them: create, read, pause, cancel. The worker's side is `operations.progress`.
 
 A job starts from a base of the catalogue, or from a tuned model of its project. Creation refuses whatever could only
 fail hours later; after the commit, workers are notified of the job.
@@ -31,7 +31,7 @@ QUEUE_LIMIT = 1000  # how far places in the queue are counted
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a user asks for, in shape but not yet checked against what the installation has."""
+    """What a user asks for: well-formed, but not yet checked against the installation."""
 
     model: str
     training_file: str
@@ -59,7 +59,7 @@ class JobView:
 
 @dataclass(frozen=True)
 class NextEvents:
-    """What a follower of a job has not seen yet; `ended`: nothing will ever come behind these."""
+    """Events that a follower of a job has not seen yet; `ended`: no event will follow these."""
 
     events: Sequence[Event]
     ended: bool
@@ -83,7 +83,7 @@ class Origin:
 
 
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
-    """Writes the job and its first events, then rings the bell. Raises InvalidRequest."""
+    """Writes the job and its first events, then notifies workers. Raises InvalidRequest."""
     _check_objective(new.objective)
     async with ctx.database.transaction() as tx:
         origin = await _find_origin(ctx, tx, caller, new.model)
@@ -106,7 +106,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
 
 
 async def retrieve(ctx: Context, caller: Caller, id: str) -> JobView:
-    """One job as it stands. Raises NotFound, for another project's too."""
+    """One job. Raises NotFound, for another project's too."""
     async with ctx.database.reading() as tx:
         return (await _views(tx, [await _find(tx, caller, id)]))[0]
 
@@ -136,7 +136,7 @@ async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
 
 
 async def pause(ctx: Context, caller: Caller, id: str) -> JobView:
-    """Asks a running job to come to rest; it stays `running` until its worker has done so. May be called twice.
+    """Asks a running job to pause; it stays `running` until its worker has done so. May be called twice.
 
     Raises NotFound or IllegalTransition. A job that ends before its worker sees the request just ends.
     """
@@ -151,7 +151,7 @@ async def pause(ctx: Context, caller: Caller, id: str) -> JobView:
 
 
 async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
-    """Puts a paused job back into the queue; takes a pause back that a running job has not come to yet.
+    """Puts a paused job back into the queue; or cancels a pause that has not taken effect yet.
 
     Raises NotFound or IllegalTransition.
     """
@@ -160,7 +160,7 @@ async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
         job = await _find(tx, caller, id, lock=True)
         check_resumable(job)
         if job.status == "running" and job.pause_requested_at is None:
-            return JobView(job)  # nothing to take back
+            return JobView(job)  # nothing to cancel
         status: Status = "queued" if job.status == "paused" else job.status
         await _change(tx, job, {"status": status, "pause_requested_at": None})
         await work.wake(tx, [paused.id for paused in waiting])
@@ -177,7 +177,7 @@ async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None
 
 
 async def event_position(ctx: Context, caller: Caller, id: str, after: str | None) -> int:
-    """The number of the event `after`, 0 for None: where a follower begins. Raises NotFound or InvalidRequest."""
+    """The number of the event `after`, 0 for None, where a follower begins. Raises NotFound or InvalidRequest."""
     async with ctx.database.reading() as tx:
         await _find(tx, caller, id)
         sequence = 0 if after is None else await events.sequence_of(tx, id, after)
@@ -283,7 +283,7 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) ->
 
 
 def _warnings(new: NewJob, has_wandb: bool) -> list[NewEvent]:
-    """What the user should know at once: nothing that was asked for is passed over in silence."""
+    """What the user should know at once: nothing that was asked for is ignored silently."""
     found = []
     if new.validation_file == new.training_file:
         text = "The validation file is the training file: the validation loss will only repeat the training loss."
@@ -292,6 +292,6 @@ def _warnings(new: NewJob, has_wandb: bool) -> list[NewEvent]:
         text = f"'method.{name}' was given, but the method's type is '{new.objective}': it is not used."
         found.append(wording.warning(text, key=f"idle-{name}"))
     if new.integrations and not has_wandb:
-        text = "This installation has no key for Weights & Biases; the job goes on without its integrations."
+        text = "This installation has no key for Weights & Biases; the job continues without its integrations."
         found.append(wording.warning(text, key="integrations"))
     return found

@@ -23,7 +23,7 @@ BASE_OWNER = "luthier"
 
 @dataclass(frozen=True)
 class ModelView:
-    """A callable model as the API lists it; a base's age is not known (0)."""
+    """A callable model as the API lists it; a base's age is unknown (0)."""
 
     id: str
     created_at: int
@@ -32,7 +32,7 @@ class ModelView:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What to ask an engine for, and what the engines of its base can do; `tuning` is None for a base."""
+    """The model's name for engines, and what the engines of its base can do; `tuning` is None for a base."""
 
     name_for_engine: str
     base_id: str
@@ -57,7 +57,7 @@ async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
 
 
 async def delete(ctx: Context, caller: Caller, name: str) -> None:
-    """Deletes one of the project's own tuned models, for ever. Raises ModelNotFound, or Forbidden for a base."""
+    """Deletes one of the project's own tuned models permanently. Raises ModelNotFound, or Forbidden for a base."""
     if ctx.catalogue.find(name) is not None:
         raise Forbidden(
             f"The model '{name}' is a base model of this installation: only your own fine-tuned models can be deleted.",
@@ -65,12 +65,12 @@ async def delete(ctx: Context, caller: Caller, name: str) -> None:
         )
     async with ctx.database.transaction() as tx:
         model = await models.find(tx, caller.project_id, name)
-        if model is None or not await models.bury(tx, name):
+        if model is None or not await models.mark_deleted(tx, name):
             raise ModelNotFound(name)
 
 
 async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> ResolvedModel:
-    """Turns an id, an alias or a tuned model's name into what engines know. Raises ModelNotFound or Unavailable."""
+    """Resolves an id, an alias or a tuned model's name to the name for engines. Raises ModelNotFound or Unavailable."""
     base = ctx.catalogue.find(name)
     if base is not None:
         return ResolvedModel(base.id, base.id, None, base.serving)
@@ -83,7 +83,7 @@ async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> Reso
 
 
 async def grant(ctx: Context, caller: Caller, model: str, project_ids: Sequence[str]) -> list[Permission]:
-    """Lets these projects call the model, in this order; one that may already keeps the permission that it has.
+    """Lets these projects call the model, in this order; one that already may keeps its permission.
 
     Raises NotFound for a model that is not the caller's to grant, InvalidRequest for an unknown project.
     """
@@ -110,7 +110,7 @@ async def permission_page(
 
 
 async def revoke(ctx: Context, caller: Caller, model: str, id: str) -> None:
-    """Takes a permission back. Raises NotFound."""
+    """Revokes a permission. Raises NotFound."""
     async with ctx.database.transaction() as tx:
         if await _find_grantable(tx, caller, model) is None or not await models.remove_permission(tx, model, id):
             raise NotFound(f"No such permission of the checkpoint {model}: {id}", param="permission_id")

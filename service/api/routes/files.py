@@ -33,10 +33,10 @@ CONTENT: dict[int | str, JsonObject] = {
         "description": "The file's bytes",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
-    307: {"description": "Where the bytes are, for some minutes; only of installations that redirect downloads"},
+    307: {"description": "A URL of the bytes, valid for some minutes; only on installations that redirect downloads"},
 }
 
-FIELDS_BYTES = 256 * 1024  # what a form may have beside its file
+FIELDS_BYTES = 256 * 1024  # of a form, in addition to its file
 FILENAME_CHARACTERS = 512
 
 Fields = JsonObject
@@ -66,13 +66,13 @@ async def page(
 
 @router.get("/{file_id}", operation_id="retrieveFile")
 async def retrieve(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> FileObject:
-    """Get what is known of a file."""
+    """Get a file's metadata."""
     return FileObject.of(await files.retrieve(ctx, caller, file_id))
 
 
 @router.delete("/{file_id}", operation_id="deleteFile")
 async def delete(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> FileDeleted:
-    """Delete a file. Jobs that wait for it fail; running ones go on."""
+    """Delete a file. Jobs that wait for it fail; running ones continue."""
     await files.delete(ctx, caller, file_id)
     return FileDeleted(id=file_id)
 
@@ -88,7 +88,7 @@ async def content(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> Respon
 
 
 def _attachment(filename: str) -> str:
-    """RFC 6266: a plain name for old clients, the true one in UTF-8."""
+    """RFC 6266: an ASCII name for old clients, the real one in UTF-8."""
     plain = "".join(
         letter if letter.isascii() and letter.isprintable() and letter not in '"\\' else "_" for letter in filename
     )
@@ -96,7 +96,7 @@ def _attachment(filename: str) -> str:
 
 
 async def _received(request: Request, incoming: Incoming, limit_bytes: int) -> NewFile:
-    """Stores the form's file and answers what the form says of it. Raises InvalidRequest or TooLarge."""
+    """Stores the form's file and returns the metadata that the form has for it. Raises InvalidRequest or TooLarge."""
     boundary = boundary_of(request.headers.get("content-type", ""))
     _check_length(request.headers.get("content-length", ""), limit_bytes)
     reader = FormReader(request.stream(), boundary, limit_bytes + FIELDS_BYTES)
@@ -127,7 +127,7 @@ async def _read(reader: FormReader, incoming: Incoming) -> tuple[Part | None, Fi
 
 
 def _check_length(content_length: str, limit_bytes: int) -> None:
-    """Refuses a body that says itself that it is too large, before any of it is read."""
+    """Rejects a body whose Content-Length is too large, before reading any of it."""
     if content_length.isdigit() and int(content_length) > limit_bytes + FIELDS_BYTES:
         raise too_large(limit_bytes)
 

@@ -40,7 +40,7 @@ METADATA_PARAMETER: JsonObject = {
             "required": False,
             "style": "deepObject",
             "explode": True,
-            "description": "Only jobs that carry this metadata: `metadata[key]=value`, or `metadata=null` for none.",
+            "description": "Only jobs with this metadata: `metadata[key]=value`, or `metadata=null` for none.",
             "schema": {"type": "object", "additionalProperties": {"type": "string"}},
         }
     ]
@@ -52,15 +52,16 @@ BATCH_EVENTS = 100
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second is nginx's
 
 # No blank line behind it: the SDKs would take comment and blank line for an event without data, and fail to parse it.
-HEARTBEAT = b": the job goes on\n"
+HEARTBEAT = b": the job continues\n"
 DONE = b"data: [DONE]\n\n"
 
 Stream = Annotated[
     bool,
-    Query(description="Follow the job: server-sent events, oldest first, until it has ended. `limit` has no part."),
+    Query(description="Follow the job: server-sent events, oldest first, until it ends. `limit` has no effect."),
 ]
 LastEventId = Annotated[
-    Text | None, Header(description="With `stream`: the last event seen, as browsers send it; wins over `after`.")
+    Text | None,
+    Header(description="With `stream`: the last event seen, as browsers send it; takes precedence over `after`."),
 ]
 EVENT_STREAM: dict[int | str, JsonObject] = {
     200: {
@@ -69,7 +70,7 @@ EVENT_STREAM: dict[int | str, JsonObject] = {
                 "schema": {
                     "type": "string",
                     "description": "Events with `id`, `event: fine_tuning.job.event` and `data: <EventObject>`, then "
-                    "`data: [DONE]`; or, if it broke, `data: {error: ...}` and an end.",
+                    "`data: [DONE]`; or, if the stream breaks off, `data: {error: ...}` and its end.",
                 }
             }
         }
@@ -109,7 +110,7 @@ async def page(
 
 @router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob")
 async def retrieve(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
-    """Get a fine-tuning job as it stands."""
+    """Get a fine-tuning job."""
     return JobObject.of(await jobs.retrieve(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
@@ -121,13 +122,13 @@ async def cancel(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) 
 
 @router.post("/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob")
 async def pause(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
-    """Ask a running job to come to rest: it answers `running`, and is `paused` once its checkpoint is published."""
+    """Ask a running job to pause: it stays `running`, and is `paused` once its checkpoint is published."""
     return JobObject.of(await jobs.pause(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
 @router.post("/{fine_tuning_job_id}/resume", operation_id="resumeFineTuningJob")
 async def resume(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
-    """Let a paused job go on, exactly where it came to rest; or take a pause back before the job has come to it."""
+    """Let a paused job continue exactly where it stopped; or cancel a pause before it takes effect."""
     return JobObject.of(await jobs.resume(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
@@ -146,7 +147,7 @@ async def events(
     stream: Stream = False,
     last_event_id: LastEventId = None,
 ) -> ListObject[EventObject] | StreamingResponse:
-    """List what a fine-tuning job has told so far, newest first; or follow it, oldest first, until it has ended."""
+    """List the events of a fine-tuning job, newest first; or follow them, oldest first, until the job has ended."""
     if stream:
         return await _follow(ctx, caller, fine_tuning_job_id, after=last_event_id or after)
     return as_list(await jobs.event_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit), EventObject.of)
@@ -156,7 +157,7 @@ async def events(
 async def checkpoints(
     ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId, after: After = None, limit: Limit = 10
 ) -> CursorList[CheckpointObject]:
-    """List the models that a fine-tuning job published on its way, newest first."""
+    """List the models that a fine-tuning job has published during training, newest first."""
     found = await jobs.checkpoint_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit)
     return as_cursor_list(found, CheckpointObject.of, lambda checkpoint: checkpoint.id)
 
@@ -182,7 +183,7 @@ def _objective(body: CreateJob) -> str:
 
 
 def _hyperparameters(body: CreateJob) -> Hyperparameters:
-    """Those of the method in use win, field by field, over the deprecated ones beside `method`."""
+    """Those of the method take precedence, field by field, over the deprecated ones beside `method`."""
     given = [body.__dict__["hyperparameters"], None if body.method is None else body.method.hyperparameters]
     merged: JsonObject = {}
     for part in given:
@@ -200,22 +201,22 @@ async def _follow(ctx: Context, caller: Caller, job_id: str, *, after: str | Non
 
 
 async def _events(ctx: Context, caller: Caller, job_id: str, sequence: int) -> AsyncGenerator[bytes]:
-    """Whole batches as they come; the reason, in the error envelope, where the stream breaks off."""
-    spoke = time.monotonic()
+    """Whole batches as they come; if the stream breaks off, the reason in the error envelope."""
+    sent_at = time.monotonic()
     try:
         while True:
             found = await jobs.next_events(ctx, caller, job_id, sequence, BATCH_EVENTS)
             if found.events:
                 yield b"".join(_rendered(event) for event in found.events)
-                sequence, spoke = found.events[-1].sequence, time.monotonic()
+                sequence, sent_at = found.events[-1].sequence, time.monotonic()
             if found.ended:
                 yield DONE
                 return
             if len(found.events) < BATCH_EVENTS:
                 await asyncio.sleep(POLL_SECONDS)
-            if time.monotonic() - spoke >= HEARTBEAT_SECONDS:
+            if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
                 yield HEARTBEAT
-                spoke = time.monotonic()
+                sent_at = time.monotonic()
     except LuthierError as error:
         yield b"data: " + bytes(envelope(error).body) + b"\n\n"
 

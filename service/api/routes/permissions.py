@@ -1,6 +1,6 @@
 """/v1/fine_tuning/checkpoints/{name}/permissions: from the wire to `operations.models` and back.
 
-Names carry `:`, and those of foreign clients may carry `/`.
+Names contain `:`, and those that foreign clients send may contain `/`.
 """
 
 from typing import Annotated, Literal
@@ -60,6 +60,6 @@ async def create(
 async def delete(
     ctx: ContextDep, caller: CallerDep, fine_tuned_model_checkpoint: ModelName, permission_id: PermissionId
 ) -> PermissionDeleted:
-    """Take a permission back."""
+    """Revoke a permission."""
     await models.revoke(ctx, caller, fine_tuned_model_checkpoint, permission_id)
     return PermissionDeleted(id=permission_id)

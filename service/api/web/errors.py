@@ -14,6 +14,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from service.domain.errors import InvalidRequest, LuthierError, NotFound, RateLimited, TooLarge
@@ -29,7 +30,7 @@ NOT_JSON = (
 NO_OBJECT = "The body of your request must be a JSON object, sent with the header 'Content-Type: application/json'."
 SHOWN_CHARACTERS = 100
 
-Finding = dict[str, Any]
+Finding = ErrorDetails
 
 _EXPECTED = {
     "string": "a string", "int": "an integer", "float": "a number", "bool": "a boolean", "list": "an array",
@@ -79,13 +80,13 @@ class MethodNotAllowed(InvalidRequest):
 
 
 def envelope(error: LuthierError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """`error` as its HTTP answer."""
+    """`error` as an HTTP response."""
     body = {"message": clean(error.message), "type": error.type, "param": clean(error.param), "code": error.code}
     return JSONResponse({"error": body}, status_code=error.status, headers=headers)
 
 
 def unexpected(error: Exception) -> JSONResponse:
-    """The answer to a mistake of ours, which is logged as its type and place."""
+    """The response to an error in the service, which is logged as its type and place."""
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     places = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in frames]
     log.error("request.crashed", error=type(error).__name__, places=places)
@@ -95,12 +96,12 @@ def unexpected(error: Exception) -> JSONResponse:
 
 
 def clean(text: str | None) -> str | None:
-    """`text` without what is not Unicode: half a surrogate pair, sent by a client, cannot be sent back."""
+    """`text` without invalid Unicode: half a surrogate pair that a client sent cannot be sent back."""
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def install(app: FastAPI) -> None:
-    """Makes `app` answer every kind of error with the envelope."""
+    """Makes `app` respond to every kind of error with the envelope."""
     app.add_exception_handler(LuthierError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
@@ -112,7 +113,7 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
 
 
 def _retry_headers(error: LuthierError) -> dict[str, str]:
-    """When to come again, for those who came too often: in the two headers that the SDKs wait by."""
+    """When to retry a request that was over a limit: in the two headers that the SDKs read."""
     if not isinstance(error, RateLimited):
         return {}
     if not error.may_retry:
@@ -131,7 +132,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses before any code of ours runs."""
+    """What the framework rejects before any code of ours runs."""
     assert isinstance(error, HTTPException)
     return envelope(_translated(request, error), error.headers)
 
@@ -179,7 +180,7 @@ def _param(finding: Finding, body: Any) -> str:
 
 
 def _about(param: str, findings: Sequence[Finding]) -> InvalidRequest:
-    """Words the findings of one field: more than one are a union's, of which the closest member's is told."""
+    """The error for the findings of one field: several are a union's, of which the closest member's is reported."""
     kinds = [_expected(finding) for finding in findings]
     if len(findings) > 1 and all(kinds):
         expected = " or ".join(dict.fromkeys(kind for kind in kinds if kind))
@@ -189,7 +190,7 @@ def _about(param: str, findings: Sequence[Finding]) -> InvalidRequest:
 
 
 def _expected(finding: Finding) -> str | None:
-    """What should have stood there, if the finding is about the type or the choice of value."""
+    """What was expected, if the finding is about the type or the choice of value."""
     if finding["type"] == "literal_error":
         return str(finding["ctx"]["expected"])
     name, _, end = finding["type"].rpartition("_")
@@ -224,7 +225,7 @@ def _wrong_type(param: str, expected: str, value: Any) -> InvalidRequest:
     return _error(param, "invalid_type", f"Invalid type for '{param}': expected {expected}, but got {got} instead.")
 
 
-def _out_of_range(param: str, kind: str, value: Any, context: dict[str, Any]) -> InvalidRequest:
+def _out_of_range(param: str, kind: str, value: Any, context: Mapping[str, Any]) -> InvalidRequest:
     bound = next(context[name] for name in ("ge", "gt", "le", "lt") if name in context)
     sign = {"greater_than_equal": ">=", "greater_than": ">", "less_than_equal": "<=", "less_than": "<"}[kind]
     number = "integer" if isinstance(bound, int) and not isinstance(value, float) else "decimal"
@@ -235,7 +236,7 @@ def _out_of_range(param: str, kind: str, value: Any, context: dict[str, Any]) ->
     return _error(param, f"{number}_{code}_value", message)
 
 
-def _wrong_length(param: str, value: Any, context: dict[str, Any]) -> InvalidRequest:
+def _wrong_length(param: str, value: Any, context: Mapping[str, Any]) -> InvalidRequest:
     bound = "max_length" if "max_length" in context else "min_length"
     kind = _SIZED.get(type(value), "object")
     code, wording = _LENGTHS[kind, bound]
