@@ -14,7 +14,7 @@ rest. Times are unix seconds.
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from service.domain.errors import IllegalTransition
 from service.domain.json import JsonObject
@@ -87,6 +87,9 @@ def check_resumable(job: Job) -> None:
     """Raises IllegalTransition unless `job` is paused, or running and perhaps about to pause."""
     if job.status not in ("paused", "running"):
         raise IllegalTransition(f"Job {job.id} cannot be resumed: its status is '{job.status}'.")
+
+
+Metrics: TypeAlias = dict[str, int | float]  # by OpenAI's names
 
 
 @dataclass(frozen=True)

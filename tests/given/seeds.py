@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import replace
 
-from service.db import events, files, jobs, keys, models, permissions, uploads, work
+from service.db import events, files, jobs, keys, models, uploads, work
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
@@ -111,6 +111,6 @@ async def _publish(tx: Transaction) -> None:
     now = int(time.time())
     await models.add(tx, Model(DELETABLE, PROJECT, JOB, BASE, "final", 36, "lora", now))
     await models.add(tx, Model(CHECKPOINT, PROJECT, JOB, BASE, "checkpoint", 10, "lora", now))
-    await permissions.add(tx, Permission(PERMISSION, CHECKPOINT, PROJECT, now))
+    await models.add_permission(tx, Permission(PERMISSION, CHECKPOINT, PROJECT, now))
     metrics = {"step": 10, "train_loss": 1.5, "train_mean_token_accuracy": 0.5, "full_valid_loss": 2.0}
     await models.add_checkpoint(tx, Checkpoint("ftckpt_seed", JOB, 10, CHECKPOINT, metrics, now))

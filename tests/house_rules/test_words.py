@@ -50,13 +50,6 @@ EXEMPT = {
 }
 # Rooms that are still to be cleaned. It shrinks to empty: a room that is clean must leave.
 TO_DO = (
-    "service/api",
-    "service/commands",
-    "service/gateway",
-    "service/operations",
-    "service/processes",
-    "service/queue",
-    "service/work",
     "workers/data",
     "workers/model",
     "workers/objectives",
