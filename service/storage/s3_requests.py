@@ -44,7 +44,7 @@ UNUSABLE = {
     "IllegalLocationConstraintException": ("REGION", "the bucket '{bucket}' is in another region"),
     "PermanentRedirect": ("REGION", "the bucket '{bucket}' is in another region"),
 }
-ELSEWHERE = ("ENDPOINT_URL", "{endpoint} does not answer as an S3 store does ({reason})")
+ELSEWHERE = ("ENDPOINT_URL", "{endpoint} does not respond as an S3 store does ({reason})")
 
 
 class S3Requests:
