@@ -17,7 +17,7 @@ from service.storage import StorageUnusable
 
 
 def main() -> None:
-    """The console script: mistakes in the settings end in one clear line."""
+    """The console script: errors in the settings end in one line."""
     parser = argparse.ArgumentParser(prog="luthier-worker", description="Train adapters, or serve them.")
     parser.add_argument(
         "command",
@@ -25,7 +25,7 @@ def main() -> None:
         help="train: claim and run jobs; engine: serve tokens; vllm: serve tokens with vLLM",
     )
     parser.add_argument("--base", default="", help="id of the base to serve, else LUTHIER_ENGINE_BASE or the first")
-    parser.epilog = "vllm: what stands behind `--` goes to `vllm serve` as it is."
+    parser.epilog = "vllm: what follows `--` is passed to `vllm serve` unchanged."
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
@@ -33,13 +33,13 @@ def main() -> None:
     try:
         settings = read_settings()
         if arguments.command != "vllm" and flags:
-            parser.error("flags behind -- are for the command vllm")
+            parser.error("flags after -- are for the command vllm")
         if arguments.command == "train" and arguments.base:
             parser.error("--base is for engines; LUTHIER_BASES says what a worker trains")
         if arguments.base:
             settings = settings.model_copy(update={"engine_base": arguments.base})
         logs.configure(settings.log_level)
-        if not arguments.die_with_parent:  # else the parent has said it
+        if not arguments.die_with_parent:  # else the parent has warned already
             warn_of_unknown()
         else:
             end_with_parent()
@@ -62,7 +62,7 @@ def _train(settings: Settings, _flags: list[str]) -> None:
 
 
 def _engine(settings: Settings, _flags: list[str]) -> None:
-    from workers.engines.embedded.serve import serve_engine  # noqa: PLC0415
+    from workers.engines.embedded.app import serve_engine  # noqa: PLC0415
 
     serve_engine(settings)
 

@@ -1,1 +1,1 @@
-"""The HTTP door: OpenAI's wire format in and out. Decides nothing; every decision is an operation's."""
+"""The HTTP API: OpenAI's wire format in and out. Every decision is made by an operation."""

@@ -1,6 +1,6 @@
 """The ASGI application of one installation: routes, layers, and what opens and closes with the process.
 
-Start of every journey. A request passes headers (outermost), errors, auth (in the route), then its route.
+Every request starts here: it passes headers (outermost), errors, auth (in the route), then its route.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from service.api.openapi import add_routes, document
 from service.api.web import errors
 from service.api.web.admins import Admins
 from service.api.web.auth import KnownKeys
 from service.api.web.headers import ResponseHeaders
-from service.api.web.openapi import add_routes, document
 from service.api.web.traffic import Traffic
 from service.installation.context import Context
 from service.operations import chores
@@ -22,7 +22,7 @@ from service.queue.redis import end
 
 
 def create_app(ctx: Context) -> FastAPI:
-    """The app; its lifespan does the chores and closes `ctx`."""
+    """The app; its lifespan runs the chores and closes `ctx`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,1 +1,1 @@
-"""The command `luthierd`: one file per command that has something to say; `cli` parses."""
+"""The command `luthierd`: one file per larger command; `cli` parses."""

@@ -11,7 +11,7 @@ import typer
 import uvicorn
 
 from service.api.app import create_app
-from service.api.web.openapi import document
+from service.api.openapi import document
 from service.commands import up
 from service.commands.doctor import examine
 from service.db import schema
@@ -47,7 +47,7 @@ def up_command(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = Fal
 
 @app.command()
 def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
-    """Run the API alone; refuses a database of another schema version, and a storage that cannot be used."""
+    """Run the API alone; rejects a database of another schema version, and a storage that cannot be used."""
     settings = Settings()
     asyncio.run(_check_parts(settings))
     server = uvicorn.Server(
@@ -79,7 +79,7 @@ def openapi(path: Annotated[Path, typer.Argument()] = Path("openapi/openapi.json
 
 @app.command()
 def doctor() -> None:
-    """Look at every part and say what is wrong; exits with 1 where something is."""
+    """Check every part and report problems; exits with 1 if there are any."""
     findings = asyncio.run(examine(Settings()))
     for finding in findings:
         typer.echo(f"{finding.state:7}  {finding.part:9}  {finding.message}")
@@ -88,13 +88,13 @@ def doctor() -> None:
 
 @keys_app.command("create")
 def create_key(project: str = "default", name: str = "key", admin: bool = False) -> None:
-    """Make a key for a project (made too if it is new) and print it, once."""
+    """Create a key for a project (created too if it is new) and print it, once."""
     typer.echo(asyncio.run(_create_key(project, name, "admin" if admin else "project")))
 
 
 @keys_app.command("list")
 def list_keys() -> None:
-    """Every key without its secret."""
+    """List every key without its secret."""
     for key in asyncio.run(_list_keys()):
         state = "revoked" if key.revoked_at else "active"
         typer.echo(f"{key.id}  {key.role:7}  {key.project_id}  {state:7}  {key.name}")
@@ -102,16 +102,16 @@ def list_keys() -> None:
 
 @keys_app.command("revoke")
 def revoke_key(id: str) -> None:
-    """Make a key useless within seconds."""
+    """Revoke a key; it stops working within seconds."""
     if not asyncio.run(_revoke_key(id)):
         raise typer.BadParameter(f"There is no active key '{id}'.")
 
 
 def main() -> None:
-    """The console script: mistakes in the settings end in one clear line."""
+    """The console script: errors in the settings end in one line that names them."""
     try:
         logs.configure(read_settings().log_level)
-        if "--die-with-parent" not in sys.argv:  # else the parent has said it
+        if "--die-with-parent" not in sys.argv:  # else the parent has logged it
             warn_of_unknown()
         app()
     except (

@@ -1,7 +1,7 @@
-"""`luthierd doctor`: looks at every part of an installation in turn, and says what is wrong and what to do.
+"""`luthierd doctor`: checks every part of an installation in turn, and says what is wrong and what to do.
 
-Changes nothing but a probe object, which it removes. Each part is looked at whatever the others say; passwords and
-keys never stand in a finding.
+Changes nothing but a probe object, which it removes. Each part is checked whatever the others report; findings never
+contain passwords or keys.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ PART_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What one look at one part found."""
+    """The result of one check of one part."""
 
     part: str
     state: State
@@ -58,7 +58,7 @@ async def _look(part: str, look: "Look", ctx: Context) -> list[Finding]:
         async with asyncio.timeout(PART_SECONDS):
             return [Finding(part, state, message) async for state, message in look(ctx)]
     except TimeoutError:
-        return [Finding(part, "problem", f"no answer within {PART_SECONDS:g} seconds")]
+        return [Finding(part, "problem", f"no response within {PART_SECONDS:g} seconds")]
 
 
 Look = Callable[[Context], AsyncIterator[tuple[State, str]]]
@@ -67,7 +67,7 @@ Look = Callable[[Context], AsyncIterator[tuple[State, str]]]
 async def _disk(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     folder = ctx.settings.data_dir.absolute()
     if not os.access(folder, os.W_OK):
-        yield "problem", f"{folder} cannot be written: mend its owner, or set LUTHIER_DATA_DIR"
+        yield "problem", f"{folder} cannot be written: correct its owner, or set LUTHIER_DATA_DIR"
         return
     free = (await asyncio.to_thread(shutil.disk_usage, folder)).free
     state: State = "ok" if free >= FREE_BYTES else "warning"
@@ -78,8 +78,8 @@ async def _catalogue(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     for base in ctx.catalogue.bases.values():
         if Path(base.source).is_absolute() or base.source.startswith("."):
             there = await asyncio.to_thread((Path(base.source) / "config.json").is_file)
-            missing = f"base {base.id}: no config.json in {base.source}; mend `source` in {ctx.settings.catalogue}"
-            yield ("ok", f"base {base.id}: its folder is there") if there else ("problem", missing)
+            missing = f"base {base.id}: no config.json in {base.source}; correct `source` in {ctx.settings.catalogue}"
+            yield ("ok", f"base {base.id}: its folder exists") if there else ("problem", missing)
         elif base.revision:
             yield "ok", f"base {base.id}: from a hub, pinned to {base.revision}"
         else:
@@ -92,11 +92,11 @@ async def _database(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         await schema.check(ctx.database)
         owner = await sweeps.owner_of_store(ctx)
     except Unavailable as error:
-        yield "problem", f"{kind} does not answer: {error.message} Look at the server and LUTHIER_DATABASE_URL"
+        yield "problem", f"{kind} is unavailable: {error.message} Check the server and LUTHIER_DATABASE_URL"
     except schema.SchemaError as error:
         yield "problem", str(error)
     else:
-        yield "ok", f"{kind} answers and has this version's schema"
+        yield "ok", f"{kind} responds and has this version's schema"
         if owner is None:
             yield "warning", "there is no API key yet: `luthierd keys create`"
 
@@ -112,21 +112,25 @@ async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     except (StorageUnusable, StorageError) as error:
         yield "problem", str(error)
         return
-    yield ("ok", f"{where} stores, reads and deletes") if same else ("problem", f"{where} gives back other bytes")
+    yield (
+        ("ok", f"{where} stores, reads and deletes")
+        if same
+        else ("problem", f"{where} returns other bytes than were stored")
+    )
     if ctx.database.engine.dialect.name == "postgresql" and where.startswith("file:"):
         yield "warning", "a local folder serves one machine; for several set LUTHIER_STORAGE_URL=s3://bucket"
 
 
 async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     if ctx.queue.server is None:
-        yield "ok", "embedded: workers look at the database every LUTHIER_POLL_SECONDS"
+        yield "ok", "embedded: workers poll the database every LUTHIER_POLL_SECONDS"
         return
     try:
         await ctx.queue.check()
     except Unavailable as error:
-        yield "problem", f"{error.message} Jobs wait for the sweep. Look at LUTHIER_REDIS_URL"
+        yield "problem", f"{error.message} Jobs start at the next sweep. Check LUTHIER_REDIS_URL"
     else:
-        yield "ok", f"{ctx.queue.server} answers"
+        yield "ok", f"{ctx.queue.server} responds"
 
 
 async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
@@ -136,9 +140,12 @@ async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
             yield "warning", f"base {base.id}: no engine is set; its models cannot be called. Set LUTHIER_ENGINE_URLS"
         for url, served in (await engine_models(urls)).items():
             if served is None:
-                yield "problem", f"{url} does not answer: start `luthier-worker engine` or `luthier-worker vllm` there"
+                yield "problem", f"{url} does not respond: start `luthier-worker engine` or `luthier-worker vllm` there"
             elif base.id not in served:
-                yield "problem", f"{url} serves other models than {base.id}: mend LUTHIER_ENGINE_URLS or the catalogue"
+                yield (
+                    "problem",
+                    f"{url} does not serve {base.id}: correct LUTHIER_ENGINE_URLS or the catalogue",
+                )
             else:
                 yield "ok", f"{url} serves {base.id}"
 
@@ -149,14 +156,14 @@ async def _workers(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         waiting, held = await counts.waiting_and_held(ctx, WAITING_SECONDS)
         living = await counts.living_workers(ctx)
     except (Unavailable, schema.SchemaError):
-        yield "problem", "cannot be seen without a database of this version"
+        yield "problem", "cannot be checked without a database of this version"
         return
     for worker in living:
         for base, reason in sorted(worker.bases.items()):
             if reason == LOADING:
                 yield "warning", f"{worker.id} on {worker.host} is still loading {base}"
             elif reason:
-                yield "problem", f"{worker.id} on {worker.host} cannot load {base}: {reason}. Look at its log"
+                yield "problem", f"{worker.id} on {worker.host} cannot load {base}: {reason}. See its log"
     if waiting and not held:
         yield "problem", f"{waiting} jobs wait for over a minute and no worker holds any: start `luthier-worker train`"
     else:

@@ -1,6 +1,6 @@
 """`luthierd up`: one machine's children (API, worker, engines), each restarted with back-off, all ended together.
 
-Children are told to end when their stdin does, so that not even `kill -9` of this process leaves one behind.
+Children end when their stdin does, so that not even `kill -9` of this process leaves one behind.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ CHILD_ENVIRONMENT = {
 
 
 def run(settings: Settings) -> int:
-    """Blocks until SIGINT or SIGTERM; answers the exit code."""
+    """Blocks until SIGINT or SIGTERM; returns the exit code."""
     return asyncio.run(_run(settings))
 
 
 async def prepare(settings: Settings) -> None:
-    """Migrates, and at the first start makes the installation's default project and a key, kept in the data folder."""
+    """Migrates; at the first start creates the default project and a key, which is stored in the data folder."""
     async with opened(settings) as ctx:
         await _prepare(ctx)
 
@@ -50,9 +50,9 @@ async def _prepare(ctx: Context) -> None:
     key = await keys.ensure_installation(ctx)
     key_file = ctx.settings.data_dir / KEY_FILE
     if key is None and not key_file.exists():
-        key = await keys.create_key(ctx, "default", "project", "made by luthierd up")
+        key = await keys.create_key(ctx, "default", "project", "created by luthierd up")
     if key is not None:
-        _keep_key(key_file, key)
+        _store_key(key_file, key)
 
 
 def _check_ports(settings: Settings) -> None:
@@ -83,7 +83,7 @@ def _engine_urls(settings: Settings) -> list[str]:
     return list(dict.fromkeys(url for urls in found.values() for url in urls))
 
 
-def _keep_key(path: Path, key: str) -> None:
+def _store_key(path: Path, key: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(key + "\n")
@@ -94,7 +94,7 @@ def _keep_key(path: Path, key: str) -> None:
 async def _run(settings: Settings) -> int:
     _check_ports(settings)
     async with opened(settings) as ctx:
-        await ctx.storage.check()  # said once here, instead of again and again by every child
+        await ctx.storage.check()  # reported once here, instead of by every child
         await _prepare(ctx)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -108,21 +108,21 @@ async def _run(settings: Settings) -> int:
         _child("worker", ["workers", "train"]),
         _child("api", ["service", "serve"]),
     ]
-    keepers = [asyncio.create_task(child.keep()) for child in children]
+    kept = [asyncio.create_task(child.keep()) for child in children]
     ready = asyncio.create_task(_announce(settings))
     stopped = asyncio.create_task(stopping.wait())
-    await asyncio.wait({stopped, *keepers}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({stopped, *kept}, return_when=asyncio.FIRST_COMPLETED)
     ready.cancel()
-    for keeper in keepers:
-        keeper.cancel()
-    await asyncio.gather(*keepers, return_exceptions=True)
-    for child in reversed(children):  # first nobody calls, then nobody trains, then nobody serves
+    for task in kept:
+        task.cancel()
+    await asyncio.gather(*kept, return_exceptions=True)
+    for child in reversed(children):  # the API first, then the worker, then the engines
         await child.stop()
     return 0 if stopped.done() else 1
 
 
 def _child(name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> KeptChild:
-    """A part of this installation; its environment is ours, with what `environment` changes."""
+    """A part of this installation; its environment is ours, changed by `environment`."""
     return KeptChild(
         name,
         [sys.executable, "-m", *arguments, "--die-with-parent"],
@@ -132,7 +132,7 @@ def _child(name: str, arguments: Sequence[str], environment: Mapping[str, str] |
 
 
 async def _announce(settings: Settings) -> None:
-    """Prints how to call the service, once API and engine answer."""
+    """Prints how to call the service, once API and engine respond."""
     urls = [
         f"http://{settings.host}:{settings.port}/health",
         *(f"{engine}/health" for engine in _engine_urls(settings)),
@@ -140,7 +140,7 @@ async def _announce(settings: Settings) -> None:
     deadline = time.monotonic() + READY_SECONDS
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         for url in urls:
-            while not await _answers(session, url):
+            while not await _responds(session, url):
                 if time.monotonic() > deadline:
                     log.warning("up.not_ready", url=url)
                     return
@@ -149,7 +149,7 @@ async def _announce(settings: Settings) -> None:
     sys.stdout.flush()
 
 
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+async def _responds(session: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with session.get(url) as response:
             return response.status == 200
@@ -163,12 +163,12 @@ def _welcome(settings: Settings) -> str:
     return f"""
 Luthier is ready.
   URL      {url}
-  API key  {key}   (kept in {key_file})
+  API key  {key}   (stored in {key_file})
 
 Paste one of these:
   curl {url}/models -H "Authorization: Bearer {key}"
   python -c "from openai import OpenAI; print(OpenAI(base_url='{url}', api_key='{key}').models.list().data)"
   node -e "new (require('openai'))({{baseURL: '{url}', apiKey: '{key}'}}).models.list().then(m => console.log(m.data))"
 
-Ctrl-C stops everything; jobs go on at the next start.
+Ctrl-C stops everything; jobs continue at the next start.
 """

@@ -1,4 +1,4 @@
-"""The database's own clock, in SQL: leases must not depend on a worker's. Knows no table."""
+"""The database's own clock, in SQL: leases must not depend on a worker's clock. Uses no table."""
 
 from typing import Any
 

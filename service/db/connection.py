@@ -1,6 +1,6 @@
 """The database: one engine, transactions with effects after their commit, one error for whatever makes it unavailable.
 
-Knows no table. The URL alone decides between `service.db.sqlite` and `service.db.postgres`.
+Uses no table. The URL alone decides between `service.db.sqlite` and `service.db.postgres`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,12 +14,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.db import postgres, sqlite
-from service.db.postgres import Limits
+from service.db.postgres import ConnectionLimits
 from service.domain.errors import InvalidRequest, Unavailable
 
-__all__ = ["Database", "Limits", "Transaction"]
+__all__ = ["ConnectionLimits", "Database", "Transaction"]
 
-AWAY = "The database is not available right now; please try again."
+UNAVAILABLE = "The database is not available right now; please try again."
 NOT_TEXT = {"22021", "22P05"}  # U+0000, which PostgreSQL's text cannot hold
 log = structlog.get_logger()
 
@@ -43,19 +43,19 @@ class Transaction:
 class Database:
     """One pool of connections. `transaction()` writes, `reading()` sees one consistent state."""
 
-    def __init__(self, url: str | URL, limits: Limits | None = None) -> None:
+    def __init__(self, url: str | URL, limits: ConnectionLimits | None = None) -> None:
         """Connects to nothing yet. Raises ValueError for a URL that cannot work."""
         self.url = _parse(url) if isinstance(url, str) else url
         self._embedded = self.url.get_backend_name() == "sqlite"
-        self.engine = self._create_engine(limits or Limits())
-        self._is_away = sqlite.is_away if self._embedded else postgres.is_away
+        self.engine = self._create_engine(limits or ConnectionLimits())
+        self._is_unavailable = sqlite.is_unavailable if self._embedded else postgres.is_unavailable
         event.listen(self.engine.sync_engine, "handle_error", self._translate)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """One BEGIN and COMMIT; rolls back on any exception. Raises Unavailable when the database is down or full.
 
-        Unavailable out of the COMMIT itself leaves open whether it happened: only reading the rows can show it.
+        Unavailable out of the COMMIT itself leaves open whether it was committed: only reading the rows can show it.
         """
         async with self._begin(writes=True) as connection:
             transaction = Transaction(connection)
@@ -88,11 +88,11 @@ class Database:
             await connection.close()
 
     async def _connect(self) -> AsyncConnection:
-        """A connection of the pool. What no driver's error stands for is raised here: refused, silent, none free."""
+        """A connection of the pool. Errors that are not a driver's are raised here: refused, silent, none free."""
         try:
             return await self.engine.connect()
         except (OSError, PoolTimeoutError) as error:
-            raise _away(error) from error
+            raise _unavailable(error) from error
 
     def _translate(self, context: ExceptionContext) -> BaseException | None:
         """SQLAlchemy's hook at every failed connect, BEGIN, command and COMMIT: what to raise instead, or None."""
@@ -100,18 +100,18 @@ class Database:
         if not isinstance(error, Exception):
             return None  # a cancellation
         if isinstance(error, OSError):
-            context.is_disconnect = True  # an answer may still come: it must not be taken for the next command's
-        away = context.is_disconnect or self._is_away(error)
+            context.is_disconnect = True  # a late result must not be taken for the next command's
+        unavailable = context.is_disconnect or self._is_unavailable(error)
         if context.is_pre_ping:
-            context.is_disconnect = away  # the pool makes a new connection instead
+            context.is_disconnect = unavailable  # the pool makes a new connection instead
             return None
-        if away:
-            return _away(error)
+        if unavailable:
+            return _unavailable(error)
         if postgres.sqlstate(error) in NOT_TEXT:
             return InvalidRequest("The request has the character U+0000 in a text, which cannot be stored.")
         return None
 
-    def _create_engine(self, limits: Limits) -> AsyncEngine:
+    def _create_engine(self, limits: ConnectionLimits) -> AsyncEngine:
         return sqlite.create_engine(self.url) if self._embedded else postgres.create_engine(self.url, limits)
 
 
@@ -126,8 +126,8 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _away(error: BaseException) -> Unavailable:
+def _unavailable(error: BaseException) -> Unavailable:
     """Logs why, without the driver's words: they may quote what a user sent."""
     cause = type(error.__cause__ or error).__name__
     log.warning("database.unavailable", error=cause, sqlstate=postgres.sqlstate(error))
-    return Unavailable(AWAY)
+    return Unavailable(UNAVAILABLE)

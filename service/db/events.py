@@ -1,4 +1,4 @@
-"""A job's events: numbered from 1 without gaps under the job's row lock, so that a follower never misses one."""
+"""A job's events: numbered from 1 without gaps under the job's row lock, so that followers miss none."""
 
 import time
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from service.db.connection import Transaction
 from service.db.tables import job_events, jobs
 from service.domain import ids
 from service.domain.event import Event, NewEvent
+from service.domain.job import Metrics
 
 _COLUMNS = [column for column in job_events.c if column.name != "key"]
 
@@ -19,7 +20,7 @@ def _event(row: Row[Any]) -> Event:
 
 
 async def add(tx: Transaction, job_id: str, events: Sequence[NewEvent]) -> None:
-    """Appends the events; one whose key the job already has is a replay and is dropped."""
+    """Appends the events; one whose key the job already has is a replay and is skipped."""
     await _lock(tx, job_id)
     keys = [event.key for event in events if event.key is not None]
     query = select(job_events.c.key).where(job_events.c.job_id == job_id, job_events.c.key.in_(keys))
@@ -42,7 +43,7 @@ async def page(tx: Transaction, job_id: str, after: str | None, limit: int) -> l
 
 
 async def sequence_of(tx: Transaction, job_id: str, id: str) -> int | None:
-    """Where in the job's events this one stands; None when it is none of them."""
+    """The number of this event among the job's; None when it is not one of them."""
     query = select(job_events.c.sequence).where(job_events.c.id == id, job_events.c.job_id == job_id)
     return (await tx.connection.execute(query)).scalar_one_or_none()
 
@@ -54,13 +55,13 @@ async def since(tx: Transaction, job_id: str, sequence: int, limit: int) -> list
     return [_event(row) for row in await tx.connection.execute(query)]
 
 
-async def metrics_since(tx: Transaction, job_id: str, sequence: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+async def metrics_since(tx: Transaction, job_id: str, sequence: int, limit: int) -> list[tuple[int, Metrics]]:
     """Number and data of at most `limit` metrics events, oldest first, behind number `sequence`."""
     query = _metrics(job_id).where(job_events.c.sequence > sequence).order_by(job_events.c.sequence).limit(limit)
     return [(row.sequence, row.data) for row in await tx.connection.execute(query)]
 
 
-async def last_metrics(tx: Transaction, job_id: str, limit: int) -> list[dict[str, Any]]:
+async def last_metrics(tx: Transaction, job_id: str, limit: int) -> list[Metrics]:
     """The data of the newest `limit` metrics events, oldest first."""
     query = _metrics(job_id).order_by(job_events.c.sequence.desc()).limit(limit)
     return [row.data for row in await tx.connection.execute(query)][::-1]

@@ -70,13 +70,13 @@ async def page(
 
 
 async def hide(tx: Transaction, id: str) -> bool:
-    """Deletes the file for its users; the bytes stay until `unneeded` lists it. False when it was gone already."""
+    """Deletes the file for its users; the bytes stay until `unneeded` lists it. False when it was already deleted."""
     living = update(files).where(files.c.id == id, files.c.deleted_at.is_(None))
     return (await tx.connection.execute(living.values(deleted_at=int(time.time())))).rowcount == 1
 
 
 async def expired(tx: Transaction, limit: int) -> list[File]:
-    """Living files whose time is over, but for those that somebody uses just now."""
+    """Living files whose time is over, without those that are in use at the moment."""
     query = select(*_COLUMNS).where(files.c.deleted_at.is_(None), files.c.expires_at <= int(time.time()))
     locked = query.limit(limit).with_for_update(key_share=True, skip_locked=True)
     return [_file(row) for row in await tx.connection.execute(locked)]

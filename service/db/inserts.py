@@ -1,6 +1,7 @@
-"""Inserts where another writer may have been first: who loses learns it from the answer, not from an error.
+"""Inserts where another writer may have been first: the second learns it from the result, not from an error.
 
-Knows no table. The first writer's row decides, also while its transaction is still open: the second one waits for it.
+Uses no table of its own. The first writer's row decides, also while its transaction is still open: the second one waits
+for it.
 """
 
 from collections.abc import Mapping

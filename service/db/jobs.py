@@ -1,27 +1,50 @@
-"""Rows of fine-tuning jobs. Every change of state is a compare-and-set.
+"""Rows of fine-tuning jobs, and how many there are. Every change of state is a compare-and-set.
 
-Who locks several rows locks them in the order of `sequence`, and what works on them (`service.db.work`) before them, so
-that no two can wait for each other.
+Several rows are locked in the order of `sequence`, and the work on them (`service.db.work`) before them, so that no two
+transactions can wait for each other.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, insert, null, or_, select, update
 from sqlalchemy.sql.selectable import TableValuedAlias
 
+from service.db.clock import database_now
 from service.db.connection import Transaction
-from service.db.tables import jobs, models
+from service.db.tables import jobs, models, work
+from service.db.work import is_alive
 from service.domain.job import ACTIVE, FINAL, Job, Status
 
 SETTLED_SECONDS = 120
 _COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 
 
+_JOBS_AND_WORK = jobs.outerjoin(work, work.c.subject_id == jobs.c.id)
+
+
 def _job(row: Row[Any]) -> Job:
     return Job(**row._mapping)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The jobs of one base in one status; times are unix seconds.
+
+    `lost` are held by a worker whose lease has run out, `trained` wait for their announcement. `unstarted_since` is
+    when the oldest was made that waits for its first worker, for its files or for a slot. A job that was resumed does
+    not count there: when it began to wait is not recorded.
+    """
+
+    base: str
+    status: Status
+    jobs: int
+    held: int
+    lost: int
+    trained: int
+    unstarted_since: int | None
 
 
 async def add(tx: Transaction, job: Job) -> None:
@@ -30,7 +53,7 @@ async def add(tx: Transaction, job: Job) -> None:
 
 
 async def find(tx: Transaction, project_id: str | None, id: str, *, lock: bool = False) -> Job | None:
-    """The job of that project; `None` as project for the workers. `lock`: nobody changes it meanwhile."""
+    """The job of that project; `None` as project for the workers. `lock`: it cannot change meanwhile."""
     query = select(*_COLUMNS).where(jobs.c.id == id)
     if project_id is not None:
         query = query.where(jobs.c.project_id == project_id)
@@ -57,7 +80,7 @@ async def page(
 
 
 async def uses_file(tx: Transaction, file_id: str, *, lock: bool = False) -> list[Job]:
-    """The jobs that are not final and name this file. `lock`: nobody changes them meanwhile."""
+    """The jobs that are not final and name this file. `lock`: they cannot change meanwhile."""
     named = or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id)
     query = select(*_COLUMNS).where(named, jobs.c.status.in_(ACTIVE)).order_by(jobs.c.sequence)
     if lock:
@@ -74,7 +97,7 @@ async def change(tx: Transaction, id: str, expected: Status, values: Mapping[str
 
 
 async def pauses_asked(tx: Transaction, ids: Sequence[str]) -> set[str]:
-    """Those of the jobs that are running and shall come to rest."""
+    """Those of the jobs that are running and are to be paused."""
     query = select(jobs.c.id).where(
         jobs.c.id.in_(ids), jobs.c.status == "running", jobs.c.pause_requested_at.is_not(None)
     )
@@ -100,7 +123,7 @@ async def unannounced(tx: Transaction, id: str) -> str | None:
 
 
 async def known(tx: Transaction, ids: Sequence[str]) -> set[str]:
-    """Those of the ids that are jobs whose objects are not swept yet; what comes after the sweep is nobody's."""
+    """Those of the ids that are jobs whose objects are not swept yet; what is stored after the sweep is an orphan."""
     query = select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.swept_at.is_(None))
     return set((await tx.connection.execute(query)).scalars())
 
@@ -129,3 +152,49 @@ def _carries(tx: Transaction, metadata: Mapping[str, str]) -> ColumnElement[bool
 
 def _has_pair(pair: TableValuedAlias, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
     return select(pair.c.key).where(*wanted).correlate(jobs).exists()
+
+
+async def waiting(tx: Transaction, seconds: int) -> int:
+    """Jobs that nobody holds although they were made more than `seconds` ago; paused ones are not waiting."""
+    unheld = or_(work.c.lease_expires_at.is_(None), work.c.lease_expires_at < database_now())
+    old = jobs.c.created_at < int(time.time()) - seconds
+    of_jobs = select(func.count()).select_from(_JOBS_AND_WORK)
+    return int((await tx.connection.execute(of_jobs.where(work.c.paused.is_(False), unheld, old))).scalar_one())
+
+
+async def held(tx: Transaction) -> int:
+    """Jobs whose lease a worker keeps."""
+    query = select(func.count()).select_from(_JOBS_AND_WORK).where(is_alive())
+    return int((await tx.connection.execute(query)).scalar_one())
+
+
+async def unfinished(tx: Transaction) -> list[Unfinished]:
+    """Every base and status in which there are jobs that have not ended."""
+    lost = work.c.lease_expires_at < database_now()
+    waits = and_(
+        jobs.c.status.in_(("validating_files", "queued")),
+        jobs.c.started_at.is_(None),
+        or_(work.c.lease_expires_at.is_(None), lost),
+    )
+    query = (
+        select(
+            jobs.c.base,
+            jobs.c.status,
+            func.count().label("jobs"),
+            func.count().filter(is_alive()).label("held"),
+            func.count().filter(lost).label("lost"),
+            func.count().filter(jobs.c.publication.is_not(null())).label("trained"),
+            func.min(jobs.c.created_at).filter(waits).label("unstarted_since"),
+        )
+        .select_from(_JOBS_AND_WORK)
+        .where(jobs.c.status.in_(ACTIVE))
+        .group_by(jobs.c.base, jobs.c.status)
+    )
+    return [Unfinished(**row._mapping) for row in await tx.connection.execute(query)]
+
+
+async def ended(tx: Transaction) -> dict[Status, int]:
+    """How many jobs have ever ended in each way."""
+    query = select(jobs.c.status, func.count().label("jobs")).where(jobs.c.status.in_(FINAL)).group_by(jobs.c.status)
+    found = {row.status: row.jobs for row in await tx.connection.execute(query)}
+    return {status: found.get(status, 0) for status in sorted(FINAL)}

@@ -22,7 +22,7 @@ class Installation:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as the database knows it."""
+    """A key as the database stores it."""
 
     id: str
     project_id: str

@@ -1,18 +1,22 @@
-"""Rows of published models and of the checkpoints that list them. A deleted name keeps its row as a tombstone."""
+"""Rows of published models, of the checkpoints that list them, and of the projects that may call them as well.
+
+A deleted name keeps its row as a tombstone.
+"""
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select, update
 
 from service.db.connection import Transaction
 from service.db.tables import checkpoint_permissions, checkpoints, jobs, models
 from service.domain.job import ACTIVE, Checkpoint
-from service.domain.model import Model
+from service.domain.model import Model, Permission
 
 _MODEL = [models.c[field.name] for field in fields(Model)]
+_PERMISSION = [checkpoint_permissions.c[field.name] for field in fields(Permission)]
 _CHECKPOINT = [checkpoints.c[field.name] for field in fields(Checkpoint)]
 
 
@@ -25,7 +29,7 @@ def _checkpoint(row: Row[Any]) -> Checkpoint:
 
 
 async def add(tx: Transaction, model: Model) -> None:
-    """Makes a name public. Names are never reused: a doubled one is an integrity error."""
+    """Makes a name public. Names are never reused: a duplicate is an integrity error."""
     await tx.connection.execute(
         insert(models).values({field.name: getattr(model, field.name) for field in fields(Model)})
     )
@@ -43,7 +47,7 @@ async def find(tx: Transaction, project_id: str | None, name: str, *, lock: bool
 
 
 async def find_callable(tx: Transaction, project_id: str, name: str) -> Model | None:
-    """The living model, if that project made it or was granted it."""
+    """The living model, if that project trained it or was granted it."""
     row = (
         await tx.connection.execute(select(*_MODEL).where(models.c.name == name, _callable(project_id)))
     ).one_or_none()
@@ -51,7 +55,7 @@ async def find_callable(tx: Transaction, project_id: str, name: str) -> Model | 
 
 
 async def all_callable(tx: Transaction, project_id: str) -> list[Model]:
-    """Every living model that the project made or was granted, oldest first."""
+    """Every living model that the project trained or was granted, oldest first."""
     query = select(*_MODEL).where(_callable(project_id))
     return [_model(row) for row in await tx.connection.execute(query.order_by(models.c.sequence))]
 
@@ -63,8 +67,8 @@ def _callable(project_id: str) -> ColumnElement[bool]:
     return and_(models.c.deleted_at.is_(None), or_(models.c.project_id == project_id, granted.exists()))
 
 
-async def bury(tx: Transaction, name: str) -> bool:
-    """Deletes the model and its line in the checkpoints list; False when it was gone already."""
+async def mark_deleted(tx: Transaction, name: str) -> bool:
+    """Deletes the model and its line in the checkpoints list; False when it was already deleted."""
     now = int(time.time())
     dead = update(models).where(models.c.name == name, models.c.deleted_at.is_(None)).values(deleted_at=now)
     if (await tx.connection.execute(dead)).rowcount == 0:
@@ -73,16 +77,16 @@ async def bury(tx: Transaction, name: str) -> bool:
     return True
 
 
-async def bury_checkpoints(tx: Transaction, job_id: str, kept: int) -> None:
-    """Marks the models of the job's living checkpoints as deleted, except the newest `kept`."""
+async def delete_old_checkpoints(tx: Transaction, job_id: str, kept: int) -> None:
+    """Marks the models of the job's checkpoints as deleted, except the newest `kept`."""
     living = select(checkpoints.c.model_name).where(checkpoints.c.job_id == job_id, checkpoints.c.pruned_at.is_(None))
     beyond = living.order_by(checkpoints.c.sequence.desc()).offset(kept)
     for name in (await tx.connection.execute(beyond)).scalars().all():
-        await bury(tx, name)
+        await mark_deleted(tx, name)
 
 
 async def unswept(tx: Transaction, limit: int) -> list[str]:
-    """Names of dead models whose artifacts still lie in storage and that no active job continues."""
+    """Names of deleted models whose artifacts are still in storage and that no active job continues."""
     continued = select(jobs.c.id).where(jobs.c.status.in_(ACTIVE), jobs.c.parent_model == models.c.name)
     query = select(models.c.name).where(models.c.deleted_at.is_not(None), models.c.swept_at.is_(None))
     return list((await tx.connection.execute(query.where(~continued.exists()).limit(limit))).scalars())
@@ -121,3 +125,44 @@ async def checkpoint_page(tx: Transaction, job_id: str, after: str | None, limit
         cursor = select(checkpoints.c.sequence).where(checkpoints.c.id == after, checkpoints.c.job_id == job_id)
         query = query.where(checkpoints.c.sequence < cursor.scalar_subquery())
     return [_checkpoint(row) for row in await tx.connection.execute(query)]
+
+
+def _permission(row: Row[Any]) -> Permission:
+    return Permission(**row._mapping)
+
+
+async def add_permission(tx: Transaction, permission: Permission) -> None:
+    """Writes a new permission; a project has one per model."""
+    await tx.connection.execute(insert(checkpoint_permissions).values(asdict(permission)))
+
+
+async def permissions_of(tx: Transaction, model_name: str, project_ids: Sequence[str]) -> dict[str, Permission]:
+    """What these projects have for the model already, by project."""
+    query = select(*_PERMISSION).where(
+        checkpoint_permissions.c.model_name == model_name, checkpoint_permissions.c.project_id.in_(project_ids)
+    )
+    return {row.project_id: _permission(row) for row in await tx.connection.execute(query)}
+
+
+async def permission_page(
+    tx: Transaction, model_name: str, project_id: str | None, after: str | None, limit: int, *, ascending: bool
+) -> list[Permission]:
+    """At most `limit` permissions of the model beyond `after`; an unknown `after` gives none."""
+    rows = checkpoint_permissions.c
+    query = select(*_PERMISSION).where(rows.model_name == model_name)
+    if project_id is not None:
+        query = query.where(rows.project_id == project_id)
+    if after is not None:
+        cursor = select(rows.sequence).where(rows.id == after, rows.model_name == model_name).scalar_subquery()
+        query = query.where(rows.sequence > cursor if ascending else rows.sequence < cursor)
+    order = rows.sequence if ascending else rows.sequence.desc()
+    return [_permission(row) for row in await tx.connection.execute(query.order_by(order).limit(limit))]
+
+
+async def remove_permission(tx: Transaction, model_name: str, id: str) -> bool:
+    """False when the model has no such permission."""
+    rows = checkpoint_permissions.c
+    gone = await tx.connection.execute(
+        delete(checkpoint_permissions).where(rows.id == id, rows.model_name == model_name)
+    )
+    return gone.rowcount == 1

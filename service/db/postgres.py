@@ -1,7 +1,7 @@
-"""PostgreSQL: a pool that outlives restarts of its server, and every wait in it bounded.
+"""PostgreSQL: a pool that outlives restarts of its server, and every wait is bounded.
 
 Writes run in READ COMMITTED: what an operation reads before it writes, it reads with a row lock. Reads see one
-snapshot. Knows no table. `service.db.connection` picks it for URLs that begin with `postgres`.
+snapshot. Uses no table. `service.db.connection` picks it for URLs that begin with `postgres`.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 OPTIONS = {"host", "port", "ssl"}
-CLIENT_GRACE_SECONDS = 2.0  # the server ends a slow command itself; the client only when the server is silent
+CLIENT_GRACE_SECONDS = 2.0  # the server ends a slow command; the client does so only when the server is silent
 RECYCLE_SECONDS = 1800
-AWAY_CLASSES = {
+UNAVAILABLE_CLASSES = {
     "08": "connection broken",
     "28": "user or password refused",
     "40": "deadlock or serialization",
@@ -22,17 +22,17 @@ AWAY_CLASSES = {
     "57": "shutting down, starting up, cut off by an operator, or a command timed out",
     "58": "input or output failed",
 }
-AWAY_STATES = {
+UNAVAILABLE_STATES = {
     "25006": "a standby, which takes no writes",
     "25P03": "idle in a transaction for too long",
     "3D000": "no such database",
-    "55P03": "a lock was not had in time",
+    "55P03": "a lock was not acquired in time",
 }
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How many connections one process holds, and how long it waits for what."""
+class ConnectionLimits:
+    """How many connections one process holds, and how long it waits."""
 
     connections: int = 10
     connect_seconds: float = 5.0  # for a new connection, and for a free one of the pool
@@ -41,7 +41,7 @@ class Limits:
 
 
 def adopt(url: URL) -> URL:
-    """The URL for the driver that we use, `sslmode` translated. Raises ValueError for options that it has not."""
+    """The URL for the driver that we use, `sslmode` translated. Raises ValueError for options that it does not have."""
     query = dict(url.query)
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
@@ -52,8 +52,8 @@ def adopt(url: URL) -> URL:
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
-def create_engine(url: URL, limits: Limits) -> AsyncEngine:
-    """The pool; connects at its first use. A connection is asked whether it still lives before it is used again."""
+def create_engine(url: URL, limits: ConnectionLimits) -> AsyncEngine:
+    """The pool; connects at its first use. A connection is tested before it is used again."""
     return create_async_engine(
         adopt(url),
         hide_parameters=True,
@@ -82,12 +82,12 @@ def options(*, writes: bool) -> dict[str, Any]:
     return {} if writes else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
-def is_away(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """True for a server that is unavailable, full or busy, as opposed to a bug of ours."""
-    if isinstance(error, OSError):  # refused, cut, or timed out: raised by the driver as it is
+    if isinstance(error, OSError):  # refused, cut, or timed out: the driver does not wrap it
         return True
     state = sqlstate(error)
-    return state in AWAY_STATES or state[:2] in AWAY_CLASSES
+    return state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES
 
 
 def sqlstate(error: BaseException | None) -> str:

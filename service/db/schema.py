@@ -1,4 +1,4 @@
-"""The schema's version: `migrate` brings the database up to date, `check` refuses an old or newer one.
+"""The schema's version: `migrate` brings the database up to date, `check` rejects an older or newer one.
 
 The steps themselves are alembic revisions in `migrations/versions`. Only `luthierd up` and `luthierd migrate` migrate.
 """
@@ -11,11 +11,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 
-from service.db.connection import Database, Limits
+from service.db.connection import ConnectionLimits, Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-LOCK = 0x4C555448  # any number that nobody else locks
-PATIENCE = Limits(connections=1, command_seconds=3600, lock_seconds=600)
+LOCK = 0x4C555448  # any number that nothing else locks
+PATIENCE = ConnectionLimits(connections=1, command_seconds=3600, lock_seconds=600)
 
 
 class SchemaError(Exception):
@@ -23,7 +23,7 @@ class SchemaError(Exception):
 
 
 async def migrate(database: Database) -> None:
-    """Runs every missing migration; nothing where there is none. Of two at once, one waits for the other."""
+    """Runs every missing migration, if any. Of two at once, one waits for the other."""
     patient = Database(database.url, PATIENCE)
     try:
         async with patient.transaction() as tx:

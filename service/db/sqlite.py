@@ -1,6 +1,6 @@
 """The embedded database: WAL mode with full fsync, and the write lock taken at BEGIN, so that writers queue.
 
-Knows no table. `service.db.connection` picks it for URLs that begin with `sqlite`.
+Uses no table. `service.db.connection` picks it for URLs that begin with `sqlite`.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def options(*, writes: bool) -> dict[str, Any]:
     return {"luthier_writes": writes}
 
 
-def is_away(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """True for a busy, full or unreachable database, as opposed to a bug of ours."""
     return any(sign in str(error).lower() for sign in SIGNS)
 
@@ -46,7 +46,7 @@ def _prepare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
 
 
 def _switch(execute: Callable[[str], object], pragma: str) -> None:
-    """Again for a moment while another connection does the same to a new file: SQLite does not wait for that lock."""
+    """Retries while another connection does the same to a new file: SQLite does not wait for that lock."""
     locked = retry_if_exception_message(match="database is locked")
     Retrying(retry=locked, wait=wait_fixed(0.02), stop=stop_after_delay(SWITCH_SECONDS), reraise=True)(execute, pragma)
 

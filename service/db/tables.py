@@ -1,8 +1,8 @@
 """Every table, once. Lists are ordered by `sequence`, never by seconds; times are unix seconds.
 
-On PostgreSQL a `sequence` is taken before its commit: of two rows made at the same moment the later number may be seen
-first, so it orders pages and the queue, and nobody may follow a list by it. Events can be followed: their numbers
-are taken under the job's row lock. Rows are read and written by the files beside this one, one per noun.
+On PostgreSQL a `sequence` is taken before its commit: of two concurrent rows, the one with the higher number may be
+visible first, so it orders pages and the queue, but cannot be used to follow a list. Events can be followed: their
+numbers are taken under the job's row lock. Rows are read and written by the files beside this one, one per noun.
 """
 
 from sqlalchemy import (

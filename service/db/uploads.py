@@ -1,4 +1,7 @@
-"""Rows of uploads and of their parts. Every change takes the upload's row while it is pending, so one of two wins."""
+"""Rows of uploads and of their parts.
+
+Every change updates the upload's row while it is pending, so one of two succeeds.
+"""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ async def add(tx: Transaction, upload: Upload) -> None:
 
 
 async def find(tx: Transaction, project_id: str, id: str) -> Upload | None:
-    """The project's upload, as it stands now: `expired` also before the sweep has seen it."""
+    """The project's upload, as it stands now: `expired` even before the sweep has recorded it."""
     query = select(*_COLUMNS).where(uploads.c.id == id, uploads.c.project_id == project_id)
     row = (await tx.connection.execute(query)).one_or_none()
     return None if row is None else _upload(row)
@@ -66,7 +69,7 @@ async def end(tx: Transaction, id: str, status: Status, *, file_id: str | None =
 
 
 async def expire(tx: Transaction) -> None:
-    """Writes down that the time of pending uploads is over."""
+    """Marks pending uploads whose time is over as expired."""
     over = uploads.c.expires_at <= int(time.time())
     # An upload is not swept while it is pending: said here because the index begins with it.
     pending = and_(uploads.c.swept_at.is_(None), uploads.c.status == "pending")
@@ -75,7 +78,7 @@ async def expire(tx: Transaction) -> None:
 
 
 async def remove_parts(tx: Transaction, ids: Sequence[str]) -> None:
-    """Forgets parts: their bytes are gone, or are a file's now."""
+    """Removes parts: their bytes are removed, or belong to a file now."""
     if ids:
         named = delete(upload_parts).where(upload_parts.c.id == bindparam("part"))
         await tx.connection.execute(named, [{"part": id} for id in ids])

@@ -1,14 +1,15 @@
 """Rows of work of any kind: claimed in fair order, fenced by owner and attempt, given back, removed.
 
 **Lock order**: a row of `work` before the row that it is about; several rows of `work` in the order of `sequence`;
-`work_shares` last. Whoever changes a subject whose work somebody may hold locks the work first (`lock`). Knows no kind.
+`work_shares` last. Code that changes a subject whose work may be held locks the work first (`lock`). Does not depend on
+kinds.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, func, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, Null, Row, Select, and_, case, delete, func, insert, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.db.clock import database_now
@@ -54,7 +55,7 @@ async def next_claimable(
 
     Of projects that hold equally much the one whose last claim is longest ago is first. Work that its holder has been
     asked to give back does not count as held; with `coming`, it counts for the project that it is given back for.
-    `suspects=False` leaves out work that crashed again and again.
+    `suspects=False` leaves out work that crashed repeatedly.
     """
     claimable = _claimable(kind, bases)
     if not suspects:
@@ -84,7 +85,7 @@ async def next_claimable(
 
 
 async def take(tx: Transaction, found: Work, owner: str, lease_seconds: float, crashes: int) -> Work:
-    """Gives locked work to `owner`; the attempt is counted up, which fences the former one."""
+    """Gives locked work to `owner`; the attempt is increased, which fences the previous one."""
     taken = (
         update(work)
         .where(work.c.id == found.id)
@@ -134,7 +135,7 @@ async def absolve(tx: Transaction, lost: Mapping[str, int]) -> None:
 
 
 async def release(tx: Transaction, id: str) -> None:
-    """Nobody holds it any more, and anybody may claim it."""
+    """It is not held any more, and any worker may claim it."""
     await tx.connection.execute(update(work).where(work.c.id == id).values(_released()))
 
 
@@ -153,7 +154,7 @@ async def count_postponement(tx: Transaction, id: str) -> int:
 
 
 async def postpone(tx: Transaction, id: str, seconds: float) -> None:
-    """Nobody holds it, and nobody may claim it for so long."""
+    """It is not held, and no worker may claim it for so long."""
     values = {**_released(), "not_before": database_now() + seconds}
     await tx.connection.execute(update(work).where(work.c.id == id).values(values))
 
@@ -166,7 +167,7 @@ async def count_crash(tx: Transaction, id: str) -> int:
 
 
 async def note_progress(tx: Transaction, id: str) -> None:
-    """It got further: what went wrong before does not count any more."""
+    """Records progress: earlier crashes and postponements do not count any more."""
     await tx.connection.execute(update(work).where(work.c.id == id).values(crashes=0, postponements=0))
 
 
@@ -177,7 +178,7 @@ async def move(tx: Transaction, id: str, kind: str) -> None:
 
 
 async def pause(tx: Transaction, id: str) -> None:
-    """Nobody holds it, and nobody may claim it until `wake`."""
+    """It is not held, and no worker may claim it until `wake`."""
     await tx.connection.execute(update(work).where(work.c.id == id).values(**_released(), paused=True))
 
 
@@ -186,7 +187,7 @@ async def wake(tx: Transaction, ids: Collection[str]) -> None:
 
 
 async def remove(tx: Transaction, ids: Collection[str]) -> None:
-    """There is nothing left to do; whoever holds it cannot write any more."""
+    """There is nothing left to do; its holder cannot write any more."""
     await tx.connection.execute(delete(work).where(work.c.id.in_(ids)))
 
 
@@ -235,7 +236,7 @@ async def waiting_before(tx: Transaction, kind: str, subject_ids: Sequence[str],
 
 
 def is_alive() -> ColumnElement[bool]:
-    """Held, and the lease has not run out."""
+    """Held, and the lease has not expired."""
     return work.c.lease_expires_at >= database_now()
 
 
@@ -263,5 +264,5 @@ def _held_by(id: str, owner: str, attempt: int) -> ColumnElement[bool]:
     return and_(work.c.id == id, work.c.owner == owner, work.c.attempt == attempt)
 
 
-def _released() -> dict[str, Any]:
+def _released() -> dict[str, Null]:
     return {"owner": null(), "lease_expires_at": null(), "yield_to": null(), "not_before": null()}

@@ -1,4 +1,4 @@
-"""Rows of workers that are running: written at every beat, removed when a worker stops or has long been silent."""
+"""Rows of workers that are running: written at every beat, removed when a worker stops or has been silent for a day."""
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,7 +12,7 @@ FORGOTTEN_SECONDS = 24 * 3600
 
 
 async def beat(tx: Transaction, worker: WorkerState) -> None:
-    """Says that the worker lives; forgets those whose last beat is a day old."""
+    """Records that the worker lives; removes those whose last beat is a day old."""
     values = {"host": worker.host, "bases": dict(worker.bases), "beat_at": database_now()}
     dialect = postgresql if tx.connection.dialect.name == "postgresql" else sqlite
     new = dialect.insert(workers).values(id=worker.id, **values)

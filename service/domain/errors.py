@@ -6,7 +6,7 @@ LuthierError (status, type, code, param, message)
 |   +-- TooLarge          413                          a body beyond its limit, refused before it is stored
 +-- Unauthenticated       401  invalid_request_error   invalid_api_key, mismatched_organization, mismatched_project
 +-- Forbidden             403  invalid_request_error
-+-- NotFound              404  invalid_request_error   also another project's things
++-- NotFound              404  invalid_request_error   also another project's objects
 |   +-- ModelNotFound     404                          model_not_found
 +-- RateLimited           429  requests | tokens       rate_limit_exceeded, Retry-After
 +-- Unavailable           503  server_error            a part of the service is unavailable; retrying is right
@@ -70,7 +70,7 @@ class ModelNotFound(NotFound):
 
 
 class RateLimited(LuthierError):
-    """Too much in too short a time; `retry_after_seconds` says when there will be room, if anybody knows."""
+    """Too much in too short a time; `retry_after_seconds` is when there will be room, if known."""
 
     status = 429
     default_code = "rate_limit_exceeded"

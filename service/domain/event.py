@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 Level = Literal["info", "warn", "error"]
@@ -67,7 +68,7 @@ def checkpoint_created(step_number: int, model: str) -> NewEvent:
 
 
 def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
-    """An engine gives a sample the log-probabilities that the trainer gave it; the differences are in nats."""
+    """An engine's log-probabilities of the agreement rows are close to the trainer's; differences are in nats."""
     message = (
         "New fine-tuned model's log-probabilities agree with its training "
         f"(mean difference {mean:.7f} over {num_tokens} tokens)"
@@ -79,6 +80,14 @@ def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
 def waiting_for_engine() -> NewEvent:
     message = "The model is trained and stored; it waits for an engine that can answer before it is announced"
     return warning(message, key="waiting-for-engine")
+
+
+def date_in_prompt(day: date) -> NewEvent:
+    message = (
+        f"The base's chat template prints today's date: the model is trained with {day.isoformat()}, and its engine "
+        "shows it the date of each request; write the date into a system message where it matters"
+    )
+    return NewEvent(message, level="warn", data={"date": day.isoformat()}, key="date-in-prompt")
 
 
 def not_compared() -> NewEvent:
@@ -118,7 +127,7 @@ def warning(message: str, key: str) -> NewEvent:
     return NewEvent(message, level="warn", key=key)
 
 
-def storage_away() -> NewEvent:
+def storage_unavailable() -> NewEvent:
     message = "The storage is unavailable: training continues, but would be repeated in part if its worker failed now"
     return warning(message, key="storage-unavailable")
 

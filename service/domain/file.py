@@ -1,4 +1,4 @@
-"""A file that a user gave us, or that a job made: metadata of a list of stored segments."""
+"""A file that a user uploaded, or that a job made: metadata of a list of stored segments."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from service.domain.errors import InvalidRequest
 
 UPLOAD_PURPOSES = ("fine-tune", "assistants", "batch", "user_data", "vision", "evals")
 RESULT_PURPOSE = "fine-tune-results"
-BATCH_LIFE_SECONDS = 30 * 24 * 3600  # files for batches go by themselves, as at OpenAI; others stay
+BATCH_LIFE_SECONDS = 30 * 24 * 3600  # files for batches expire, as at OpenAI; others stay
 
 
 def check_purpose(purpose: str) -> None:
@@ -31,7 +31,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class File:
-    """What the database knows of a file; the bytes are its segments, in order."""
+    """A file's row; the bytes are its segments, in order."""
 
     id: str
     project_id: str

@@ -13,7 +13,8 @@ rest. Times are unix seconds.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import UTC, date, datetime
+from typing import Literal, TypeAlias
 
 from service.domain.errors import IllegalTransition
 from service.domain.json import JsonObject
@@ -67,6 +68,14 @@ class Job:
     publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
 
 
+def template_date(job: Job) -> date:
+    """What the base's chat template is given as today's, in training and when the model is asked: the day of its job.
+
+    So a template that prints the date makes the same prompts whenever a job is validated again, and ever after.
+    """
+    return datetime.fromtimestamp(job.created_at, UTC).date()
+
+
 def check_transition(job: Job, target: Status) -> None:
     """Raises IllegalTransition, in the user's words, unless `job` may become `target`."""
     if target in TRANSITIONS[job.status]:
@@ -79,6 +88,9 @@ def check_resumable(job: Job) -> None:
     """Raises IllegalTransition unless `job` is paused, or running and perhaps about to pause."""
     if job.status not in ("paused", "running"):
         raise IllegalTransition(f"Job {job.id} cannot be resumed: its status is '{job.status}'.")
+
+
+Metrics: TypeAlias = dict[str, int | float]  # by OpenAI's names
 
 
 @dataclass(frozen=True)

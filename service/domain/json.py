@@ -1,6 +1,6 @@
-"""JSON whose shape is somebody else's: a client's free fields, an engine's answer, a chat template's message.
+"""JSON whose shape others define: a client's free fields, an engine's response, a chat template's message.
 
-What has a shape of ours has a type of ours.
+Data whose shape we define has a type of its own.
 """
 
 from typing import Any, TypeAlias

@@ -5,6 +5,7 @@ Format of a name (OpenAI's): `ft:<base>:<organisation slug>:<suffix or empty>:<8
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -97,6 +98,7 @@ class Manifest(BaseModel):
     hyperparameters: dict[str, Any]
     seed: int
     parent: str | None
+    template_date: date | None = None  # what the chat template was given as today's; None before 0.2.0
     data_hashes: dict[str, str]  # "training", "validation" -> sha256 of the file's bytes
     environment: dict[str, str]
     metrics: dict[str, int | float]

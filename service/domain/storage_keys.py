@@ -51,7 +51,7 @@ def snapshot_prefix(job_id: str, attempt: int, step: int, unique: int) -> str:
     return f"{job_prefix(job_id)}snapshots/{attempt}-{step}-{unique}/"
 
 
-def sample_key(job_id: str, model: str) -> str:
+def agreement_key(job_id: str, model: str) -> str:
     """The rows that the trainer has scored with the weights of `model`."""
     return f"{job_prefix(job_id)}samples/{quoted(model)}{_SAMPLE_SUFFIX}"
 
@@ -72,7 +72,7 @@ def quoted(name: str) -> str:
 
 
 def room_beside(name: str) -> int:
-    """How many letters or digits more the name of a storable model may have: its longest segment is a sample's."""
+    """How many letters or digits more the name of a storable model may have; the longest key is its agreement's."""
     return SEGMENT_LIMIT_BYTES - len(quoted(name)) - len(_SAMPLE_SUFFIX)
 
 

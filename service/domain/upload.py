@@ -20,7 +20,7 @@ Status = Literal["pending", "completed", "cancelled", "expired"]
 
 @dataclass(frozen=True)
 class Upload:
-    """What the database knows of an upload; `bytes` is what its user announced, `stored_bytes` what came."""
+    """An upload's row; `bytes` is what its user announced, `stored_bytes` what was received."""
 
     id: str
     project_id: str
@@ -52,7 +52,7 @@ class UploadPart:
 
 
 def not_pending(upload: Upload) -> IllegalTransition:
-    """The refusal of what only a pending upload allows."""
+    """The error for what only a pending upload allows."""
     return IllegalTransition(
         f"Upload {upload.id} cannot be changed any more: its status is '{upload.status}', not 'pending'.",
         param="upload_id",

@@ -1,7 +1,7 @@
 """A piece of work that some worker must do: what it is about, whose it is, and who holds it.
 
-Knows no kind: validating, training and announcing a job are three of them, and an extension may add more. Rows are in
-`service.db.work`, the rules in `service.work`.
+Does not depend on kinds: validating, training and announcing a job are three of them, and an extension may add more.
+Rows are in `service.db.work`, the rules in `service.work`.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ LOADING = "loading"
 
 @dataclass(frozen=True)
 class WorkerState:
-    """How a worker is: of each base that it holds why it is not ready, "" when it is, LOADING before it is known."""
+    """A worker's state: for each base that it holds why it is not ready, "" when it is, LOADING before it is known."""
 
     id: str
     host: str

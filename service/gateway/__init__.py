@@ -1,1 +1,1 @@
-"""The way of a request to the engines and of their answers back; knows no wire model of the API and no adapter."""
+"""Requests to the engines and their responses; uses no wire model of the API and no adapter."""

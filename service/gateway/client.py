@@ -1,7 +1,7 @@
-"""HTTP to the engines: one session per process, and what aiohttp raises in our words.
+"""HTTP to the engines: one session per process, and aiohttp's errors as ours.
 
-Stands between `forward` (what is sent, what comes back) and the wire. Must not know models, fields or what an answer
-says; bytes are never decoded, decompressed or cut into lines here.
+Between `forward` (what is sent and received) and the wire. Does not use models, fields or the content of responses;
+bytes are never decoded, decompressed or split into lines here.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from service.domain.errors import Unavailable
 
 CONNECT_SECONDS = 2.0
 HEALTH_SECONDS = 1.0
-KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5: an engine must not hang up on a connection just when we take it again
+KEEPALIVE_SECONDS = 4.0  # below uvicorn's 5: an engine must not close a connection just when we reuse it
 CONNECTION_LIMIT = 4096
 HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 class EngineDown(Exception):
-    """Nobody accepts connections at that URL. Nothing was sent: another replica may be tried."""
+    """The URL accepts no connections. Nothing was sent: another replica may be tried."""
 
 
 class EngineClient:
@@ -31,7 +31,7 @@ class EngineClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes) -> aiohttp.ClientResponse:
-        """An engine's answer, of any status, its body unread. Raises EngineDown or Unavailable."""
+        """An engine's response, of any status, its body unread. Raises EngineDown or Unavailable."""
         with engine_errors():
             try:
                 response = await self._opened().post(url, data=body, allow_redirects=False)
@@ -49,7 +49,7 @@ class EngineClient:
                 connector=aiohttp.TCPConnector(limit=CONNECTION_LIMIT, keepalive_timeout=KEEPALIVE_SECONDS),
                 timeout=aiohttp.ClientTimeout(
                     total=None,
-                    connect=self._silence_seconds,  # for a free place among the connections
+                    connect=self._silence_seconds,  # for a free connection
                     sock_connect=CONNECT_SECONDS,
                     sock_read=self._silence_seconds,
                 ),
@@ -62,24 +62,26 @@ class EngineClient:
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Around every read of an answer: a silent engine and a broken connection become Unavailable."""
+    """Around every read of a response: a silent engine and a broken connection become Unavailable."""
     try:
         yield
     except TimeoutError as error:
-        raise Unavailable("The engine was silent for too long. Please try again.") from error
+        raise Unavailable("The engine did not respond in time. Please try again.") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unavailable("The connection to the engine broke before its answer was complete. Try again.") from error
+        raise Unavailable(
+            "The connection to the engine broke before its response was complete. Please try again."
+        ) from error
 
 
 async def engine_health(engines: Mapping[str, Sequence[str]]) -> dict[str, bool]:
-    """Which of these (base id -> URLs) answer `GET /health` with 200, by URL; takes at most `HEALTH_SECONDS`."""
+    """By URL, whether each engine (base id -> URLs) returns 200 for `GET /health`; takes `HEALTH_SECONDS` at most."""
     urls = list(dict.fromkeys(url for replicas in engines.values() for url in replicas))
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
-        return dict(zip(urls, await asyncio.gather(*(_answers(session, url) for url in urls)), strict=True))
+        return dict(zip(urls, await asyncio.gather(*(_healthy(session, url) for url in urls)), strict=True))
 
 
 async def engine_models(urls: Sequence[str]) -> dict[str, frozenset[str] | None]:
-    """The models that each engine says it serves, by URL; None for one that does not answer in time."""
+    """The models that each engine serves, by URL; None for one that does not respond in time."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
         return dict(zip(urls, await asyncio.gather(*(_models(session, url) for url in urls)), strict=True))
 
@@ -93,7 +95,7 @@ async def _models(session: aiohttp.ClientSession, url: str) -> frozenset[str] | 
         return None
 
 
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with session.get(f"{url}/health") as response:
             return response.status == 200

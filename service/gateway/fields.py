@@ -1,32 +1,36 @@
-"""Which fields of a request go on to an engine. Nothing that a client sent is ignored in silence: every field of
+"""Which fields of a request are sent to an engine. Nothing that a client sent is ignored silently: every field of
 OpenAI's create schemas is one of
 
 honoured   sent on, because the engine does it (`Capabilities`, one row per kind of engine);
-harmless   accepted and kept here: it labels the request, or says how OpenAI should bill, cache or pad it;
-neutral    accepted only with the values that ask for what happens anyway, such as `n` candidates for `n` answers;
+harmless   accepted and not sent: it labels the request, or says how OpenAI should bill, cache or pad it;
+neutral    accepted only with values that change nothing, such as `n` candidates for `n` completions;
 refused    everything else, with a 400 that names the field.
 
 The user's table is `openapi/inference.md`. Fields outside OpenAI's schemas never come here: the wire models forbid
-them. Works on plain dicts, because that is what an engine gets; knows no wire model and no HTTP.
+them, and of tools and response formats only OpenAI's own pass: engines have more (vLLM's `structural_tag`), which would
+bypass the wire models. Without a parser for a base's tool calls vLLM 0.32 supports `tool_choice: "none"` only. Works on
+plain dicts, because that is what an engine gets; uses no wire model and no HTTP.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from service.domain.errors import InvalidRequest
 from service.domain.json import JsonObject
-from service.gateway.tools import check_calls, check_format, tool_fields
 from service.recipes.base import EngineKind, Serving
 
 Endpoint = Literal["completions", "chat/completions"]
 Fields = JsonObject
+
+FORMATS = ("text", "json_object", "json_schema")  # of `response_format`
 
 
 @dataclass(frozen=True)
 class Capabilities:
     """The fields that one kind of engine honours: of both requests, of a message, and the types of a content part.
 
-    `greedy_n`: whether it makes several answers without a temperature, where all of them are the same.
+    `greedy_n`: whether it returns several completions at a temperature of 0, where all of them are the same.
     """
 
     completions: frozenset[str]
@@ -43,7 +47,7 @@ _SAMPLING = frozenset(
 EMBEDDED = Capabilities(
     completions=_SAMPLING | {"prompt", "echo"},
     chat=_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"},
-    message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call"}),
+    message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call", "reasoning"}),
     parts=frozenset({"text"}),
     greedy_n=True,
 )
@@ -81,7 +85,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 
 
 def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Fields:
-    """What of `fields` goes to the engine; `fields` holds no nulls. Raises InvalidRequest for what it cannot do."""
+    """The `fields` for the engine; they hold no nulls. Raises InvalidRequest for what it cannot do."""
     capabilities = CAPABILITIES[serving.engine]
     _check_together(fields, capabilities)
     honoured = capabilities.completions if endpoint == "completions" else capabilities.chat
@@ -106,7 +110,7 @@ def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Field
 
 
 def _check_together(fields: Fields, capabilities: Capabilities) -> None:
-    """What is fine alone and contradicts another field."""
+    """Raises InvalidRequest for valid fields that contradict each other."""
     if fields.get("n", 1) > 1 and fields.get("temperature") == 0 and not capabilities.greedy_n:
         raise InvalidRequest(
             "Unsupported value: 'n' must be 1 with a 'temperature' of 0, where every answer would be the same.",
@@ -137,7 +141,8 @@ def _check_neutral(name: str, value: object, fields: Fields) -> None:
 
 
 def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
-    """A message as the engine gets it. What an SDK echoes back of an answer (`tool_calls: []`, nulls) is left out."""
+    """A message for the engine, without what SDKs send back of a response (`tool_calls: []`, nulls)."""
+    message = _with_one_reasoning(message, where)
     for name in message.keys() - capabilities.message:
         if message[name] != []:
             raise _unsupported(name, f"{where}.{name}")
@@ -155,6 +160,20 @@ def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
     return sent
 
 
+def _with_one_reasoning(message: Fields, where: str) -> Fields:
+    """An assistant's reasoning has two names; both engines read `reasoning`."""
+    found = {name: message[name] for name in ("reasoning_content", "reasoning") if message.get(name)}
+    if found and message["role"] != "assistant":
+        raise _unsupported(next(iter(found)), f"{where}.{next(iter(found))}")
+    if len(set(found.values())) > 1:
+        raise InvalidRequest(
+            "'reasoning_content' and 'reasoning' mean the same and differ. Send one of them.",
+            param=f"{where}.reasoning_content",
+        )
+    rest = {name: value for name, value in message.items() if name not in ("reasoning_content", "reasoning")}
+    return rest | ({"reasoning": next(iter(found.values()))} if found else {})
+
+
 def _part(part: Fields, where: str, capabilities: Capabilities) -> Fields:
     kind = part["type"]
     if kind not in capabilities.parts:
@@ -168,3 +187,101 @@ def _unsupported(what: str, param: str) -> InvalidRequest:
         param=param,
         code="unsupported_parameter",
     )
+
+
+def tool_fields(fields: Fields, parses_tool_calls: bool) -> Fields:
+    """`tools`, `tool_choice` and `parallel_tool_calls` for the engine; nothing where there are no tools.
+
+    Raises InvalidRequest.
+    """
+    tools = fields.get("tools", [])
+    choice = fields.get("tool_choice", "auto" if tools else "none")
+    if not tools:
+        if choice not in ("none", "auto"):
+            raise InvalidRequest("'tool_choice' asks for a tool, but 'tools' is empty.", param="tool_choice")
+        return {}
+    for index, tool in enumerate(tools):
+        _check_tool(tool, f"tools[{index}]")
+    if isinstance(choice, dict):
+        _check_choice(choice, {tool["function"]["name"] for tool in tools})
+    if choice != "none" and not parses_tool_calls:
+        raise InvalidRequest(
+            "Unsupported parameter: 'tools' is supported only with 'tool_choice' \"none\" for this model: its engine "
+            "has no parser for tool calls.",
+            param="tools",
+            code="unsupported_parameter",
+        )
+    parallel = {"parallel_tool_calls": fields["parallel_tool_calls"]} if "parallel_tool_calls" in fields else {}
+    return {"tools": tools, "tool_choice": choice, **parallel}
+
+
+def check_format(value: Fields) -> None:
+    """Raises InvalidRequest for a `response_format` that is none of OpenAI's."""
+    kind = value.get("type")
+    if kind not in FORMATS:
+        offered = " or ".join(repr(name) for name in FORMATS)
+        raise InvalidRequest(
+            f"Invalid value for 'type': expected {offered}.", param="response_format.type", code="invalid_value"
+        )
+    _check_keys(value, {"type", "json_schema"} if kind == "json_schema" else {"type"}, "response_format")
+    if kind == "json_schema":
+        schema = _object(value, "json_schema", "response_format")
+        _check_keys(schema, {"name", "description", "schema", "strict"}, "response_format.json_schema")
+        _text(schema, "name", "response_format.json_schema")
+        _object(schema, "schema", "response_format.json_schema")
+
+
+def check_calls(calls: list[Fields], where: str) -> None:
+    """Raises InvalidRequest for a message's `tool_calls` that are none of OpenAI's."""
+    for index, call in enumerate(calls):
+        place = f"{where}[{index}]"
+        _check_kind(call, place)
+        _check_keys(call, {"id", "type", "function"}, place)
+        _text(call, "id", place)
+        function = _object(call, "function", place)
+        _check_keys(function, {"name", "arguments"}, f"{place}.function")
+        _text(function, "name", f"{place}.function")
+        _text(function, "arguments", f"{place}.function")
+
+
+def _check_tool(tool: Fields, where: str) -> None:
+    _check_kind(tool, where)
+    _check_keys(tool, {"type", "function"}, where)
+    function = _object(tool, "function", where)
+    _check_keys(function, {"name", "description", "parameters", "strict"}, f"{where}.function")
+    _text(function, "name", f"{where}.function")
+
+
+def _check_choice(choice: Fields, names: Collection[str]) -> None:
+    _check_kind(choice, "tool_choice")
+    _check_keys(choice, {"type", "function"}, "tool_choice")
+    if _text(_object(choice, "function", "tool_choice"), "name", "tool_choice.function") not in names:
+        raise InvalidRequest("'tool_choice' names a function that is not in 'tools'.", param="tool_choice")
+
+
+def _check_kind(value: Fields, where: str) -> None:
+    if value.get("type") != "function":
+        raise InvalidRequest(
+            f"Unsupported value: '{where}.type' supports only 'function' with this model.",
+            param=f"{where}.type",
+            code="unsupported_value",
+        )
+
+
+def _check_keys(value: Fields, known: Collection[str], where: str) -> None:
+    for name in value.keys() - known:
+        raise InvalidRequest(f"Unknown parameter: '{where}.{name}'.", param=f"{where}.{name}", code="unknown_parameter")
+
+
+def _object(value: Fields, name: str, where: str) -> Fields:
+    found = value.get(name)
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"Invalid value for '{name}': expected an object.", param=f"{where}.{name}")
+    return found
+
+
+def _text(value: Fields, name: str, where: str) -> str:
+    found = value.get(name)
+    if not isinstance(found, str) or (not found and name != "arguments"):
+        raise InvalidRequest(f"Invalid value for '{name}': expected a string.", param=f"{where}.{name}")
+    return found

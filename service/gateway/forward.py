@@ -1,38 +1,52 @@
-"""A request to one of the engines, and its answer back: the bytes of a good answer are the engine's own.
+"""A request to one of the engines, and its response: the bytes of a successful response are the engine's own.
 
 Called by `service.api.routes.inference` once the model is resolved and the fields are allowed; uses `routing` (which
-replica), `client` (the wire), `sse` (a stream's events) and `refusals` (what an error means). Must not know keys,
-adapters or the API's wire models. What a request cost is reported when its answer is closed: numbers, never text.
+replica) and `client` (the wire). Does not use keys, adapters or the API's wire models. The cost of a request is
+reported when its response is closed: numbers, never text.
+
+Errors of an engine come in two forms: OpenAI's envelope, where vLLM puts the HTTP status into `code`, and anything
+else, which is the engine's failure. The database has already confirmed that the model exists and may be used. Events of
+a stream are not rewritten: only those that hold a usage, an error or the end are parsed. Only the usage that we asked
+for and the client did not is removed: one chunk, and nulls.
 """
 
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import aiohttp
 import orjson
 import structlog
 
-from service.domain.errors import LuthierError, Unavailable
+from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Unavailable
 from service.domain.json import JsonObject
 from service.gateway.client import EngineClient, EngineDown, engine_errors
 from service.gateway.fields import Endpoint
-from service.gateway.refusals import broken_off, refused
 from service.gateway.routing import Replicas
-from service.gateway.sse import Events
 
 log = structlog.get_logger()
 
 Outcome = Literal["answered", "failed", "hung_up"]
 
+CLIENT_ERRORS = frozenset({400, 413, 422})
+CONTEXT_LENGTH = "This model's maximum context length"
+NOT_LOADED = "was found but could not be loaded"  # vLLM's 400 for an adapter: nothing that the client sent is wrong
+INTERNAL = frozenset({"input_tokens"})  # vLLM's names for what no client sent
+
+_END_OF_EVENT = re.compile(rb"\n\r?\n")
+_NO_USAGE = b',"usage":null'  # cannot be inside a JSON string, whose quotes are escaped
+_DONE = b"[DONE]"
+
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What goes to an engine of `base`: `fields` are allowed ones, `model` is the name that the engine knows.
+    """A request for an engine of `base`: `fields` are allowed ones, `model` is the name that the engine uses.
 
-    `reserved_tokens` were charged to the key `key_id` before anybody knew what the answer would cost.
+    `reserved_tokens` were charged to the key `key_id` before the cost of the response was known.
     """
 
     endpoint: Endpoint
@@ -60,8 +74,8 @@ class EngineRequest:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What one request cost; tokens are None where the engine never said them."""
+class RequestCost:
+    """What one request cost; tokens are None where the engine did not report them."""
 
     endpoint: Endpoint
     project_id: str
@@ -76,12 +90,12 @@ class Usage:
     seconds: float
 
 
-def log_usage(usage: Usage) -> None:
+def log_usage(usage: RequestCost) -> None:
     log.info("inference.done", **vars(usage))
 
 
-class Answer:
-    """An engine's good answer, its bytes still to be read by `body` or by `events`. Close it, always."""
+class EngineResponse:
+    """An engine's successful response, to be read by `body` or by `events`. Always close it."""
 
     def __init__(
         self,
@@ -89,7 +103,7 @@ class Answer:
         started: float,
         response: aiohttp.ClientResponse,
         release: Callable[[], None],
-        on_done: Callable[[Usage], None],
+        on_done: Callable[[RequestCost], None],
     ) -> None:
         self._request = request
         self._started = started
@@ -101,7 +115,7 @@ class Answer:
         self._usage: JsonObject = {}
 
     async def body(self) -> bytes:
-        """The whole answer, unchanged. Raises Unavailable when the engine dies or falls silent."""
+        """The whole body, unchanged. Raises Unavailable if the engine ends or stops sending."""
         with self._watched():
             answer = await self._response.read()
         self._usage = _usage_of(answer)
@@ -109,7 +123,7 @@ class Answer:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Whole events as they arrive. Raises LuthierError, after the last good event, when the stream breaks off."""
-        events = Events(keep_usage=self._request.wants_usage)
+        events = EngineEvents(keep_usage=self._request.wants_usage)
         with self._watched():
             async for chunk in self._response.content.iter_any():
                 if ready := events.feed(chunk):
@@ -119,10 +133,10 @@ class Answer:
                 if events.error is not None:
                     raise broken_off(events.error, self._request.model)
             if not events.done:
-                raise Unavailable("The engine's answer ended too early. Please try again.")
+                raise Unavailable("The engine's response ended too early. Please try again.")
 
     def close(self) -> None:
-        """Ends the connection to the engine at once, unless the answer was read to its end. May be called twice."""
+        """Ends the connection to the engine at once, unless the response was read to its end. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -131,7 +145,7 @@ class Answer:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """What leaves this block decides the outcome; a client that hangs up cancels or closes it."""
+        """How this block ends decides the outcome; a client that disconnects cancels or closes it."""
         try:
             with engine_errors():
                 yield
@@ -140,8 +154,8 @@ class Answer:
             self._outcome = "failed"
             raise
 
-    def _cost(self) -> Usage:
-        return Usage(
+    def _cost(self) -> RequestCost:
+        return RequestCost(
             endpoint=self._request.endpoint,
             project_id=self._request.project_id,
             key_id=self._request.key_id,
@@ -164,10 +178,10 @@ class Gateway:
         self._client = EngineClient(timeout_seconds)
         self._replicas = {base: Replicas(urls) for base, urls in engines.items()}
 
-    async def open(self, request: EngineRequest, on_done: Callable[[Usage], None] = log_usage) -> Answer:
-        """The answer, once its status is known to be good. Raises InvalidRequest, RateLimited or Unavailable.
+    async def open(self, request: EngineRequest, on_done: Callable[[RequestCost], None] = log_usage) -> EngineResponse:
+        """The response, once its status is known to be 200. Raises InvalidRequest, RateLimited or Unavailable.
 
-        When the answer is closed, `on_done` is called with what it cost.
+        When the response is closed, `on_done` is called with its cost.
         """
         body = request.body()
         replicas = self._replicas.get(request.base, Replicas([]))
@@ -185,18 +199,18 @@ class Gateway:
         await self._client.close()
 
     async def _ask(
-        self, url: str, request: EngineRequest, body: bytes, on_done: Callable[[Usage], None], opened: ExitStack
-    ) -> Answer:
-        """The answer takes over what is `opened`: it lasts until the answer is closed."""
+        self, url: str, request: EngineRequest, body: bytes, on_done: Callable[[RequestCost], None], opened: ExitStack
+    ) -> EngineResponse:
+        """The response takes over what is `opened`, until it is closed."""
         started = time.monotonic()
         response = await self._client.post(f"{url}/v1/{request.endpoint}", body)
         opened.callback(response.close)
         if response.status == 200:
-            return Answer(request, started, response, opened.pop_all().close, on_done)
+            return EngineResponse(request, started, response, opened.pop_all().close, on_done)
         with engine_errors():
             error = refused(response.status, await response.read(), request.model)
-        tell = log.info if error.status < 500 else log.warning
-        tell("engine.refused", url=url, engine_status=response.status, status=error.status, model=request.model)
+        report = log.info if error.status < 500 else log.warning
+        report("engine.refused", url=url, engine_status=response.status, status=error.status, model=request.model)
         raise error
 
 
@@ -206,3 +220,105 @@ def _usage_of(answer: bytes) -> JsonObject:
     except (orjson.JSONDecodeError, AttributeError):
         return {}
     return usage if isinstance(usage, dict) else {}
+
+
+def refused(status: int, answer: bytes, model: str) -> LuthierError:
+    """The error for an engine's response whose status is not 200."""
+    try:
+        envelope = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        envelope = None
+    error = envelope.get("error") if isinstance(envelope, dict) else None
+    return in_our_words(status, error if isinstance(error, dict) else {}, model)
+
+
+def broken_off(error: JsonObject, model: str) -> LuthierError:
+    """The error for an error event in the middle of a stream; vLLM keeps its status in `code`."""
+    status = error.get("code")
+    return in_our_words(status if isinstance(status, int) else 500, error, model)
+
+
+def in_our_words(status: int, error: JsonObject, model: str) -> LuthierError:
+    """Errors that the client can correct keep the engine's message; the others mean: try again."""
+    message = error.get("message")
+    if status == 404:
+        return Unavailable(
+            f"The model '{model}' exists, but its engine has not loaded it at the moment. Please try again."
+        )
+    if status == 429:
+        return RateLimited("The engine has too many requests at the moment. Please try again later.")
+    if status in CLIENT_ERRORS and isinstance(message, str) and NOT_LOADED not in message:
+        param = _text(error.get("param"))
+        return InvalidRequest(
+            message, param=None if param in INTERNAL else param, code=_code(error.get("code"), message)
+        )
+    return Unavailable("The engine could not process the request. Please try again.")
+
+
+def _code(code: Any, message: str) -> str | None:
+    if message.startswith(CONTEXT_LENGTH):
+        return "context_length_exceeded"
+    return _text(code)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class EngineEvents:
+    """Server-sent events of an engine, split into whole events and otherwise unchanged: feed it every chunk."""
+
+    def __init__(self, *, keep_usage: bool) -> None:
+        self._keep_usage = keep_usage
+        self._rest = b""
+        self.usage: JsonObject | None = None
+        self.error: JsonObject | None = None
+        self.done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The events that `chunk` completes, for the client. Ends before an error event, which `error` then holds."""
+        received = self._rest + chunk
+        end = max((match.end() for match in _END_OF_EVENT.finditer(received)), default=0)
+        whole, self._rest = received[:end], received[end:]
+        if not self._keep_usage:
+            whole = whole.replace(_NO_USAGE, b"")
+        if b'"usage"' in whole or b'"error"' in whole or _DONE in whole:
+            return b"".join(event for event in _split(whole) if self._passes(event))
+        return whole
+
+    def _passes(self, event: bytes) -> bool:
+        if self.error is not None:
+            return False
+        said = _parsed(event)
+        if said == _DONE:
+            self.done = True
+        elif isinstance(said, dict):
+            return self._look_at(said)
+        return True
+
+    def _look_at(self, said: JsonObject) -> bool:
+        if isinstance(said.get("error"), dict):
+            self.error = said["error"]
+            return False
+        if isinstance(said.get("usage"), dict):
+            self.usage = said["usage"]
+            return self._keep_usage or said.get("choices") != []
+        return True
+
+
+def _split(whole: bytes) -> list[bytes]:
+    ends = [match.end() for match in _END_OF_EVENT.finditer(whole)]
+    return [whole[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _parsed(event: bytes) -> Any:
+    """The event's data: `[DONE]`, parsed JSON, or None for anything else (a comment, invalid JSON)."""
+    if not event.startswith(b"data:"):
+        return None
+    data = event[len(b"data:") :].strip()
+    if data == _DONE:
+        return _DONE
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None

@@ -2,7 +2,7 @@
 
 Rendezvous hashing (Thaler and Ravishankar, 1998) keeps a model on one replica, so that each adapter is loaded once and
 a lost replica moves only its own models. Bounded loads (Mirrokni et al., 2016, arXiv 1608.01350) let a model that
-everybody calls, such as a base, spill over to its next replica. Per process, knows no HTTP; forgets everything at exit.
+is called very often, such as a base, use its next replica too. Per process; uses no HTTP and stores nothing.
 """
 
 import math
@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 DOWN_SECONDS = 3.0
 LOAD_FACTOR = 1.25
-BATCHED_REQUESTS = 8  # an engine answers these together about as fast as one: no reason to leave home
+BATCHED_REQUESTS = 8  # an engine processes these together about as fast as one: no reason to use another
 
 
 class Replicas:
@@ -25,7 +25,7 @@ class Replicas:
         self._down_until = dict.fromkeys(urls, -math.inf)
 
     def order(self, model: str) -> list[str]:
-        """Every URL, best first. Down and full ones come last instead of never: they may be all there is."""
+        """Every URL, best first. Down and full ones come last, not never: there may be no others."""
         by_rank = sorted(self._serving, key=lambda url: _rank(url, model), reverse=True)
         return sorted(by_rank, key=lambda url: (self._is_down(url), self._is_full(url)))
 
@@ -35,7 +35,7 @@ class Replicas:
 
     @contextmanager
     def serving(self, url: str) -> Iterator[None]:
-        """Counts one request at `url` until its answer is closed."""
+        """Counts one request at `url` until its response is closed."""
         self._serving[url] += 1
         try:
             yield

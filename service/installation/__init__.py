@@ -1,1 +1,1 @@
-"""The composition root: settings become a Context, in one place. Whoever needs a part receives it."""
+"""The composition root: settings become a Context, in one place. Code that needs a part receives it."""

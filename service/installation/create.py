@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from service.db.connection import Database, Limits
+from service.db.connection import ConnectionLimits, Database
 from service.gateway.forward import Gateway
 from service.gateway.limits import PerMinute, create_limits
 from service.installation.context import Context
@@ -43,8 +43,8 @@ async def opened(settings: Settings) -> AsyncIterator[Context]:
         await ctx.close()
 
 
-def _database_limits(settings: Settings) -> Limits:
-    return Limits(
+def _database_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
         connections=settings.database_connections,
         connect_seconds=settings.database_connect_seconds,
         command_seconds=settings.database_command_seconds,

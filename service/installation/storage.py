@@ -1,6 +1,6 @@
-"""The object store of an installation: the one place where it is made. Light, because the engines need nothing else.
+"""The object store of an installation: the one place where it is made. Few imports: engines need nothing else.
 
-Also imported inside vLLM's environment, which has neither SQLAlchemy nor arq: must not import the rest of this room.
+Also imported inside vLLM's environment, which has neither SQLAlchemy nor arq: it must not import the rest of this room.
 """
 
 from service.settings.settings import Settings
@@ -8,7 +8,7 @@ from service.storage import ObjectStore, S3Config, create_storage
 
 
 def open_storage(settings: Settings) -> ObjectStore:
-    """The store that the settings name. Raises ValueError for settings that cannot work; asks nothing of it yet."""
+    """The store that the settings name. Raises ValueError for settings that cannot work; sends no request yet."""
     return create_storage(
         settings.storage,
         S3Config(

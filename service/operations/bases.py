@@ -1,4 +1,4 @@
-"""What a public base id stands for, remembered from its first use: other weights under the same id are refused."""
+"""The weights of a public base id, recorded at its first use: other weights under the same id are rejected."""
 
 from service.db import bases
 from service.db.bases import BaseRecord
@@ -9,7 +9,7 @@ __all__ = ["BaseRecord", "register"]
 
 
 async def register(ctx: Context, record: BaseRecord) -> None:
-    """Remembers the base, or checks it against what is remembered. Raises JobError `base_changed`."""
+    """Records the base, or compares it with what is recorded. Raises JobError `base_changed`."""
     async with ctx.database.transaction() as tx:
         if await bases.add(tx, record):
             return

@@ -24,7 +24,7 @@ TURN = 0.9  # of an interval: it must have ended when the same process comes rou
 
 
 async def run(ctx: Context) -> None:
-    """Sweeps at every interval until cancelled; a part that is away is tried again at the next sweep."""
+    """Sweeps at every interval until cancelled; an unavailable part is tried again at the next sweep."""
     async with asyncio.TaskGroup() as chores:
         chores.create_task(_repeat(partial(_sweep_in_turn, ctx), ctx.settings.sweep_seconds))
         chores.create_task(_repeat(OrphanSweep(ctx).sweep, ctx.settings.orphan_sweep_seconds))

@@ -1,18 +1,18 @@
-"""The jobs of the whole installation, counted: for its operators, whatever project they belong to."""
+"""How many jobs and workers the whole installation has, of all projects: for its operators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from service.db import job_counts, workers
-from service.db.job_counts import Unfinished
+from service.db import jobs, workers
+from service.db.jobs import Unfinished
 from service.domain.job import Status
 from service.domain.work import WorkerState
 from service.installation.context import Context
 
 
 @dataclass(frozen=True)
-class Census:
-    """Jobs of one moment: those that have not ended, by base and status, and how many have ever ended in each way.
+class JobCounts:
+    """The jobs at one moment: those that have not ended, by base and status, and how many have ever ended in each way.
 
     `workers` are those whose last beat is not older than a lease.
     """
@@ -22,17 +22,17 @@ class Census:
     workers: Sequence[WorkerState]
 
 
-async def take(ctx: Context) -> Census:
-    """Counts. Raises Unavailable while the database is away."""
+async def count_jobs(ctx: Context) -> JobCounts:
+    """Raises Unavailable while the database is unavailable."""
     async with ctx.database.reading() as tx:
         living = await workers.living(tx, ctx.settings.lease_seconds)
-        return Census(await job_counts.unfinished(tx), await job_counts.ended(tx), living)
+        return JobCounts(await jobs.unfinished(tx), await jobs.ended(tx), living)
 
 
 async def waiting_and_held(ctx: Context, seconds: int) -> tuple[int, int]:
     """Jobs that nobody holds although they were made more than `seconds` ago, and jobs that a worker holds."""
     async with ctx.database.reading() as tx:
-        return await job_counts.waiting(tx, seconds), await job_counts.held(tx)
+        return await jobs.waiting(tx, seconds), await jobs.held(tx)
 
 
 async def living_workers(ctx: Context) -> list[WorkerState]:

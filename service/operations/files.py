@@ -1,6 +1,6 @@
 """Files of a project: bytes stream to storage first, then one transaction makes them a file.
 
-What no row names is nobody's: an upload that ends early leaves nothing behind. Where the create journey begins.
+Bytes that no row names are removed: an upload that ends early leaves nothing behind.
 """
 
 import time
@@ -20,7 +20,7 @@ from service.installation.context import Context
 from service.operations import segments
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
-from service.operations.segments import STORAGE_AWAY
+from service.operations.segments import STORAGE_UNAVAILABLE
 from service.storage import StorageError
 
 DOWNLOAD_SECONDS = 300
@@ -29,7 +29,7 @@ NOT_STARTED = ("validating_files", "queued")
 
 @dataclass(frozen=True)
 class NewFile:
-    """What a user says about the bytes; `life_seconds` is None for a file that stays."""
+    """The metadata that a user sends with the bytes; `life_seconds` is None for a file that stays."""
 
     filename: str
     purpose: str
@@ -38,7 +38,7 @@ class NewFile:
 
 
 class Incoming:
-    """One upload on its way in: `store` once, then `create` once."""
+    """One upload being received: `store` once, then `create` once."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -53,7 +53,7 @@ class Incoming:
         self._segment = await segments.store(self._ctx, key, chunks, limit_bytes, too_large(limit_bytes))
 
     async def create(self, caller: Caller, new: NewFile) -> File:
-        """Makes the stored bytes a file of the caller's project. Raises InvalidRequest for a purpose nobody knows."""
+        """Makes the stored bytes a file of the caller's project. Raises InvalidRequest for an unknown purpose."""
         assert self._segment is not None, "nothing was stored"
         check_purpose(new.purpose)
         file = _file(self._id, caller, new, self._segment)
@@ -71,7 +71,7 @@ class Incoming:
 
 @asynccontextmanager
 async def incoming(ctx: Context) -> AsyncIterator[Incoming]:
-    """A block in which bytes come in; what did not become a file by its end is removed."""
+    """A block that receives bytes; what did not become a file by its end is removed."""
     upload = Incoming(ctx)
     try:
         yield upload
@@ -95,7 +95,7 @@ async def page(
 
 
 async def delete(ctx: Context, caller: Caller, id: str) -> None:
-    """Hides the file at once; jobs that wait for it fail, running ones go on. Raises NotFound."""
+    """Hides the file at once; jobs that wait for it fail, running ones continue. Raises NotFound."""
     async with ctx.database.transaction() as tx:
         await _find(tx, caller, id)
         if not await files.hide(tx, id):
@@ -112,9 +112,9 @@ async def expire(ctx: Context, limit: int) -> None:
 
 
 async def download_url(ctx: Context, caller: Caller, id: str) -> str | None:
-    """Where to fetch the bytes without a key, for a while; None where they have to pass through the service.
+    """A URL of the bytes that needs no key, for a while; None where they have to pass through the service.
 
-    Raises NotFound, or Unavailable where storage is away or has lost the bytes.
+    Raises NotFound, or Unavailable where storage is unavailable or has lost the bytes.
     """
     if not ctx.settings.storage_presigned:
         return None
@@ -127,7 +127,7 @@ async def download_url(ctx: Context, caller: Caller, id: str) -> str | None:
         await ctx.storage.size(stored[0].key)
         return await ctx.storage.download_url(stored[0].key, file.filename, DOWNLOAD_SECONDS)
     except StorageError as error:
-        raise Unavailable(STORAGE_AWAY) from error
+        raise Unavailable(STORAGE_UNAVAILABLE) from error
 
 
 async def content(ctx: Context, caller: Caller, id: str) -> tuple[File, AsyncIterator[bytes]]:
@@ -139,7 +139,7 @@ async def content(ctx: Context, caller: Caller, id: str) -> tuple[File, AsyncIte
         for segment in stored[:1]:
             await ctx.storage.size(segment.key)
     except StorageError as error:
-        raise Unavailable(STORAGE_AWAY) from error
+        raise Unavailable(STORAGE_UNAVAILABLE) from error
     return file, segments.read(ctx, stored)
 
 
@@ -156,7 +156,7 @@ def _missing(id: str) -> NotFound:
 
 async def _fail_waiting(tx: Transaction, id: str) -> None:
     """The jobs that needed the file and had not started."""
-    await work.lock(tx, [job.id for job in await jobs.uses_file(tx, id)])  # nobody makes another one: it is hidden
+    await work.lock(tx, [job.id for job in await jobs.uses_file(tx, id)])  # no job can be added: the file is hidden
     for job in await jobs.uses_file(tx, id, lock=True):
         if job.status in NOT_STARTED and job.started_at is None:  # a resumed one is queued, but has started
             await _fail(tx, job, id)
@@ -191,7 +191,7 @@ def _file(id: str, caller: Caller, new: NewFile, segment: Segment) -> File:
 
 
 def too_large(limit_bytes: int) -> LuthierError:
-    """The refusal of a file beyond the limit."""
+    """The error for a file beyond the limit."""
     return TooLarge(
         f"The file is too large: this installation accepts at most {limit_bytes:,} bytes per file.",
         param="file",

@@ -15,11 +15,11 @@ from service.domain.job import ACTIVE, Job
 from service.domain.work import Work
 from service.work.kinds import Kind, register
 
-MISTAKE = "The job failed because of an error in the service, not in its data; the worker's log says more."
+SERVICE_ERROR = "The job failed because of an error in the service, not in its data; the worker's log says more."
 
 
 async def fail(tx: Transaction, job: Job, error: JobError, data: dict[str, object] | None = None) -> None:
-    """Marks an active job `failed`, with its last event. Its work is the caller's to remove."""
+    """Marks an active job `failed`, with a last event. The caller removes its work."""
     values = {
         "status": "failed",
         "finished_at": int(time.time()),
@@ -56,13 +56,13 @@ async def _begin_announcement(tx: Transaction, work: Work) -> Job | None:
     return job if job is not None and job.status == "running" and job.publication is not None else None
 
 
-def _abandon(told: Callable[[Job, int], JobError]) -> Callable[[Transaction, Work, int], Awaitable[None]]:
-    """Fails the job with what `told` makes of the crashes."""
+def _abandon(error_of: Callable[[Job, int], JobError]) -> Callable[[Transaction, Work, int], Awaitable[None]]:
+    """Fails the job with the error that `error_of` returns for it and its crashes."""
 
     async def abandon(tx: Transaction, work: Work, crashes: int) -> None:
         job = await jobs.find(tx, None, work.subject_id, lock=True)
         if job is not None and job.status in ACTIVE:
-            await fail(tx, job, told(job, crashes) if crashes else JobError("server_error", MISTAKE))
+            await fail(tx, job, error_of(job, crashes) if crashes else JobError("server_error", SERVICE_ERROR))
 
     return abandon
 
@@ -73,8 +73,8 @@ def _validation_crashed(job: Job, crashes: int) -> JobError:
         files += f" and the validation file {job.validation_file}"
     return JobError(
         "worker_crashed",
-        f"The job was stopped because its worker ended {crashes} times while it checked {files}. Look there for "
-        "unusually long or damaged lines, leave them out or split the file, and create the job again.",
+        f"The job was stopped because its worker ended {crashes} times while it checked {files}. Check them for "
+        "unusually long or damaged lines, remove those or split the file, and create the job again.",
         "training_file",
     )
 

@@ -1,6 +1,7 @@
-"""Fine-tuning jobs as their users see them: create, look, pause, cancel. The worker's side is `operations.progress`.
+"""Fine-tuning jobs as their users see them: create, read, pause, cancel. The worker's side is `operations.progress`.
 
-Creation refuses whatever could only fail hours later; a created job rings the bell after its commit.
+A job starts from a base of the catalogue, or from a tuned model of its project. Creation refuses whatever could only
+fail hours later; after the commit, workers are notified of the job.
 """
 
 import time
@@ -12,26 +13,25 @@ from service.db import events, files, jobs, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
-from service.domain.errors import InvalidRequest, NotFound
+from service.domain.errors import InvalidRequest, JobError, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
-from service.operations import origins
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
-from service.operations.origins import Origin
 from service.operations.paging import Page, cut
+from service.recipes.base import Base
 from service.recipes.objective import OBJECTIVES, Hyperparameters
-from service.recipes.tuning import TuningSettings, check_servable
+from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning, tuning_of
 
 QUEUE_LIMIT = 1000  # how far places in the queue are counted
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a user asks for, in shape but not yet checked against what the installation has."""
+    """What a user asks for: well-formed, but not yet checked against the installation."""
 
     model: str
     training_file: str
@@ -59,17 +59,34 @@ class JobView:
 
 @dataclass(frozen=True)
 class NextEvents:
-    """What a follower of a job has not seen yet; `ended`: nothing will ever come behind these."""
+    """Events that a follower of a job has not seen yet; `ended`: no event will follow these."""
 
     events: Sequence[Event]
     ended: bool
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a new job starts from: a base, or a tuned model of its project, whose weights it continues.
+
+    `parent` and the tuning that made it are None for a job that starts from the base itself."""
+
+    base: Base
+    parent: str | None = None
+    parent_tuning: TuningSettings | None = None
+
+    def tuning(self, asked: TuningSettings | None) -> TuningSettings:
+        """The job's tuning, resolved: what was asked for, the parent's, or the default. Raises InvalidRequest."""
+        if self.parent_tuning is not None:
+            return continued_tuning(self.parent_tuning, asked)
+        return asked or TUNINGS.default()
+
+
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
-    """Writes the job and its first events, then rings the bell. Raises InvalidRequest."""
+    """Writes the job and its first events, then notifies workers. Raises InvalidRequest."""
     _check_objective(new.objective)
     async with ctx.database.transaction() as tx:
-        origin = await origins.find(ctx, tx, caller, new.model)
+        origin = await _find_origin(ctx, tx, caller, new.model)
         tuning = origin.tuning(new.tuning)
         check_servable(origin.base, tuning)
         check_suffix(origin.base.id, caller.organization, new.suffix)
@@ -89,7 +106,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
 
 
 async def retrieve(ctx: Context, caller: Caller, id: str) -> JobView:
-    """One job as it stands. Raises NotFound, for another project's too."""
+    """One job. Raises NotFound, for another project's too."""
     async with ctx.database.reading() as tx:
         return (await _views(tx, [await _find(tx, caller, id)]))[0]
 
@@ -119,7 +136,7 @@ async def cancel(ctx: Context, caller: Caller, id: str) -> JobView:
 
 
 async def pause(ctx: Context, caller: Caller, id: str) -> JobView:
-    """Asks a running job to come to rest; it stays `running` until its worker has done so. May be called twice.
+    """Asks a running job to pause; it stays `running` until its worker has done so. May be called twice.
 
     Raises NotFound or IllegalTransition. A job that ends before its worker sees the request just ends.
     """
@@ -134,7 +151,7 @@ async def pause(ctx: Context, caller: Caller, id: str) -> JobView:
 
 
 async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
-    """Puts a paused job back into the queue; takes a pause back that a running job has not come to yet.
+    """Puts a paused job back into the queue; or cancels a pause that has not taken effect yet.
 
     Raises NotFound or IllegalTransition.
     """
@@ -143,7 +160,7 @@ async def resume(ctx: Context, caller: Caller, id: str) -> JobView:
         job = await _find(tx, caller, id, lock=True)
         check_resumable(job)
         if job.status == "running" and job.pause_requested_at is None:
-            return JobView(job)  # nothing to take back
+            return JobView(job)  # nothing to cancel
         status: Status = "queued" if job.status == "paused" else job.status
         await _change(tx, job, {"status": status, "pause_requested_at": None})
         await work.wake(tx, [paused.id for paused in waiting])
@@ -160,7 +177,7 @@ async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None
 
 
 async def event_position(ctx: Context, caller: Caller, id: str, after: str | None) -> int:
-    """The number of the event `after`, 0 for None: where a follower begins. Raises NotFound or InvalidRequest."""
+    """The number of the event `after`, 0 for None, where a follower begins. Raises NotFound or InvalidRequest."""
     async with ctx.database.reading() as tx:
         await _find(tx, caller, id)
         sequence = 0 if after is None else await events.sequence_of(tx, id, after)
@@ -200,6 +217,28 @@ async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
     queued = [job.id for job in found if job.status == "queued"]
     positions = await work.waiting_before(tx, TRAIN.name, queued, QUEUE_LIMIT) if queued else {}
     return [JobView(job, positions.get(job.id)) for job in found]
+
+
+async def _find_origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Origin:
+    """What `name` stands for. Raises InvalidRequest, for deleted models and other projects' too."""
+    base = ctx.catalogue.find(name)
+    if base is not None:
+        return Origin(base)
+    model = await models.find(tx, caller.project_id, name, lock=True)  # its artifact must outlive the job
+    if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
+        job = await jobs.find(tx, None, model.job_id)
+        assert job is not None, "a model has the job that made it"
+        return Origin(ctx.catalogue.bases[model.base], name, _tuning_of(job))
+    raise InvalidRequest(
+        f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
+    )
+
+
+def _tuning_of(job: Job) -> TuningSettings:
+    try:
+        return tuning_of(job.tuning)
+    except JobError as error:  # an extension that this installation no longer has
+        raise InvalidRequest(error.message, param="model", code=error.code) from error
 
 
 def _check_objective(objective: str) -> None:
@@ -244,7 +283,7 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) ->
 
 
 def _warnings(new: NewJob, has_wandb: bool) -> list[NewEvent]:
-    """What the user should know at once: nothing that was asked for is passed over in silence."""
+    """What the user should know at once: nothing that was asked for is ignored silently."""
     found = []
     if new.validation_file == new.training_file:
         text = "The validation file is the training file: the validation loss will only repeat the training loss."
@@ -253,6 +292,6 @@ def _warnings(new: NewJob, has_wandb: bool) -> list[NewEvent]:
         text = f"'method.{name}' was given, but the method's type is '{new.objective}': it is not used."
         found.append(wording.warning(text, key=f"idle-{name}"))
     if new.integrations and not has_wandb:
-        text = "This installation has no key for Weights & Biases; the job goes on without its integrations."
+        text = "This installation has no key for Weights & Biases; the job continues without its integrations."
         found.append(wording.warning(text, key="integrations"))
     return found

@@ -1,6 +1,6 @@
-"""Who is calling: the installation, its projects and their API keys. First use in every request's journey.
+"""Who is calling: the installation, its projects and their API keys. The first operation of every request.
 
-A key is shown once, when it is made; the database knows its SHA-256 only. Caching is the API's affair.
+A key is shown once, when it is created; the database stores its SHA-256 only. The API caches callers.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ ROLES = ("project", "admin")
 
 
 class InstallationError(Exception):
-    """The settings do not fit this database; the message says what to do."""
+    """The settings do not match this database; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a request speaks for; every query is scoped by `project_id`. `organization` is the slug in model names;
-    `key_id` is who pays for what is limited per key. `ignored` are headers that named another service's things.
+    """Whose request it is; every query is scoped by `project_id`. `organization` is the slug in model names; limits are
+    counted by `key_id`. `ignored` are headers that named another service's organisation or project.
     """
 
     project_id: str
@@ -37,7 +37,7 @@ class Caller:
 
 
 async def ensure_installation(ctx: Context) -> str | None:
-    """At the first start: freezes the organisation, makes the default project and a key, and answers that key.
+    """At the first start: freezes the organisation, creates the default project and a key, and returns that key.
 
     Later: None. Raises InstallationError when the settings name another organisation than the frozen one.
     """
@@ -48,17 +48,17 @@ async def ensure_installation(ctx: Context) -> str | None:
             _check_organization(ctx, installation)
             return None
         project_id = await _project(tx, DEFAULT_PROJECT)
-        return await _add_key(tx, project_id, "project", "made at the first start")
+        return await _add_key(tx, project_id, "project", "created at the first start")
 
 
 async def create_project(ctx: Context, name: str) -> str:
-    """The id of the project of that name, which is made if it is new."""
+    """The id of the project of that name, which is created if it is new."""
     async with ctx.database.transaction() as tx:
         return await _project(tx, name)
 
 
 async def create_key(ctx: Context, project: str, role: str, name: str = "key") -> str:
-    """A new key for the project of that name (made if it is new), in clear: nobody can read it again later."""
+    """A new key for the project of that name (created if it is new), in clear: it cannot be read again."""
     if role not in ROLES:
         raise ValueError(f"a key's role is one of {', '.join(ROLES)}, not '{role}'")
     async with ctx.database.transaction() as tx:
@@ -80,8 +80,8 @@ async def revoke_key(ctx: Context, id: str) -> bool:
 async def authenticate(ctx: Context, bearer: str, organization: str = "", project_id: str = "") -> Caller:
     """Whose key this is, acting in the project that it selects: its own, or for an admin's key any. "": not selected.
 
-    A script that comes from another service still has that one's organisation and project in its environment: unless
-    `strict_organization` is set, they are ignored, and the answers say so. A project of this installation is never.
+    A script written for another service still has that one's organisation and project in its environment: unless
+    `strict_organization` is set, they are ignored, and the responses say so. A project of this installation never is.
 
     Raises Unauthenticated for a key, an organisation (id or slug) or a project that do not belong together.
     """
@@ -113,7 +113,7 @@ def _check_lenient(ctx: Context, selected: str, installation: Installation) -> N
 
 
 async def _is_foreign(ctx: Context, tx: Transaction, key: ApiKey, selected: str) -> bool:
-    """Whether a header may be ignored that selects this project. An admin's never: it would act where nobody meant."""
+    """Whether a header that selects this project may be ignored. Never an admin's: that would use a wrong project."""
     if ctx.settings.strict_organization or key.role == "admin" or selected == "":
         return False
     return not await keys.project_exists(tx, selected)

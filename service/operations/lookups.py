@@ -1,25 +1,24 @@
-"""What a worker reads to do its part of a job. Writes are in `service.operations.progress`."""
+"""What a worker reads while it works on a job. Writes are in `service.operations.progress`."""
 
 import hashlib
-from typing import Any
 
 from service.db import datasets, events, files, jobs, keys, models, snapshots, work
 from service.db.keys import Installation
 from service.domain.dataset import StoredDataset
 from service.domain.file import File, Segment
-from service.domain.job import Checkpoint, Job, Snapshot
+from service.domain.job import Checkpoint, Job, Metrics, Snapshot
 from service.domain.work import Claim
 from service.installation.context import Context
 
 
 async def find_job(ctx: Context, id: str) -> Job | None:
-    """The job as it stands."""
+    """The job."""
     async with ctx.database.reading() as tx:
         return await jobs.find(tx, None, id)
 
 
 async def is_superseded(ctx: Context, claim: Claim[Job]) -> bool:
-    """Whether another attempt goes on with the work of this claim."""
+    """Whether another attempt has taken over the work of this claim."""
     async with ctx.database.reading() as tx:
         current = await work.find(tx, claim.work.subject_id)
     return any(found.attempt > claim.attempt for found in current)
@@ -50,13 +49,13 @@ async def find_checkpoint(ctx: Context, job_id: str, step: int) -> Checkpoint | 
         return await models.find_checkpoint(tx, job_id, step)
 
 
-async def metrics_since(ctx: Context, job_id: str, sequence: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+async def metrics_since(ctx: Context, job_id: str, sequence: int, limit: int) -> list[tuple[int, Metrics]]:
     """Number and data of at most `limit` metrics events, oldest first, behind number `sequence`."""
     async with ctx.database.reading() as tx:
         return await events.metrics_since(tx, job_id, sequence, limit)
 
 
-async def metrics_of(ctx: Context, job_id: str, limit: int = 5000) -> list[dict[str, Any]]:
+async def metrics_of(ctx: Context, job_id: str, limit: int = 5000) -> list[Metrics]:
     """The data of the newest `limit` metrics events, oldest first."""
     async with ctx.database.reading() as tx:
         return await events.last_metrics(tx, job_id, limit)

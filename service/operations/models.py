@@ -1,16 +1,21 @@
 """Models that a project may call: the bases of the catalogue, its own tuned ones, and those that it was granted.
 
-In the journey of a completion this is where a name becomes what an engine is asked for.
+When a completion is requested, the name of the model is resolved here to what the engine needs. A permission has effect
+at the grantee's next request, and so has its revocation.
 """
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.db import models
+from service.db import keys, models
 from service.db.connection import Transaction
-from service.domain.errors import Forbidden, ModelNotFound, Unavailable
-from service.domain.model import Model
+from service.domain import ids
+from service.domain.errors import Forbidden, InvalidRequest, ModelNotFound, NotFound, Unavailable
+from service.domain.model import Model, Permission
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.operations.paging import Page, cut
 from service.recipes.base import Serving
 
 BASE_OWNER = "luthier"
@@ -18,7 +23,7 @@ BASE_OWNER = "luthier"
 
 @dataclass(frozen=True)
 class ModelView:
-    """A callable model as the API lists it; a base's age is not known (0)."""
+    """A callable model as the API lists it; a base's age is unknown (0)."""
 
     id: str
     created_at: int
@@ -27,7 +32,7 @@ class ModelView:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What to ask an engine for, and what the engines of its base can do; `tuning` is None for a base."""
+    """The model's name for engines, and what the engines of its base can do; `tuning` is None for a base."""
 
     name_for_engine: str
     base_id: str
@@ -52,7 +57,7 @@ async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
 
 
 async def delete(ctx: Context, caller: Caller, name: str) -> None:
-    """Deletes one of the project's own tuned models, for ever. Raises ModelNotFound, or Forbidden for a base."""
+    """Deletes one of the project's own tuned models permanently. Raises ModelNotFound, or Forbidden for a base."""
     if ctx.catalogue.find(name) is not None:
         raise Forbidden(
             f"The model '{name}' is a base model of this installation: only your own fine-tuned models can be deleted.",
@@ -60,12 +65,12 @@ async def delete(ctx: Context, caller: Caller, name: str) -> None:
         )
     async with ctx.database.transaction() as tx:
         model = await models.find(tx, caller.project_id, name)
-        if model is None or not await models.bury(tx, name):
+        if model is None or not await models.mark_deleted(tx, name):
             raise ModelNotFound(name)
 
 
 async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> ResolvedModel:
-    """Turns an id, an alias or a tuned model's name into what engines know. Raises ModelNotFound or Unavailable."""
+    """Resolves an id, an alias or a tuned model's name to the name for engines. Raises ModelNotFound or Unavailable."""
     base = ctx.catalogue.find(name)
     if base is not None:
         return ResolvedModel(base.id, base.id, None, base.serving)
@@ -75,6 +80,40 @@ async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> Reso
     if base is None:
         raise Unavailable(f"The base of the model '{name}' is not in the catalogue any more.", param="model")
     return ResolvedModel(model.name, model.base, model.tuning, base.serving)
+
+
+async def grant(ctx: Context, caller: Caller, model: str, project_ids: Sequence[str]) -> list[Permission]:
+    """Lets these projects call the model, in this order; one that already may keeps its permission.
+
+    Raises NotFound for a model that is not the caller's to grant, InvalidRequest for an unknown project.
+    """
+    async with ctx.database.transaction() as tx:
+        if await _find_grantable(tx, caller, model, lock=True) is None:
+            raise NotFound(f"No such checkpoint: {model}", param="fine_tuned_model_checkpoint", code="model_not_found")
+        await _check_projects(tx, project_ids)
+        granted = await models.permissions_of(tx, model, project_ids)
+        for project_id in project_ids:
+            if project_id not in granted:
+                granted[project_id] = Permission(ids.permission_id(), model, project_id, int(time.time()))
+                await models.add_permission(tx, granted[project_id])
+    return [granted[project_id] for project_id in dict.fromkeys(project_ids)]
+
+
+async def permission_page(
+    ctx: Context, caller: Caller, model: str, *, project_id: str | None, after: str | None, limit: int, ascending: bool
+) -> Page[Permission]:
+    """The model's permissions by age, beyond `after`; none for a model that is not the caller's to grant."""
+    async with ctx.database.reading() as tx:
+        if await _find_grantable(tx, caller, model) is None:
+            return Page([], has_more=False)
+        return cut(await models.permission_page(tx, model, project_id, after, limit + 1, ascending=ascending), limit)
+
+
+async def revoke(ctx: Context, caller: Caller, model: str, id: str) -> None:
+    """Revokes a permission. Raises NotFound."""
+    async with ctx.database.transaction() as tx:
+        if await _find_grantable(tx, caller, model) is None or not await models.remove_permission(tx, model, id):
+            raise NotFound(f"No such permission of the checkpoint {model}: {id}", param="permission_id")
 
 
 async def _find(tx: Transaction, caller: Caller, name: str) -> Model:
@@ -90,3 +129,16 @@ def _base_view(name: str) -> ModelView:
 
 def _view(caller: Caller, model: Model) -> ModelView:
     return ModelView(model.name, model.created_at, caller.organization)
+
+
+async def _find_grantable(tx: Transaction, caller: Caller, name: str, *, lock: bool = False) -> Model | None:
+    """The living model, if it is the caller's to grant. `lock`: of two grants at once, one sees the other's."""
+    model = await models.find(tx, None if caller.role == "admin" else caller.project_id, name, lock=lock)
+    return None if model is None or model.deleted_at is not None else model
+
+
+async def _check_projects(tx: Transaction, project_ids: Sequence[str]) -> None:
+    known = await keys.known_projects(tx, project_ids)
+    unknown = [id for id in project_ids if id not in known]
+    if unknown:
+        raise InvalidRequest(f"No such project: {', '.join(unknown)}.", param="project_ids")

@@ -19,7 +19,7 @@ from service.storage.base import one_chunk
 
 log = structlog.get_logger()
 PAGE = 500
-SWEEP_OBJECTS = 20_000  # looked at per sweep; the next one goes on where this one stopped
+SWEEP_OBJECTS = 20_000  # looked at per sweep; the next one continues where this one stopped
 MANIFEST_BYTES = 1024 * 1024
 
 

@@ -1,7 +1,7 @@
 """A worker's writes about the job that it holds: warn, record, publish, pause, finish, fail. Each is one transaction.
 
-A write whose claim no longer stands raises LeaseLost and changes nothing: the job was cancelled, or another worker has
-it. Nothing here touches storage: what a row points to was stored before.
+A write whose claim is no longer valid raises LeaseLost and changes nothing: the job was cancelled, or another worker
+has it. Nothing here touches storage: what a row points to was stored before.
 """
 
 import time
@@ -29,7 +29,7 @@ DataColumn = Literal["training_data", "validation_data"]
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one optimizer step did; `metrics` has OpenAI's names."""
+    """The result of one optimizer step; `metrics` has OpenAI's names."""
 
     step: int
     trained_tokens: int
@@ -112,12 +112,12 @@ class HeldJob(HeldWork[Job]):
             await self._change(tx, {}, [wording.checkpoint_created(model.step, model.name)])
             await models.add(tx, model)
             await models.add_checkpoint(tx, _checkpoint(model, metrics))
-            await models.bury_checkpoints(tx, self.job.id, self.ctx.settings.checkpoints_kept)
+            await models.delete_old_checkpoints(tx, self.job.id, self.ctx.settings.checkpoints_kept)
 
     async def pause(self, step: int) -> bool:
-        """Gives a job back that was brought to rest at `step`, its snapshot and checkpoint stored.
+        """Gives back a job that stopped at `step`, its snapshot and checkpoint stored.
 
-        It is `paused` then; False when its user has resumed it meanwhile, and it goes on where a worker next claims it.
+        Then it is `paused`; False when its user has resumed it meanwhile: it continues as soon as a worker claims it.
         """
         async with self.transaction() as tx:
             job = await jobs.find(tx, None, self.job.id, lock=True)
@@ -147,7 +147,7 @@ class HeldJob(HeldWork[Job]):
     ) -> None:
         """Marks the job `succeeded`, makes its model's name public and its result file visible, all at once.
 
-        `verdict` is the event of the comparison with an engine.
+        `verdict` is the event about the comparison with an engine.
         """
         values = {
             "status": "succeeded",
@@ -156,12 +156,12 @@ class HeldJob(HeldWork[Job]):
             "result_file": result[0].id,
         }
         async with self.transaction() as tx:
-            said = [wording.model_created(model.name), wording.succeeded()]
-            await self._change(tx, values, said if verdict is None else [verdict, *said])
+            new_events = [wording.model_created(model.name), wording.succeeded()]
+            await self._change(tx, values, new_events if verdict is None else [verdict, *new_events])
             await work.remove(tx, [self.id])
             await models.add(tx, model)
             await models.add_checkpoint(tx, _checkpoint(model, metrics))
-            await models.bury_checkpoints(tx, self.job.id, self.ctx.settings.checkpoints_kept)
+            await models.delete_old_checkpoints(tx, self.job.id, self.ctx.settings.checkpoints_kept)
             await files.add(tx, *result)
 
     async def fail(self, error: JobError, data: Mapping[str, Any] | None = None) -> None:
@@ -180,7 +180,7 @@ class HeldJob(HeldWork[Job]):
 
 
 async def pauses_asked(ctx: Context, job_ids: Sequence[str]) -> set[str]:
-    """Those of these jobs that shall come to rest."""
+    """Those of these jobs that their users want paused."""
     async with ctx.database.reading() as tx:
         return await jobs.pauses_asked(tx, job_ids)
 

@@ -1,6 +1,6 @@
-"""The bytes of files and parts on their way into storage and out again: streamed, counted, hashed.
+"""The bytes of files and parts, to storage and from it: streamed, counted, hashed.
 
-Knows no row: what is stored here is nobody's until an operation's transaction names its key.
+Uses no rows: what is stored here is an orphan until an operation's transaction names its key.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +12,7 @@ from service.storage import StorageError
 from service.storage.base import CHUNK_BYTES
 from service.storage.hashed import Hashed
 
-STORAGE_AWAY = "The object storage is not available right now; please try again."
+STORAGE_UNAVAILABLE = "The object storage is not available right now; please try again."
 
 
 async def store(
@@ -23,22 +23,22 @@ async def store(
     try:
         await ctx.storage.put(key, hashed)
     except StorageError as error:
-        raise Unavailable(STORAGE_AWAY) from error
+        raise Unavailable(STORAGE_UNAVAILABLE) from error
     return Segment(key, hashed.num_bytes, hashed.hexdigest)
 
 
 async def read(ctx: Context, segments: Sequence[Segment]) -> AsyncIterator[bytes]:
-    """The bytes in order. Raises Unavailable where storage is away or has lost some."""
+    """The bytes in order. Raises Unavailable where storage is unavailable or has lost some."""
     try:
         for segment in segments:
             async for chunk in ctx.storage.open(segment.key):
                 yield chunk
     except StorageError as error:
-        raise Unavailable(STORAGE_AWAY) from error
+        raise Unavailable(STORAGE_UNAVAILABLE) from error
 
 
 async def _bounded(source: AsyncIterator[bytes], limit_bytes: int, too_large: LuthierError) -> AsyncIterator[bytes]:
-    """Chunks of even size: small ones are gathered so that storage writes few."""
+    """Chunks of even size: small ones are merged, so that storage gets few."""
     gathered, num_bytes = bytearray(), 0
     async for chunk in source:
         num_bytes += len(chunk)

@@ -1,7 +1,7 @@
-"""What is due to be swept, and that it was: the questions and the notes of `chores` and `orphans`, each a use.
+"""What is due to be swept, and what has been: the reads and writes of `chores` and `orphans`.
 
-Bytes are removed between such a question and its note, by the caller: here nothing touches storage. Every note may be
-written twice, and several processes may sweep at once.
+The caller removes the bytes in between; nothing here touches storage. Everything may be written twice, and several
+processes may sweep at once.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ async def file_swept(ctx: Context, id: str) -> None:
 
 
 async def expire_uploads(ctx: Context) -> None:
-    """Writes down that the time of pending uploads is over."""
+    """Marks pending uploads whose time is over as expired."""
     async with ctx.database.transaction() as tx:
         await uploads.expire(tx)
 

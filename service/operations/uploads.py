@@ -1,6 +1,6 @@
 """Uploads of a project: parts stream to storage in any order, and one transaction makes a file of those that are named.
 
-A part that is refused or not named leaves nothing behind: here, or in `service.operations.chores`.
+A part that is rejected or not named is removed: here, or in `service.operations.chores`.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from service.storage.hashed import Hashed
 
 @dataclass(frozen=True)
 class NewUpload:
-    """What a user announces; `life_seconds` is the file's, None for one that stays."""
+    """The upload that a user asks for; `life_seconds` is the file's, None for one that stays."""
 
     filename: str
     purpose: str
@@ -45,7 +45,7 @@ class NewUpload:
 
 
 class IncomingPart:
-    """One part on its way in: `store` once, then `add` once."""
+    """One part being received: `store` once, then `add` once."""
 
     def __init__(self, ctx: Context, caller: Caller, upload: Upload) -> None:
         self._ctx = ctx
@@ -86,7 +86,7 @@ class IncomingPart:
 
 
 async def create(ctx: Context, caller: Caller, new: NewUpload) -> Upload:
-    """A pending upload, which lives for an hour. Raises InvalidRequest for a purpose nobody knows."""
+    """A pending upload, which lives for an hour. Raises InvalidRequest for an unknown purpose."""
     check_purpose(new.purpose)
     now = int(time.time())
     upload = Upload(
@@ -107,7 +107,7 @@ async def create(ctx: Context, caller: Caller, new: NewUpload) -> Upload:
 
 @asynccontextmanager
 async def incoming_part(ctx: Context, caller: Caller, upload_id: str) -> AsyncIterator[IncomingPart]:
-    """A block in which a part's bytes come in; what did not become a part by its end is removed.
+    """A block that receives a part's bytes; what did not become a part by its end is removed.
 
     Raises NotFound, or IllegalTransition or InvalidRequest when the upload takes no part, before any byte is read.
     """
@@ -125,10 +125,10 @@ async def incoming_part(ctx: Context, caller: Caller, upload_id: str) -> AsyncIt
 async def complete(
     ctx: Context, caller: Caller, upload_id: str, part_ids: Sequence[str], md5: str | None = None
 ) -> tuple[Upload, File]:
-    """Makes a file of the named parts, in that order. Of two calls at once, one wins.
+    """Makes a file of the named parts, in that order. Of two concurrent calls, one succeeds.
 
-    Raises NotFound, IllegalTransition, InvalidRequest when parts, bytes or `md5` (in hex) do not fit (the upload stays
-    pending), or Unavailable.
+    Raises NotFound, IllegalTransition, InvalidRequest when parts, bytes or `md5` (in hex) do not match (the upload
+    stays pending), or Unavailable.
     """
     async with ctx.database.reading() as tx:
         upload = await _find(tx, caller, upload_id)
@@ -152,7 +152,7 @@ async def cancel(ctx: Context, caller: Caller, upload_id: str) -> Upload:
 
 
 def part_too_large() -> TooLarge:
-    """The refusal of a part beyond the limit."""
+    """The error for a part beyond the limit."""
     return TooLarge(
         f"The part is too large: a part may have at most {PART_LIMIT_BYTES:,} bytes. Send more and smaller parts.",
         param="data",

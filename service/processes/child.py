@@ -1,7 +1,7 @@
-"""A child process, from its parent's side: started in a group of its own, perhaps kept running, ended with its group.
+"""A child process, from its parent's side: started in a group of its own, restarted if wanted, ended with its group.
 
-Knows no command and no protocol: what a child does, and how it is asked to end, its parent says. The other side is
-`service.processes.parent`.
+Does not depend on any command or protocol: the parent decides what a child runs and how it is asked to end. The other
+side is `service.processes.parent`.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ async def start_child(
     stdout: int | None = None,
     stderr: int | None = None,
 ) -> Process:
-    """Starts `command` in a session of its own: Ctrl-C passes it by, and `kill_group` ends whatever it has started.
+    """Starts `command` in a session of its own: Ctrl-C does not reach it, and `kill_group` ends all that it started.
 
-    Where nothing else is said, the child logs to where we log, and its stdin is a pipe that ends when this process
-    does, whatever ended it. Raises OSError where the command cannot be run.
+    By default the child logs where we log, and its stdin is a pipe that ends when this process does, for whatever
+    reason. Raises OSError where the command cannot be run.
     """
     return await asyncio.create_subprocess_exec(
         *command,
@@ -53,19 +53,19 @@ def kill_group(process: Process) -> None:
 
 
 class Backoff:
-    """How long to wait before a restart: doubled for each life in a row that was no good, up to a limit."""
+    """How long to wait before a restart: doubled for each run in a row that ended early, up to a limit."""
 
     def __init__(
         self, first_seconds: float = FIRST_PAUSE_SECONDS, limit_seconds: float = LONGEST_PAUSE_SECONDS
     ) -> None:
         self._first_seconds = first_seconds
         self._limit_seconds = limit_seconds
-        self._bad_lives = 0  # in a row
+        self._early_ends = 0  # in a row
 
     def after(self, good: bool) -> float:
-        """Seconds to wait after a life that was good or not."""
-        self._bad_lives = 0 if good else self._bad_lives + 1
-        return min(self._limit_seconds, self._first_seconds * 2.0 ** max(0, self._bad_lives - 1))
+        """Seconds to wait after a run that was good or ended early."""
+        self._early_ends = 0 if good else self._early_ends + 1
+        return min(self._limit_seconds, self._first_seconds * 2.0 ** max(0, self._early_ends - 1))
 
 
 class KeptChild:
@@ -105,7 +105,7 @@ class KeptChild:
                 code = await self._process.wait()
             finally:
                 if self._process.returncode is not None:
-                    kill_group(self._process)  # what it has started may outlive it
+                    kill_group(self._process)  # processes that it has started may still run
             pause_seconds = backoff.after(good=time.monotonic() - started_at > STEADY_SECONDS)
             log.warning("child.ended", child=self._name, code=code, restart_in_seconds=pause_seconds)
             await asyncio.sleep(pause_seconds)

@@ -1,8 +1,8 @@
-"""The parent, from its child's side: how a process ends when the one that it works for is gone, even by `kill -9`.
+"""The parent, from its child's side: how a process ends when its parent has ended, even by `kill -9`.
 
 Two ways, because a pipe reaches direct children only. **A pipe**: the parent holds the other end of our stdin, and
 the kernel closes it with the parent. **A lock**: the holder locks a file, the kernel unlocks it with the holder, and
-whoever watches gets the lock then; children of children may watch too. The other side is `service.processes.child`.
+every watcher then gets the lock; children of children may watch too. The other side is `service.processes.child`.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ GRACE_SECONDS = 30.0
 
 
 def end_with_parent(grace_seconds: float = GRACE_SECONDS) -> None:
-    """From now on this process gets SIGTERM when its stdin ends, and is gone after `grace_seconds` whatever happens."""
+    """From now on this process gets SIGTERM when its stdin ends, and exits after `grace_seconds` in any case."""
     stream = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  read until the end of this process
     hear_parent(stream, lambda _line: None, lambda: _end(grace_seconds))
 
@@ -28,7 +28,7 @@ def end_with_parent(grace_seconds: float = GRACE_SECONDS) -> None:
 def hear_parent(stream: BinaryIO, take: Callable[[bytes], None], end: Callable[[], None]) -> None:
     """Hands each line of `stream` to `take`, in a thread of its own; calls `end` when the parent has closed it.
 
-    `end` is called too when `take` raises: a process whose thread has ended would never notice its parent's end.
+    `end` is called too when `take` raises: without its thread, the process would never notice its parent's end.
     """
 
     def read() -> None:
@@ -44,7 +44,7 @@ def hear_parent(stream: BinaryIO, take: Callable[[bytes], None], end: Callable[[
 def claim_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     """stdin and stdout for a protocol with the parent alone, whatever a library reads or prints.
 
-    From now on `print` and everything else that writes to stdout goes to stderr, and whoever reads stdin gets nothing.
+    From now on `print` and everything else that writes to stdout goes to stderr, and reads of stdin return nothing.
     """
     incoming, outgoing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -84,5 +84,5 @@ def _end_with_lock(path: Path) -> None:
         with path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH)
     except FileNotFoundError:
-        pass  # the holder ended and cleaned up before this process came to watch
+        pass  # the holder ended and cleaned up before this process began to watch
     os.killpg(os.getpgrp(), signal.SIGKILL)

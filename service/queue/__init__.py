@@ -1,4 +1,4 @@
-"""The bell: a message that says "look at the database now". `create_queue` picks the implementation."""
+"""The bell: a message that asks workers to check the database now. `create_queue` picks the implementation."""
 
 from service.queue.arq import ArqQueue
 from service.queue.base import Handler, Queue, Turns

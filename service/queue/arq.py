@@ -1,14 +1,15 @@
-"""The bell on Redis, with arq: a ring goes to every process that listens.
+"""The bell on Redis, with arq: a ring is sent to every listening process.
 
     put    -> Redis' list of listeners -> one message into each listener's own queue
-    serve  <- arq's worker on the own queue, which only says "look"; and a look at every sweep, whatever Redis does
+    serve  <- arq's worker on the own queue, whose messages only say "look"; and a check at every sweep in any case
 
-To everybody, because only the listener knows whether a ring is for it: a free slot, room to check a file, a base that
-it holds, a job of its own that shall pause. One queue for all would let a busy worker swallow the ring.
+All listeners receive each ring, because only the listener can decide whether it concerns it: a free slot, room to check
+a file, a base that it holds, a job of its own to pause. With one queue for all, a busy worker could consume a ring that
+another needed.
 
-arq carries short messages and nothing else: its handler returns at once, so that no slot, retry, timeout or
-in-progress key of arq's ever belongs to a job. Whatever Redis loses, the sweep finds; Redis being away never fails a
-`put` and never ends a `serve`. Knows no job and no database.
+arq carries short messages only: its handler returns at once, so that no slot, retry, timeout or in-progress key of
+arq's ever belongs to a job. Rings that Redis loses are found by the sweep; while Redis is unavailable, `put` does not
+fail and `serve` does not end. Uses no jobs and no database.
 """
 
 import asyncio
@@ -24,18 +25,18 @@ from service.queue.embedded import EmbeddedQueue
 from service.queue.redis import UNAVAILABLE, RedisConnection, end
 
 log = structlog.get_logger()
-LISTENERS = "luthier:bell:listeners"  # sorted set: a listener's queue -> when it was last there, by Redis' clock
+LISTENERS = "luthier:bell:listeners"  # sorted set: a listener's queue -> when it was last seen, by Redis' clock
 PUT_SECONDS = 0.5
-PRESENT_SECONDS = 1.0  # between two signs of life: as long may a listener stay unheard of after Redis lost its keys
+PRESENT_SECONDS = 1.0  # between two heartbeats: for so long a listener may be unknown after Redis lost its keys
 GONE_SECONDS = 15.0
 STOP_SECONDS = 2.0
-MESSAGE_SECONDS = 30  # an unheard ring is worth nothing once its listener has looked by itself
-HANDLER_SECONDS = 5  # of which an event needs none; arq's in-progress keys live for 10 more
+MESSAGE_SECONDS = 30  # later, the listener has checked by itself
+HANDLER_SECONDS = 5  # an event needs much less; arq's in-progress keys live for 10 more
 LISTENERS_LIMIT = 1000
 
 
 class ArqQueue:
-    """A `Queue` for several machines. A ring in the same process is heard at once, even without Redis."""
+    """A `Queue` for several machines. A ring in the same process has effect at once, even without Redis."""
 
     server = "Redis"
 
@@ -52,18 +53,18 @@ class ArqQueue:
             async with asyncio.timeout(PUT_SECONDS):
                 for queue in await self._others():
                     await self._redis.enqueue_job("look", id, _queue_name=queue, _expires=MESSAGE_SECONDS)
-                    await self._redis.expire(queue, MESSAGE_SECONDS)  # else a dead listener's queue stays for ever
+                    await self._redis.expire(queue, MESSAGE_SECONDS)  # else a dead listener's queue would stay
         except UNAVAILABLE as error:
             log.warning("bell.not_rung", job_id=id, reason=type(error).__name__)
 
     async def serve(self, handler: Handler) -> None:
         stopping = asyncio.Event()
-        tasks = [asyncio.create_task(self._listen(stopping)), asyncio.create_task(self._be_present(stopping))]
+        tasks = [asyncio.create_task(self._listen(stopping)), asyncio.create_task(self._send_heartbeats(stopping))]
         try:
             await self._own.serve(handler)
         finally:
             stopping.set()
-            await asyncio.wait(tasks, timeout=STOP_SECONDS)  # in order first: a cancelled connection is not closed
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)  # orderly first: a cancelled connection is not closed
             await end(*tasks)
 
     async def check(self) -> None:
@@ -73,15 +74,15 @@ class ArqQueue:
         await self._connection.close()
 
     async def _others(self) -> list[str]:
-        """The queues of the listeners that are there, but for this process' own."""
+        """The queues of the living listeners, without this process' own."""
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.zrange(LISTENERS, 0, LISTENERS_LIMIT - 1, desc=True, withscores=True)
             (now, _), listeners = await pipe.execute()
-        there = [queue.decode() for queue, seen in listeners if seen > now - GONE_SECONDS]
-        return [queue for queue in there if queue != self._queue]
+        living = [queue.decode() for queue, seen in listeners if seen > now - GONE_SECONDS]
+        return [queue for queue in living if queue != self._queue]
 
-    async def _be_present(self, stopping: asyncio.Event) -> None:
+    async def _send_heartbeats(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             try:
                 (now, _) = await self._redis.time()
@@ -90,29 +91,29 @@ class ArqQueue:
                     pipe.zremrangebyscore(LISTENERS, "-inf", now - GONE_SECONDS)
                     await pipe.execute()
             except UNAVAILABLE:
-                pass  # `_listen` says so
+                pass  # `_listen` logs it
             await _wait(stopping, PRESENT_SECONDS)
         with suppress(*UNAVAILABLE):
             await self._redis.zrem(LISTENERS, self._queue)
 
     async def _listen(self, stopping: asyncio.Event) -> None:
-        """arq's worker ends with its first error; a new one takes its place."""
+        """arq's worker ends at its first error; a new one replaces it."""
         while not stopping.is_set():
             worker = self._worker()
             running = asyncio.create_task(worker.async_run())
             stopped = asyncio.create_task(stopping.wait())
             try:
                 await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                worker.burst, worker.max_burst_jobs = True, 0  # it returns before its next look into the queue
+                worker.burst, worker.max_burst_jobs = True, 0  # it returns before it reads the queue again
                 await running
             except UNAVAILABLE as error:
                 log.warning("bell.unavailable", reason=type(error).__name__)
             except Exception:
-                log.exception("bell.broken")  # the sweep still looks
+                log.exception("bell.broken")  # the sweep still checks
             finally:
                 await end(running, stopped, *worker.tasks.values())
             await _wait(stopping, PRESENT_SECONDS)
-            await self._own.put("")  # what rang meanwhile is lost; so that, without Redis, this is the pace of looks
+            await self._own.put("")  # rings meanwhile are lost; without Redis, this sets the pace of checks
 
     def _worker(self) -> Worker:
         return Worker(

@@ -1,4 +1,4 @@
-"""The port of the bell, and of taking turns. A message carries an id and nothing else: lost ones are harmless."""
+"""The port of the bell, and of taking turns. A message carries only an id; lost messages are harmless."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -7,11 +7,11 @@ Handler = Callable[[], Awaitable[None]]
 
 
 class Queue(Protocol):
-    """Wakes workers up; the database says what there is to do."""
+    """Wakes workers up; what there is to do is in the database."""
 
     @property
     def server(self) -> str | None:
-        """What carries the messages, by its product's name; None where nothing has to."""
+        """The product that carries the messages; None where there is none."""
         ...
 
     async def put(self, id: str) -> None:
@@ -23,7 +23,7 @@ class Queue(Protocol):
         ...
 
     async def check(self) -> None:
-        """Raises Unavailable where the server cannot be reached: then workers hear nothing until they look."""
+        """Raises Unavailable where the server cannot be reached: then workers only check at every sweep."""
         ...
 
     async def close(self) -> None:
@@ -32,8 +32,8 @@ class Queue(Protocol):
 
 
 class Turns(Protocol):
-    """Who of several equal processes does what is due; that two do it now and then must be harmless."""
+    """Decides which of several equal processes does a chore; it must be harmless if two do."""
 
     async def take(self, chore: str, seconds: float) -> bool:
-        """Whether it is this process' turn: nobody has taken the chore in the last `seconds`. Never raises."""
+        """Whether it is this process' turn: no process has taken the chore in the last `seconds`. Never raises."""
         ...

@@ -1,4 +1,4 @@
-"""The bell without a server: every worker looks at the table at a short interval, so nothing need be sent."""
+"""The bell without a server: every worker checks the table at a short interval, so nothing has to be sent."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from service.queue.base import Handler
 
 
 class EmbeddedQueue:
-    """A `Queue` for one machine; a ring in the same process is heard at once, others at the next look."""
+    """A `Queue` for one machine; a ring in the same process has effect at once, others at the next check."""
 
     server = None
 
@@ -34,7 +34,7 @@ class EmbeddedQueue:
 
 
 class EmbeddedTurns:
-    """`Turns` of a process that is alone."""
+    """`Turns` of a single process."""
 
     async def take(self, chore: str, seconds: float) -> bool:
         return True

@@ -1,8 +1,8 @@
 """One connection to Redis per process, for what may be lost: the bell, shared rate limits, whose turn the chores are.
 
-Nothing in Redis is a truth. Every command is short, so that a server that hangs is noticed within a second, and is
-tried again at once over a fresh connection, so that a restart of the server costs nobody an error. The client's own
-type is known here, in `service.queue.arq` and in `service.gateway.limits.redis`, and nowhere else.
+Nothing in Redis is the only copy. Every command is short, so that a hanging server is noticed within a second, and is
+retried at once over a new connection, so that a restart of the server causes no error. The client's own type is used
+here, in `service.queue.arq` and in `service.gateway.limits.redis`, and nowhere else.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from service.domain.errors import Unavailable
 from service.domain.json import JsonObject
 
 CONNECT_SECONDS = 0.5
-ANSWER_SECONDS = 1.0
+RESPONSE_SECONDS = 1.0
 CANCEL_SECONDS = 0.5
 UNAVAILABLE: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)  # what its client raises
 
@@ -33,25 +33,25 @@ class RedisConnection:
         pool = ConnectionPool.from_url(
             url,
             socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
+            socket_timeout=RESPONSE_SECONDS,
             retry=Retry(ExponentialBackoff(cap=0.1, base=0.02), 2),
             retry_on_error=[RedisConnectionError, RedisTimeoutError, OSError],  # OSError: refused while it restarts
         )
         self.client = ArqRedis(pool, job_serializer=encode, job_deserializer=decode)
 
     async def check(self) -> None:
-        """Raises Unavailable unless the server answers."""
+        """Raises Unavailable unless the server responds."""
         try:
             await self.client.ping()
         except UNAVAILABLE as error:
-            raise Unavailable(f"Redis does not answer ({type(error).__name__}).") from error
+            raise Unavailable(f"Redis is unavailable ({type(error).__name__}).") from error
 
     async def close(self) -> None:
         await self.client.aclose(close_connection_pool=True)
 
 
 class RedisTurns:
-    """`Turns` over all processes of an installation. Without Redis it is everybody's turn."""
+    """`Turns` over all processes of an installation. Without Redis it is every process' turn."""
 
     def __init__(self, redis: RedisConnection) -> None:
         self._client = redis.client
@@ -64,7 +64,7 @@ class RedisTurns:
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels until all are done: a command of redis-py 5.3 now and then swallows a cancellation and goes on."""
+    """Cancels until all are done: a command of redis-py 5.3 sometimes swallows a cancellation and continues."""
     pending = set(tasks)
     while pending:
         for task in pending:
@@ -73,7 +73,7 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
 
 
 def encode(message: JsonObject) -> bytes:
-    """arq's messages as JSON: its own default would run what another client of Redis has written there."""
+    """arq's messages as JSON: its own default would unpickle, and so run, what another client of Redis has written."""
     return json.dumps(message, default=str).encode()
 
 

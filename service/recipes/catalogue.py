@@ -1,7 +1,7 @@
 """The catalogue: the base models of an installation, read from one small TOML file.
 
-A file that names what is not there is refused whole, with a sentence for each mistake: which entry, what, and what to
-write instead.
+A file with errors is rejected as a whole, with a sentence for each error: which entry, what is wrong, and what to write
+instead.
 """
 
 import difflib
@@ -98,7 +98,7 @@ def _entry(entry: Any, number: int) -> str:
 
 
 def _contradictions(base: Base) -> Iterator[str]:
-    """What is well formed, but not there or not possible."""
+    """What is well formed, but does not exist or is not possible."""
     serving, served, known = base.serving, served_by(base.serving.engine), TUNINGS.names
     room = suffix_room(base.id, "x" * ORGANIZATION_LIMIT)
     if room < 0:
@@ -122,7 +122,7 @@ def _contradictions(base: Base) -> Iterator[str]:
 
 
 def _positions(folder: Path) -> int | None:
-    """How many tokens a model reads at most; None where no local config.json says it."""
+    """How many tokens a model reads at most; None where no local config.json has it."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):
@@ -133,7 +133,7 @@ def _positions(folder: Path) -> int | None:
 
 
 def _sentence(error: ErrorDetails) -> str:
-    """One mistake in a field, and what the field's description says to write."""
+    """One error in a field, with what to write by the field's description."""
     location = [str(part) for part in error["loc"]]
     if not location:
         return "is not a table; write [[base]] and its settings below."

@@ -1,7 +1,7 @@
 """From one line of a training file to a row, or to what is wrong with it; and from all problems to the job's error.
 
-Knows lines and wording (openai-api reference, 1.3.5 and 1.4); does not use tokenizers: what only a base can refuse is
-added by `workers.data.check`.
+Wording of errors: openai-api reference, 1.3.5 and 1.4. Uses no tokenizers: errors that only a base can find are added
+by `workers.data.check`.
 """
 
 import re

@@ -21,7 +21,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = BeforeValidator(_json_integer)
 
 
-class Settings(BaseModel):
+class MethodFields(BaseModel):
     """Settings that users write: frozen, and no unknown name is passed over."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

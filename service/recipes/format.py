@@ -1,4 +1,4 @@
-"""What every row format says of itself: the models of its rows, how they are recognised, and what of them trains.
+"""What every row format declares: the models of its rows, how they are recognised, and what of them trains.
 
 A format is one class in a file of its own (`service.recipes.formats`, or an extension's), registered by
 `@FORMATS.register`; objectives name the formats that they read. Does not depend on lines, files or tokenizers.
@@ -13,8 +13,8 @@ from service.recipes.registry import Registry
 
 
 class Row(BaseModel):
-    """One row, or a part of one. A null says the same as a missing key, as in OpenAI's own objects, so that a message
-    from an API answer can be pasted into a row.
+    """One row, or a part of one. A null means the same as a missing key, as in OpenAI's own objects, so that a message
+    from an API response can be pasted into a row.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -49,8 +49,8 @@ FORMATS: Registry[type[Format]] = Registry("format")
 def recognise(keys: Set[str]) -> type[Format] | None:
     """The format that fits a row with these keys best; None where no format's rows require any of them.
 
-    By the whole shape: the fewest keys that are missing or too many. So a row that lacks one, or has one too many, is
-    told what is wrong with it, and a format whose rows are another's and a key more is told from that.
+    By the whole shape: the fewest keys that are missing or too many. So a row that lacks one, or has one too many, gets
+    the right error, and a format whose rows have one key more than another's is recognised.
     """
     found = [
         (_distance(model, keys), format) for format in FORMATS for model in format.models if keys & _required(model)

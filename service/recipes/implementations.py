@@ -1,6 +1,6 @@
 """From a recipe's settings to the class that implements them with tensors, found by the recipe's name.
 
-Knows module names as strings, so that this side imports no tensors: `<package>.<name>`, or what an extension's recipe
+Module names are strings, so that this side imports no tensors: `<package>.<name>`, or what an extension's recipe
 says in `module`.
 """
 

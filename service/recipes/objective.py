@@ -1,4 +1,4 @@
-"""What every objective says of itself without tensors: its hyperparameters, and facts that follow from its kind.
+"""What every objective declares without tensors: its hyperparameters, and facts that follow from its kind.
 
 An objective is one class in a file of its own (`service.recipes.objectives`, or an extension's), registered by
 `@OBJECTIVES.register`; its tensor side implements it (`workers.objectives`). The class is the type of the
@@ -13,7 +13,7 @@ from pydantic import Field, create_model
 
 from service.domain.errors import JobError
 from service.domain.json import JsonObject
-from service.recipes.fields import Auto, AutoRule, Integer, Number, Settings, Whole
+from service.recipes.fields import Auto, AutoRule, Integer, MethodFields, Number, Whole
 from service.recipes.format import Format
 from service.recipes.registry import Registry
 from service.recipes.tasks import TaskName
@@ -33,7 +33,7 @@ def auto_batch_size(num_examples: int) -> int:
     return max(1, min(256, round(0.002 * num_examples)))
 
 
-class Hyperparameters(Settings):
+class Hyperparameters(MethodFields):
     """Of every objective; "auto" is replaced once the files are validated."""
 
     batch_size: Annotated[Auto | Annotated[Integer, Field(ge=1, le=256)], Whole] = Field(
@@ -57,7 +57,7 @@ AUTO: Mapping[str, AutoRule] = {
 }
 
 
-class ObjectiveSettings(Settings):
+class ObjectiveSettings(MethodFields):
     """Hyperparameters of one objective's own: which loss. Subclasses give them as fields, and these facts.
 
     A subclass's docstring is its paragraph of docs/methods.md: the loss, its paper, when to use it.

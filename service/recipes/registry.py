@@ -4,13 +4,23 @@ Filled and closed by its first read, in whatever process: types, documents and c
 was registered would not know it. Only then are the methods' modules imported, so that an extension may import any room.
 """
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from service.recipes.extensions import import_methods
+from service.settings.environment import extensions
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+BUILT_IN = ("service.recipes.formats", "service.recipes.tunings", "service.recipes.objectives")
+
+
+class ExtensionError(ImportError):
+    """A module of `LUTHIER_EXTENSIONS` cannot be imported; the message names it and says why."""
 
 
 class Named(Protocol):
@@ -75,3 +85,17 @@ class Registry(Generic[C]):
         if not self._closed:
             import_methods()
             self._closed = True
+
+
+@cache
+def import_methods() -> None:
+    """Imports every module that brings a method, once. Raises ExtensionError."""
+    for name in BUILT_IN:
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{name}.{module.name}")
+    for name in extensions():
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise ExtensionError(f"LUTHIER_EXTENSIONS names '{name}', which cannot be imported: {error}") from error

@@ -1,4 +1,4 @@
-"""What every tuning says of itself without tensors: its settings, and facts that follow from its kind.
+"""What every tuning declares without tensors: its settings, and facts that follow from its kind.
 
 A tuning is one class in a file of its own (`service.recipes.tunings`, or an extension's), registered by
 `@TUNINGS.register`; its tensor side implements it (`workers.tunings`). The class is the type of its settings.
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.json import JsonObject
 from service.recipes.base import Base, EngineKind
-from service.recipes.fields import Settings
+from service.recipes.fields import MethodFields
 from service.recipes.registry import Registry
 from service.recipes.tasks import TaskName
 
@@ -25,7 +25,7 @@ class BaseSize:
     num_layers: int
 
 
-class TuningSettings(Settings):
+class TuningSettings(MethodFields):
     """Settings of one tuning: which parameters move. Subclasses give them as fields, and these facts.
 
     A subclass's docstring is its paragraph of docs/methods.md: what it is, its paper, when to use it.

@@ -1,1 +1,1 @@
-"""What an operator can set, how a process reads it, and what it logs with it. Knows no part that is set."""
+"""What an operator can set, how a process reads it, and how it logs. Does not use the parts that are set."""

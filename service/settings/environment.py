@@ -1,6 +1,6 @@
-"""The settings as a process finds them in its environment, and what is wrong there in the words of who set it.
+"""The settings in a process' environment, and errors in them by the names of the variables.
 
-First step of every command. Knows names and values of variables; never shows a value, which may be a secret.
+The first step of every command. Never shows a value, which may be a secret.
 """
 
 import difflib
@@ -36,7 +36,7 @@ def extensions(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def warn_of_unknown(environment: Mapping[str, str] = os.environ) -> None:
-    """Logs each LUTHIER_ variable that is no setting: misspelt, it would be ignored in silence."""
+    """Logs each LUTHIER_ variable that is no setting: a misspelt one would be ignored silently."""
     known = [_variable((name,)) for name in Settings.model_fields]
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known:

@@ -1,7 +1,7 @@
 """Every setting of Luthier, once: its name, type, unit, default and one sentence.
 
 A setting is read from the environment as `LUTHIER_<NAME>`. `docs/settings.md` is written from this file.
-Knows nothing of how a setting is used.
+Does not depend on how a setting is used.
 """
 
 from pathlib import Path

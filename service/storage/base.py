@@ -1,7 +1,7 @@
-"""The port of object storage: what the service asks of any store, local or S3-compatible.
+"""The port of object storage: what the service needs from any store, local or S3-compatible.
 
 Keys are write-once and chosen by the caller (`files/...`, `jobs/...`, `adapters/...`); sizes and hashes are kept in the
-database, never in the store. Knows nothing of files, jobs or models.
+database, never in the store. Does not depend on files, jobs or models.
 """
 
 import re
@@ -31,7 +31,7 @@ class StorageUnusable(StorageError):
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a store knows of an object; `modified_at` is in seconds since 1970, by the store's clock."""
+    """An object in a store; `modified_at` is in seconds since 1970, by the store's clock."""
 
     key: str
     bytes: int
@@ -49,7 +49,7 @@ class ObjectStore(Protocol):
         """Stores the chunks and returns their size; nothing is visible under `key` before the last byte is safe.
 
         Replaces what was there, or raises ObjectExists where it shall not. When the iterator raises or this is
-        cancelled, nothing stays behind; after a StorageError the object may be there, but only whole.
+        cancelled, nothing is left behind; after a StorageError the object may exist, but only whole.
         """
         ...
 
@@ -73,7 +73,7 @@ class ObjectStore(Protocol):
         ...
 
     async def download_url(self, key: str, filename: str, life_seconds: int) -> str | None:
-        """Where a client may fetch the object without a key for a while; None for a store that speaks no HTTP."""
+        """Where a client may fetch the object without a key for a while; None for a store without HTTP."""
         ...
 
     async def remove_unfinished(self, age_seconds: float) -> int:

@@ -1,6 +1,6 @@
 """Bytes that are counted and hashed while they stream past: on their way into a store, or out of one.
 
-The one place where streams are hashed; a caller compares or keeps what was found. Knows no store and no key.
+The one place where streams are hashed; a caller compares or keeps what was found. Uses no store and no key.
 """
 
 import hashlib

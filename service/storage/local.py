@@ -24,7 +24,7 @@ from service.storage.base import (
 )
 
 TEMPORARY = ".incoming"
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # what file systems without links answer
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # what file systems without links return
 
 
 class LocalStore:

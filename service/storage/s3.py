@@ -117,7 +117,7 @@ class S3Store:
         return self._prefix + key
 
     async def _get(self, key: str, start: int, end: int | None) -> "GetObjectOutputTypeDef | None":
-        """The answer whose body begins at `start`; None when there is nothing beyond it."""
+        """The response whose body begins at `start`; None when there is nothing beyond it."""
         span: Any = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         get = self._client.get_object
         try:

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 CONNECTIONS = 16
 CLEANUP_SECONDS = 10.0
-# ValueError: botocore passes on what its parsers raise at half an answer.
+# ValueError: botocore passes on what its parsers raise for half a response.
 FAILURES = (BotoCoreError, ClientError, HTTPError, OSError, ValueError)
 MISSING = {"NoSuchKey", "404"}
 EXISTS = {"PreconditionFailed", "412"}
@@ -44,7 +44,7 @@ UNUSABLE = {
     "IllegalLocationConstraintException": ("REGION", "the bucket '{bucket}' is in another region"),
     "PermanentRedirect": ("REGION", "the bucket '{bucket}' is in another region"),
 }
-ELSEWHERE = ("ENDPOINT_URL", "{endpoint} does not answer as an S3 store does ({reason})")
+ELSEWHERE = ("ENDPOINT_URL", "{endpoint} does not respond as an S3 store does ({reason})")
 
 
 class S3Requests:
@@ -87,13 +87,13 @@ class S3Requests:
             raise StorageUnusable(f"LUTHIER_STORAGE_{setting}: {reason}.") from error
 
     def clean_up(self, work: Coroutine[Any, Any, None]) -> None:
-        """Lets `work` run beside whatever comes; what it cannot reach is left to the sweep."""
+        """Runs `work` in the background; what it cannot remove is left to the sweep."""
         task = asyncio.create_task(self._quietly(work))
         self._cleanups.add(task)
         task.add_done_callback(self._cleanups.discard)
 
     async def close(self) -> None:
-        """Waits a while for cleanups, then lets go of threads and connections."""
+        """Waits a while for cleanups, then closes threads and connections."""
         if self._cleanups:
             _, late = await asyncio.wait(self._cleanups, timeout=CLEANUP_SECONDS)
             for task in late:
@@ -119,7 +119,7 @@ def create_client(config: S3Config) -> "S3Client":
     style = config.addressing_style
     if style == "auto":  # a bucket's name before that of a server of one's own is rarely known to the DNS
         style = "path" if endpoint else "virtual"
-    # Servers other than AWS know no checksums in trailers. (The content is signed, or goes through TLS.)
+    # Servers other than AWS do not support checksums in trailers. (The content is signed, or goes through TLS.)
     checksums: Literal["when_required", "when_supported"] = "when_required" if endpoint else "when_supported"
     client_config = Config(
         connect_timeout=config.connect_timeout_seconds,
@@ -150,15 +150,15 @@ def create_client(config: S3Config) -> "S3Client":
 
 
 def length_of(key: str, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef") -> int:
-    """What the answer says of its length. Raises StorageError: without it, half of a body would look like all."""
+    """The length of a response's body. Raises StorageError where it is missing: half a body would look whole."""
     length: int | None = answer.get("ContentLength")
     if length is None:
-        raise StorageError(f"{key}: an answer without a length")
+        raise StorageError(f"{key}: a response without a length")
     return length
 
 
 def translated(key: str, error: BaseException) -> StorageError:
-    """The error as callers of the port know it."""
+    """The error as an error of the port."""
     reason = reason_of(error)
     if reason in MISSING:
         return ObjectMissing(key)
@@ -168,7 +168,7 @@ def translated(key: str, error: BaseException) -> StorageError:
 
 
 def reason_of(error: BaseException) -> str:
-    """S3's code of an error that the store answered; else what kind of failure it was."""
+    """S3's error code in the store's response; else the kind of failure."""
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "no code"))
     return type(error).__name__

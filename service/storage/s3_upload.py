@@ -1,4 +1,4 @@
-"""One object on its way into S3: in one request when it is small, else in parts, of which few are in memory.
+"""One object sent to S3: in one request when it is small, else in parts, of which few are in memory.
 
 Nothing is visible before the last request. What a failed or cancelled upload has begun is taken back beside the
 caller's way; what cannot be, because the store is unavailable, is left to `remove_unfinished`.
@@ -6,7 +6,7 @@ caller's way; what cannot be, because the store is unavailable, is left to `remo
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class S3Upload:
         self._part_bytes = part_bytes
         self._size = 0
         self._sent: list[CompletedPartTypeDef] = []
-        self._waiting: deque[Future[UploadPartOutputTypeDef]] = deque()  # parts on their way, the oldest first
+        self._waiting: deque[Future[UploadPartOutputTypeDef]] = deque()  # parts being sent, the oldest first
         self._begun: list[Future[Any]] = []  # requests whose end a `take_back` must wait for
         self._upload_id: str | None = None
         self._last: Future[Any] | None = None  # the request that makes the object visible
@@ -66,7 +66,7 @@ class S3Upload:
             await self._requests.send(self._key, abort, UploadId=self._upload_id, **self._target)
 
     async def _send_part(self, part: bytearray) -> None:
-        """Begins to send the part; waits while as many as may be are on their way."""
+        """Begins to send the part; waits while the most that may are being sent."""
         if self._upload_id is None:
             creation = self._start(self._client.create_multipart_upload)
             creation.add_done_callback(self._note_upload_id)
@@ -90,7 +90,7 @@ class S3Upload:
         try:
             await self._finish(complete, UploadId=upload_id, MultipartUpload={"Parts": self._sent})
         except StorageError as error:
-            # The answer to a first try was lost, and a second one finds nothing left to complete: `_verify` decides.
+            # The response to a first try was lost, and a second try finds nothing to complete: `_verify` decides.
             if error.__cause__ is None or reason_of(error.__cause__) != "NoSuchUpload":
                 raise
 
@@ -106,7 +106,7 @@ class S3Upload:
                 raise
             await self._send_last(request, fields)
 
-    async def _send_last(self, request: Any, fields: dict[str, Any]) -> None:
+    async def _send_last(self, request: Any, fields: Mapping[str, Any]) -> None:
         self._last = self._start(request, **fields)
         await self._requests.result(self._key, self._last)
 
@@ -119,7 +119,7 @@ class S3Upload:
         try:
             stored = await self._requests.size(self._key, self._target["Key"])
         except ObjectMissing as error:
-            raise StorageError(f"{self._key}: not there after its upload") from error
+            raise StorageError(f"{self._key}: missing after its upload") from error
         if stored != self._size:
             raise StorageError(f"{self._key}: {stored} bytes are there, {self._size} were sent")
 

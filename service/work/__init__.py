@@ -1,9 +1,8 @@
 """Work of any kind: who may claim it, what is fenced, what a crash costs, and how projects share the workers.
 
     kinds     what kinds there are; one call registers another
-    claims    claim in fair order, renew, give back, make room for another project
-    fairness  who must make room for whom: pure rules
+    claims    claim in fair order, renew, release, make room for another project
     held      what one claim may write, each write fenced
 
-Knows no kind: those of a fine-tuning job are in `service.operations.job_work`. Rows are in `service.db.work`.
+The kinds of a fine-tuning job are in `service.operations.job_work`, rows in `service.db.work`.
 """

@@ -1,13 +1,19 @@
-"""A worker's side of work of any kind: claim it in fair order, keep it, give it back, make room for another project.
+"""A worker's side of work of any kind: claim it in fair order, keep it, release it, make room for another project.
 
-**Crashes.** Work whose lease ran out without being given back has crashed its worker, or was beside what did; its next
-claim counts that, and after `crash_limit` the kind ends it in error. A worker that stops, gives a place back or cannot
-reach a part gives its work back, which counts nothing; one that was only cut off takes the count back when it returns
-(`renew`). What crashed twice in a row is claimed by a worker one piece at a time, so that it does not take others with
-it to the limit. Progress clears the count.
+**Crashes.** Work whose lease expired without a release has crashed its worker, or ran beside what did; its next claim
+counts that, and after `crash_limit` the kind ends it in error. A worker that stops, gives up a place or cannot reach a
+part releases its work, which does not count; one that was only disconnected takes the count back when it returns
+(`renew`). A worker claims work that crashed twice in a row one piece at a time, so that other work does not reach the
+limit with it. Progress clears the count.
+
+**Fairness.** Places are held to the end of a piece of work, so a fair claim alone does not help a project that finds
+every place taken. Then a project that holds more gives a place back, at its next whole step and with everything
+stored, and continues later. Two conditions prevent places from being passed back and forth: only work that has had its
+own turn is asked (`LUTHIER_SLOT_STEPS`), and after the change the giver holds no less than the receiver, unless the
+receiver held nothing at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -15,7 +21,6 @@ import structlog
 from service.db import work, workers
 from service.domain.work import Claim, Work, WorkerState
 from service.installation.context import Context
-from service.work.fairness import may_change_base, who_leaves
 from service.work.held import HeldWork
 from service.work.kinds import Kind
 
@@ -35,8 +40,8 @@ async def claim(
     """Takes the next work of `kind` for one of `bases`, or for none; None when there is none for this worker now.
 
     Next is the oldest of the project that holds least. With `resident`, nothing is taken when that is for another base:
-    nobody goes before it, so a worker that must change its base comes to do so. `suspects=False` leaves out what
-    crashed again and again.
+    no work overtakes it, so a worker that must change its base gets to do so. `suspects=False` leaves out what
+    crashed repeatedly.
     """
     async with ctx.database.transaction() as tx:
         found = await work.next_claimable(tx, kind.name, bases, suspects=suspects)
@@ -60,9 +65,9 @@ async def claim(
 
 
 async def renew(ctx: Context, worker: WorkerState, held: Sequence[HeldWork[Any]]) -> set[str]:
-    """Renews the leases of what this worker is working on, and says how it is. Returns the ids of what it still holds.
+    """Renews the leases of this worker's work, and records its state. Returns the ids of what it still holds.
 
-    Only of that: work that it could not give back, because the database was unavailable, must not be kept for ever.
+    Only of that: work that it could not release, because the database was unavailable, must not stay held.
     """
     attempts = {one.id: one.attempt for one in held}
     async with ctx.database.transaction() as tx:
@@ -75,7 +80,7 @@ async def renew(ctx: Context, worker: WorkerState, held: Sequence[HeldWork[Any]]
 
 
 async def release_all(ctx: Context, owner: str) -> None:
-    """Gives back whatever this worker still holds: it is stopping."""
+    """Releases whatever this worker still holds: it is stopping."""
     async with ctx.database.transaction() as tx:
         await work.release_all(tx, owner)
         await workers.remove(tx, owner)
@@ -93,7 +98,7 @@ async def make_room(
     full: bool,
     suspects: bool = True,
 ) -> list[str]:
-    """Which of the work that this worker holds shall leave its place for another project's; their ids.
+    """Asks some of the work of this worker to give its place to another project's; returns their ids.
 
     `ripe`, the longest-held first, has had its turn; `long_ripe` long enough for a change of the base in memory.
     Nothing is asked to leave for work that this worker could claim as it is.
@@ -121,6 +126,32 @@ async def make_room(
 
 
 async def living_workers(ctx: Context) -> list[WorkerState]:
-    """The workers whose leases have not run out, and how they are."""
+    """The workers whose leases have not expired, and their states."""
     async with ctx.database.reading() as tx:
         return await workers.living(tx, ctx.settings.lease_seconds)
+
+
+def makes_room(giver: str, receiver: str, holdings: Mapping[str, int]) -> bool:
+    """Whether a project with these holdings gives a place to another one that waits."""
+    if giver == receiver:
+        return False
+    receives = holdings.get(receiver, 0)
+    return receives == 0 or holdings.get(giver, 0) - receives >= 2
+
+
+def who_leaves(next_up: Work, ripe: Sequence[Work], holdings: Mapping[str, int]) -> list[Work]:
+    """Which of the `ripe` (those that may be asked, the longest-held first) gives its place to `next_up`: one or none.
+
+    It is of the project that holds most, and of that project's the one that has held its place longest.
+    """
+    willing = [work for work in ripe if makes_room(work.project_id, next_up.project_id, holdings)]
+    return [max(willing, key=lambda work: holdings.get(work.project_id, 0))] if willing else []
+
+
+def may_change_base(next_up: Work, seated: Sequence[Work], ripe: Sequence[Work], holdings: Mapping[str, int]) -> bool:
+    """Whether all that are seated leave, since `next_up` needs another base than theirs.
+
+    Only for a project that holds nothing anywhere, and only once each of them has had its turn. A project's own work
+    on another base waits until these have ended.
+    """
+    return holdings.get(next_up.project_id, 0) == 0 and {work.id for work in seated} <= {work.id for work in ripe}

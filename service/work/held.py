@@ -1,4 +1,4 @@
-"""What one claim may do: every write carries its fence, so that a worker that comes back late changes nothing.
+"""What one claim may do: every write is fenced, so that a worker that comes back late changes nothing.
 
 `transaction` is the one way to write: it locks the work first (see `service.db.work` for the order of locks) and raises
 LeaseLost where this attempt does not hold it any more. A kind builds its own writes on it, as
@@ -45,25 +45,25 @@ class HeldWork(Generic[S]):
 
     @property
     def suspect(self) -> bool:
-        """Whether its last attempts all ended without being given back, and this one has not got further yet."""
+        """Whether its last attempts all ended without a release, and this one has made no progress yet."""
         return self._crashes >= SUSPECT_CRASHES
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """A transaction in which this claim still stands, whatever others do meanwhile. Raises LeaseLost."""
+        """A transaction in which this claim is valid until the commit. Raises LeaseLost."""
         async with self.ctx.database.transaction() as tx:
             if not await work.lock_held(tx, self.id, self.claim.owner, self.attempt):
                 raise LeaseLost(self.claim.work.subject_id)
             yield tx
 
     async def release(self) -> None:
-        """Gives it back as it stands, for the next worker. Raises LeaseLost when the claim is gone already."""
+        """Releases it as it is, for the next worker. Raises LeaseLost when the claim is already lost."""
         async with self.transaction() as tx:
             await work.release(tx, self.id)
             self.ring(tx)
 
     async def postpone(self) -> None:
-        """Gives it back because it cannot be done just now; it is claimed again later, and later each time."""
+        """Releases it because it cannot be done now; it is claimed again later, after a longer pause each time."""
         async with self.transaction() as tx:
             await work.postpone(tx, self.id, delay_seconds(await work.count_postponement(tx, self.id)))
 
@@ -73,7 +73,7 @@ class HeldWork(Generic[S]):
             await work.remove(tx, [self.id])
 
     async def abandon(self) -> None:
-        """Ends what it is about in error, because of a mistake in the service."""
+        """Ends its subject in error, because of a bug in the service."""
         async with self.transaction() as tx:
             await find(self.claim.work.kind).abandon(tx, self.claim.work, 0)
             await work.remove(tx, [self.id])
@@ -85,12 +85,12 @@ class HeldWork(Generic[S]):
             return self._crashes
 
     async def note_progress(self, tx: Transaction) -> None:
-        """It got further, so that earlier crashes do not count any more. Inside a `transaction`."""
+        """Records progress: earlier crashes do not count any more. Inside a `transaction`."""
         await work.note_progress(tx, self.id)
         self._crashes = 0
 
     def ring(self, tx: Transaction) -> None:
-        """Rings the bell after the commit: there is something to look at."""
+        """Notifies workers after the commit."""
         tx.after_commit(lambda: self.ctx.queue.put(self.claim.work.subject_id))
 
 

@@ -1,6 +1,6 @@
 """The kinds of work that this installation knows. A kind registers itself by one call, in the module that owns it.
 
-A kind says what its work is about and what a claim of it changes there; how it is done is the workers'
+A kind defines the subject of its work and what a claim changes there; workers define how it is done
 (`workers.supervisor.kinds`). Its functions run inside the claim's transaction: they may use the database only.
 """
 
@@ -10,19 +10,19 @@ from typing import Any, Generic, TypeVar
 
 from service.db.connection import Transaction
 from service.domain.work import Work
-from service.recipes.extensions import import_methods
+from service.recipes.registry import import_methods
 
 S = TypeVar("S")
 
 
 @dataclass(frozen=True)
 class Kind(Generic[S]):
-    """`name` is at most 32 characters and stands in the database.
+    """`name` has at most 32 characters and is stored in the database.
 
-    `begin` returns what a claim works on, with what the claim changes there already written; None when there is
-    nothing to do any more, and the work goes. `abandon` ends the subject in error after this many crashes, 0 for a
-    mistake in the service itself; the work is removed by the caller. `module` is where an extension's workers register
-    how it is done (`workers.supervisor.kinds.register`): a name, so that this side imports no tensors.
+    `begin` returns what a claim works on, with what the claim changes there already written; None when there is nothing
+    to do any more, and the work is removed. `abandon` ends the subject in error after this many crashes, 0 for a bug in
+    the service itself; the work is removed by the caller. `module` is where an extension's workers register how it is
+    done (`workers.supervisor.kinds.register`): a name, so that this side imports no tensors.
     """
 
     name: str
@@ -39,7 +39,7 @@ def register(kind: Kind[S]) -> Kind[S]:
     if kind.name in _kinds:
         raise ValueError(f"There are two kinds of work with the name '{kind.name}'.")
     if not 0 < len(kind.name) <= 32:
-        raise ValueError(f"The name of a kind of work has 1 to 32 characters, '{kind.name}' has not.")
+        raise ValueError(f"The name of a kind of work has 1 to 32 characters, not '{kind.name}'.")
     _kinds[kind.name] = kind
     return kind
 

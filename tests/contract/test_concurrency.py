@@ -18,7 +18,7 @@ from service.installation.context import Context
 from service.operations import bases as known_bases
 from service.operations import files as file_operations
 from service.operations import jobs as users
-from service.operations import keys, permissions, uploads
+from service.operations import keys, models, uploads
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.operations.progress import HeldJob
@@ -214,7 +214,7 @@ async def test_a_permission_is_granted_once(ctx: Context, caller: Caller) -> Non
     model = a_model(claim, 3)
     await claim.publish(model, {"step": 3})
     other = await keys.create_project(ctx, "other")
-    granted = await outcomes(*(permissions.grant(ctx, caller, model.name, [other]) for _ in range(5)))
+    granted = await outcomes(*(models.grant(ctx, caller, model.name, [other]) for _ in range(5)))
     assert len({permission.id for answer in granted for permission in answer}) == 1
 
 

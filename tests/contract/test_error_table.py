@@ -68,7 +68,6 @@ async def standing(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) ->
                 api = Api(sdk, app, ctx, engine, "")
                 api.file = await api.upload(*ROWS)
                 yield api
-            await app.state.gateway.close()
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -30,10 +30,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.api.app import create_app
-from service.api.web.openapi import document
+from service.api.openapi import document
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.operations import files, jobs, models, permissions, uploads
+from service.operations import files, jobs, models, uploads
 from service.settings.settings import Settings
 from tests.given import seeds
 from tests.given.installation import give_schema
@@ -69,8 +69,7 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     (files.Incoming, ("create",)),
     (uploads, ("create", "incoming_part", "complete", "cancel")),
     (jobs, ("create", "retrieve", "page", "cancel", "pause", "resume", "event_page", "checkpoint_page")),
-    (permissions, ("grant", "page", "revoke")),
-    (models, ("list_all", "retrieve", "delete", "resolve_for_inference")),
+    (models, ("list_all", "retrieve", "delete", "resolve_for_inference", "grant", "permission_page", "revoke")),
 )
 CHAT = (
     b'{"id":"c","object":"chat.completion","created":1,"model":"luthier-tiny","choices":[{"index":0,"message":'

@@ -17,7 +17,7 @@ from service.domain.model import MANIFEST
 from service.domain.storage_keys import artifact_prefix
 from tests.given.engines import LORA, calling, logits_of, make_engine, publish, save_adapter
 from tests.servers.vllm import Vllm
-from workers.jobs.scoring import EngineRefused, Engines
+from workers.jobs.agreement import EngineRefused, Engines
 
 pytestmark = pytest.mark.slow
 

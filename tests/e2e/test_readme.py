@@ -80,14 +80,14 @@ def test_the_shell_blocks_go_from_a_file_to_a_tuned_answer_and_a_catalogue(reade
 def test_the_python_block_goes_from_a_file_to_a_tuned_answer(reader: Reader) -> None:
     (block,) = blocks("python")
     (reader.folder / "tune.py").write_text(block, encoding="utf-8")
-    assert "\nsucceeded\n" in reader.run(sys.executable, "tune.py")
+    assert "succeeded" in reader.run(sys.executable, "tune.py").splitlines()  # perhaps at the first look
 
 
 def test_the_node_block_goes_from_a_file_to_a_tuned_answer(reader: Reader) -> None:
     (block,) = blocks("js")
     (reader.folder / "tune.mjs").write_text(block, encoding="utf-8")
     (reader.folder / "node_modules").symlink_to(Path(installed_client()[1]).parent / "node_modules")
-    assert "\nsucceeded\n" in reader.run("node", "tune.mjs")
+    assert "succeeded" in reader.run("node", "tune.mjs").splitlines()  # perhaps at the first look
 
 
 def test_every_block_is_run_or_known_to_be_shown_only() -> None:

@@ -86,7 +86,7 @@ async def test_what_a_killed_engine_served_another_takes_over(tmp_path: Path) ->
             for _ in range(4):
                 assert (await ask("one")).json()["choices"][0]["text"] == before[0]
             engines = (await client.get("/health")).json()["engines"]
-            assert engines.pop(home) == "away"
+            assert engines.pop(home) == "unavailable"
             assert set(engines.values()) == {"ok"} and len(engines) == 2
             os.killpg(processes[2].pid, signal.SIGKILL)
             await asyncio.to_thread(processes[2].wait, 20)

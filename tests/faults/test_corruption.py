@@ -42,7 +42,7 @@ async def flip_a_byte(ctx: Context, key: str) -> None:
 
 
 def test_a_damaged_snapshot_is_passed_over(production_set: Production, twins: Twins, round_number: int) -> None:
-    """The newest one is damaged while nobody trains; the job goes on from the one before and ends in the same bits."""
+    """The newest one is damaged while nobody trains; the job resumes from the one before and ends in the same bits."""
     twins.undisturbed(KIND)
     job_id = twins.create(KIND)
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.api.app import create_app
 from service.db import events, schema
-from service.db.connection import Database, Limits
+from service.db.connection import ConnectionLimits, Database
 from service.db.tables import job_events
 from service.db.tables import jobs as job_rows
 from service.domain.errors import LeaseLost, Unavailable
@@ -224,8 +224,8 @@ def raising(state: str) -> TextClause:
 
 
 async def test_a_server_without_a_free_connection_is_a_503(server: Postgres, database_url: str) -> None:
-    greedy = Database(database_url, Limits(connections=80))
-    modest = Database(database_url, Limits(connections=1, connect_seconds=1))
+    greedy = Database(database_url, ConnectionLimits(connections=80))
+    modest = Database(database_url, ConnectionLimits(connections=1, connect_seconds=1))
     held = []
     try:
         with pytest.raises(Unavailable):
@@ -267,7 +267,7 @@ async def test_the_service_starts_before_its_database_and_finds_it_later(
     server.stop()
     transport = httpx.ASGITransport(create_app(ctx))
     async with httpx.AsyncClient(transport=transport, base_url="http://luthier") as client:
-        assert (await client.get("/health")).json()["database"] == "away"
+        assert (await client.get("/health")).json()["database"] == "unavailable"
         server.start()
         assert (await client.get("/health")).json()["database"] == "ok"
     await ctx.close()

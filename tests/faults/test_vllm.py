@@ -14,7 +14,7 @@ import pytest
 from tests.given.engines import greedy
 from tests.given.running_service import alive, answers, kill, wait_for
 from tests.servers.vllm import Vllm
-from workers.jobs.scoring import EngineAway, Engines
+from workers.jobs.agreement import Engines, EngineUnavailable
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def test_storage_that_is_away_is_a_503_and_then_works(server: Vllm) -> None:
     objects.symlink_to(objects)  # every access fails, but not as if nothing were there
     try:
         assert ask(server, name).status_code == 503
-        with pytest.raises(EngineAway):  # an announcement waits
+        with pytest.raises(EngineUnavailable):  # an announcement waits
             asyncio.run(Engines([server.url]).score(name, [PROMPT]))
     finally:
         objects.unlink()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import date
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from service.storage.local import LocalStore
 from tests.given.tiny_models import make_tiny_base
 from tests.given.tuned import tuned_logits
 from workers.engines.embedded.app import create_engine_app
-from workers.engines.embedded.engine import Engine, Limits
+from workers.engines.embedded.engine import Engine, EngineLimits
 from workers.files.artifacts import store_artifact
 from workers.model.load import LoadedBase, load_base
 from workers.tunings import create_tuning, open_tuning
@@ -48,14 +49,20 @@ def save_adapter(loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, ob
 
 
 async def publish(
-    store: ObjectStore, base: Base, loaded: LoadedBase, folder: Path, publication: str, tuning: str = "lora"
+    store: ObjectStore,
+    base: Base,
+    loaded: LoadedBase,
+    folder: Path,
+    publication: str,
+    tuning: str = "lora",
+    template_date: date | None = None,
 ) -> str:
     """Puts an adapter's folder into storage; answers its public name."""
     name = model_name(base.id, "acme", None, publication)
     manifest = Manifest(
         name=name, job_id="ftjob-1", step=1, base=base.id, base_source=base.id, base_revision=loaded.revision,
         base_hashes=loaded.hashes, tuning=tuning, objective="supervised", hyperparameters={}, seed=0, parent=None,
-        data_hashes={}, environment={}, metrics={}, files={}, created_at=1,
+        template_date=template_date, data_hashes={}, environment={}, metrics={}, files={}, created_at=1,
     )  # fmt: skip
     await store_artifact(store, folder, manifest)
     return name
@@ -120,6 +127,6 @@ async def listening(engine: Engine, port: int = 0) -> AsyncIterator[str]:
             await asyncio.wait_for(task, 10)
 
 
-def make_engine(base: Base, loaded: LoadedBase, folder: Path, limits: Limits | None = None) -> Engine:
+def make_engine(base: Base, loaded: LoadedBase, folder: Path, limits: EngineLimits | None = None) -> Engine:
     """Over the store in `folder / "objects"`."""
     return Engine(base, loaded, local_store(folder / "objects"), folder / "cache", limits)

@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import replace
 
-from service.db import events, files, jobs, keys, models, permissions, uploads, work
+from service.db import events, files, jobs, keys, models, uploads, work
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
@@ -17,7 +17,8 @@ from service.domain import event as wording
 from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Job
 from service.domain.model import Model, Permission
-from service.domain.upload import LIFE_SECONDS, Upload, UploadPart, storage_prefix
+from service.domain.storage_keys import part_key
+from service.domain.upload import LIFE_SECONDS, Upload, UploadPart
 from service.installation.context import Context
 from service.operations.job_work import TRAIN
 from service.recipes.tuning import TUNINGS
@@ -40,7 +41,7 @@ ROWS = "".join(
     for n in range(12)
 ).encode()
 SEGMENT = Segment("files/seed/0", len(ROWS), hashlib.sha256(ROWS).hexdigest())
-PART = UploadPart("string", UPLOAD, 1, replace(SEGMENT, key=f"{storage_prefix(UPLOAD)}string"))
+PART = UploadPart("string", UPLOAD, 1, replace(SEGMENT, key=part_key(UPLOAD, "string")))
 
 
 async def install(ctx: Context) -> None:
@@ -110,6 +111,6 @@ async def _publish(tx: Transaction) -> None:
     now = int(time.time())
     await models.add(tx, Model(DELETABLE, PROJECT, JOB, BASE, "final", 36, "lora", now))
     await models.add(tx, Model(CHECKPOINT, PROJECT, JOB, BASE, "checkpoint", 10, "lora", now))
-    await permissions.add(tx, Permission(PERMISSION, CHECKPOINT, PROJECT, now))
+    await models.add_permission(tx, Permission(PERMISSION, CHECKPOINT, PROJECT, now))
     metrics = {"step": 10, "train_loss": 1.5, "train_mean_token_accuracy": 0.5, "full_valid_loss": 2.0}
     await models.add_checkpoint(tx, Checkpoint("ftckpt_seed", JOB, 10, CHECKPOINT, metrics, now))

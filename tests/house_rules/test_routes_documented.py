@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from service.api.web.openapi import add_routes, document
+from service.api.openapi import add_routes, document
 from tests.house_rules.tree import ROOT
 
 FOLDER = ROOT / "openapi"

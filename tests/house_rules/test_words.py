@@ -50,23 +50,10 @@ EXEMPT = {
 }
 # Rooms that are still to be cleaned. It shrinks to empty: a room that is clean must leave.
 TO_DO = (
-    "service/api",
-    "service/commands",
-    "service/gateway",
-    "service/operations",
-    "service/processes",
-    "service/queue",
-    "service/work",
-    "workers/__main__.py",
     "workers/data",
-    "workers/engines",
-    "workers/integrations",
-    "workers/jobs",
     "workers/model",
     "workers/objectives",
-    "workers/supervisor",
     "workers/tasks",
-    "workers/toy_base",
     "workers/trainer",
     "workers/tunings",
 )

@@ -5,9 +5,8 @@ never the file.
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import date
 from typing import Any
-
-from transformers import PreTrainedTokenizerBase
 
 from service.domain.errors import JobError
 from service.recipes.dataset import (
@@ -26,9 +25,10 @@ from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.completion import PromptRow
 from service.recipes.formats.preference import PreferenceRow
 from service.recipes.objective import ObjectiveSettings
+from workers.data.base_text import BaseText
+from workers.data.messages import RenderError
 from workers.data.pairs import render_pair
 from workers.data.render import Rendered, Renderer
-from workers.data.template import RenderError
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 
 
@@ -64,7 +64,7 @@ def _without_cr(line: bytearray, row_limit_bytes: int) -> bytes:
 
 def check_file(
     lines: Iterable[bytes],
-    tokenizer: PreTrainedTokenizerBase,
+    text: BaseText,
     *,
     context_tokens: int,
     row_limit_bytes: int,
@@ -72,14 +72,17 @@ def check_file(
     param: str,
     file_id: str,
     objective: type[ObjectiveSettings],
+    day: date | None = None,
 ) -> TokenizedDataset:
     """The file's rows, tokenised for the base. `param` is the job's field of the file: it decides codes and wording.
+
+    `day` is the date that chat templates are given as today's.
 
     Raises DatasetInvalid with every problem of the whole file; but when its first row is of a format that the job's
     objective does not read, with that alone. The dataset may have more rows than the file: see `Renderer.render` and
     `render_pair`; `examples_minimum` counts the file's.
     """
-    check = _Check(Renderer(tokenizer, context_tokens), row_limit_bytes, objective)
+    check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, objective)
     for number, line in enumerate(lines, start=1):
         check.read(line, number)
         if check.wrong_format is not None:

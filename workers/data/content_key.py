@@ -14,14 +14,17 @@ from transformers import PreTrainedTokenizerFast
 
 from service.recipes.objective import ObjectiveSettings
 from workers.data import tokenized
+from workers.data.base_text import BaseText
 
 # Raised by one with every change by which the same row may become other tokens, or be refused where it was not.
 RENDERER_VERSION = 1
 PACKAGES = ("transformers", "tokenizers", "jinja2")
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """sha256 of what the base does with text: its vocabulary and rules, special tokens and chat template."""
+def text_digest(text: BaseText) -> str:
+    """sha256 of what the base does with text: vocabulary, rules, special tokens, ends of answers, chat template."""
+    tokenizer = text.tokenizer
+    assert isinstance(tokenizer, PreTrainedTokenizerFast), "a base without tokenizer.json is not loaded"
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     for used_by_a_call in ("padding", "truncation"):
         rules.pop(used_by_a_call, None)
@@ -32,13 +35,15 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
             "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
             "all_special_tokens": tokenizer.all_special_tokens,
             "split_special_tokens": tokenizer.split_special_tokens,
+            "end_ids": sorted(text.end_ids),
+            "num_embeddings": text.num_embeddings,
             "chat_template": tokenizer.chat_template,
         }
     )
 
 
 def content_key(
-    tokenizer: str,
+    text: str,
     segments: Sequence[str],
     objective: type[ObjectiveSettings],
     *,
@@ -47,7 +52,7 @@ def content_key(
     examples_minimum: int,
     template_day: date | None = None,
 ) -> str:
-    """The key for the `tokenizer` of that digest and a file whose segments have these sha256, in order.
+    """The key for the base whose `text_digest` is `text`, and a file whose segments have these sha256, in order.
 
     `template_day` is the date that the chat template is given as today's; None where it prints none, so that jobs of
     different days share their tokens.
@@ -57,7 +62,7 @@ def content_key(
             "renderer": RENDERER_VERSION,
             "format": tokenized.VERSION,
             "packages": {package: version(package) for package in PACKAGES},
-            "tokenizer": tokenizer,
+            "text": text,
             "segments": list(segments),  # not one hash of them, which a file of hashes would have too
             "objective": objective.name,
             "rows": [f"{format.__module__}.{format.__qualname__}" for format in objective.formats],

@@ -7,8 +7,8 @@ import re
 
 from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.preference import PreferenceRow
+from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer
-from workers.data.template import RenderError
 
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 

@@ -1,113 +1,210 @@
-"""A conversation as text: what a base's chat template makes of OpenAI's messages.
+"""A conversation as text: what a base's chat template makes of it, and what the template is found to know.
 
-Messages go to the template as vLLM sends them: text parts joined by newlines, tool calls' arguments as objects, tools
-with their keys in OpenAI's order. Knows text only; tokens are `workers.data.render`'s.
+Nothing is known of any template by name: what it shows, and how it wants it, is found by asking it. Knows text only;
+tokens are `workers.data.render`'s, where a trained turn begins and ends is `workers.data.turn`'s.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, datetime
+from functools import cache, cached_property
 from typing import Any
 
 from jinja2 import TemplateError
-from pydantic_core import PydanticCustomError
-from transformers import PreTrainedTokenizerBase
 
 from service.domain.json import JsonObject
-from service.recipes.formats.chat import join_text, parse_arguments
+from workers.data.base_text import BaseText
+from workers.data.messages import LEGACY_CALL_ID, REASONING, Dialect, Messages, RenderError, Tools
 
-# Legacy function calls have no id; some templates want nine letters or digits.
-LEGACY_CALL_ID = "call00000"
-
-Messages = list[JsonObject]
-Tools = list[Any]  # of dicts
-
-
-class RenderError(Exception):
-    """The base cannot show or learn this; `field` is a path as in `service.recipes.dataset.Problem`."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}" if field else reason)
-        self.field = field
-        self.reason = reason
+MARK, THOUGHT, NAME, ARGUMENT = "luthier-mark", "luthier-thought", "luthier_name", "luthier-argument"
+_KEY = {"type": "string", "description": "A key."}
+_PARAMETERS = {"type": "object", "properties": {"key": _KEY}, "required": ["key"]}
+_TOOL = {"type": "function", "function": {"name": NAME, "description": "Looks.", "parameters": _PARAMETERS}}
+# Of strftime, those that a date without a zone has.
+_DIRECTIVES = (*"aAbBcdDeFhHIjklmMpSTuUVwWxXyYGgCR", "-d", "-m", "-H", "-I", "-j", "-M", "-S", "-y")
+_PERCENT = "\ue000"  # in no format
+_TAG_BEFORE = re.compile(r"(<[^<>/\s|｜]+>)\s*$")
+_TAG_BEHIND = re.compile(r"\s*(</[^<>\s|｜]+>)")
 
 
-def template_messages(messages: Sequence[Mapping[str, Any]]) -> Messages:
-    """OpenAI's messages in the words of chat templates. Raises RenderError."""
-    return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+class ChatTemplate:
+    """The chat template of one base. `day` is the date that it is given as today's; None gives it the real one."""
 
+    def __init__(self, text: BaseText, day: date | None = None) -> None:
+        self.text = text
+        self._day = day
+        self.shapes_seen: set[tuple[object, ...]] = set()  # for `workers.data.complete`
 
-def _template_message(message: Mapping[str, Any], field: str) -> JsonObject:
-    plain = {key: value for key, value in message.items() if value is not None}
-    call = plain.pop("function_call", None)
-    calls = plain.pop("tool_calls", []) + (
-        [{"id": LEGACY_CALL_ID, "type": "function", "function": call}] if call else []
-    )
-    plain.pop("weight", None)
-    try:
-        plain["content"] = join_text(plain.get("content", ""))
-        if calls:
-            plain["tool_calls"] = [_template_call(call) for call in calls]
-    except PydanticCustomError as error:
-        raise RenderError(f"{field}.content", error.message()) from error
-    except ValueError as error:
-        raise RenderError(f"{field}.tool_calls", "the arguments are not the JSON text of an object") from error
-    if plain["role"] == "function":
-        plain |= {"role": "tool", "tool_call_id": LEGACY_CALL_ID}
-    return plain
+    def render(self, messages: Messages, tools: Tools | None = None, *, answer_next: bool) -> str:
+        """The conversation as the base sees it; with `answer_next`, up to where the assistant's answer begins.
 
+        Raises RenderError in the template's words.
+        """
+        return self._apply(self.dialect.spell(messages), tools, answer_next)
 
-def _template_call(call: Mapping[str, Any]) -> JsonObject:
-    function = dict(call["function"])
-    if isinstance(function.get("arguments", ""), str):
-        function["arguments"] = parse_arguments(function.get("arguments", ""))
-    return {**call, "function": function}
+    def on(self, day: date | None) -> "ChatTemplate":
+        """The same template on another day."""
+        other = ChatTemplate(self.text, day)
+        other.__dict__ |= {"dialect": self.dialect, "thought_tags": self.thought_tags, "shapes_seen": self.shapes_seen}
+        return other
 
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the template wants messages."""
+        template = str(self.text.tokenizer.chat_template)
+        # vLLM's own rule, so that it makes of a developer what training made of it.
+        dialect = Dialect(developer='"developer"' in template or "'developer'" in template)
+        said = _question({"role": "assistant", "content": MARK})
+        if not self._shows(dialect, said, MARK):
+            parts = replace(dialect, parts=True)
+            dialect = parts if self._shows(parts, said, MARK) else dialect
+        dialect = next(filter(self._shows_calls, _with_calls(dialect)), replace(dialect, calls=False))
+        answers = {"role": "assistant", "content": MARK}, _call(1)  # some show only what led to a call
+        for answer in answers if dialect.calls else answers[:1]:
+            for name in (REASONING, "reasoning", "thinking"):
+                thinking = replace(dialect, reasoning=name)
+                if self._shows(thinking, _question(answer | {REASONING: THOUGHT}), THOUGHT):
+                    return thinking
+        return dialect
 
-def template_tools(tools: Sequence[Mapping[str, Any]]) -> Tools | None:
-    """OpenAI's tools in one order of keys, missing ones null; none is None."""
-    return [_template_tool(tool["function"]) for tool in tools] or None
+    @cached_property
+    def thought_tags(self) -> tuple[str, str] | None:
+        """What the template writes around the thoughts of an answer, such as <think> and </think>; else None."""
+        if not self.dialect.reasoning:
+            return None
+        thought = _question({"role": "assistant", "content": MARK, REASONING: THOUGHT})
+        before, _, behind = self.render(thought, answer_next=False).partition(THOUGHT)
+        opening, closing = _TAG_BEFORE.search(before), _TAG_BEHIND.match(behind)
+        return (opening[1], closing[1]) if opening and closing else None
 
+    @cached_property
+    def end_of_thoughts(self) -> str:
+        """The tag that closes an answer's thoughts, also where only the generation prompt opens them; else empty."""
+        if self.thought_tags:
+            return self.thought_tags[1]
+        try:
+            opening = _TAG_BEFORE.search(self.render(_question(), answer_next=True))
+        except RenderError:
+            return ""
+        return f"</{opening[1][1:]}" if opening and not self.text.special.search(opening[1]) else ""
 
-def _template_tool(function: Mapping[str, Any]) -> JsonObject:
-    first = {key: function.get(key) for key in ("name", "description", "parameters")}
-    rest = {key: value for key, value in function.items() if key not in first and value is not None}
-    return {"type": "function", "function": first | rest}
+    @cached_property
+    def end_of_turn(self) -> str:
+        """The special token behind an assistant's answer. Raises RenderError.
 
-
-def render_text(
-    tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Tools | None, *, answer_next: bool
-) -> str:
-    """The conversation as the base sees it; with `answer_next`, up to where the assistant's answer begins."""
-    try:
-        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=answer_next)
-    except (TemplateError, TypeError, ValueError, LookupError) as error:
-        reason = f"the base's chat template refuses this conversation: {str(error)[:200]}"
-        raise RenderError("messages", reason) from error
-    assert isinstance(text, str)
-    return text
-
-
-def special_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches every special token of the base; without any, nothing."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
-    return re.compile("|".join(re.escape(token) for token in tokens) or r"(?!)")
-
-
-def find_end_of_turn(tokenizer: PreTrainedTokenizerBase, pattern: re.Pattern[str]) -> str:
-    """The special token that the template puts behind an assistant's answer. Raises RenderError."""
-    mark = "luthier-mark"
-    probe = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": mark}]
-    _, _, closing = render_text(tokenizer, probe, None, answer_next=False).partition(mark)
-    found = pattern.search(closing)
-    if found is None:
+        Some templates write more once nothing follows, or end an answer only when something does.
+        """
+        final = self._behind(answer_next=False)
+        followed = self._behind({"role": "user", "content": "Hello"}, answer_next=False)
+        shared = shared_start(final, followed)
+        for closing in (shared, final):
+            found = [match[0] for match in self.text.special.finditer(closing)]
+            if found:
+                return next((token for token in found if token in self.text.end_tokens), found[0])
+        begins_next = self.text.special.search(followed)
+        if begins_next and begins_next[0] in self.text.end_tokens:
+            return begins_next[0]
         raise RenderError("messages", "the base's chat template ends no answer with a special token")
-    return found[0]
+
+    @cached_property
+    def ends(self) -> frozenset[str]:
+        """Every token that ends an answer: engines stop at these. Without a chat template, the end of the text."""
+        ends = set(self.text.end_tokens)
+        try:
+            ends |= {self.end_of_turn}
+        except RenderError:
+            return frozenset(ends)
+        return frozenset(ends | ({self.end_of_call} if self.end_of_call else set()))
+
+    @cached_property
+    def end_of_call(self) -> str:
+        """The special token behind a tool call, where it is not one of `end_of_turn` and the base's own; else empty.
+
+        A token that also stands between two calls ends none of them.
+        """
+        known = self.text.end_tokens | {self.end_of_turn}
+        try:
+            one = self._called(1)
+            found = [match[0] for match in self.text.special.finditer(one)]
+            if not found or known & set(found) or not one.rstrip().endswith(found[-1]):
+                return ""
+            return found[-1] if self._called(2).count(found[-1]) == 1 else ""
+        except RenderError:
+            return ""
+
+    def following(self, *, called: bool) -> str:
+        """What stands between an answer (or call) and the token with which the next message begins, that included.
+
+        For templates that write no end of their own: the base ends its answer by beginning the next message. Empty
+        where that token is none of the base's ends.
+        """
+        answer = _call(1) if called else {"role": "assistant", "content": MARK}
+        after = (
+            {"role": "tool", "tool_call_id": LEGACY_CALL_ID, "name": NAME, "content": MARK}
+            if called
+            else {"role": "user", "content": MARK}
+        )
+        try:
+            alone = self.render(_question(answer), [_TOOL] if called else None, answer_next=False)
+            followed = self.render(_question(answer, after), [_TOOL] if called else None, answer_next=False)
+        except RenderError:
+            return ""
+        if not followed.startswith(alone):
+            return ""
+        token = self.text.special.search(followed, len(alone))
+        return followed[len(alone) : token.end()] if token and token[0] in self.text.end_tokens else ""
+
+    @cached_property
+    def prints_the_date(self) -> bool:
+        """Whether what it makes of a conversation depends on the day."""
+        days = (date(2001, 2, 3), date(2014, 11, 25))
+        try:
+            texts = {ChatTemplate(self.text, day)._apply(_question(), None, answer_next=True) for day in days}
+        except RenderError:
+            return False
+        return len(texts) > 1
+
+    def _apply(self, messages: Messages, tools: Tools | None, answer_next: bool) -> str:
+        try:
+            template = self.text.tokenizer.get_chat_template(None, tools)
+            if self._day is not None and "strftime_now" in template:
+                template = _dated(self._day) + template
+            text = self.text.tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=answer_next,
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            reason = f"the base's chat template refuses this conversation: {str(error)[:200]}"
+            raise RenderError("messages", reason) from error
+        assert isinstance(text, str)
+        return text
+
+    def _shows(self, dialect: Dialect, messages: Messages, *marks: str, tools: Tools | None = None) -> bool:
+        try:
+            text = self._apply(dialect.spell(messages), tools, answer_next=False)
+        except RenderError:
+            return False
+        return all(mark in text for mark in marks)
+
+    def _shows_calls(self, dialect: Dialect) -> bool:
+        return self._shows(dialect, _question(_call(1)), NAME, ARGUMENT, tools=[_TOOL])
+
+    def _behind(self, *after: JsonObject, answer_next: bool) -> str:
+        messages = _question({"role": "assistant", "content": MARK}, *after)
+        return self.render(messages, answer_next=answer_next).partition(MARK)[2]
+
+    def _called(self, num_calls: int) -> str:
+        """What the template writes behind the first argument of an assistant's calls."""
+        return self.render(_question(_call(num_calls)), [_TOOL], answer_next=False).partition(ARGUMENT)[2]
 
 
 def refuse_special(pattern: re.Pattern[str], value: Any, field: str) -> None:
     """Raises RenderError where text of the user's would be read as a special token."""
-    for text in _strings(value):
+    for text in strings(value):
         if found := pattern.search(text):
             raise RenderError(field, f"holds {found[0]!r}, which is a special token of the base; write it differently")
 
@@ -120,71 +217,50 @@ def refuse_special_messages(pattern: re.Pattern[str], messages: Messages, tools:
     refuse_special(pattern, tools, "tools")
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, the keys of objects too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _strings(key)
-            yield from _strings(item)
+            yield from strings(key)
+            yield from strings(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            yield from strings(item)
 
 
-def check_complete(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Tools | None) -> None:
-    """Raises RenderError where the template leaves something out: it renders marks in place of the user's words."""
-    marks = _Marks()
-    marked = [_mark_message(marks, message, f"messages[{index}]") for index, message in enumerate(messages)]
-    marked_tools = [
-        {"type": "function", "function": tool["function"] | {"name": marks.new(f"tools[{index}]", "tools")}}
-        for index, tool in enumerate(tools or [])
-    ]
-    _check_shown(marks, render_text(tokenizer, marked, marked_tools or None, answer_next=False))
+@cache
+def _dated(day: date) -> str:
+    """The beginning of a template for which it is always that day's midnight.
+
+    Templates ask with strftime_now(format), which transformers gives them and nothing but the template can replace.
+    """
+    midnight = datetime(day.year, day.month, day.day)
+    written = {"%" + letter: midnight.strftime("%" + letter) for letter in _DIRECTIVES}
+    replaced = {"%%": _PERCENT} | written | {_PERCENT: "%"}  # in this order: %%d is no day
+    filters = "".join(f"|replace('{directive}', '{text}')" for directive, text in replaced.items())
+    return "{% macro strftime_now(format) %}{{ format" + filters + " }}{% endmacro %}\n"
 
 
-def check_calls(tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: Tools | None) -> None:
-    """Raises RenderError where the template leaves out what an assistant has called: many know no tools."""
-    marks = _Marks()
-    marked = [_mark_calls(marks, message, f"messages[{index}]") for index, message in enumerate(messages)]
-    if marks.places:
-        _check_shown(marks, render_text(tokenizer, marked, tools, answer_next=True))
+def _question(*after: JsonObject) -> Messages:
+    return [{"role": "user", "content": "Hello"}, *after]
 
 
-def _check_shown(marks: "_Marks", text: str) -> None:
-    for mark, (field, what) in marks.places.items():
-        if mark not in text:
-            raise RenderError(field, f"the base's chat template leaves out {what}")
+def _call(num_calls: int) -> JsonObject:
+    function = {"name": NAME, "arguments": {"key": ARGUMENT}}
+    calls = [{"id": f"call0000{number}", "type": "function", "function": function} for number in range(num_calls)]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
 
 
-class _Marks:
-    """Words that no conversation holds, each standing for one place in it."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, tuple[str, str]] = {}
-
-    def new(self, field: str, what: str) -> str:
-        mark = f"luthier-mark-{len(self.places)}-"
-        self.places[mark] = (field, what)
-        return mark
+def _with_calls(dialect: Dialect) -> Iterator[Dialect]:
+    """The ways to write a call, vLLM's own first."""
+    for call_text in (False, True):
+        for call_null in (False, True):
+            yield replace(dialect, call_text=call_text, call_null=call_null)
 
 
-def _mark_message(marks: _Marks, message: JsonObject, field: str) -> JsonObject:
-    marked = dict(message)
-    if message["content"]:
-        marked["content"] = marks.new(f"{field}.content", f"the content of this {message['role']} message")
-    return _mark_calls(marks, marked, field)
-
-
-def _mark_calls(marks: _Marks, message: JsonObject, field: str) -> JsonObject:
-    calls = [
-        _mark_call(marks, call, f"{field}.tool_calls[{index}]")
-        for index, call in enumerate(message.get("tool_calls", []))
-    ]
-    return message | {"tool_calls": calls} if calls else message
-
-
-def _mark_call(marks: _Marks, call: JsonObject, field: str) -> JsonObject:
-    name = marks.new(field, "the names of tool calls")
-    arguments = {"mark": marks.new(field, "the arguments of tool calls")}
-    return call | {"function": {"name": name, "arguments": arguments}}
+def shared_start(one: str, other: str) -> str:
+    """What both texts begin with."""
+    length = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    return one[: min(len(one), len(other)) if length is None else length]

@@ -1,1 +1,1 @@
-"""Folders and bytes on a worker's disk: transfers, artifacts and their cache, whole folders, full disks. No jobs."""
+"""Files on a worker's disk: transfers, artifacts and their cache, whole folders, full disks. Has no jobs."""

@@ -1,7 +1,7 @@
-"""Artifacts: an adapter's folder with its manifest, on its way into storage and out of it again.
+"""Artifacts: storing and fetching an adapter's folder with its manifest.
 
-The manifest is written last, so an artifact without one does not exist; every byte is checked against it. Needs only
-`service.storage` and `service.domain`: the engines use it too, also inside vLLM's environment. Knows no jobs.
+The manifest is written last, so an artifact without one does not exist; every byte is checked against it. Imports only
+`service.storage` and `service.domain`, because vLLM's environment uses it too. Has no jobs.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from service.storage.base import ObjectExists, ObjectStore, one_chunk, read
 from service.storage.hashed import Hashed
 from workers.files.transfer import fetch_file, store_file
 
-PARTIAL = ".partial-"  # in a cache, begins what is no whole artifact: on its way in or out
+PARTIAL = ".partial-"  # prefix in a cache of a folder that is incomplete or being deleted
 _READABLE = 0o644
 
 
@@ -27,7 +27,7 @@ class ArtifactCorrupt(Exception):
 
 
 async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Manifest:
-    """Stores every file of `folder`, then the manifest with their hashes, which it answers.
+    """Stores every file of `folder`, then the manifest with their hashes, and returns that manifest.
 
     May be called again after an error. Raises StorageError; ObjectExists where the name has another artifact already.
     """
@@ -38,7 +38,7 @@ async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -
     try:
         await store.put(prefix + MANIFEST, one_chunk(_encode(complete)), replace=False)
     except ObjectExists:
-        if await read_manifest(store, manifest.name) != complete:  # else it is this call's own, whose answer was lost
+        if await read_manifest(store, manifest.name) != complete:  # else it is this call's own, whose response was lost
             raise
     return complete
 
@@ -52,7 +52,7 @@ async def verify_artifact(folder: Path, manifest: Manifest) -> None:
 
 
 async def verify_stored(store: ObjectStore, name: str) -> None:
-    """Reads the artifact of `name` and keeps nothing of it. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
+    """Reads the artifact of `name` from storage and checks it. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
     manifest = await read_manifest(store, name)
     for file, sha256 in manifest.files.items():
         if await Hashed(store.open(artifact_prefix(name) + file)).read_to_end() != sha256:
@@ -97,7 +97,7 @@ async def read_manifest(store: ObjectStore, name: str) -> Manifest:
 
 
 async def _is_intact(folder: Path) -> bool:
-    """Whether the cache holds all bytes; what a power cut left of an artifact is removed."""
+    """Whether the folder is whole; what a power cut left of an artifact is removed."""
     if not await asyncio.to_thread(folder.exists):
         return False
     try:
@@ -143,5 +143,5 @@ def _publish(partial: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
-        if not target.is_dir():  # otherwise another fetch was faster, with the same bytes
+        if not target.is_dir():  # otherwise a concurrent fetch was faster, with the same bytes
             raise

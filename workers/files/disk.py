@@ -1,6 +1,6 @@
-"""A worker's disk that is full: the one error that every write below the scratch folder may end in.
+"""A full disk: the one error of every write below the scratch folder.
 
-Knows files, no jobs and no tensors. Python says ENOSPC; safetensors says it in words only.
+Python raises ENOSPC; safetensors has the error number in its message only.
 """
 
 import errno
@@ -15,19 +15,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(JobError):
-    """There is no room for what a job needs on its worker."""
+    """A worker's disk has no room for a job's files."""
 
     def __init__(self) -> None:
         super().__init__(
             "disk_full",
-            "The job was stopped because the disk of its worker is full. Nothing of your data is lost: "
-            "ask the operator to make room in the worker's scratch folder, then create the job again.",
+            "The job was stopped because the disk of its worker is full. None of your data is lost: "
+            "ask the operator to free space in the worker's scratch folder, then create the job again.",
         )
 
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Around whatever writes to scratch: a full disk becomes DiskFull, any other error stays what it is."""
+    """Around whatever writes to scratch: a full disk becomes DiskFull, any other error is raised unchanged."""
     try:
         yield
     except OSError as error:

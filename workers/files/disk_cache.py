@@ -1,9 +1,9 @@
-"""Artifacts on the local disk of an engine: fetched by name, bounded by bytes, the least recently used ones go first.
+"""The disk cache of an engine: artifacts fetched by name, bounded by bytes, the least recently used ones deleted first.
 
-Both engines use it, vLLM's inside its own environment; they differ in when a folder may go. The embedded engine needs
-a folder only while it reads it (`lend`). vLLM reads one again whenever it evicted the adapter, dies with all its
-requests where it is gone, and does not say when it is done with one: there nothing is deleted while it lives (`keep`),
-and room is made before it starts (`trim`). Knows folders and storage, no engine.
+Both engines use it, vLLM inside its own environment; they differ in when a folder may be deleted. The embedded engine
+needs a folder only while it reads it (`lend`). vLLM reads a folder again after it has evicted the adapter, fails with
+all its requests if the folder is missing, and does not report when it no longer needs one: so nothing is deleted while
+it runs (`keep`), and room is made before it starts (`trim`).
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class DiskCache:
 
     @asynccontextmanager
     async def lend(self, name: str) -> AsyncIterator[Path]:
-        """The verified folder of `name`; it stays until the block ends, and then gives way to others.
+        """The verified folder of `name`; it is not deleted before the block ends.
 
         Raises ObjectMissing, ArtifactCorrupt, StorageError, TimeoutError.
         """
@@ -67,7 +67,7 @@ class DiskCache:
         await self._make_room()
 
     async def keep(self, manifest: Manifest) -> Path:
-        """The verified folder of an artifact, which stays for as long as nobody calls `trim`.
+        """The verified folder of an artifact, which is not deleted before `trim`.
 
         Raises CacheFull, ArtifactTooLarge, ObjectMissing, ArtifactCorrupt, StorageError, TimeoutError.
         """
@@ -81,7 +81,7 @@ class DiskCache:
 
     async def _make_room(self) -> None:
         sizes = await asyncio.to_thread(_sizes, self._folder)
-        # Hidden at once, so that nobody who asks from here on finds half of one.
+        # Renamed before anything else runs, so that no concurrent fetch finds half of one.
         hidden = [_hide(folder) for folder in _excess(sizes, self._limit_bytes, in_use=+self._lent)]
         for folder in hidden:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -94,14 +94,14 @@ class DiskCache:
         if size > self._limit_bytes:
             raise ArtifactTooLarge(f"{size} bytes; LUTHIER_ENGINE_CACHE_BYTES is {self._limit_bytes}.")
         if cached_folder(self._folder, name).is_dir():
-            return  # here already: a fetch checks it, or replaces it by as much
+            return  # in the cache: a fetch checks it, or replaces it by as many bytes
         if sum(_sizes(self._folder).values()) + sum(self._reserved.values()) + size > self._limit_bytes:
             raise CacheFull(name)
         self._reserved[name] = size
 
 
 class Touches:
-    """Notes in the folders which names are in use, for the order of `trim`; cheap enough for every step."""
+    """Marks folders as used, for the order of `trim`; cheap enough to call in every step."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -115,7 +115,7 @@ class Touches:
 
 
 def trim(folder: Path, limit_bytes: float) -> list[str]:
-    """Removes artifacts down to `limit_bytes`, and half of one that a killed engine left; returns the folders' names.
+    """Deletes artifacts down to `limit_bytes`, and incomplete ones of a killed engine; returns the folders' names.
 
     Only while no engine uses the cache.
     """
@@ -136,7 +136,7 @@ def _sizes(cache: Path) -> dict[Path, int]:
 
 
 def _excess(sizes: dict[Path, int], limit_bytes: float, in_use: Collection[str] = ()) -> list[Path]:
-    """Which of these must go, so that the others have at most `limit_bytes` together."""
+    """Which of these to delete, so that the others have at most `limit_bytes` together."""
     excess, found = sum(sizes.values()) - limit_bytes, []
     for folder, size in sizes.items():
         if excess > 0 and folder.name not in in_use:
@@ -146,5 +146,5 @@ def _excess(sizes: dict[Path, int], limit_bytes: float, in_use: Collection[str] 
 
 
 def _hide(artifact: Path) -> Path:
-    """From here on it is no artifact: what a kill leaves of it is swept with other halves."""
+    """Renames it so that it is no artifact any more: what a kill leaves of it, the next `trim` deletes."""
     return artifact.rename(artifact.with_name(PARTIAL + secrets.token_hex(8)))

@@ -11,7 +11,7 @@ from workers.files.disk import disk_errors
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write files into; it becomes `target` at the end, in the place of what stood there.
+    """A folder to write files into; it becomes `target` at the end, replacing an older one.
 
     Raises DiskFull, with nothing left behind.
     """

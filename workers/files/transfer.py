@@ -1,7 +1,7 @@
-"""Files on their way between a worker's disk and storage, hashed as they pass. Knows no job and no artifact.
+"""Storing and fetching single files, hashed while they are streamed.
 
-Needs only `service.storage`: the engines use it too, also inside vLLM's environment. Tries nothing again: whoever can
-wait wraps these in `storage_retry`.
+Imports only `service.storage`, because vLLM's environment uses it too. Nothing is retried here: callers that can wait
+wrap these in `storage_retry`.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ class ObjectCorrupt(Exception):
     """Bytes in storage are not the ones that were stored."""
 
 
-def _passes_by(error: BaseException) -> bool:
+def _is_temporary(error: BaseException) -> bool:
     return isinstance(error, StorageError) and not isinstance(error, ObjectMissing | ObjectExists)
 
 
 storage_retry = retry(
-    retry=retry_if_exception(_passes_by),
+    retry=retry_if_exception(_is_temporary),
     wait=wait_random_exponential(multiplier=0.2, max=10),
     stop=stop_after_delay(RETRY_SECONDS),
     reraise=True,

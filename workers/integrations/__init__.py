@@ -1,1 +1,1 @@
-"""What a job reports to besides its own events: other people's services, each behind a child process of its own."""
+"""Services outside the installation to which a job reports its metrics, each in a child process of its own."""

@@ -1,7 +1,7 @@
-"""A job's integrations, seen from its worker: a child process for each, fed without ever waiting for it.
+"""A job's integrations on its worker's side: a child process for each, which the job never waits for.
 
-Entered from `workers.jobs.train`, beside `workers.jobs.relay`. Whatever happens here, the job goes on: what is
-away, refused or too slow becomes one warning event. Knows processes and lines; what a run is, `wandb_child` knows.
+Called by `workers.jobs.train` and `workers.jobs.announce`. Failures never affect the job: an integration that is
+unavailable, refused or too slow becomes one warning event. The client itself is in `wandb_child`.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from service.operations import lookups
 from service.operations.progress import HeldJob
 from service.processes.child import kill_group, start_child
 from service.settings.settings import Settings
-from workers.integrations.wandb_child import FINISH_SECONDS, INIT_SECONDS, Answered, End, Start, Step
+from workers.integrations.wandb_child import FINISH_SECONDS, INIT_SECONDS, End, Opened, Start, Step
 
 log = structlog.get_logger()
 COMMAND = [sys.executable, "-m", "workers.integrations.wandb_child"]
-WAITING_LINES = 10_000  # to a client that does not read; what comes then is not sent
+WAITING_LINES = 10_000  # for a client that does not read; further ones are dropped
 IMPORT_SECONDS = 60.0
 TAG_CHARACTERS = 64
-STOP_SECONDS = 10.0  # of a worker that ends
+STOP_SECONDS = 10.0  # when the worker stops
 
 
 class Tracker:
-    """The integrations of one claim; empty where none is asked for or none is configured."""
+    """The integrations of one claim; none where the job has none or no key is configured."""
 
     def __init__(self, held: HeldJob, runs: set["Run"]) -> None:
         self._ctx = held.ctx
@@ -41,10 +41,10 @@ class Tracker:
         self._runs: list[Run] = []
 
     async def start(self) -> None:
-        """Starts a run for each integration, and sends it again what an earlier attempt may have kept to itself."""
+        """Starts a run for each integration, and sends it the steps that an earlier attempt may not have sent."""
         job = self._held.job
         if not job.integrations or not self._ctx.settings.wandb_api_key.get_secret_value():
-            return  # that there is no key was told when the job was created
+            return  # the user was warned of the missing key when the job was created
         before = [run.ended for run in self._open if run.job_id == job.id]
         for number, integration in enumerate(job.integrations):
             run = Run(
@@ -62,17 +62,17 @@ class Tracker:
             self.step(metrics)
 
     def step(self, metrics: dict[str, int | float]) -> None:
-        """Passes the metrics of one step on."""
+        """Sends the metrics of one step."""
         for run in self._runs:
             run.send(Step(metrics=metrics))
 
     async def before_the_end(self) -> None:
-        """The last moment for a warning: nothing is written about a job that has ended."""
+        """Writes pending warnings: no event can be added to a job that has ended."""
         for run in self._runs:
-            await run.warn_of_silence()
+            await run.warn_of_problems()
 
     async def end(self) -> None:
-        """Tells how the job stands; the runs end by themselves. Never raises but for a cancellation."""
+        """Sends the job's status; the runs end by themselves. Raises nothing but CancelledError."""
         if not self._runs:
             return
         try:
@@ -87,7 +87,7 @@ class Tracker:
 
 
 class Run:
-    """One child process and the lines that wait for it; it begins when those of an earlier claim have ended."""
+    """One child process and its queue of lines; it starts when those of an earlier claim have ended."""
 
     def __init__(self, held: HeldJob, start: Start, number: int, before: Collection[asyncio.Task[None]]) -> None:
         self.job_id = held.job.id
@@ -97,12 +97,12 @@ class Run:
         self._key = f"integrations-{number}"
         self._lines: asyncio.Queue[BaseModel | None] = asyncio.Queue(WAITING_LINES)
         self._lines.put_nowait(start)
-        self._answered = False
+        self._opened = False
         self._lost = 0
         self.ended = asyncio.create_task(self._live())
 
     def send(self, line: BaseModel) -> None:
-        """Leaves one line for the child; none waits, and none is kept for a child that has ended."""
+        """Queues one line for the child without waiting; dropped where the child has ended or the queue is full."""
         if self.ended.done():
             return
         try:
@@ -111,15 +111,15 @@ class Run:
             self._lost += 1
 
     def close(self) -> None:
-        """No line comes after this one."""
+        """Ends the input of the child."""
         while self._lines.full():
             self._lines.get_nowait()
             self._lost += 1
         self._lines.put_nowait(None)
 
-    async def warn_of_silence(self) -> None:
-        if not self._answered:
-            await self._warn("it had not answered when the training ended")
+    async def warn_of_problems(self) -> None:
+        if not self._opened:
+            await self._warn("it had not responded when the training ended")
         elif self._lost:
             await self._warn(f"it was too slow, and {self._lost} lines were not sent")
 
@@ -133,7 +133,7 @@ class Run:
             return
         feeding = asyncio.create_task(self._feed(process))
         try:
-            if await self._stands(process):
+            if await self._is_open(process):
                 await feeding
                 async with asyncio.timeout(FINISH_SECONDS + 10):
                     await process.wait()
@@ -145,16 +145,16 @@ class Run:
             await process.wait()
             log.info("integration.ended", job_id=self._held.job.id, code=process.returncode, lost=self._lost)
 
-    async def _stands(self, process: Process) -> bool:
-        """Whether the child has its run; where it has not, the user is told."""
+    async def _is_open(self, process: Process) -> bool:
+        """Whether the child has opened its run; warns the user where it has not."""
         assert process.stdout is not None
         try:
             async with asyncio.timeout(IMPORT_SECONDS + INIT_SECONDS):
                 line = await process.stdout.readline()
         except TimeoutError:
             line = b""
-        self._answered = True
-        problem = Answered.model_validate_json(line).problem if line else "its client gave no answer"
+        self._opened = True
+        problem = Opened.model_validate_json(line).problem if line else "its client did not respond"
         if problem is not None:
             await self._warn(problem)
         return problem is None
@@ -166,21 +166,21 @@ class Run:
                 process.stdin.write(line.model_dump_json().encode() + b"\n")
                 await process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
-            return  # the child has ended, and has said why
+            return  # the child has ended and has reported why
         finally:
             process.stdin.close()
 
     async def _warn(self, problem: str) -> None:
-        text = f"Weights & Biases is not kept up to date for this job ({problem}); the job goes on."
+        text = f"Weights & Biases is not kept up to date for this job ({problem}); the job continues."
         log.warning("integration.problem", job_id=self._held.job.id, problem=problem)
         try:
             await self._held.warn(wording.warning(text, key=self._key))
         except (LeaseLost, Unavailable):
-            return  # the job has ended, or is another worker's: it warns for itself
+            return  # the job has ended, or another worker has it
 
 
 async def let_finish(runs: Collection[Run], seconds: float = STOP_SECONDS) -> None:
-    """Waits for runs whose jobs have been let go; ends those that take longer."""
+    """Waits for runs whose jobs this worker has released; ends those that take longer than `seconds`."""
     waiting = [run.ended for run in runs]
     if waiting:
         _, late = await asyncio.wait(waiting, timeout=seconds)
@@ -194,7 +194,7 @@ def _start(folder: Path, job: Job, wandb: dict[str, object], number: int) -> Sta
     given = wandb.get("tags") or []
     assert isinstance(given, list)
     return Start(
-        id=job.id if number == 0 else f"{job.id}-{number}",  # the same after every claim: one job, one run
+        id=job.id if number == 0 else f"{job.id}-{number}",  # the same for every claim: one run per job and integration
         project=str(wandb["project"]),
         entity=None if wandb.get("entity") is None else str(wandb["entity"]),
         name=str(wandb.get("name") or job.id),

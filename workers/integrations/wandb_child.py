@@ -1,9 +1,9 @@
-"""The process that holds one Weights & Biases run: lines in, one word out. Started by `tracker`, once per integration.
+"""The process of one Weights & Biases run, started by `tracker` for each integration of a job.
 
-A process of its own because the client brings threads, a server of its own and long waits: none of them may touch a
-worker. Sees names, numbers and the key; never a row, a text or a database. Its first line is a `Start`, then come
-`Step`s and perhaps one `End`; it answers `Answered` once. Without an `End` (its worker died) it goes without a word,
-and the run is left open for whoever goes on with the job.
+It is a process of its own because the client has threads, a server process and long waits, which must not affect a
+worker. It gets names, numbers and the key; never a row, a text or a database. Reads lines of JSON: a `Start`, then
+`Step`s, then at most one `End`. Writes one line, `Opened`. Without an `End` (its worker died) it exits and leaves the
+run open for the next worker that has the job.
 """
 
 import os
@@ -20,7 +20,7 @@ MESSAGE_CHARACTERS = 300
 
 
 class Start(BaseModel):
-    """Which run this is; a second start with the same `id` goes on with it."""
+    """Which run this is; a second start with the same `id` continues it."""
 
     type: Literal["start"] = "start"
     id: str
@@ -33,14 +33,14 @@ class Start(BaseModel):
 
 
 class Step(BaseModel):
-    """The metrics of one step; of a step that the run has already, nothing comes."""
+    """The metrics of one step; the client ignores a step that the run already has."""
 
     type: Literal["step"] = "step"
     metrics: dict[str, int | float]
 
 
 class End(BaseModel):
-    """How the job ended, or that it came to rest: then the run waits to be continued."""
+    """The job's status. Where it is not final (paused, released), the run will be continued."""
 
     type: Literal["end"] = "end"
     status: str
@@ -48,8 +48,8 @@ class End(BaseModel):
     fine_tuned_model: str | None
 
 
-class Answered(BaseModel):
-    """Whether the run stands; `problem` says in one line why not."""
+class Opened(BaseModel):
+    """Whether the run is open; `problem` says in one line why not."""
 
     problem: str | None
 
@@ -60,15 +60,15 @@ lines: TypeAdapter[Line] = TypeAdapter(Line)
 
 def main() -> None:
     """Serves one run, from the first line of stdin to its end."""
-    incoming, answers = claim_standard_streams()
+    incoming, outgoing = claim_standard_streams()
     start = lines.validate_json(incoming.readline())
     assert isinstance(start, Start)
     try:
         run = _open(start)
-    except Exception as error:  # the client raises many kinds; all of them mean that there is no run
-        _say(answers, _told(error))
+    except Exception as error:  # the client raises many kinds of errors; after each there is no run
+        _report(outgoing, _one_line(error))
         os._exit(1)
-    _say(answers, None)
+    _report(outgoing, None)
     for text in incoming:
         line = lines.validate_json(text)
         if isinstance(line, Step):
@@ -76,11 +76,11 @@ def main() -> None:
         elif isinstance(line, End):
             _finish(run, line)
             return
-    os._exit(1)  # the worker is gone: nobody can say how the job ends
+    os._exit(1)  # the worker died: the status of the job is unknown
 
 
 def _open(start: Start) -> Any:
-    import wandb  # noqa: PLC0415  an extra: where it is missing, that is this run's problem alone
+    import wandb  # noqa: PLC0415  optional: where it is missing, only this run fails
 
     settings = wandb.Settings(
         root_dir=str(start.folder), console="off", silent=True, program="luthier", init_timeout=INIT_SECONDS,
@@ -102,16 +102,16 @@ def _finish(run: Any, end: End) -> None:
     run.finish(exit_code=0 if end.final and end.status != "failed" else 1)
 
 
-def _told(error: Exception) -> str:
-    """One line of it, without the key."""
+def _one_line(error: Exception) -> str:
+    """The error in one line, without the key."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     key = os.environ.get("WANDB_API_KEY")
     return (text.replace(key, "***") if key else text)[:MESSAGE_CHARACTERS]
 
 
-def _say(answers: BinaryIO, problem: str | None) -> None:
-    answers.write(Answered(problem=problem).model_dump_json().encode() + b"\n")
-    answers.flush()
+def _report(outgoing: BinaryIO, problem: str | None) -> None:
+    outgoing.write(Opened(problem=problem).model_dump_json().encode() + b"\n")
+    outgoing.flush()
 
 
 if __name__ == "__main__":

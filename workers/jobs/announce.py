@@ -1,12 +1,12 @@
 """The third claim of a job: its artifact is stored and its slot free; an engine must agree before the name is public.
 
-    sample    the rows that the trainer has scored with the weights it saved
-    ask       an engine, under the new name, for the same tokens' log-probabilities; until one can answer
-    compare   beyond the tolerance it is asked once more (another engine, where there is one); then the job fails
+    fetch     the agreement rows, which the trainer has scored with the weights it saved
+    score     an engine's log-probabilities of the same tokens, under the new name; retried until an engine responds
+    compare   beyond the tolerance they are scored once more (by another engine, if there is one); then the job fails
     finish    one fenced transaction: model row, result file, `succeeded`
 
-Needs no trainer and no slot. What was trained is never lost here: an engine that is away only delays. A cancelled job's
-lease is lost at the next beat, and its artifact is nobody's. A pause that was asked for too late changes nothing.
+Needs no trainer and no slot. An engine that is unavailable delays the job and loses nothing. A cancelled job loses its
+lease at the next beat; its artifact stays without a name. A pause that is requested this late has no effect.
 """
 
 import asyncio
@@ -26,15 +26,22 @@ from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.integrations.tracker import Tracker
+from workers.jobs.agreement import (
+    TOLERANCE,
+    Comparison,
+    EngineRefused,
+    Engines,
+    EngineUnavailable,
+    compare,
+    fetch_agreement,
+)
 from workers.jobs.result_file import store_result
-from workers.jobs.samples import TOLERANCE, Comparison, compare, fetch_sample
-from workers.jobs.scoring import EngineAway, EngineRefused, Engines
 from workers.trainer.protocol import ScoredRow
 
 log = structlog.get_logger()
-QUESTIONS = 2  # how often engines may contradict before the job fails
-LONGEST_PAUSE_SECONDS = 10.0
-SECOND_THOUGHT_SECONDS = 10.0  # a vLLM whose engine died refuses every adapter until it notices, 5 seconds later
+CONTRADICTIONS = 2  # of engines, before the job fails
+RETRY_LIMIT_SECONDS = 10.0
+SECOND_THOUGHT_SECONDS = 10.0  # a vLLM whose engine process died refuses every adapter for about 5 seconds
 
 
 class JobAnnouncement:
@@ -49,7 +56,7 @@ class JobAnnouncement:
         self._publication = Publication(**held.job.publication)
 
     async def run(self) -> None:
-        """Announces the model or fails the job. Raises LeaseLost and the errors of parts that are away."""
+        """Announces the model or fails the job. Raises LeaseLost and the errors of unavailable parts."""
         log.info("announcement.claimed", job_id=self._held.job.id, attempt=self._held.attempt)
         try:
             await self._tracker.start()
@@ -67,37 +74,37 @@ class JobAnnouncement:
         log.info("job.succeeded", job_id=self._held.job.id)
 
     async def _verdict(self) -> NewEvent:
-        """What to tell of the engine's opinion. Raises JobError when it contradicts the trainer."""
+        """The event that says how an engine compares. Raises JobError when it contradicts the trainer."""
         urls = self._ctx.engines[self._base.id]
         if not urls:
             return wording.not_compared()
-        rows, engines = await self._sample(), Engines(urls)
-        for question in range(1, QUESTIONS + 1):
+        rows, engines = await self._agreement(), Engines(urls)
+        for contradiction in range(1, CONTRADICTIONS + 1):
             try:
                 found = await self._comparison(engines, rows)
             except EngineRefused as refusal:
                 failure = JobError("engine_refuses", f"The engine cannot serve the model: {refusal}")
-                if question < QUESTIONS:
+                if contradiction < CONTRADICTIONS:
                     await asyncio.sleep(SECOND_THOUGHT_SECONDS)
             else:
                 if found.mean <= TOLERANCE[self._base.dtype]:
                     return wording.agrees(found.mean, found.largest, found.num_tokens)
                 failure = self._disagreement(found)
-            log.warning("announcement.contradicted", job_id=self._held.job.id, question=question, code=failure.code)
+            log.warning("announcement.contradicted", job_id=self._held.job.id, count=contradiction, code=failure.code)
         raise failure
 
     async def _comparison(self, engines: Engines, rows: list[ScoredRow]) -> Comparison:
-        """Asks until an engine can answer. Raises EngineRefused."""
-        asking = AsyncRetrying(
-            retry=retry_if_exception_type(EngineAway),
-            wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_SECONDS),
+        """Retries until an engine has scored the rows. Raises EngineRefused."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(EngineUnavailable),
+            wait=wait_random_exponential(multiplier=0.2, max=RETRY_LIMIT_SECONDS),
             before_sleep=self._wait,
         )
-        served: list[list[float]] = await asking(engines.score, self._publication.name, [row.ids for row in rows])
+        served: list[list[float]] = await retrying(engines.score, self._publication.name, [row.ids for row in rows])
         return compare(rows, served)
 
     async def _wait(self, state: RetryCallState) -> None:
-        """Before each pause. Says once that the model waits; whether its artifact is the reason is looked up once."""
+        """Called before each pause. At the first one it warns the user, and checks that the artifact is intact."""
         assert state.outcome is not None
         if state.attempt_number > 1:
             return
@@ -109,21 +116,20 @@ class JobAnnouncement:
             message = "The model's artifact is missing or damaged in storage, so that no engine can load it."
             raise JobError("artifact_unusable", message) from error
 
-    async def _sample(self) -> list[ScoredRow]:
+    async def _agreement(self) -> list[ScoredRow]:
         stored = self._publication
         try:
-            return await fetch_sample(self._ctx.storage, stored.sample, stored.sample_sha256)
+            return await fetch_agreement(self._ctx.storage, stored.sample, stored.sample_sha256)
         except (ObjectCorrupt, ObjectMissing) as error:
-            message = "What the trained model was to be compared with is missing or damaged in storage."
-            raise JobError("sample_unusable", message) from error
+            message = "The rows that the trained model is compared on are missing or damaged in storage."
+            raise JobError("agreement_unusable", message) from error
 
     def _disagreement(self, found: Comparison) -> JobError:
         return JobError(
             "engine_disagrees",
-            "The engine does not compute what was trained: on a sample of "
-            f"{found.num_tokens} tokens its mean log-probability is {found.served:.4f} and the trained model's "
-            f"{found.trained:.4f}; they differ by {found.mean:.2g} per token, where "
-            f"{TOLERANCE[self._base.dtype]:.2g} is tolerated. The model was not announced.",
+            f"The engine does not compute what was trained: over {found.num_tokens} tokens its mean log-probability is "
+            f"{found.served:.4f} and the trained model's {found.trained:.4f}; they differ by {found.mean:.2g} per "
+            f"token, and {TOLERANCE[self._base.dtype]:.2g} is tolerated. The model was not announced.",
         )
 
     def _model(self) -> Model:

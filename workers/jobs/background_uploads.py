@@ -1,7 +1,8 @@
-"""What a running job stores while its training goes on: in order, one thing at a time, beside the relay of its steps.
+"""Background uploads of a running job, one at a time and in order, while its training continues.
 
-A storage that is away must not stop the trainer, where other jobs have slots too: a snapshot that cannot be stored is
-left out, and the next one tries again; a checkpoint is tried again and again. Only a job that ends or rests waits.
+The trainer is shared with other jobs, so it never waits for storage. While storage is unavailable, a snapshot that
+cannot be stored is dropped, since the next one replaces it; a checkpoint is retried until it is stored. Only a job that
+ends or is paused waits for its uploads.
 """
 
 import asyncio
@@ -23,44 +24,44 @@ from workers.jobs.staging import store_folder
 from workers.trainer.protocol import Snapshotted
 
 log = structlog.get_logger()
-PAUSE_SECONDS = 5.0  # before the next try, beside those of each
+PAUSE_SECONDS = 5.0  # before the next try, after the retries of each try
 
 
 @dataclass(frozen=True)
-class Task:
-    """One thing to store; `snapshot` is the folder of a snapshot, None for what must not be left out."""
+class Upload:
+    """One upload; `snapshot` is the folder of a snapshot, None for what must not be dropped."""
 
     work: Callable[[], Awaitable[None]]
     snapshot: Path | None = None
 
 
-class Keeper:
-    """What one claim stores. Knows neither trainer nor relay."""
+class BackgroundUploads:
+    """The uploads of one claim."""
 
     def __init__(self, held: HeldJob) -> None:
         self._held = held
-        self._waiting: deque[Task] = deque()  # the first one is under way
+        self._waiting: deque[Upload] = deque()  # the first one is in progress
         self._working: asyncio.Task[None] | None = None
-        self._settling = False  # somebody waits
+        self._settling = False  # somebody waits in `settle`
         self._snapshots_needed = True
 
     def snapshot(self, report: Snapshotted) -> None:
-        """Stores the snapshot some time; an older one that has not begun yet is not needed any more."""
+        """Queues a snapshot, in the place of an older one that has not begun."""
         self._forget_snapshots()
         folder = Path(report.folder)
-        self._add(Task(lambda: self._store(report.step, folder), folder))
+        self._add(Upload(lambda: self._store(report.step, folder), folder))
 
     def publish(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Does `work` some time, after everything that was given before."""
-        self._add(Task(work))
+        """Queues `work`, after everything that was queued before."""
+        self._add(Upload(work))
 
     def check(self) -> None:
-        """Raises what ended the work, such as a lost lease."""
+        """Raises the error that ended the uploads, such as a lost lease."""
         if self._working is not None and self._working.done():
             self._working.result()
 
     async def settle(self, *, snapshots: bool) -> None:
-        """Waits until all is stored; `snapshots` says whether those are still needed. Raises what went wrong."""
+        """Waits until everything is stored, snapshots only if these are still needed. Raises the error of an upload."""
         self._settling, self._snapshots_needed = True, snapshots
         if not snapshots:
             self._forget_snapshots()
@@ -69,29 +70,29 @@ class Keeper:
         self._settling = False
 
     async def close(self) -> None:
-        """Ends what is under way. Storage may keep some of it, under names that no row has."""
+        """Cancels the upload in progress. Its objects may remain in storage; no row names them."""
         if self._working is not None:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
 
-    def _add(self, task: Task) -> None:
+    def _add(self, upload: Upload) -> None:
         self.check()
-        self._waiting.append(task)
+        self._waiting.append(upload)
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())
 
     def _forget_snapshots(self) -> None:
-        """Those that have not begun."""
-        for task in list(self._waiting)[1:]:
-            if task.snapshot is not None:
-                self._waiting.remove(task)
+        """Drops those that have not begun."""
+        for upload in list(self._waiting)[1:]:
+            if upload.snapshot is not None:
+                self._waiting.remove(upload)
 
     async def _work(self) -> None:
         while self._waiting:
-            task = self._waiting[0]
-            is_snapshot = task.snapshot is not None
+            upload = self._waiting[0]
+            is_snapshot = upload.snapshot is not None
             try:
-                await task.work()
+                await upload.work()
             except StorageError as error:
                 if self._settling and (self._snapshots_needed or not is_snapshot):
                     raise
@@ -100,12 +101,12 @@ class Keeper:
                     await asyncio.sleep(PAUSE_SECONDS)
                     continue
             self._waiting.popleft()
-            if task.snapshot is not None:
-                await asyncio.to_thread(shutil.rmtree, task.snapshot, ignore_errors=True)
+            if upload.snapshot is not None:
+                await asyncio.to_thread(shutil.rmtree, upload.snapshot, ignore_errors=True)
 
     async def _warn(self, error: StorageError) -> None:
-        log.warning("storage.away", job_id=self._held.job.id, reason=type(error).__name__)
-        await self._held.warn(wording.storage_away())
+        log.warning("storage.unavailable", job_id=self._held.job.id, reason=type(error).__name__)
+        await self._held.warn(wording.storage_unavailable())
 
     async def _store(self, step: int, folder: Path) -> None:
         job_id, storage = self._held.job.id, self._held.ctx.storage

@@ -1,7 +1,7 @@
-"""From the trainer's checkpoint folder into storage: an artifact under a name of its own, then one fenced transaction.
+"""Publishing a checkpoint of the trainer: an artifact in storage under a name of its own, then one fenced transaction.
 
-A publication mints its own 8-character id, so neither a name nor a key is ever written twice; what a lost attempt
-uploaded stays nameless and harmless. A checkpoint's name is public at once, the last one's when `announce_job` says so.
+Every publication has a new 8-character id, so no name and no key is written twice; what a lost attempt uploaded stays
+without a name. A checkpoint's name is public at once, the last one's after `workers.jobs.announce`.
 """
 
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.domain import ids
 from service.domain.errors import InvalidRequest, JobError
-from service.domain.job import Publication
+from service.domain.job import Publication, template_date
 from service.domain.model import Manifest, Model, model_name
 from service.operations import lookups
 from service.operations.progress import HeldJob
@@ -17,7 +17,7 @@ from service.recipes.base import Base
 from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
 from workers.files.transfer import storage_retry
-from workers.jobs.samples import store_sample
+from workers.jobs.agreement import store_agreement
 from workers.trainer.protocol import Checkpointed, Ready
 
 
@@ -32,18 +32,18 @@ class Publisher:
         self._last: Publication | None = None
 
     def trained_by(self, ready: Ready) -> None:
-        """What the trainer said of the base that the job has its slot in."""
+        """Takes what the trainer reported about the base that it has loaded."""
         self._ready = ready
 
     async def checkpoint(self, report: Checkpointed) -> None:
-        """Publishes a checkpoint; the last one waits for `finish`. One of an earlier attempt is not doubled.
+        """Publishes a checkpoint; the last one waits for `finish`. One that an earlier attempt published is skipped.
 
-        Raises JobError where the engines of the base cannot serve the adapter (any more).
+        Raises JobError where the engines of the base cannot serve the adapter.
         """
         job = self._held.job
         if report.last:
             name = await self._store(report, step=None)
-            key, sha256 = await store_sample(self._ctx.storage, job.id, name, report.sample)
+            key, sha256 = await store_agreement(self._ctx.storage, job.id, name, report.sample)
             self._last = Publication(name, report.step, report.metrics, sample=key, sample_sha256=sha256)
         elif await lookups.find_checkpoint(self._ctx, job.id, report.step) is None:
             name = await self._store(report, step=report.step)
@@ -60,13 +60,13 @@ class Publisher:
             await self._held.publish(model, report.metrics)
 
     async def finish(self) -> None:
-        """The training is over: gives the job back, to be announced by whoever claims it next."""
+        """Ends this claim of a job that is trained; the next claim announces it."""
         if self._last is None:
             raise JobError("server_error", "The training ended without a last checkpoint.")
         await self._held.trained(self._last)
 
     async def _store(self, report: Checkpointed, step: int | None) -> str:
-        """Puts the adapter into storage; answers its name."""
+        """Stores the adapter; returns its name."""
         job = self._held.job
         self._check_servable()
         installation = await lookups.find_installation(self._ctx)
@@ -76,7 +76,7 @@ class Publisher:
         return name
 
     def _check_servable(self) -> None:
-        """Once more: the catalogue may say another thing than when the job was created."""
+        """Checked again here: the catalogue may have changed since the job was created."""
         try:
             check_servable(self._base, tuning_of(self._held.job.tuning))
         except InvalidRequest as error:
@@ -98,6 +98,7 @@ class Publisher:
             hyperparameters={**job.hyperparameters, **job.tuning},
             seed=job.seed,
             parent=job.parent_model,
+            template_date=template_date(job),
             data_hashes=await self._data_hashes(),
             environment=ready.environment,
             metrics=report.metrics,

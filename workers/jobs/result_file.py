@@ -1,7 +1,4 @@
-"""`step_metrics.csv`, the file of a finished job's metrics, streamed from its events into storage.
-
-Knows OpenAI's columns; must not know what the model is or whether it may be announced.
-"""
+"""`step_metrics.csv`, the file of a finished job's metrics, streamed from its events into storage."""
 
 import csv
 import io
@@ -23,7 +20,7 @@ BATCH_ROWS = 500
 
 
 async def store_result(ctx: Context, job: Job) -> tuple[File, list[Segment]]:
-    """Stores the file, and returns what its row needs. Cells that were not measured are empty. Raises StorageError."""
+    """Stores the file and returns its row and segments. Cells without a value are empty. Raises StorageError."""
     file_id = ids.file_id()
     segment = await _store(ctx, job, file_key(file_id))
     file = File(
@@ -46,7 +43,7 @@ async def _store(ctx: Context, job: Job, key: str) -> Segment:
 
 
 async def _csv(ctx: Context, job_id: str, columns: Mapping[str, str]) -> AsyncIterator[bytes]:
-    """The file in stretches: at most `BATCH_ROWS` are in memory."""
+    """The file in pieces of at most `BATCH_ROWS` rows."""
     yield _lines([columns])
     sequence = 0
     while batch := await lookups.metrics_since(ctx, job_id, sequence, BATCH_ROWS):

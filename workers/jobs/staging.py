@@ -1,6 +1,6 @@
-"""A job's folder on a worker: what is fetched before it is seated, and what is stored of what the trainer wrote.
+"""A job's folder on a worker: filled from storage before the job is seated; and storing what the trainer wrote.
 
-Every transfer is checked by SHA-256 and tried again while storage is away. Knows folders and keys, no job states.
+Every transfer is checked by SHA-256 and retried while storage is unavailable. Has no job states.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ VALIDATION = "valid.safetensors"
 
 
 async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
-    """Fills the job's folder as `workers.trainer.protocol` describes it, afresh. Raises JobError."""
+    """Fills the job's folder as `workers.trainer.protocol` describes it; what was in it is deleted. Raises JobError."""
     ctx, job = held.ctx, held.job
     assert job.training_data is not None
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -56,25 +56,25 @@ async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
         learning_rate=job.hyperparameters["learning_rate_multiplier"] * await learning_rate(base, tuning),
         seed=job.seed,
         snapshot_steps=ctx.settings.snapshot_steps,
-        sample_tokens=sample_tokens(base, tuning),
+        sample_tokens=agreement_tokens(base, tuning),
     )
     await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
 
 
-def sample_tokens(base: Base, tuning: TuningSettings) -> int:
-    """How much of a row the engine is asked for: beside it stand the tuning's own tokens and one that is generated."""
+def agreement_tokens(base: Base, tuning: TuningSettings) -> int:
+    """How many tokens of an agreement row fit the context, with the tuning's own tokens and one that is generated."""
     return max(2, min(SAMPLE_TOKENS, base.context_tokens - tuning.prefix_tokens - 1))
 
 
 async def learning_rate(base: Base, tuning: TuningSettings) -> float:
-    """What the job's multiplier multiplies: the catalogue's rate for the tuning, or the tuning's rule."""
+    """What the job's multiplier is applied to: the catalogue's rate for the tuning, or the tuning's default."""
     if tuning.name in base.learning_rate:
         return base.learning_rate[tuning.name]
     return tuning.default_learning_rate(await asyncio.to_thread(base_size, base))
 
 
 async def store_folder(store: ObjectStore, folder: Path, prefix: str) -> dict[str, str]:
-    """Stores every file of `folder` under `prefix`; answers name -> sha256."""
+    """Stores every file of `folder` under `prefix`; returns name -> sha256."""
     names = await asyncio.to_thread(lambda: sorted(path.name for path in folder.iterdir() if path.is_file()))
     return {name: await store_file(store, folder / name, prefix + name) for name in names}
 
@@ -85,7 +85,7 @@ fetch_file = storage_retry(transfer.fetch_file)
 
 @storage_retry
 async def store_bytes(store: ObjectStore, key: str, content: bytes) -> str:
-    """Stores `content`, all of it at every try; answers its sha256."""
+    """Stores `content`, all of it at every try; returns its sha256."""
     await store.put(key, one_chunk(content))
     return hashlib.sha256(content).hexdigest()
 
@@ -111,7 +111,7 @@ async def fetch_segments(store: ObjectStore, segments: Sequence[Segment], path: 
 
 
 async def _stage_data(held: HeldJob, key: str, path: Path) -> None:
-    """Tokenised rows. Raises JobError where they are gone for good, as after the restore of an old backup.
+    """Fetches tokenised rows. Raises JobError where they are missing, such as after restoring an old backup.
 
     Then no other job uses them: the next one of the same content has them made again.
     """
@@ -124,12 +124,12 @@ async def _stage_data(held: HeldJob, key: str, path: Path) -> None:
         log.warning("data.unavailable", key=key, reason=type(error).__name__)
         await held.remove_dataset(key)
         fault = "damaged" if isinstance(error, ObjectCorrupt) else "missing"
-        message = f"The job cannot go on: its data is {fault} in storage. Please create the job again."
+        message = f"The job cannot continue: its data is {fault} in storage. Please create the job again."
         raise JobError("data_unavailable", message) from error
 
 
 async def _stage_snapshot(ctx: Context, job_id: str, folder: Path) -> None:
-    """The newest snapshot whose bytes are what they should be; without one the job starts at its beginning."""
+    """Fetches the newest snapshot that is intact; without one the job starts at its beginning."""
     for snapshot in await lookups.find_snapshots(ctx, job_id):
         try:
             await fetch_folder(ctx.storage, snapshot.prefix, snapshot.files, folder)
@@ -141,7 +141,7 @@ async def _stage_snapshot(ctx: Context, job_id: str, folder: Path) -> None:
 
 
 async def _stage_parent(store: ObjectStore, name: str, folder: Path) -> None:
-    """The weights that the job starts from. Raises JobError when they are not the ones that were published."""
+    """Fetches the weights that the job starts from. Raises JobError when they are missing or damaged."""
     try:
         manifest = await storage_retry(read_manifest)(store, name)
         await fetch_folder(store, artifact_prefix(name), manifest.files, folder)

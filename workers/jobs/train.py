@@ -1,14 +1,15 @@
-"""ONE JOB FROM QUEUED TO TRAINED: stage, seat, relay, publish. Read this first; `announce_job` is the rest of it.
+"""ONE JOB FROM QUEUED TO TRAINED: stage, seat, relay, publish. Read this first; `announce` has the rest.
 
-    stage     tokenised rows, the newest good snapshot and job.json into a folder
-    seat      the trainer gives the job a slot and reports; a crash seats it again, from its last snapshot
-    relay     steps become metrics events; snapshots and checkpoints go to storage beside it (`keeping`)
+    stage     tokenised rows, the newest intact snapshot and job.json into a folder
+    seat      the trainer gives the job a slot and reports; after a crash it is seated again, from its last snapshot
+    relay     steps become metrics events; snapshots and checkpoints are stored meanwhile (`background_uploads`)
     publish   the last adapter becomes an immutable artifact under a name of its own
-    end       one fenced transaction: trained, to be announced next; `paused`, when its user asked; or given back
+    end       one fenced transaction: trained, to be announced next; `paused`, if its user asked for it; or released
 
-Knows nothing of tensors. Whoever cancels this coroutine (lease lost, worker stopping) gets the slot emptied.
+Has no tensors. Cancelling this coroutine (lease lost, worker stopping) empties the slot.
 """
 
+import time
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -19,19 +20,20 @@ from service.domain import event as wording
 from service.domain.errors import JobError
 from service.operations import bases
 from service.operations.bases import BaseRecord
-from service.operations.progress import HeldJob
+from service.operations.progress import HeldJob, StepRecord
 from service.recipes.base import Base
 from workers.files.disk import disk_errors
 from workers.integrations.tracker import Tracker
-from workers.jobs.background_uploads import Keeper
+from workers.jobs.background_uploads import BackgroundUploads
 from workers.jobs.loading import BaseNotLoaded
 from workers.jobs.publishing import Publisher
-from workers.jobs.relay import StepRelay
 from workers.jobs.staging import stage_job
 from workers.trainer.parent.handle import TrainerHandle
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, Left, Paused, Report, Seated, Snapshotted, Stepped
 
 log = structlog.get_logger()
+WRITE_EVERY_SECONDS = 0.5
+SMOOTHING = 0.9  # of the moving average over seconds per step, in which other jobs take their turns
 
 
 class JobRun:
@@ -45,11 +47,11 @@ class JobRun:
         self._trainer = trainer
         self._folder = scratch / f"{held.job.id}-{held.attempt}"
         self._steps = StepRelay(held)
-        self._keeper = Keeper(held)
+        self._uploads = BackgroundUploads(held)
         self._publisher = Publisher(held, base)
 
     async def run(self) -> None:
-        """Trains to the end and hands the job on, gives it back, or fails it.
+        """Trains the job to the end, pauses it, releases it, or fails it.
 
         Raises LeaseLost, BaseNotLoaded, and what unavailable parts raise.
         """
@@ -61,7 +63,7 @@ class JobRun:
             await self._held.fail(error)
             log.info("job.failed", job_id=self._held.job.id, code=error.code)
         finally:
-            await self._keeper.close()
+            await self._uploads.close()
             await self._tracker.end()
             self._trainer.discard(self._held.job.id, self._folder)
 
@@ -79,12 +81,12 @@ class JobRun:
         elif last.finished:
             await self._publisher.finish()
             log.info("job.trained", job_id=self._held.job.id)
-        else:  # it was asked out of its slot: for another project, or because the worker stops
+        else:  # it was asked to leave its slot: for another project, or because the worker stops
             await self._held.release()
             log.info("job.left", job_id=self._held.job.id, steps=self._held.steps)
 
     async def _train(self) -> Left | Paused | Crashed:
-        """One stay in a slot; answers how it ended."""
+        """One stay in a slot; returns how it ended."""
         job_id = self._held.job.id
         await stage_job(self._held, self._base, self._folder)
         async with aclosing(self._trainer.seat(job_id, self._folder)) as reports:  # closing empties the slot
@@ -95,19 +97,19 @@ class JobRun:
                     case Crashed():
                         await self._steps.flush()
                         await self._charge(report)
-                        await self._keeper.settle(snapshots=True)
+                        await self._uploads.settle(snapshots=True)
                         return report
                     case Left() | Paused():
                         await self._steps.flush()
                         finished = isinstance(report, Left) and report.finished
-                        await self._keeper.settle(snapshots=not finished)
+                        await self._uploads.settle(snapshots=not finished)
                         return report
                     case _:
                         await self._relay(report)
         raise AssertionError("the trainer's reports ended without a last one")
 
     async def _relay(self, report: Report) -> None:
-        self._keeper.check()
+        self._uploads.check()
         match report:
             case Seated():
                 await self._seated(report)
@@ -117,10 +119,10 @@ class JobRun:
                 self._tracker.step(report.metrics)
             case Snapshotted():
                 await self._steps.flush()
-                self._keeper.snapshot(report)
+                self._uploads.snapshot(report)
             case Checkpointed():
                 await self._steps.flush()
-                self._keeper.publish(partial(self._publisher.checkpoint, report))
+                self._uploads.publish(partial(self._publisher.checkpoint, report))
             case Failed():
                 await self._steps.flush()
                 raise JobError(report.code, report.message, report.param)
@@ -138,7 +140,7 @@ class JobRun:
             await self._held.warn(warning)
 
     async def _charge(self, crash: Crashed) -> None:
-        """A crash counts against the job whose turn it was, and fails it at the limit."""
+        """Counts a crash against the job whose turn it was, and fails the job at the limit."""
         log.warning("trainer.crashed", job_id=crash.job_id, guilty=crash.guilty)
         if not crash.guilty:
             return
@@ -147,5 +149,38 @@ class JobRun:
             raise JobError(
                 "trainer_crashed",
                 f"The job was stopped because the trainer crashed {crashes} times while training it. "
-                "A smaller batch_size or shorter examples may help; the worker's log says more.",
+                "A smaller batch_size or shorter examples may help; the worker's log has the details.",
             )
+
+
+class StepRelay:
+    """The steps of one claim on their way to the database: written in batches, timed for the estimate."""
+
+    def __init__(self, held: HeldJob) -> None:
+        self._held = held
+        self._waiting: list[StepRecord] = []
+        self._written_at = time.monotonic()
+        self._stepped_at: float | None = None
+        self._seconds_per_step: float | None = None
+
+    async def add(self, report: Stepped) -> None:
+        """Takes one step; writes those that wait, at most every `WRITE_EVERY_SECONDS`."""
+        self._time_step()
+        self._waiting.append(StepRecord(report.step, report.trained_tokens, report.metrics))
+        if time.monotonic() - self._written_at >= WRITE_EVERY_SECONDS:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes the steps that wait."""
+        steps, self._waiting = self._waiting, []
+        self._written_at = time.monotonic()
+        if steps:
+            await self._held.record_steps(steps, self._seconds_per_step)
+
+    def _time_step(self) -> None:
+        now = time.monotonic()
+        if self._stepped_at is not None:
+            seconds = now - self._stepped_at
+            before = seconds if self._seconds_per_step is None else self._seconds_per_step
+            self._seconds_per_step = SMOOTHING * before + (1 - SMOOTHING) * seconds
+        self._stepped_at = now

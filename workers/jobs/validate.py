@@ -1,7 +1,7 @@
 """The first claim of a job: read its files, check every line, tokenise once, resolve "auto".
 
-Needs no slot and no trainer, so a bad file fails in seconds however busy the worker is. What it makes is shared: jobs
-for which `workers.data.content_key` is the same tokenise once. It lies in storage until `workers.jobs.train` stages it.
+Needs no slot and no trainer, so an invalid file fails in seconds however busy the worker is. The rows are shared: jobs
+for which `workers.data.content_key` is the same tokenise once. `workers.jobs.train` stages them.
 """
 
 import asyncio
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import structlog
 
+from service.domain import event as wording
 from service.domain import ids
 from service.domain.dataset import StoredDataset
 from service.domain.errors import JobError
 from service.domain.file import Segment
+from service.domain.job import template_date
 from service.domain.storage_keys import dataset_key
 from service.operations import lookups
 from service.operations.progress import DataColumn, HeldJob
@@ -25,6 +27,7 @@ from service.storage.base import CHUNK_BYTES
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.content_key import content_key
+from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
 from workers.files.transfer import ObjectCorrupt, storage_retry
@@ -64,10 +67,19 @@ class JobValidation:
         training = await self._dataset("training_data", job.training_file, "training_file", minimum)
         if job.validation_file is not None:
             await self._dataset("validation_data", job.validation_file, "validation_file", 1)
+        await self._warn_of_date()
         hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
         steps = steps_per_epoch(training.num_examples, hyperparameters["batch_size"]) * hyperparameters["n_epochs"]
         await self._held.validated(hyperparameters=hyperparameters, total_steps=steps)
         log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
+
+    async def _warn_of_date(self) -> None:
+        """The embedded engine gives a model the date of its training; vLLM gives its own day's."""
+        if self._base.serving.engine == "vllm" and await asyncio.to_thread(self._prints_the_date):
+            await self._held.warn(wording.date_in_prompt(template_date(self._held.job)))
+
+    def _prints_the_date(self) -> bool:
+        return ChatTemplate(self._tokenizers.of(self._base)).prints_the_date
 
     async def _dataset(self, column: DataColumn, file_id: str, param: str, minimum: int) -> StoredDataset:
         """The file's tokenised rows, which the job names from now on: those of an earlier job, or new ones."""
@@ -94,6 +106,7 @@ class JobValidation:
             context_tokens=self._base.context_tokens,
             row_limit_bytes=self._ctx.settings.row_limit_bytes,
             examples_minimum=minimum,
+            template_day=template_date(self._held.job) if self._prints_the_date() else None,
         )
 
     async def _is_stored(self, key: str) -> bool:
@@ -125,6 +138,7 @@ class JobValidation:
             param=param,
             file_id=file_id,
             objective=find_objective(self._held.job.objective),
+            day=template_date(self._held.job),
         )
 
     async def _store(self, dataset: TokenizedDataset, key: str) -> str:

@@ -7,6 +7,7 @@ storage. Used by one thread at a time.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from itertools import count
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from workers.tunings.sites import Rows
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An attached tuning."""
+    """An attached tuning. `template_date` is what the chat template was given as today's when it was trained."""
 
     tuning: Tuning
+    template_date: date | None = None
 
 
 class Adapters:

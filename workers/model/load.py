@@ -11,15 +11,25 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import structlog
 import torch
 from huggingface_hub import ResolvedRevision
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import resolve_revision
 
 from service.recipes.base import Base
 from service.recipes.tuning import BaseSize
+from workers.data.base_text import BaseText
 
+log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
 _PROCESSORS = Path("/proc/cpuinfo")
 
@@ -34,12 +44,13 @@ class LoadedBase:
     revision: str  # the hub's commit; of a folder, the beginning of a hash of its hashes
     hashes: dict[str, str]  # "weights", "tokenizer", "chat_template" -> sha256
     device: torch.device
+    text: BaseText
 
     @property
     def pad_id(self) -> int:
         """A token for the places that the attention mask hides; which one never shows in a result."""
         padding = self.tokenizer.pad_token_id
-        return padding if isinstance(padding, int) else 0
+        return padding if isinstance(padding, int) and padding < self.text.num_embeddings else 0
 
 
 def load_base(base: Base, device: torch.device) -> LoadedBase:
@@ -60,6 +71,8 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
         "tokenizer": _sha256(tokenizer.backend_tokenizer.to_str()),
         "chat_template": _sha256(json.dumps(tokenizer.chat_template, sort_keys=True)),
     }
+    text = BaseText(tokenizer, _end_ids(model.generation_config), _num_embeddings(model))
+    _warn_of_unknown_tokens(base, text)
     return LoadedBase(
         public_source=base.public_source,
         model=model,
@@ -67,12 +80,20 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
         revision=commit or _sha256(json.dumps(hashes, sort_keys=True))[:40],
         hashes=hashes,
         device=device,
+        text=text,
     )
 
 
-def load_tokenizer(base: Base) -> Tokenizer:
-    """The tokenizer alone, for what needs no weights. Raises OSError or ValueError."""
-    return _load_tokenizer(base, _commit(base))
+def load_text(base: Base) -> BaseText:
+    """What a base knows of text, without its weights. Raises OSError or ValueError."""
+    commit = _commit(base)
+    config = AutoConfig.from_pretrained(base.source, revision=commit, trust_remote_code=False)
+    try:
+        generation = GenerationConfig.from_pretrained(base.source, revision=commit or "main")
+    except OSError:  # a base without the file: transformers makes the settings of its config, as for a model
+        generation = GenerationConfig.from_model_config(config)
+    tokenizer = _load_tokenizer(base, commit)
+    return BaseText(tokenizer, _end_ids(generation), config.get_text_config().vocab_size)
 
 
 def base_size(base: Base) -> BaseSize:
@@ -125,6 +146,27 @@ def _commit(base: Base) -> str | None:
     if not isinstance(revision, ResolvedRevision):
         raise OSError(f"The base '{base.id}' is neither a folder nor found on the hub: {base.source} {base.revision}")
     return revision.resolved
+
+
+def _end_ids(generation: GenerationConfig | None) -> frozenset[int]:
+    """The tokens that the base's own settings end an answer with."""
+    named = generation.eos_token_id if generation else None
+    ends = named if isinstance(named, list) else [named]
+    return frozenset(id for id in ends if id is not None)
+
+
+def _num_embeddings(model: PreTrainedModel) -> int:
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    return embedding.num_embeddings
+
+
+def _warn_of_unknown_tokens(base: Base, text: BaseText) -> None:
+    """Rows and requests that hold one are refused; whoever runs the base should know it before the first of them."""
+    if unknown := text.unknown_ids:
+        log.warning(
+            "base.unknown_tokens", base=base.id, count=len(unknown), first=unknown[0], known=text.num_embeddings
+        )
 
 
 def _load_tokenizer(base: Base, commit: str | None) -> Tokenizer:

@@ -1,7 +1,7 @@
 """What this worker runs: one table, kind of work -> (how many at once, what runs it). Another kind is one entry.
 
-An extension adds its entry with `register`, in the module that its kind names (`service.work.kinds`). Must not know
-claims or leases: those are the supervisor's.
+An extension adds its entry with `register`, in the module that its kind names (`service.work.kinds`). Claims and
+leases are the supervisor's.
 """
 
 import importlib
@@ -32,7 +32,7 @@ ANNOUNCEMENTS = 8  # of one base at a time: an engine that is unavailable for lo
 
 @dataclass(frozen=True)
 class Parts:
-    """What a worker has for whatever it runs."""
+    """What a worker provides to everything that it runs."""
 
     ctx: Context
     residence: Residence
@@ -46,9 +46,10 @@ class Runner(Generic[H]):
     """How one kind of work is done here.
 
     `run` ends the work, gives it back, or raises: LeaseLost, Unavailable, StorageError and BaseNotLoaded postpone it,
-    anything else ends it in error. `hold` makes of a claim what `run` gets. `at_once` counts per base with `per_base`.
-    `loads_base`: only bases that this worker can load. `leave`: it sits in a trainer, which holds one base at a time;
-    asked so, it gives its place back at its next whole step. `look` is called at every look with what is running.
+    anything else ends it in error. `hold` makes the argument of `run` from a claim. `at_once` counts per base with
+    `per_base`. `loads_base`: only bases that this worker can load. `leave`: the work has a slot in a trainer, which
+    holds one base at a time; when called, it gives the slot back after its current step. `look` is called at every
+    look with what is running.
     """
 
     kind: Kind[Any]
@@ -81,7 +82,7 @@ async def _leave_slot(parts: Parts, held: HeldJob) -> None:
 
 
 async def _pause(parts: Parts, running: Sequence[HeldJob]) -> None:
-    """Brings to rest what shall rest; at every look until it does, since a job may be on its way into its slot."""
+    """Pauses the jobs whose users asked for it; called at every look, because a job may not be in its slot yet."""
     by_id = {held.job.id: held for held in running}
     if by_id:
         for job_id in await progress.pauses_asked(parts.ctx, list(by_id)):

@@ -1,13 +1,13 @@
 """Which base a worker's trainer holds, one at a time, and which bases it can load at all.
 
-The rule of a worker that holds several bases, of which only one can be in memory: it takes the next waiting job of any
-of its bases, or none. While jobs are seated and the next one is of another base, it takes nothing more, not even jobs
-of the base in memory: its slots run empty, the former trainer's process ends, the next one's starts. So nobody is
-overtaken for ever; the price is slots that stay free while the last jobs before a change end. Where that is too dear,
-let workers hold different bases (`LUTHIER_BASES`).
+A worker with several bases can have one of them in memory. It claims the next waiting job of any of its bases, in
+order. While jobs are seated and the next one needs another base, it claims nothing, not even jobs of the base in
+memory: the seated jobs end, then the trainer's process ends and that of the next base starts. So no job is overtaken
+without end; the cost is slots that stay free before a change. Where that is too high, give workers different bases
+(`LUTHIER_BASES`).
 
-A base whose tokenizer or trainer does not load is not ready: nothing that needs it is claimed, and it is tried again
-after a while, later each time. Used by `workers.supervisor.supervisor`, which knows who is seated. Must not know jobs.
+A base whose tokenizer or trainer cannot be loaded is not ready: no work that needs it is claimed, and loading is
+retried with growing pauses. Has no jobs: `workers.supervisor.supervisor` knows which are seated.
 """
 
 import asyncio
@@ -46,16 +46,16 @@ class Residence:
 
     @property
     def usable(self) -> list[str]:
-        """The bases whose work may be claimed: those that are not known to be impossible to load."""
+        """The bases whose work may be claimed: all but those that could not be loaded."""
         return [base for base in self._trainers if base in self._usable]
 
     @property
     def states(self) -> dict[str, str]:
-        """Of each base why it is not ready, "" when it is."""
+        """For each base why it is not ready; "" when it is."""
         return dict(self._states)
 
     def __getitem__(self, base: str) -> TrainerHandle:
-        """That base's trainer as it is: with a process or without one."""
+        """That base's trainer, whether or not it has a process."""
         return self._trainers[base]
 
     async def move_in(self, base: str) -> TrainerHandle:
@@ -68,10 +68,10 @@ class Residence:
         return self._trainers[base]
 
     async def keep_ready(self) -> None:
-        """Loads what can be loaded before a job needs it, and tries again what could not be; until cancelled.
+        """Loads what can be loaded before a job needs it, and retries what failed; until cancelled.
 
-        Tokenizers of all bases. A trainer only where there is one base; of several, the first job decides, and its
-        trainer's failure is told by `failed`.
+        That is the tokenizers of all bases, and the trainer if there is only one base. With several bases the first job
+        decides which trainer starts; if that fails, `failed` is called.
         """
         while True:
             for base in self._trainers:
@@ -80,7 +80,7 @@ class Residence:
             await asyncio.sleep(LOOK_SECONDS)
 
     def failed(self, error: BaseNotLoaded) -> None:
-        """Takes the base out of use for a while, longer each time; of several that say so at once, one counts."""
+        """Makes the base unusable for a while, longer each time. Reports of the same failure count once."""
         base = error.base_id
         if base not in self._usable and time.monotonic() < self._retry_at[base]:
             return
@@ -92,18 +92,18 @@ class Residence:
         log.error("worker.base_not_loaded", base=base, reason=error.reason, retry_seconds=seconds)
 
     async def beat(self) -> None:
-        """Lets a running trainer live on for another lease."""
+        """Extends the life of a running trainer by another lease."""
         await asyncio.gather(*(trainer.beat() for trainer in self._trainers.values()))
         for base in self.usable:
             if self._trainers[base].loaded:
                 self._loaded(base)
 
     async def stop(self) -> None:
-        """Ends whatever runs, for good."""
+        """Ends all trainers permanently."""
         await asyncio.gather(*(trainer.stop() for trainer in self._trainers.values()))
 
     async def _load(self, base: str) -> None:
-        """Whether the base loads, as far as can be said without a job. At a first try jobs are claimed meanwhile."""
+        """Loads what can be loaded without a job. During the first try, jobs of the base may already be claimed."""
         first = self._failures[base] == 0
         try:
             await asyncio.to_thread(self._tokenizers.of, self._catalogue.bases[base])

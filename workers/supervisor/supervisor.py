@@ -1,8 +1,8 @@
-"""One worker: hears bells, claims work of the kinds that it runs, keeps its coroutines, beats the leases.
+"""One worker: woken by the queue, it claims work of the kinds that it runs, and renews its leases.
 
-Every third of a lease it renews all that it holds, and only then lets the trainers live on: a supervisor that is
-killed, frozen or cut off from the database takes its trainers with it before another worker can claim their jobs.
-What it runs is the table in `workers.supervisor.kinds`; who is next is decided in `service.work`.
+Every third of a lease it renews all leases that it holds, and only then extends the life of its trainers: when it is
+killed, frozen or cut off from the database, its trainers end before another worker can claim their jobs. The table of
+what it runs is in `workers.supervisor.kinds`; who is next is decided in `service.work`.
 """
 
 import asyncio
@@ -32,7 +32,8 @@ from workers.trainer.parent.handle import TrainerHandle
 
 log = structlog.get_logger()
 STOP_SECONDS = 20.0
-BASE_CHANGE_STAYS = 10  # a change of base loads another one: whoever makes room for it has stayed this much longer
+# How many times `slot_steps` a job keeps its slot before it makes room for another base, which takes long to load.
+BASE_CHANGE_STAYS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Running:
 
 
 class Supervisor:
-    """Claims what it has room for; `run` returns after a signal, with everything given back."""
+    """Claims what it has room for; `run` returns after a signal, when everything is released."""
 
     def __init__(self, ctx: Context, trainers: dict[str, TrainerHandle], scratch: Path) -> None:
         tokenizers = Tokenizers()
@@ -74,21 +75,21 @@ class Supervisor:
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({loading, serving, beating, stopping}, return_when=asyncio.FIRST_COMPLETED)
         serving.cancel()
-        await self._give_back()
+        await self._release()
         for task in (loading, beating, stopping):
             task.cancel()
         await asyncio.gather(let_finish(self._parts.integrations), self._residence.stop())
-        await asyncio.wait({serving, loading}, timeout=STOP_SECONDS)  # it may say good-bye to the bell
+        await asyncio.wait({serving, loading}, timeout=STOP_SECONDS)  # the queue may still have to close its connection
         for task in (loading, serving, beating):
             if task.done() and not task.cancelled():
-                task.result()  # a bug in the loop ends the worker loudly
+                task.result()  # raises what ended it: a bug ends the worker with a traceback
 
     def stop(self) -> None:
         """Asks `run` to return, as a signal does."""
         self._stopping.set()
 
     async def _look(self) -> None:
-        """Claims as much as fits, and makes room where that is another project's due; called at every ring."""
+        """Claims as much as fits, and makes room for projects that hold less; called whenever the queue wakes it."""
         try:
             for runner in self._runners:
                 running = self._of(runner)
@@ -99,7 +100,7 @@ class Supervisor:
                 if runner.leave is not None:
                     await self._make_room(runner, runner.leave)
         except Unavailable:
-            log.warning("worker.database_away")
+            log.warning("worker.database_unavailable")
 
     def _of(self, runner: Runner[Any]) -> list[Running]:
         return [one for one in self._running.values() if one.runner is runner]
@@ -116,15 +117,15 @@ class Supervisor:
         return not runner.per_base and len(self._of(runner)) >= runner.at_once(self._ctx.settings)
 
     def _resident(self, runner: Runner[Any]) -> str | None:
-        """The base that the trainer must hold for what is seated; None where that may be changed."""
+        """The base that the trainer must keep, because work of it has a slot; None where the base may change."""
         return next((one.base for one in self._of(runner)), None) if runner.leave is not None else None
 
     def _may_take_suspects(self) -> bool:
-        """Whether nothing is held that crashed again and again: of such work one piece at a time."""
+        """Work that crashed repeatedly is held one piece at a time: whether none is held now."""
         return not any(one.held.suspect for one in self._running.values())
 
     async def _claim(self, runner: Runner[Any]) -> bool:
-        """Takes the next of this work; False when there is no room for it or nothing to be had."""
+        """Claims the next piece of this work; False when there is no room or no work."""
         if self._is_full(runner):
             return False
         claim = await claims.claim(
@@ -144,7 +145,7 @@ class Supervisor:
         return True
 
     async def _make_room(self, runner: Runner[Any], leave: Callable[[Parts, Any], Any]) -> None:
-        """Asks work out of its place for a project that holds less; again at every look, until it has left."""
+        """Asks work to leave its slot for a project that holds less; repeated at every look until it has left."""
         steps = self._ctx.settings.slot_steps
         staying = [one for one in self._of(runner) if one.held.id not in self._leaving]
         ripe = [one.held.id for one in staying if one.held.steps >= steps]
@@ -167,45 +168,45 @@ class Supervisor:
                 await leave(self._parts, one.held)
 
     def _ended(self, one: Running, task: asyncio.Task[None]) -> None:
-        if self._running.get(one.held.id) is one:  # otherwise it has been claimed again meanwhile
+        if self._running.get(one.held.id) is one:  # otherwise it has been claimed again
             self._running.pop(one.held.id)
             self._leaving.discard(one.held.id)
         subject = one.held.claim.work.subject_id
-        asyncio.get_running_loop().create_task(self._ctx.queue.put(subject))  # there is room again: look
+        asyncio.get_running_loop().create_task(self._ctx.queue.put(subject))  # there is room again: wake up
 
     async def _guard(self, held: HeldWork[Any], runner: Runner[Any]) -> None:
-        """The edge of a piece of work: whatever happens in it ends here, in its rows or in the log."""
-        told = {"kind": runner.kind.name, "subject": held.claim.work.subject_id}
+        """Runs a piece of work; every exception ends here, written to its row or to the log."""
+        fields = {"kind": runner.kind.name, "subject": held.claim.work.subject_id}
         try:
             await runner.run(self._parts, held)
         except LeaseLost:
-            log.info("work.let_go", attempt=held.attempt, **told)
+            log.info("work.let_go", attempt=held.attempt, **fields)
         except (Unavailable, StorageError) as error:
-            log.warning("work.postponed", reason=type(error).__name__, **told)
-            await self._let_go(held.postpone, told)
+            log.warning("work.postponed", reason=type(error).__name__, **fields)
+            await self._let_go(held.postpone, fields)
         except BaseNotLoaded as error:
             self._residence.failed(error)
-            await self._let_go(held.postpone, told)
+            await self._let_go(held.postpone, fields)
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("work.broken", **told)
-            await self._let_go(held.abandon, told)
+            log.exception("work.broken", **fields)
+            await self._let_go(held.abandon, fields)
 
-    async def _let_go(self, write: Callable[[], Any], told: dict[str, str]) -> None:
+    async def _let_go(self, write: Callable[[], Any], fields: dict[str, str]) -> None:
         try:
             await write()
         except (LeaseLost, Unavailable):
-            log.warning("work.left_to_its_lease", **told)
+            log.warning("work.left_to_its_lease", **fields)
 
     async def _beat(self) -> None:
         while True:
-            before = list(self._running.values())  # what is claimed while the renewal runs is not lost
+            before = list(self._running.values())  # work that is claimed during the renewal is not lost
             worker = WorkerState(self._owner, socket.gethostname(), self._residence.states)
             try:
                 still = await claims.renew(self._ctx, worker, [one.held for one in before])
             except Unavailable:
-                log.warning("worker.database_away")  # no beat: the trainers end before their leases do
+                log.warning("worker.database_unavailable")  # no beat: the trainers end before their leases do
             else:
                 for one in before:
                     if one.held.id not in still:
@@ -213,8 +214,8 @@ class Supervisor:
                 await self._residence.beat()
             await asyncio.sleep(self._ctx.settings.lease_seconds / 3)
 
-    async def _give_back(self) -> None:
-        """Snapshots what is in a slot, then gives everything back."""
+    async def _release(self) -> None:
+        """Snapshots what has a slot, then releases everything."""
         for one in list(self._running.values()):
             if one.runner.leave is not None:
                 await one.runner.leave(self._parts, one.held)

@@ -1,4 +1,4 @@
 """The bundled base: `luthier-tiny`, a toy decoder that ships with the project, and the command that makes it.
 
-Knows nothing about jobs, tunings or the service: whoever loads the folder treats it like any other base model.
+Has no jobs, tunings or service: the folder is loaded like that of any other base model.
 """

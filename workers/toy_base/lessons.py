@@ -1,7 +1,7 @@
 """Lessons: the documents that the pre-training reads, made from books without any label written by a person.
 
-Knows paragraphs and the special tokens; must not know models, nor any task that a base is tuned for later. Three kinds
-of document, each begun by the bos token, drawn at random for every stretch of text:
+Independent of models and of any task that a base is tuned for later. Three kinds of
+document, each begun by the bos token, drawn at random for every stretch of text:
 
 passage       consecutive paragraphs, as in the book
 conversation  the same, dealt out as turns, so that role tokens and the end of a turn are familiar

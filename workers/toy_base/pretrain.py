@@ -1,6 +1,6 @@
 """Pre-training: a small Llama learns to predict the next token of the lessons.
 
-Knows token ids only; must not know text, files or any later task. Shapes: B rows, T tokens, V vocabulary.
+Works on token ids only. Shapes: B rows, T tokens, V vocabulary.
 """
 
 import itertools
@@ -24,7 +24,7 @@ class Schedule:
 
     num_steps: int = 1000
     batch_tokens: int = 4096
-    # Short rows are cheap and most of what is tuned later is short; the long ones teach the places further on.
+    # Short rows are cheap, and most data for tuning is short; the long ones train the later positions.
     row_tokens: tuple[int, ...] = (256, 256, 256, 1024)
     peak_learning_rate: float = 3e-3
     warmup_steps: int = 50
@@ -43,8 +43,8 @@ def pretrain(
 ) -> None:
     """Train `model` in place with AdamW.
 
-    `epochs` gives the token ids of one epoch after the other, without end; `report` hears every step (from 0) and its
-    loss.
+    `epochs` gives the token ids of one epoch after the other, without end; `report` is called with every step
+    (from 0) and its loss.
     """
     optimizer = torch.optim.AdamW(_groups(model, schedule), betas=(0.9, 0.95))
     batches = _batches(epochs, schedule)
@@ -64,7 +64,7 @@ def pretrain(
 def next_token_loss(model: LlamaForCausalLM, tokens_BT: Tensor) -> Tensor:
     """Mean negative log-likelihood of every token but each row's first, in nats.
 
-    Matrix products in bfloat16, which is twice as fast where the processor knows it.
+    Matrix products in bfloat16, which is twice as fast where the processor supports it.
     """
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_BTV = model(input_ids=tokens_BT, use_cache=False).logits
@@ -73,7 +73,7 @@ def next_token_loss(model: LlamaForCausalLM, tokens_BT: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mean_loss(model: LlamaForCausalLM, tokens: list[int], row_tokens: int) -> float:
-    """The same over a whole text, cut into rows of `row_tokens`; a shorter rest is left out."""
+    """The same loss over a whole text, cut into rows of `row_tokens`; a shorter rest is left out."""
     num_rows = len(tokens) // row_tokens
     rows_BT = torch.tensor(tokens[: num_rows * row_tokens]).view(num_rows, row_tokens)
     parts = torch.split(rows_BT, EVALUATION_ROWS)
@@ -101,7 +101,7 @@ def _learning_rate(step: int, schedule: Schedule) -> float:
 
 
 def _groups(model: LlamaForCausalLM, schedule: Schedule) -> list[dict[str, object]]:
-    """The scales of the norms are not decayed."""
+    """Weight decay for matrices, none for the scales of the norms."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     scales = [parameter for parameter in model.parameters() if parameter.ndim == 1]
     return [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": scales, "weight_decay": 0.0}]

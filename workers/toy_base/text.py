@@ -1,6 +1,6 @@
 """Books as paragraphs: the raw material of the tokenizer and of the lessons.
 
-Knows plain .txt files only. Must not know tokens, models or where its paragraphs end up.
+Reads plain .txt files; has no tokens and no models.
 """
 
 import re
@@ -34,7 +34,7 @@ def read_books(folder: Path) -> list[Book]:
 
 
 def split_held_out(books: list[Book], fraction: float) -> tuple[list[Book], list[Book]]:
-    """Take the last `fraction` of every book's paragraphs away, to measure the loss on text never trained on."""
+    """Hold out the last `fraction` of every book's paragraphs, to measure the loss on text never trained on."""
     kept, held_out = [], []
     for book in books:
         cut = len(book.paragraphs) - int(len(book.paragraphs) * fraction)

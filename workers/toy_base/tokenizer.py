@@ -1,7 +1,7 @@
 """The tokenizer of a bundled base: byte-level BPE, six special tokens, one chat template.
 
-Knows text only. The files that it writes are the plain ones of the tokenizers library, so that every consumer of
-Hugging Face folders reads them without our code.
+The files that it writes are those of the tokenizers library, so that everything that reads Hugging Face folders can
+load them without our code.
 """
 
 import json
@@ -15,7 +15,7 @@ SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 SPECIAL_TOKENS = (PAD, BEGIN, END, SYSTEM, USER, ASSISTANT)
 
 # Every message is rendered by itself, so the rendering of a conversation's start is a prefix of the rendering of the
-# whole: loss masks are cut from it. What it cannot say (tool calls, parts) is an error, never left out in silence.
+# whole: loss masks depend on this. What it cannot render (tool calls, parts) is an error, never dropped.
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- set names = {'system': 'system', 'developer': 'system', 'user': 'user', 'assistant': 'assistant', \
@@ -56,7 +56,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context_tokens: int) -> N
     """Write `tokenizer.json` and `tokenizer_config.json` for AutoTokenizer."""
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
-        # The name that both transformers 4 and 5 know.
+        # The name that both transformers 4 and 5 have.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN,
         "eos_token": END,

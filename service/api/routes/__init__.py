@@ -1,1 +1,1 @@
-"""One file per noun of the API: parse, call one operation, render."""
+"""One file per noun of the API: parse the request, call one operation, render the response."""

@@ -1,19 +1,27 @@
-"""/v1/files: from the wire to `operations.files` and back. Bytes stream both ways."""
+"""/v1/files: from the wire to `operations.files` and back. Bytes stream both ways.
+
+An upload is stored while it streams in; its fields may come before or after the file. An error of the form is raised
+before anything becomes a file.
+"""
 
 from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from pydantic import ValidationError
 
 from service.api.schemas.fields import Text
-from service.api.schemas.files import UPLOAD_BODY, FileDeleted, FileObject
-from service.api.web import upload_form
+from service.api.schemas.files import UPLOAD_BODY, FileDeleted, FileObject, UploadFields
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
+from service.api.web.multipart import FormReader, Part, boundary_of
 from service.api.web.pagination import LONGEST_FILES_PAGE, After, CursorList, FilesLimit, as_cursor_list
+from service.domain.errors import InvalidRequest
 from service.domain.json import JsonObject
 from service.operations import files
+from service.operations.files import Incoming, NewFile, too_large
 
 router = APIRouter(prefix="/files", tags=["Files"], route_class=ApiRoute)
 
@@ -25,15 +33,20 @@ CONTENT: dict[int | str, JsonObject] = {
         "description": "The file's bytes",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
-    307: {"description": "Where the bytes are, for some minutes; only of installations that redirect downloads"},
+    307: {"description": "A URL of the bytes, valid for some minutes; only on installations that redirect downloads"},
 }
+
+FIELDS_BYTES = 256 * 1024  # of a form, in addition to its file
+FILENAME_CHARACTERS = 512
+
+Fields = JsonObject
 
 
 @router.post("", operation_id="createFile", openapi_extra={"requestBody": UPLOAD_BODY})
 async def create(ctx: ContextDep, caller: CallerDep, request: Request) -> FileObject:
     """Upload a file, which other endpoints take by its id."""
     async with files.incoming(ctx) as incoming:
-        new = await upload_form.receive(request, incoming, ctx.settings.file_limit_bytes)
+        new = await _received(request, incoming, ctx.settings.file_limit_bytes)
         return FileObject.of(await incoming.create(caller, new))
 
 
@@ -53,13 +66,13 @@ async def page(
 
 @router.get("/{file_id}", operation_id="retrieveFile")
 async def retrieve(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> FileObject:
-    """Get what is known of a file."""
+    """Get a file's metadata."""
     return FileObject.of(await files.retrieve(ctx, caller, file_id))
 
 
 @router.delete("/{file_id}", operation_id="deleteFile")
 async def delete(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> FileDeleted:
-    """Delete a file. Jobs that wait for it fail; running ones go on."""
+    """Delete a file. Jobs that wait for it fail; running ones continue."""
     await files.delete(ctx, caller, file_id)
     return FileDeleted(id=file_id)
 
@@ -75,8 +88,62 @@ async def content(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> Respon
 
 
 def _attachment(filename: str) -> str:
-    """RFC 6266: a plain name for old clients, the true one in UTF-8."""
+    """RFC 6266: an ASCII name for old clients, the real one in UTF-8."""
     plain = "".join(
         letter if letter.isascii() and letter.isprintable() and letter not in '"\\' else "_" for letter in filename
     )
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+async def _received(request: Request, incoming: Incoming, limit_bytes: int) -> NewFile:
+    """Stores the form's file and returns the metadata that the form has for it. Raises InvalidRequest or TooLarge."""
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    _check_length(request.headers.get("content-length", ""), limit_bytes)
+    reader = FormReader(request.stream(), boundary, limit_bytes + FIELDS_BYTES)
+    file, fields = await _read(reader, incoming)
+    if file is None:
+        raise InvalidRequest("Missing required parameter: 'file'.", param="file", code="missing_required_parameter")
+    checked = _checked(fields)
+    return NewFile(
+        filename=file.filename[:FILENAME_CHARACTERS] if file.filename else "upload",
+        purpose=checked.purpose,
+        content_type=file.content_type,
+        life_seconds=checked.expires_after.seconds if checked.expires_after is not None else None,
+    )
+
+
+async def _read(reader: FormReader, incoming: Incoming) -> tuple[Part | None, Fields]:
+    file: Part | None = None
+    fields: Fields = {}
+    async for part in reader.parts():
+        if part.name != "file":
+            _set(fields, part.name, await part.text())
+            continue
+        if file is not None:
+            raise InvalidRequest("The form has two files; send one per request.", param="file")
+        file = part
+        await incoming.store(part.chunks())
+    return file, fields
+
+
+def _check_length(content_length: str, limit_bytes: int) -> None:
+    """Rejects a body whose Content-Length is too large, before reading any of it."""
+    if content_length.isdigit() and int(content_length) > limit_bytes + FIELDS_BYTES:
+        raise too_large(limit_bytes)
+
+
+def _set(fields: Fields, name: str, value: str) -> None:
+    """`expires_after[seconds]` is a field of a field."""
+    outer, bracket, inner = name.partition("[")
+    if not bracket:
+        fields[name] = value
+    elif isinstance(nested := fields.setdefault(outer, {}), dict):
+        nested[inner.rstrip("]")] = value
+
+
+def _checked(fields: Fields) -> UploadFields:
+    try:
+        return UploadFields.model_validate(fields)
+    except ValidationError as error:
+        findings = [{**finding, "loc": ("body", *finding["loc"])} for finding in error.errors()]
+        raise RequestValidationError(findings, body=fields) from error

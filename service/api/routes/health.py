@@ -1,4 +1,4 @@
-"""/health: whether this process can work. Without a key, so that a load balancer may ask."""
+"""/health: whether this process can serve requests. Needs no key, so that a load balancer can call it."""
 
 from typing import Literal
 
@@ -11,23 +11,25 @@ from service.gateway.client import engine_health
 
 router = APIRouter(tags=["Health"])
 
-State = Literal["ok", "away"]
+State = Literal["ok", "unavailable"]
 
 
 class Health(BaseModel):
-    """`status` is about the API itself; an engine that is away stops completions only."""
+    """`status` is about the API itself; an unavailable engine affects completions only."""
 
     status: State
     database: State
     engines: dict[str, State]
 
 
-@router.get("/health", operation_id="health", responses={503: {"model": Health, "description": "The database is away"}})
+@router.get(
+    "/health", operation_id="health", responses={503: {"model": Health, "description": "The database is unavailable"}}
+)
 async def health(ctx: ContextDep, response: Response) -> Health:
-    """Tell whether the service works: 200 when its database answers, else 503."""
+    """Report whether the service works: 200 if its database responds, else 503."""
     database = await _database(ctx)
     response.status_code = 200 if database == "ok" else 503
-    engines = {url: _state(answers) for url, answers in (await engine_health(ctx.engines)).items()}
+    engines = {url: _state(healthy) for url, healthy in (await engine_health(ctx.engines)).items()}
     return Health(status=database, database=database, engines=engines)
 
 
@@ -35,9 +37,9 @@ async def _database(ctx: ContextDep) -> State:
     try:
         await ctx.database.check()
     except Unavailable:
-        return "away"
+        return "unavailable"
     return "ok"
 
 
-def _state(answers: bool) -> State:
-    return "ok" if answers else "away"
+def _state(healthy: bool) -> State:
+    return "ok" if healthy else "unavailable"

@@ -1,22 +1,32 @@
-"""/v1/fine_tuning/jobs: from the wire to `operations.jobs` and back."""
+"""/v1/fine_tuning/jobs: from the wire to `operations.jobs` and back; a job's events also as server-sent events.
 
+A stream of events follows the sequence number, so that no event is missed or sent twice. It polls the database, because
+workers in other processes write events, in batches. It holds one batch at a time and ends when the client hangs up.
+"""
+
+import asyncio
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from service.api.schemas.fields import Text
 from service.api.schemas.job_objects import CheckpointObject, EventObject, JobObject
 from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
-from service.api.web import sse as event_stream
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
+from service.api.web.errors import envelope
 from service.api.web.pagination import After, CursorList, Limit, ListObject, as_cursor_list, as_list
+from service.domain.errors import LuthierError
+from service.domain.event import Event
 from service.domain.json import JsonObject
+from service.installation.context import Context
 from service.operations import jobs
 from service.operations.jobs import NewJob
+from service.operations.keys import Caller
 from service.recipes.objective import OBJECTIVES, Hyperparameters, hyperparameters_type
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class=ApiRoute)
@@ -30,10 +40,41 @@ METADATA_PARAMETER: JsonObject = {
             "required": False,
             "style": "deepObject",
             "explode": True,
-            "description": "Only jobs that carry this metadata: `metadata[key]=value`, or `metadata=null` for none.",
+            "description": "Only jobs with this metadata: `metadata[key]=value`, or `metadata=null` for none.",
             "schema": {"type": "object", "additionalProperties": {"type": "string"}},
         }
     ]
+}
+
+POLL_SECONDS = 0.3
+HEARTBEAT_SECONDS = 15.0
+BATCH_EVENTS = 100
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second is nginx's
+
+# No blank line behind it: the SDKs would take comment and blank line for an event without data, and fail to parse it.
+HEARTBEAT = b": the job continues\n"
+DONE = b"data: [DONE]\n\n"
+
+Stream = Annotated[
+    bool,
+    Query(description="Follow the job: server-sent events, oldest first, until it ends. `limit` has no effect."),
+]
+LastEventId = Annotated[
+    Text | None,
+    Header(description="With `stream`: the last event seen, as browsers send it; takes precedence over `after`."),
+]
+EVENT_STREAM: dict[int | str, JsonObject] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "string",
+                    "description": "Events with `id`, `event: fine_tuning.job.event` and `data: <EventObject>`, then "
+                    "`data: [DONE]`; or, if the stream breaks off, `data: {error: ...}` and its end.",
+                }
+            }
+        }
+    }
 }
 
 
@@ -69,7 +110,7 @@ async def page(
 
 @router.get("/{fine_tuning_job_id}", operation_id="retrieveFineTuningJob")
 async def retrieve(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
-    """Get a fine-tuning job as it stands."""
+    """Get a fine-tuning job."""
     return JobObject.of(await jobs.retrieve(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
@@ -81,13 +122,13 @@ async def cancel(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) 
 
 @router.post("/{fine_tuning_job_id}/pause", operation_id="pauseFineTuningJob")
 async def pause(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
-    """Ask a running job to come to rest: it answers `running`, and is `paused` once its checkpoint is published."""
+    """Ask a running job to pause: it stays `running`, and is `paused` once its checkpoint is published."""
     return JobObject.of(await jobs.pause(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
 @router.post("/{fine_tuning_job_id}/resume", operation_id="resumeFineTuningJob")
 async def resume(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) -> JobObject:
-    """Let a paused job go on, exactly where it came to rest; or take a pause back before the job has come to it."""
+    """Let a paused job continue exactly where it stopped; or cancel a pause before it takes effect."""
     return JobObject.of(await jobs.resume(ctx, caller, fine_tuning_job_id), caller.organization_id)
 
 
@@ -95,7 +136,7 @@ async def resume(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) 
     "/{fine_tuning_job_id}/events",
     operation_id="listFineTuningEvents",
     response_model=ListObject[EventObject],
-    responses=event_stream.DESCRIBED,
+    responses=EVENT_STREAM,
 )
 async def events(
     ctx: ContextDep,
@@ -103,12 +144,12 @@ async def events(
     fine_tuning_job_id: JobId,
     after: After = None,
     limit: Limit = 20,
-    stream: event_stream.Stream = False,
-    last_event_id: event_stream.LastEventId = None,
+    stream: Stream = False,
+    last_event_id: LastEventId = None,
 ) -> ListObject[EventObject] | StreamingResponse:
-    """List what a fine-tuning job has told so far, newest first; or follow it, oldest first, until it has ended."""
+    """List the events of a fine-tuning job, newest first; or follow them, oldest first, until the job has ended."""
     if stream:
-        return await event_stream.follow(ctx, caller, fine_tuning_job_id, after=last_event_id or after)
+        return await _follow(ctx, caller, fine_tuning_job_id, after=last_event_id or after)
     return as_list(await jobs.event_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit), EventObject.of)
 
 
@@ -116,7 +157,7 @@ async def events(
 async def checkpoints(
     ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId, after: After = None, limit: Limit = 10
 ) -> CursorList[CheckpointObject]:
-    """List the models that a fine-tuning job published on its way, newest first."""
+    """List the models that a fine-tuning job has published during training, newest first."""
     found = await jobs.checkpoint_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit)
     return as_cursor_list(found, CheckpointObject.of, lambda checkpoint: checkpoint.id)
 
@@ -142,10 +183,44 @@ def _objective(body: CreateJob) -> str:
 
 
 def _hyperparameters(body: CreateJob) -> Hyperparameters:
-    """Those of the method in use win, field by field, over the deprecated ones beside `method`."""
+    """Those of the method take precedence, field by field, over the deprecated ones beside `method`."""
     given = [body.__dict__["hyperparameters"], None if body.method is None else body.method.hyperparameters]
     merged: JsonObject = {}
     for part in given:
         merged |= part.model_dump(exclude_unset=True) if part is not None else {}
     objective = OBJECTIVES.find(_objective(body))
     return (Hyperparameters if objective is None else hyperparameters_type(objective))(**merged)
+
+
+async def _follow(ctx: Context, caller: Caller, job_id: str, *, after: str | None) -> StreamingResponse:
+    """The stream behind the event `after`. Raises NotFound or InvalidRequest before it begins."""
+    sequence = await jobs.event_position(ctx, caller, job_id, after)
+    return StreamingResponse(
+        _events(ctx, caller, job_id, sequence), media_type="text/event-stream", headers=STREAM_HEADERS
+    )
+
+
+async def _events(ctx: Context, caller: Caller, job_id: str, sequence: int) -> AsyncGenerator[bytes]:
+    """Whole batches as they come; if the stream breaks off, the reason in the error envelope."""
+    sent_at = time.monotonic()
+    try:
+        while True:
+            found = await jobs.next_events(ctx, caller, job_id, sequence, BATCH_EVENTS)
+            if found.events:
+                yield b"".join(_rendered(event) for event in found.events)
+                sequence, sent_at = found.events[-1].sequence, time.monotonic()
+            if found.ended:
+                yield DONE
+                return
+            if len(found.events) < BATCH_EVENTS:
+                await asyncio.sleep(POLL_SECONDS)
+            if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
+                yield HEARTBEAT
+                sent_at = time.monotonic()
+    except LuthierError as error:
+        yield b"data: " + bytes(envelope(error).body) + b"\n\n"
+
+
+def _rendered(event: Event) -> bytes:
+    wire = EventObject.of(event)
+    return f"id: {wire.id}\nevent: {wire.object}\ndata: {wire.model_dump_json()}\n\n".encode()

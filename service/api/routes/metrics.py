@@ -1,8 +1,8 @@
 """/metrics: what an installation's operators watch, in Prometheus' text format. For keys of the role admin.
 
-Workers listen on nothing: what they do is in the database, and told here, the same by every API process. A scrape reads
-once, beside it asks engines and Redis whether they are there, and waits for none of them for long: what is away is a 0,
-and the scrape itself succeeds.
+Workers have no port: their state is in the database, and every API process reports the same here. A scrape reads the
+database once, checks engines and Redis at the same time, and waits for none of them for long: what is unavailable is a
+0, and the scrape itself succeeds.
 """
 
 import asyncio
@@ -22,35 +22,35 @@ from service.domain.errors import Unavailable
 from service.domain.job import ACTIVE
 from service.gateway.client import engine_health
 from service.installation.context import Context
-from service.operations import counts as census
-from service.operations.counts import Census
+from service.operations import counts as job_counts
+from service.operations.counts import JobCounts
 
 router = APIRouter(tags=["Metrics"], route_class=AdminRoute)
 
 
 @dataclass(frozen=True)
 class Readings:
-    """The installation at this moment; `census` is None while the database is away, `redis` None where none is set."""
+    """The installation at this moment; `jobs` is None while the database is unavailable, `redis` if none is set."""
 
-    census: Census | None
+    jobs: JobCounts | None
     engines: dict[str, bool]  # by URL
     redis: bool | None
 
 
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
 async def metrics(ctx: ContextDep, request: Request) -> Response:
-    """Tell Prometheus what this process has done, and how many jobs the installation has; needs an admin's key."""
-    counts, engines, redis = await asyncio.gather(_census(ctx), engine_health(ctx.engines), _redis(ctx))
+    """Report what this process has done, and the jobs of the installation, to Prometheus; needs an admin's key."""
+    counts, engines, redis = await asyncio.gather(_job_counts(ctx), engine_health(ctx.engines), _redis(ctx))
     registry = CollectorRegistry()
     registry.register(_Installation(ctx, Readings(counts, engines, redis)))
     page = generate_latest(registry) + generate_latest(request.app.state.traffic.registry)
     return Response(page, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _census(ctx: Context) -> Census | None:
+async def _job_counts(ctx: Context) -> JobCounts | None:
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            return await census.take(ctx)
+            return await job_counts.count_jobs(ctx)
     except (Unavailable, TimeoutError):
         return None
 
@@ -67,14 +67,14 @@ async def _redis(ctx: Context) -> bool | None:
 
 
 class _Installation(Collector):
-    """The readings as gauges. Every base of the catalogue is there, with 0 where nothing is."""
+    """The readings as gauges. Every base of the catalogue is included, with 0 where there is nothing."""
 
     def __init__(self, ctx: Context, readings: Readings) -> None:
         self._ctx = ctx
         self._readings = readings
 
     def collect(self) -> Iterator[Metric]:
-        counts, redis = self._readings.census, self._readings.redis
+        counts, redis = self._readings.jobs, self._readings.redis
         yield GaugeMetricFamily("luthier_database_up", "Whether the database answered.", counts is not None)
         if redis is not None:
             yield GaugeMetricFamily("luthier_redis_up", "Whether Redis answered.", redis)
@@ -92,7 +92,7 @@ class _Installation(Collector):
                 found.add_metric([base, url], self._readings.engines[url])
         return found
 
-    def _jobs(self, counts: Census) -> Metric:
+    def _jobs(self, counts: JobCounts) -> Metric:
         found = GaugeMetricFamily("luthier_jobs", "Jobs that have not ended.", labels=["base", "status"])
         jobs = {(count.base, count.status): count.jobs for count in counts.unfinished}
         for base in self._bases(counts):
@@ -100,15 +100,15 @@ class _Installation(Collector):
                 found.add_metric([base, status], jobs.get((base, status), 0))
         return found
 
-    def _ended(self, counts: Census) -> Metric:
+    def _ended(self, counts: JobCounts) -> Metric:
         found = CounterMetricFamily("luthier_jobs_ended_total", "Jobs that have ended, ever.", labels=["status"])
         for status, jobs in counts.ended.items():
             found.add_metric([status], jobs)
         return found
 
-    def _workers(self, counts: Census) -> Metric:
+    def _workers(self, counts: JobCounts) -> Metric:
         found = GaugeMetricFamily(
-            "luthier_workers", "Workers that live and hold the base, by whether they have it ready.",
+            "luthier_workers", "Living workers that hold the base, by whether it is ready.",
             labels=["base", "ready"],
         )  # fmt: skip
         for base in sorted(self._ctx.catalogue.bases):
@@ -117,12 +117,12 @@ class _Installation(Collector):
                 found.add_metric([base, str(ready).lower()], sum((reason == "") is ready for reason in reasons))
         return found
 
-    def _by_base(self, counts: Census) -> Iterator[Metric]:
+    def _by_base(self, counts: JobCounts) -> Iterator[Metric]:
         held = GaugeMetricFamily("luthier_jobs_held", "Jobs that a living worker holds.", labels=["base"])
-        lost = GaugeMetricFamily("luthier_jobs_lost", "Jobs that wait since their worker was lost.", labels=["base"])
+        lost = GaugeMetricFamily("luthier_jobs_lost", "Jobs that wait after their worker was lost.", labels=["base"])
         trained = GaugeMetricFamily("luthier_jobs_to_announce", "Jobs trained, but not yet announced.", labels=["base"])
         waiting = GaugeMetricFamily(
-            "luthier_jobs_waiting_seconds", "Age of the oldest job that no worker has begun with.", labels=["base"]
+            "luthier_jobs_waiting_seconds", "Age of the oldest job that no worker has begun.", labels=["base"]
         )
         now = time.time()
         for base in self._bases(counts):
@@ -134,6 +134,6 @@ class _Installation(Collector):
             waiting.add_metric([base], max(0.0, now - min(made, default=now)))
         yield from (held, lost, trained, waiting)
 
-    def _bases(self, counts: Census) -> Sequence[str]:
+    def _bases(self, counts: JobCounts) -> Sequence[str]:
         """Those of the catalogue, and those that unfinished jobs still name."""
         return sorted({*self._ctx.catalogue.bases, *(count.base for count in counts.unfinished)})

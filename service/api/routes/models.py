@@ -1,4 +1,4 @@
-"""/v1/models: from the wire to `operations.models` and back. Names carry `:` and may carry `/`."""
+"""/v1/models: from the wire to `operations.models` and back. Names contain `:` and may contain `/`."""
 
 from typing import Annotated
 

@@ -1,6 +1,6 @@
-"""/v1/fine_tuning/checkpoints/{name}/permissions: from the wire to `operations.permissions` and back.
+"""/v1/fine_tuning/checkpoints/{name}/permissions: from the wire to `operations.models` and back.
 
-Names carry `:`, and those of foreign clients may carry `/`.
+Names contain `:`, and those that foreign clients send may contain `/`.
 """
 
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from service.api.schemas.permissions import CreatePermissions, PermissionDeleted
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.pagination import After, CursorList, Limit, as_cursor_list
-from service.operations import permissions
+from service.operations import models
 from service.operations.paging import Page
 
 router = APIRouter(prefix="/fine_tuning/checkpoints", tags=["Fine-tuning"], route_class=ApiRoute)
@@ -35,7 +35,7 @@ async def page(
     order: Order = "descending",
 ) -> CursorList[PermissionObject]:
     """List the projects that may call a checkpoint besides its own."""
-    found = await permissions.page(
+    found = await models.permission_page(
         ctx,
         caller,
         fine_tuned_model_checkpoint,
@@ -52,7 +52,7 @@ async def create(
     ctx: ContextDep, caller: CallerDep, fine_tuned_model_checkpoint: ModelName, body: CreatePermissions
 ) -> CursorList[PermissionObject]:
     """Let other projects call a checkpoint."""
-    granted = await permissions.grant(ctx, caller, fine_tuned_model_checkpoint, body.project_ids)
+    granted = await models.grant(ctx, caller, fine_tuned_model_checkpoint, body.project_ids)
     return as_cursor_list(Page(granted, has_more=False), PermissionObject.of, lambda permission: permission.id)
 
 
@@ -60,6 +60,6 @@ async def create(
 async def delete(
     ctx: ContextDep, caller: CallerDep, fine_tuned_model_checkpoint: ModelName, permission_id: PermissionId
 ) -> PermissionDeleted:
-    """Take a permission back."""
-    await permissions.revoke(ctx, caller, fine_tuned_model_checkpoint, permission_id)
+    """Revoke a permission."""
+    await models.revoke(ctx, caller, fine_tuned_model_checkpoint, permission_id)
     return PermissionDeleted(id=permission_id)

@@ -1,4 +1,4 @@
-"""/v1/uploads: from the wire to `operations.uploads` and back. A part's bytes stream in and are never held."""
+"""/v1/uploads: from the wire to `operations.uploads` and back. A part's bytes are stored while they stream in."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from service.operations.uploads import IncomingPart, NewUpload, part_too_large
 router = APIRouter(prefix="/uploads", tags=["Uploads"], route_class=ApiRoute)
 
 UploadId = Annotated[Text, Path(description="The id of the upload.")]
-FORM_BYTES = 1024 * 1024  # what the form has around its part, and more than any server hands over at once
+FORM_BYTES = 1024 * 1024  # what the form has around its part, and more than any server passes on at once
 
 
 @router.post("", operation_id="createUpload")
@@ -54,7 +54,7 @@ async def cancel(ctx: ContextDep, caller: CallerDep, upload_id: UploadId) -> Upl
 
 
 async def _receive(request: Request, incoming: IncomingPart) -> None:
-    """Stores the form's `data`. Whatever is wrong with the form is said before anything becomes a part."""
+    """Stores the form's `data`. An error of the form is raised before anything becomes a part."""
     boundary = boundary_of(request.headers.get("content-type", ""))
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > PART_LIMIT_BYTES + FORM_BYTES:

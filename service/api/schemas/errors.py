@@ -4,7 +4,7 @@ from pydantic import BaseModel
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong: a sentence that says what to do, and names for programs."""
+    """What went wrong: a message that says what to do, and names for programs."""
 
     message: str
     type: str
@@ -13,6 +13,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorEnvelope(BaseModel):
-    """Every answer whose status is 400 or above."""
+    """Every response whose status is 400 or above."""
 
     error: ErrorDetail

@@ -10,7 +10,7 @@ from service.domain.json import JsonObject
 
 LIFE_SECONDS_MINIMUM, LIFE_SECONDS_MAXIMUM = 3600, 30 * 24 * 3600
 
-# POST /v1/files is parsed as it streams in, so FastAPI cannot see its body; this is what the document says of it.
+# POST /v1/files is parsed as it streams in, so FastAPI cannot see its body; the document describes it by this.
 UPLOAD_BODY: JsonObject = {
     "required": True,
     "content": {
@@ -35,14 +35,14 @@ UPLOAD_BODY: JsonObject = {
 
 
 class ExpiresAfter(BaseModel):
-    """When the file goes by itself."""
+    """When the file expires."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(ge=LIFE_SECONDS_MINIMUM, le=LIFE_SECONDS_MAXIMUM)]
 
 
 class UploadFields(BaseModel):
-    """The fields of an upload beside the file. Which purposes there are is the operation's to say."""
+    """The fields of an upload beside the file. The operation checks the purpose."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -76,7 +76,7 @@ class FileObject(BaseModel):
 
 
 class FileDeleted(BaseModel):
-    """The answer to a deletion."""
+    """The response to a deletion."""
 
     id: str
     object: Literal["file"] = "file"

@@ -1,7 +1,9 @@
-"""Wire models of requests to POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only.
+"""Wire models of POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only.
 
-What a request may say is checked here; what an engine can do with it is `service.gateway.fields`' business, so that a
-field may be well-formed and still be refused. Of a union the array stands first: its findings name the element.
+What a request may contain is checked here; `service.gateway.fields` decides what an engine can do with it, so a field
+may be well-formed and still be refused. In a union the array comes first: its findings name the element. Models of
+responses are for the OpenAPI document and validate nothing: an engine's bytes pass unchanged, and engines may add
+fields of their own.
 """
 
 from typing import Annotated, Any, Literal
@@ -18,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.api.schemas.fields import Text
+from service.api.schemas.fields import Text, Wire
 from service.domain.json import JsonObject
 
 PROMPT_LIMIT = 2048
@@ -27,7 +29,7 @@ TOKEN_LIMIT = 2**20
 
 
 def _unicode(text: str) -> str:
-    """JSON can carry half a surrogate pair, which is no character and which no tokenizer or database takes."""
+    """Rejects half a surrogate pair: JSON can carry it, but no tokenizer or database accepts it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -36,7 +38,7 @@ def _unicode(text: str) -> str:
 
 
 def _prompt(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """One sentence for all the ways in which a prompt fits none of its four forms."""
+    """One message for every prompt that has none of the four forms."""
     try:
         return validate(value)
     except ValidationError:
@@ -67,19 +69,13 @@ Stop = Annotated[list[NonEmpty], Field(max_length=4)] | NonEmpty
 ToolChoice = Literal["none", "auto", "required"] | JsonObject
 
 
-class Wire(BaseModel):
-    """A request or a part of one: unknown fields are errors, and "5" is not 5."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class StreamOptions(Wire):
     include_usage: bool | None = Field(None, description="Send one more chunk, with the usage, before `[DONE]`.")
     include_obfuscation: bool | None = Field(None, description="Accepted; streams are never padded here.")
 
 
 class Generation(Wire):
-    """What both requests have."""
+    """The fields of both requests."""
 
     model: Annotated[Text, StringConstraints(min_length=1)] = Field(
         description="A base, an alias of one, or a tuned model."
@@ -90,10 +86,10 @@ class Generation(Wire):
         None, description="Token ids to what is added to their logits; the embedded engine takes only an empty one."
     )
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="Answers per prompt; 1 unless given.")
-    seed: Int64 | None = Field(None, description="Same seed, same request, same environment: same tokens.")
+    n: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="Completions per prompt; 1 by default.")
+    seed: Int64 | None = Field(None, description="The same seed, request and environment give the same tokens.")
     stop: Stop | None = None
-    stream: bool | None = Field(None, description="Answer with server-sent events, ended by `data: [DONE]`.")
+    stream: bool | None = Field(None, description="Respond with server-sent events, ended by `data: [DONE]`.")
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -115,7 +111,7 @@ class TextPart(Wire):
 
 
 class OtherPart(BaseModel):
-    """A content part that is well known and that no engine here can read; refused by its index."""
+    """A content part of OpenAI's that no engine here can read; rejected by its index."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -137,8 +133,8 @@ class ToolCall(Wire):
     function: FunctionCall
 
 
-class Message(Wire):
-    """A message of any role. What engines do not read may be null or empty, as an SDK echoes an answer back."""
+class RequestMessage(Wire):
+    """A message of any role. Fields that engines do not read may be null or empty: SDKs send responses back."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content | None = None
@@ -154,7 +150,7 @@ class Message(Wire):
 
 
 class CreateChatCompletionRequest(Generation):
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MESSAGE_LIMIT)]
+    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=MESSAGE_LIMIT)]
     max_completion_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -180,3 +176,78 @@ class CreateChatCompletionRequest(Generation):
     tools: list[JsonObject] | None = Field(None, max_length=128)
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: JsonObject | None = None
+
+
+class ResponsePart(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class CompletionUsage(ResponsePart):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionLogprobs(ResponsePart):
+    text_offset: list[int]
+    token_logprobs: list[float | None]
+    tokens: list[str]
+    top_logprobs: list[dict[str, float] | None] | None
+
+
+class CompletionChoice(ResponsePart):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length", "content_filter"] | None
+    logprobs: CompletionLogprobs | None
+
+
+class Completion(ResponsePart):
+    """The response to POST /v1/completions; each event of a stream has this form as well."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    system_fingerprint: str | None = None
+    usage: CompletionUsage | None = None
+
+
+class TopLogprob(ResponsePart):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(ResponsePart):
+    content: list[TokenLogprob] | None
+
+
+class ResponseMessage(ResponsePart):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None = None
+
+
+class ChatChoice(ResponsePart):
+    index: int
+    message: ResponseMessage
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(ResponsePart):
+    """The response to POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    system_fingerprint: str | None = None
+    usage: CompletionUsage | None = None

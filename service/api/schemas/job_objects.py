@@ -1,6 +1,6 @@
-"""Fine-tuning jobs, their events and checkpoints in answers (openai-api reference, 1.3.3 to 1.3.7).
+"""Fine-tuning jobs, their events and checkpoints in responses (openai-api reference, 1.3.3 to 1.3.7).
 
-Keys stand in the order of OpenAI's real answers; `progress` and `tuning` at the end of a job are Luthier's own.
+Keys have the order of OpenAI's real responses; `progress` and `tuning` at the end of a job are Luthier's own.
 """
 
 import time
@@ -17,7 +17,7 @@ from service.recipes.objective import OBJECTIVES, ObjectiveSettings, camel
 
 
 class JobHyperparameters(BaseModel):
-    """ "auto" until the files are validated, then what it came to."""
+    """ "auto" until the files are validated, then the resolved number."""
 
     n_epochs: Auto | int
     batch_size: Auto | int
@@ -48,7 +48,7 @@ class OtherMethod(BaseModel):
 _METHODS: dict[str, type[BaseModel]] = {objective.name: _method_type(objective) for objective in OBJECTIVES}
 if TYPE_CHECKING:
     JobMethod = BaseModel
-else:  # which objectives there are is known once they are registered
+else:  # the objectives are known once they are registered
     JobMethod = Union[(*_METHODS.values(), OtherMethod)]
 
 

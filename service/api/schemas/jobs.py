@@ -1,10 +1,10 @@
-"""What creates a fine-tuning job, on the wire (openai-api reference, 1.3.2). Answers are in `job_objects`."""
+"""What creates a fine-tuning job, on the wire (openai-api reference, 1.3.2). Responses are in `job_objects`."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
-from service.api.schemas.fields import Text
+from service.api.schemas.fields import Text, Wire
 from service.domain.errors import InvalidRequest
 from service.recipes.fields import Whole
 from service.recipes.objective import OBJECTIVES, Hyperparameters, ObjectiveSettings, camel, hyperparameters_type
@@ -19,12 +19,6 @@ Name = Annotated[Text, StringConstraints(min_length=1)]
 Tag = Annotated[Text, StringConstraints(max_length=64)]
 
 
-class Wire(BaseModel):
-    """A request object: no unknown fields, no guessing of types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class Wandb(Wire):
     """Settings of the Weights & Biases integration, as OpenAI takes them."""
 
@@ -35,7 +29,7 @@ class Wandb(Wire):
 
 
 class Integration(Wire):
-    """An integration: kept with the job as it was sent; where it cannot be run, an event says so."""
+    """An integration: stored with the job as it was sent; an event reports where it cannot run."""
 
     type: Literal["wandb"]
     wandb: Wandb
@@ -48,7 +42,7 @@ class MethodSettings(Wire):
 
 
 class MethodChoice(Wire):
-    """Which loss, with its settings; those of other types than `type` are not used, which an event says."""
+    """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
     type: str
 
@@ -94,7 +88,7 @@ def _method_settings(objective: type[ObjectiveSettings]) -> type[MethodSettings]
 
 
 def _method_type() -> type[MethodChoice]:
-    """`reinforcement` is OpenAI's: known, and refused by the operation with the names of what there is."""
+    """`reinforcement` is OpenAI's: accepted here, and rejected by the operation, which lists the available methods."""
     fields: dict[str, Any] = {"type": (Literal[(*OBJECTIVES.names, "reinforcement")], ...)}
     fields |= {objective.name: _optional(_method_settings(objective)) for objective in OBJECTIVES}
     fields |= {"reinforcement": (dict[str, Any] | None, None)}
@@ -110,7 +104,7 @@ def _tuning_type() -> type[TuningChoice]:
 if TYPE_CHECKING:
     Method = MethodChoice
     Tuning = TuningChoice
-else:  # which fields they have is known once the methods are registered
+else:  # their fields are known once the methods are registered
     Method = _method_type()
     Tuning = _tuning_type()
 

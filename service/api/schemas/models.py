@@ -21,14 +21,14 @@ class ModelObject(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Every model at once: OpenAI does not page this list."""
+    """Every model at once: OpenAI does not paginate this list."""
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
 
 
 class ModelDeleted(BaseModel):
-    """The answer to a deletion."""
+    """The response to a deletion."""
 
     id: str
     object: Literal["model"] = "model"

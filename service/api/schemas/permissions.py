@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from service.api.schemas.fields import Text
-from service.api.schemas.jobs import Wire
+from service.api.schemas.fields import Text, Wire
 from service.domain.model import Permission
 
 
@@ -29,7 +28,7 @@ class PermissionObject(BaseModel):
 
 
 class PermissionDeleted(BaseModel):
-    """The answer to a deletion."""
+    """The response to a deletion."""
 
     id: str
     object: Literal["checkpoint.permission"] = "checkpoint.permission"

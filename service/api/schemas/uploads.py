@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from service.api.schemas.fields import Text
+from service.api.schemas.fields import Text, Wire
 from service.api.schemas.files import LIFE_SECONDS_MAXIMUM, LIFE_SECONDS_MINIMUM, FileObject
-from service.api.schemas.jobs import Wire
 from service.domain.file import UPLOAD_PURPOSES, File
 from service.domain.json import JsonObject
 from service.domain.upload import PARTS_LIMIT, UPLOAD_LIMIT_BYTES, Status, Upload, UploadPart
@@ -31,14 +30,14 @@ Name = Annotated[Text, StringConstraints(min_length=1)]
 
 
 class FileExpirationAfter(Wire):
-    """When the file goes by itself."""
+    """When the file expires."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(ge=LIFE_SECONDS_MINIMUM, le=LIFE_SECONDS_MAXIMUM)]
 
 
 class CreateUpload(Wire):
-    """The body of POST /v1/uploads. A wrong purpose is refused by the operation; any `mime_type` will do."""
+    """The body of POST /v1/uploads. The operation rejects a wrong purpose; any `mime_type` is accepted."""
 
     filename: Name
     purpose: Annotated[Name, Field(json_schema_extra={"enum": list(UPLOAD_PURPOSES)})]
@@ -51,11 +50,11 @@ class CompleteUpload(Wire):
     """The body of POST /v1/uploads/{upload_id}/complete."""
 
     part_ids: Annotated[list[Text], Field(min_length=1, max_length=PARTS_LIMIT, description="In the file's order.")]
-    md5: Annotated[Text | None, Field(description="Of the whole file, in hex; a wrong one is refused.")] = None
+    md5: Annotated[Text | None, Field(description="Of the whole file, in hex; a wrong one is rejected.")] = None
 
 
 class UploadObject(BaseModel):
-    """OpenAI's upload object; `file` is there once the upload is completed."""
+    """OpenAI's upload object; `file` is present once the upload is completed."""
 
     id: str
     object: Literal["upload"] = "upload"

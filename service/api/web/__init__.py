@@ -1,1 +1,1 @@
-"""What every route shares: keys, errors, headers, pages, forms, streams, the OpenAPI document. Knows no noun."""
+"""What every route shares: keys, errors, headers, pages, forms, counters. Does not depend on any noun."""

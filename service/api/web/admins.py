@@ -1,7 +1,7 @@
-"""Routes for keys of the role admin: what concerns all projects. Stands beside `auth`, which knows whose key it is.
+"""Routes for keys of the role admin: what concerns all projects. `auth` finds the caller of a key.
 
-Who watches an installation must be told that its database is away, and would not be if the key had to be looked up
-there: a key that was an admin's when the database was last asked stays one while it cannot be asked.
+Monitoring must see that the database is unavailable, although keys are looked up there: a key that was an admin's at
+the last lookup stays one while the database is unavailable.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from service.api.web.auth import KnownKeys
 from service.domain.errors import Forbidden, Unauthenticated, Unavailable
 from service.operations.keys import Caller
 
-LOOK_SECONDS = 2.5  # at one part; a scrape looks at the key and then at all parts, and Prometheus gives up after 10
+LOOK_SECONDS = 2.5  # for one part; a scrape checks the key and then all parts, and Prometheus gives up after 10
 LIMIT_KEYS = 64
 
 
 class Admins:
-    """Whose keys were an admin's when the database last said so."""
+    """The callers whose keys were an admin's at the last lookup."""
 
     def __init__(self, known_keys: KnownKeys) -> None:
         self._known_keys = known_keys
@@ -35,12 +35,12 @@ class Admins:
         except (Unavailable, TimeoutError) as error:
             if credentials in self._callers:
                 return self._callers[credentials]
-            raise Unavailable("The key cannot be checked: the database is away. Please try again.") from error
+            raise Unavailable("The key cannot be checked: the database is unavailable. Please try again.") from error
         except Unauthenticated:
             self._callers.pop(credentials, None)
             raise
         if caller.role != "admin":
-            raise Forbidden("This tells of all projects: use a key of the role admin (`luthierd keys create --admin`).")
+            raise Forbidden("This shows all projects: use a key of the role admin (`luthierd keys create --admin`).")
         if len(self._callers) >= LIMIT_KEYS:
             self._callers.clear()
         self._callers[credentials] = caller
@@ -48,7 +48,7 @@ class Admins:
 
 
 class AdminRoute(APIRoute):
-    """A route without a body that knows its caller to be an admin before anything else happens."""
+    """A route without a body, for admins only: the key is checked before anything else."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

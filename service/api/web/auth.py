@@ -1,6 +1,6 @@
 """From `Authorization: Bearer ...`, and the project that it selects, to a Caller, before a byte of the body is read.
 
-Known keys are remembered for at most CACHE_SECONDS, so a revoked one dies within that time.
+Keys are cached for at most CACHE_SECONDS, so a revoked one stops working within that time.
 """
 
 import time
@@ -26,7 +26,7 @@ JSON_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 class KnownKeys:
-    """Whose keys were good a moment ago."""
+    """The callers of recently used keys."""
 
     def __init__(self, ctx: Context, clock: Callable[[], float] = time.monotonic) -> None:
         self._ctx = ctx
@@ -50,7 +50,7 @@ class KnownKeys:
 
 
 class ApiRoute(APIRoute):
-    """A route that knows its caller first, and then reads a JSON body of at most JSON_LIMIT_BYTES."""
+    """A route that authenticates its caller first, and then reads a JSON body of at most JSON_LIMIT_BYTES."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

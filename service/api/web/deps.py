@@ -1,4 +1,4 @@
-"""What a route may ask for: the installation's parts, and who is calling. Async, so that no thread is needed."""
+"""Dependencies of routes: the installation's parts, and the caller. Async, so that no thread is needed."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ async def _context(request: Request) -> Context:
 
 
 async def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller  # put there by auth.ApiRoute
+    caller: Caller = request.state.caller  # set by auth.ApiRoute
     return caller
 
 

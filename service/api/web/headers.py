@@ -1,7 +1,7 @@
-"""The outermost layer: OpenAI's response headers on every answer, and an answer for every mistake of ours.
+"""The outermost layer: OpenAI's headers on every response, and a response for every error in the service.
 
-Whatever becomes of a request, it is counted here. Plain ASGI, so that streams pass untouched. Request ids are made here
-and never taken from a client.
+Every request is counted here. Plain ASGI, so that streams pass untouched. Request ids are made here and never taken
+from a client.
 """
 
 import time
@@ -22,8 +22,8 @@ log = structlog.get_logger()
 API_VERSION = "2020-10-01"
 
 
-class AnswerBroken(Exception):
-    """Something broke in the middle of an answer: the connection must break too, or half would look whole."""
+class ResponseBroken(Exception):
+    """An error after the response has begun: the connection must break, or half a response would look whole."""
 
 
 class ResponseHeaders:
@@ -37,37 +37,37 @@ class ResponseHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, send)
-        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
-            await self._answer(answer, scope, receive)
+        response = _Response(scope, send)
+        with structlog.contextvars.bound_contextvars(request_id=response.request_id):
+            await self._serve(response, scope, receive)
 
-    async def _answer(self, answer: "_Answer", scope: Scope, receive: Receive) -> None:
+    async def _serve(self, response: "_Response", scope: Scope, receive: Receive) -> None:
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, response.send)
         except ClientDisconnect:
             log.info("request.abandoned")
         except Exception as error:
-            response = errors.unexpected(error)
-            if answer.status is not None:
-                answer.status = response.status_code  # what the client was told was not true
-                raise AnswerBroken(answer.request_id) from None
-            await response(scope, receive, answer.send)
+            refusal = errors.unexpected(error)
+            if response.status is not None:
+                response.status = refusal.status_code  # the client has received another status, which was wrong
+                raise ResponseBroken(response.request_id) from None
+            await refusal(scope, receive, response.send)
         finally:
-            self._record(answer, scope)
+            self._record(response, scope)
 
-    def _record(self, answer: "_Answer", scope: Scope) -> None:
-        self._traffic.answered(scope, answer.status, answer.seconds())
+    def _record(self, response: "_Response", scope: Scope) -> None:
+        self._traffic.count(scope, response.status, response.seconds())
         log.debug(
             "request",
             method=scope["method"],
             route=self._traffic.route(scope),
-            status=answer.status,
-            milliseconds=answer.milliseconds(),
+            status=response.status,
+            milliseconds=response.milliseconds(),
         )
 
 
-class _Answer:
-    """One answer on its way out."""
+class _Response:
+    """One response while it is sent."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.request_id = ids.request_id()

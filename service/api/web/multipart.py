@@ -1,6 +1,7 @@
 """multipart/form-data as it streams in (RFC 7578): parts in the order in which they come, never a whole body in memory.
 
-Turns the push of `python_multipart` into a pull, so that a slow store slows the client down. Knows no field by name.
+Turns the push of `python_multipart` into a pull, so that a slow store slows the client down. Does not depend on the
+fields of any form.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from service.domain.errors import InvalidRequest, TooLarge
 
 PARTS_LIMIT = 32
 FIELD_LIMIT_BYTES = 16 * 1024
-IDLE_SECONDS = 60.0  # a client that sends nothing for so long has gone away
+IDLE_SECONDS = 60.0  # after which a silent client counts as disconnected
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -32,7 +33,7 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class End(Enum):
-    """What ended."""
+    """What has ended."""
 
     PART = "part"
     FORM = "form"
@@ -81,13 +82,13 @@ class FormReader:
             raise _broken(str(error)) from error
 
     async def parts(self) -> AsyncIterator[Part]:
-        """Every part; one that the caller did not read is skipped. Raises InvalidRequest for a broken form."""
+        """Every part; parts that the caller did not read are skipped. Raises InvalidRequest for a broken form."""
         while (event := await self.next_event()) is not End.FORM:
             if isinstance(event, Part):
                 yield event
 
     async def next_event(self) -> Part | bytes | End:
-        """The next thing that the form holds. Raises InvalidRequest where it breaks off."""
+        """The next event of the form. Raises InvalidRequest where it breaks off."""
         while not self._events:
             chunk = await self._next_chunk()
             if chunk is None:
@@ -148,7 +149,7 @@ class FormReader:
 
 
 def _text(value: bytes) -> str:
-    """What a browser or an SDK means by the bytes of a name: UTF-8, without what no database keeps."""
+    """The bytes of a name as browsers and SDKs send it: UTF-8, without the NUL that no database stores."""
     return value.decode("utf-8", "replace").replace("\x00", "")
 
 

@@ -1,4 +1,4 @@
-"""`after` and `limit` in, a list envelope out. `limit=0` and an unknown `after` give an empty page, as at OpenAI."""
+"""From `after` and `limit` to a list envelope. `limit=0` and an unknown `after` give an empty page, as at OpenAI."""
 
 from collections.abc import Callable
 from typing import Annotated, Generic, Literal, TypeVar

@@ -1,7 +1,7 @@
 """What this process has done since its start, in Prometheus' counters: requests, their time, tokens.
 
-Filled by `headers` (every answer) and by the gateway's accounts (what it cost); read by `metrics`. A label is never
-what a client wrote: no path, no model's name, no method of its own invention. Each app has a registry of its own.
+Filled by `headers` (every response) and from the gateway's costs; read by `metrics`. A label is never text that a
+client sent: no path, no model's name, no made-up method. Each app has a registry of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
-from service.gateway.forward import Usage
+from service.gateway.forward import RequestCost
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 NO_ROUTE = "none"
-ABANDONED = "abandoned"  # the client hung up before there was a status
+ABANDONED = "abandoned"  # the client disconnected before there was a status
 BUCKETS_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)  # uploads and streams take minutes
 KINDS = ("prompt", "completion")
 
@@ -31,20 +31,20 @@ class Traffic:
         self._patterns = {context.endpoint: context.path_format for context in iter_route_contexts(routes)}
         self._requests = Counter(
             "luthier_http_requests_total",
-            "Requests answered; `abandoned` ones had no status yet when the client hung up.",
+            "Requests by the status of their response; `abandoned`: the client disconnected before there was one.",
             ["method", "route", "status"],
             registry=self.registry,
         )
         self._seconds = Histogram(
             "luthier_http_request_seconds",
-            "From a request's first byte to its answer's last.",
+            "From the first byte of a request to the last of its response.",
             ["method", "route"],
             registry=self.registry,
             buckets=BUCKETS_SECONDS,
         )
         self._tokens = Counter(
             "luthier_tokens_total",
-            "Tokens that engines say they have read and made for this process' clients.",
+            "Tokens that engines report to have read and generated for this process' clients.",
             ["kind", "base"],
             registry=self.registry,
         )
@@ -53,18 +53,18 @@ class Traffic:
                 self._tokens.labels(kind, base)
 
     def route(self, scope: Scope) -> str:
-        """The pattern that the request matched; the path itself is what a client wrote."""
+        """The pattern that the request matched, never the path that the client sent."""
         return self._patterns.get(scope.get("endpoint")) or NO_ROUTE
 
-    def answered(self, scope: Scope, status: int | None, seconds: float) -> None:
-        """One request is over; `status` is None when it had no answer."""
+    def count(self, scope: Scope, status: int | None, seconds: float) -> None:
+        """Counts a request that has ended; `status` is None if it had no response."""
         method = scope["method"] if scope["method"] in METHODS else OTHER
         route = self.route(scope)
         self._requests.labels(method, route, ABANDONED if status is None else str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
-    def used(self, usage: Usage) -> None:
-        """One answer's tokens, as far as its engine said them."""
+    def used(self, usage: RequestCost) -> None:
+        """Counts the tokens of one response, as far as its engine reported them."""
         for kind, tokens in zip(KINDS, (usage.prompt_tokens, usage.completion_tokens), strict=True):
             if tokens is not None:
                 self._tokens.labels(kind, usage.base).inc(tokens)

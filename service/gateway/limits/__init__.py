@@ -1,4 +1,4 @@
-"""How much a key may ask of the engines per minute. `create_limits` picks the implementation."""
+"""How many requests and tokens a key may use per minute. `create_limits` picks the implementation."""
 
 from service.gateway.limits.base import Kind, PerMinute, RateLimits, Standing, duration, estimated_tokens
 from service.gateway.limits.memory import MemoryLimits

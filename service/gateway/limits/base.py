@@ -1,6 +1,6 @@
-"""The port of rate limits: how much a key may ask of the engines per minute, in requests and in tokens.
+"""The port of rate limits: how much a key may use per minute, in requests and in tokens.
 
-Stands before `service.gateway.forward` (`admit`) and behind it (`settle`). Must not know HTTP.
+Called before `service.gateway.forward` (`admit`) and after it (`settle`). Does not use HTTP.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from service.gateway.forward import EngineRequest, Usage
+from service.gateway.forward import EngineRequest, RequestCost
 
 Kind = Literal["requests", "tokens"]
 CHARACTERS_PER_TOKEN = 4
@@ -22,14 +22,14 @@ class PerMinute:
     tokens: int = 0
 
     def by_kind(self) -> dict[Kind, int]:
-        """Those that are limits."""
+        """Those that are set."""
         limits: dict[Kind, int] = {"requests": self.requests, "tokens": self.tokens}
         return {kind: limit for kind, limit in limits.items() if limit > 0}
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What is left of a limit, and in how many seconds all of it will be there again."""
+    """What is left of a limit, and in how many seconds all of it will be available again."""
 
     limit: int
     remaining: int
@@ -43,29 +43,29 @@ class RateLimits(Protocol):
         """Charges the key with one request and the tokens it reserves. Raises RateLimited, and charges nothing then."""
         ...
 
-    def settle(self, usage: Usage) -> None:
-        """Puts what an answer really cost in place of what was reserved for it; keeps that where nobody knows."""
+    def settle(self, usage: RequestCost) -> None:
+        """Replaces the reservation by the real cost of a response; keeps it where that is unknown."""
         ...
 
     def standing(self, key_id: str) -> Mapping[Kind, Standing]:
-        """What the key has left; empty without limits, and where nobody knows."""
+        """What the key has left; empty without limits, and where it is unknown."""
         ...
 
 
 def costs_of(request: EngineRequest) -> dict[Kind, int]:
-    """What a request is charged with when it comes in."""
+    """What a request is charged when it arrives."""
     return {"requests": 1, "tokens": request.reserved_tokens}
 
 
-def beyond_reserved(usage: Usage) -> int:
-    """The tokens that an answer cost more than was reserved for it (below 0: less); 0 where nobody knows."""
+def beyond_reserved(usage: RequestCost) -> int:
+    """The tokens that a response cost beyond its reservation (below 0: less); 0 where unknown."""
     if usage.prompt_tokens is None:
         return 0
     return usage.prompt_tokens + (usage.completion_tokens or 0) - usage.reserved_tokens
 
 
 def estimated_tokens(fields: Mapping[str, Any]) -> int:
-    """A prompt's tokens before anybody has counted them: one per four characters; token arrays as they are."""
+    """A prompt's tokens before they are counted: one per four characters; token arrays by their length."""
     prompt = fields.get("prompt", fields.get("messages"))
     return max(1, math.ceil(_characters(prompt) / CHARACTERS_PER_TOKEN))
 

@@ -1,15 +1,15 @@
-"""The limits of one process, in its memory, where nothing can be unavailable."""
+"""The limits of one process, in its memory, which is never unavailable."""
 
 import time
 from collections.abc import Callable, Mapping
 
-from service.gateway.forward import EngineRequest, Usage
+from service.gateway.forward import EngineRequest, RequestCost
 from service.gateway.limits.base import Kind, PerMinute, Standing, beyond_reserved, costs_of
 from service.gateway.limits.meter import KeyMeter
 
 
 class MemoryLimits:
-    """`RateLimits` for a single API process: the meter of every key that has asked for something."""
+    """`RateLimits` for a single API process: a meter for every key that was used."""
 
     def __init__(self, per_minute: PerMinute, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = per_minute.by_kind()
@@ -21,7 +21,7 @@ class MemoryLimits:
         meter.check(costs, request.model, organization)
         meter.charge(costs)
 
-    def settle(self, usage: Usage) -> None:
+    def settle(self, usage: RequestCost) -> None:
         self._meter(usage.key_id).charge({"tokens": beyond_reserved(usage)})
 
     def standing(self, key_id: str) -> Mapping[Kind, Standing]:

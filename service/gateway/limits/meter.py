@@ -3,9 +3,9 @@
 A request may come in while there is room for it, and a limit of N per minute makes room at N per minute. OpenAI's
 limits are of this kind: its "Limit 10000, Used 8339, Requested 7835. Please try again in 37.044s" is
 (8339 + 7835 - 10000) / 10000 of a minute. It takes two numbers per key and kind, whatever the limit, and charges what
-an answer cost beyond its estimate afterwards, for which a window of entries has no place.
+a response cost beyond its estimate afterwards, which a sliding window of entries could not do.
 
-Used by both implementations of the port. Knows no store.
+Used by both implementations of the port. Uses no store.
 """
 
 import math
@@ -15,7 +15,7 @@ from service.domain.errors import RateLimited
 from service.gateway.limits.base import Kind, Standing, duration
 
 MINUTE_SECONDS = 60.0
-DEBT_LIMITS = 2.0  # an answer far beyond its estimate is charged up to this many limits: nobody waits above 2 minutes
+DEBT_LIMITS = 2.0  # a response far beyond its estimate is charged up to this many limits: waits stay below 2 minutes
 _PER_MINUTE: dict[Kind, str] = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}
 
 
@@ -36,15 +36,15 @@ class Bucket:
         return self._level
 
     def set(self, level: float) -> None:
-        """The level, as it was found elsewhere a moment ago."""
+        """Takes over a level that was just read elsewhere."""
         self._level, self._leaked_at = level, self._clock()
 
     def add(self, cost: float) -> None:
-        """Charges `cost`, of which some may be given back (below 0)."""
+        """Charges `cost`; below 0, it refunds."""
         self._level = min(max(0.0, self.used() + cost), DEBT_LIMITS * self.limit)
 
     def seconds_until_room(self, cost: int) -> float:
-        """To the millisecond; 0 where `cost` fits in now."""
+        """To the millisecond; 0 if `cost` fits now."""
         return max(0.0, round((self.used() + cost - self.limit) * MINUTE_SECONDS / self.limit, 3))
 
     def standing(self) -> Standing:
@@ -69,7 +69,7 @@ class KeyMeter:
             bucket.add(costs.get(kind, 0))
 
     def set(self, levels: Mapping[Kind, float]) -> None:
-        """The levels, as they were found elsewhere a moment ago."""
+        """Takes over levels that were just read elsewhere."""
         for kind, level in levels.items():
             self._buckets[kind].set(level)
 

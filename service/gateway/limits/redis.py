@@ -1,8 +1,8 @@
 """The limits of several API processes, in Redis; without Redis every request passes.
 
-The levels and their arithmetic are those of `meter.Bucket`, in one script of Redis' own, by its clock: between looking
-and charging nobody comes in between. A key's levels are forgotten once they have leaked to nothing. The answer's real
-cost is charged behind the answer's back. Knows no HTTP.
+The levels and their arithmetic are those of `meter.Bucket`, in one Redis script, by Redis' clock: check and charge are
+atomic. A key's levels expire once they have leaked to nothing. The real cost of a response is charged in the
+background. Does not use HTTP.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from service.gateway.forward import EngineRequest, Usage
+from service.gateway.forward import EngineRequest, RequestCost
 from service.gateway.limits.base import Kind, PerMinute, Standing, beyond_reserved, costs_of
 from service.gateway.limits.meter import DEBT_LIMITS, MINUTE_SECONDS, KeyMeter
 from service.queue.redis import UNAVAILABLE, RedisConnection
 
 log = structlog.get_logger()
-ANSWER_SECONDS = 0.2
+RESPONSE_SECONDS = 0.2
 REST_SECONDS = 1.0  # after Redis was unavailable, so that not every request waits for it
 
 # KEYS: one bucket per kind. ARGV: "1" to charge only what fits, then limit and cost of each kind.
-# Answers whether it charged, and the level of each kind before that (as text: Redis would cut fractions off).
+# Returns whether it charged, and the level of each kind before that (as text: Redis would cut fractions off).
 CHARGE = f"""
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1e6
@@ -48,7 +48,7 @@ return {{charged, levels}}
 
 
 class RedisLimits:
-    """`RateLimits` over all API processes. Keeps, of each key, what it last heard: for headers and refusals."""
+    """`RateLimits` over all API processes. Keeps the last levels of each key, for headers and errors."""
 
     def __init__(
         self, per_minute: PerMinute, redis: RedisConnection, clock: Callable[[], float] = time.monotonic
@@ -56,7 +56,7 @@ class RedisLimits:
         self._limits = per_minute.by_kind()
         self._clock = clock
         self._script = redis.client.register_script(CHARGE)
-        self._heard: dict[str, KeyMeter] = {}
+        self._meters: dict[str, KeyMeter] = {}
         self._unavailable_until = -math.inf
         self._settling: set[asyncio.Task[bool | None]] = set()
 
@@ -65,45 +65,45 @@ class RedisLimits:
         charged = await self._charge(request.key_id, costs, only_if_it_fits=True)
         if charged is None:
             return
-        meter = self._heard[request.key_id]
+        meter = self._meters[request.key_id]
         if not charged:
             meter.check(costs, request.model, organization)
-            await self._charge(request.key_id, costs, only_if_it_fits=False)  # it has fitted in meanwhile
+            await self._charge(request.key_id, costs, only_if_it_fits=False)  # by now it fits
         meter.charge(costs)
 
-    def settle(self, usage: Usage) -> None:
-        if usage.key_id not in self._heard or "tokens" not in self._limits:
+    def settle(self, usage: RequestCost) -> None:
+        if usage.key_id not in self._meters or "tokens" not in self._limits:
             return
         beyond = beyond_reserved(usage)
-        self._heard[usage.key_id].charge({"tokens": beyond})
+        self._meters[usage.key_id].charge({"tokens": beyond})
         charging = asyncio.create_task(self._charge(usage.key_id, {"tokens": beyond}, only_if_it_fits=False))
-        self._settling.add(charging)  # the loop alone would not keep it
+        self._settling.add(charging)  # the loop holds weak references only
         charging.add_done_callback(self._settling.discard)
 
     def standing(self, key_id: str) -> Mapping[Kind, Standing]:
-        return self._heard[key_id].standing() if key_id in self._heard else {}
+        return self._meters[key_id].standing() if key_id in self._meters else {}
 
     async def settled(self) -> None:
-        """Returns when what answers have cost so far is charged."""
+        """Returns when the cost of all responses so far is charged."""
         await asyncio.gather(*self._settling)
 
     async def _charge(self, key_id: str, costs: Mapping[Kind, int], *, only_if_it_fits: bool) -> bool | None:
-        """Whether the costs were charged; None where there is nobody to ask."""
+        """Whether the costs were charged; None while Redis is unavailable."""
         if not costs or self._clock() < self._unavailable_until:
-            self._heard.pop(key_id, None)
+            self._meters.pop(key_id, None)
             return None
         words = [word for kind, cost in costs.items() for word in (self._limits[kind], cost)]
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(RESPONSE_SECONDS):
                 charged, levels = await self._script(
                     keys=[f"luthier:limits:{key_id}:{kind}" for kind in costs], args=[int(only_if_it_fits), *words]
                 )
         except UNAVAILABLE as error:
-            log.warning("limits.away", reason=type(error).__name__)
+            log.warning("limits.unavailable", reason=type(error).__name__)
             self._unavailable_until = self._clock() + REST_SECONDS
-            self._heard.pop(key_id, None)
+            self._meters.pop(key_id, None)
             return None
         if only_if_it_fits:
-            meter = self._heard.setdefault(key_id, KeyMeter(self._limits, self._clock))
+            meter = self._meters.setdefault(key_id, KeyMeter(self._limits, self._clock))
             meter.set({kind: float(level) for kind, level in zip(costs, levels, strict=True)})
         return bool(charged)

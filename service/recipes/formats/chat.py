@@ -96,10 +96,12 @@ class UserMessage(Row):
 
 
 class Answer(Row):
-    """What an assistant says or calls."""
+    """What an assistant says or calls. `reasoning` is another word for `reasoning_content`."""
 
     role: Literal["assistant"]
     content: Text | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     name: str | None = None
     tool_calls: list[ToolCall] = Field([], max_length=TOOLS_LIMIT)
     function_call: FunctionCall | None = None

@@ -15,7 +15,7 @@ class Ia3Settings(TuningSettings):
     """(IA)^3 (Liu et al., 2022, [arXiv 2205.05638](https://arxiv.org/abs/2205.05638)): one learned factor for each
     output of the attention's key and value layers, y = l * W x, and for each input of the feed-forward's last layer,
     y = W (l * x). Factors begin at one, so the first step starts from the base's own answers. Fewer parameters than
-    a LoRA of rank 1 has: for many small models, and few examples.
+    a low-rank adapter of rank 1 has: for many small models, and few examples.
     """
 
     name: ClassVar[str] = "ia3"

@@ -1,6 +1,7 @@
 """One conversation, and what tests ask of its rendering."""
 
 import json
+from datetime import date
 from itertools import groupby
 from typing import Any
 
@@ -11,8 +12,10 @@ from service.recipes.dataset import parse_row
 from service.recipes.formats.chat import ChatRow
 from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import SHAPES, tokenizer_for
+from workers.data.base_text import BaseText
+from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer
-from workers.data.template import RenderError
+from workers.data.template import ChatTemplate
 
 SYSTEM = {"role": "system", "content": "You know guitars."}
 CONVERSATION = [
@@ -25,17 +28,29 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}, "description": "Looks."}}
 
 
-def render(tokenizer: PreTrainedTokenizerFast, *messages: dict[str, Any], **rest: Any) -> list[Rendered]:
-    found = parse_row(json.dumps({"messages": list(messages)} | rest).encode(), 1, SupervisedSettings)
+def chat_row(row: dict[str, Any]) -> ChatRow:
+    """The row as a line of a training file becomes it."""
+    found = parse_row(json.dumps(row).encode(), 1, SupervisedSettings)
     assert isinstance(found, tuple), found
-    row = found[1]
-    assert isinstance(row, ChatRow)
-    return Renderer(tokenizer).render(row)
+    parsed = found[1]
+    assert isinstance(parsed, ChatRow)
+    return parsed
 
 
-def refused(tokenizer: PreTrainedTokenizerFast, *messages: dict[str, Any], **rest: Any) -> tuple[str, str]:
+def render(
+    base: PreTrainedTokenizerFast | BaseText, *messages: dict[str, Any], day: date | None = None, **rest: Any
+) -> list[Rendered]:
+    text = base if isinstance(base, BaseText) else BaseText(base)
+    return Renderer(text, day=day).render(chat_row({"messages": list(messages)} | rest))
+
+
+def template_for(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
+    return ChatTemplate(BaseText(tokenizer))
+
+
+def refused(base: PreTrainedTokenizerFast | BaseText, *messages: dict[str, Any], **rest: Any) -> tuple[str, str]:
     with pytest.raises(RenderError) as caught:
-        render(tokenizer, *messages, **rest)
+        render(base, *messages, **rest)
     return caught.value.field, caught.value.reason
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 
-from service.api.web.openapi import document
+from service.api.openapi import document
 from tests.house_rules.tree import ROOT
 
 OPENAPI = ROOT / "openapi"

@@ -184,7 +184,7 @@ async def test_health_needs_no_key_and_names_what_is_away(app: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://luthier") as client:
         response = await client.get("/health")
     assert response.status_code == 200
-    assert response.json() == {"status": "ok", "database": "ok", "engines": {"http://127.0.0.1:1": "away"}}
+    assert response.json() == {"status": "ok", "database": "ok", "engines": {"http://127.0.0.1:1": "unavailable"}}
 
 
 async def test_without_its_database_the_service_says_503(settings: Settings) -> None:
@@ -195,7 +195,7 @@ async def test_without_its_database_the_service_says_503(settings: Settings) -> 
         models = await client.get("/v1/models", headers={"Authorization": "Bearer sk-luthier-x"})
     await ctx.close()
     await asyncio.sleep(0.2)  # the threads of the failed connections still want to tell this loop
-    assert (health.status_code, health.json()["database"]) == (503, "away")
+    assert (health.status_code, health.json()["database"]) == (503, "unavailable")
     assert models.status_code == 503
     assert error_of(models)["type"] == "server_error"
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJobEvent
 
-from service.api.web import sse as event_stream
+from service.api.routes import jobs as event_stream
 from service.installation.context import Context
 from service.operations import jobs
 from tests.conftest import ClientOf

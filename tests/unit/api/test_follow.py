@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from examples.demo import jobs as example
-from service.api.web import sse as event_stream
+from service.api.routes import jobs as event_stream
 from service.domain.errors import Unavailable
 from service.installation.context import Context
 from service.operations import jobs

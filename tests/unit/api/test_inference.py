@@ -127,7 +127,7 @@ async def test_a_stream_that_breaks_off_ends_in_an_error(sdk: openai.AsyncOpenAI
     stream = await sdk.chat.completions.create(
         model="tiny", messages=[{"role": "user", "content": "Hello"}], stream=True
     )
-    with pytest.raises(openai.APIError, match="broke before its answer was complete"):
+    with pytest.raises(openai.APIError, match="broke before its response was complete"):
         async for chunk in stream:
             said.append(chunk.choices[0].delta.content)
     assert said == ["Hi"]

@@ -12,6 +12,7 @@ from service.recipes.dataset import parse_row
 from service.recipes.formats.chat import ChatRow
 from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import tokenizer_for
+from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.render import Renderer
 from workers.data.tokenized import TokenizedDataset
@@ -32,7 +33,7 @@ def check(lines: Iterable[bytes], **options: Any) -> TokenizedDataset:
         "param": "training_file",
     }
     defaults |= {"file_id": "file-1", "objective": SupervisedSettings}
-    return check_file(lines, tokenizer_for("bundled"), **defaults | options)
+    return check_file(lines, BaseText(tokenizer_for("bundled")), **defaults | options)
 
 
 def refused(lines: Iterable[bytes], **options: Any) -> DatasetInvalid:
@@ -53,7 +54,7 @@ def test_a_good_file_becomes_its_rows_in_order() -> None:
         tokens, trained = dataset.row(number)
         parsed = parse_row(row(number), 1, SupervisedSettings)
         assert isinstance(parsed, tuple) and isinstance(parsed[1], ChatRow)
-        (expected,) = Renderer(tokenizer).render(parsed[1])
+        (expected,) = Renderer(BaseText(tokenizer)).render(parsed[1])
         assert (tokens.tolist(), trained.tobytes()) == (expected.ids, bytes(expected.trained))
         assert tokenizer.decode(tokens[trained == 1].tolist()) == f"Number {number}.<|end|>"
 
@@ -182,9 +183,9 @@ def test_examples_are_counted_by_the_file_even_where_a_row_becomes_two_sequences
         "objective": SupervisedSettings,
     }
     thinking = tokenizer_for("thinking")
-    assert len(check_file(lines, thinking, examples_minimum=9, **options)) == 18
+    assert len(check_file(lines, BaseText(thinking), examples_minimum=9, **options)) == 18
     with pytest.raises(DatasetInvalid, match=r"has 9 example\(s\)"):
-        check_file(lines, thinking, examples_minimum=10, **options)
+        check_file(lines, BaseText(thinking), examples_minimum=10, **options)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])

@@ -11,11 +11,12 @@ from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.tiny_models import CONTEXT_TOKENS, VOCABULARY, make_tiny_base
 from workers.data import content_key as module
-from workers.data.content_key import content_key, tokenizer_digest
+from workers.data.base_text import BaseText
+from workers.data.content_key import content_key, text_digest
 from workers.toy_base.tokenizer import save_tokenizer, train_tokenizer
 
 GIVEN: dict[str, Any] = {
-    "tokenizer": "a",
+    "text": "a",
     "segments": ["b", "c"],
     "objective": SupervisedSettings,
     "context_tokens": 256,
@@ -23,7 +24,7 @@ GIVEN: dict[str, Any] = {
     "examples_minimum": 10,
 }
 OTHER: dict[str, Any] = {
-    "tokenizer": "z",
+    "text": "z",
     "segments": ["bc"],
     "objective": DpoSettings,
     "context_tokens": 255,
@@ -54,19 +55,20 @@ def test_a_changed_renderer_and_changed_packages_change_the_key(monkeypatch: pyt
 
 def test_a_tokenizer_has_one_digest_before_and_after_its_use(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(make_tiny_base(tmp_path).source)
-    before = tokenizer_digest(tokenizer)
+    before = text_digest(BaseText(tokenizer))
     tokenizer(["one", "one and two"], padding=True, truncation=True, max_length=3)
-    assert tokenizer_digest(tokenizer) == before
+    assert text_digest(BaseText(tokenizer)) == before
 
 
 def test_vocabulary_special_tokens_and_template_change_the_digest(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(make_tiny_base(tmp_path / "base").source)
-    digests = {tokenizer_digest(tokenizer)}
+    digests = {text_digest(BaseText(tokenizer))}
     (tmp_path / "other").mkdir()
     save_tokenizer(train_tokenizer(["words and words"] * 9, VOCABULARY + 8), tmp_path / "other", CONTEXT_TOKENS)
-    digests.add(tokenizer_digest(AutoTokenizer.from_pretrained(tmp_path / "other")))
+    digests.add(text_digest(BaseText(AutoTokenizer.from_pretrained(tmp_path / "other"))))
     tokenizer.chat_template += " "
-    digests.add(tokenizer_digest(tokenizer))
+    digests.add(text_digest(BaseText(tokenizer)))
     tokenizer.bos_token = tokenizer.eos_token
-    digests.add(tokenizer_digest(tokenizer))
-    assert len(digests) == 4
+    digests.add(text_digest(BaseText(tokenizer)))
+    digests |= {text_digest(BaseText(tokenizer, frozenset({5}))), text_digest(BaseText(tokenizer, num_embeddings=9))}
+    assert len(digests) == 6

@@ -13,6 +13,8 @@ from service.recipes.formats.preference import PreferenceRow
 from service.recipes.objective import find_objective, hyperparameters_type, resolve_auto
 from service.recipes.objectives.dpo import DpoSettings
 from tests.given.templates import tokenizer_for
+from tests.given.templates.rendering import template_for
+from workers.data.base_text import BaseText
 from workers.data.batches import steps_per_epoch
 from workers.data.check import DatasetInvalid, check_file
 from workers.data.render import encode_chat
@@ -39,7 +41,7 @@ def check(rows: Iterable[dict[str, Any]], template: str = "bundled", **options: 
     lines = (json.dumps(row).encode() for row in rows)
     given = defaults | options
     given["objective"] = find_objective(given.pop("method"))
-    return check_file(lines, tokenizer_for(template), **given)
+    return check_file(lines, BaseText(tokenizer_for(template)), **given)
 
 
 def refused(*rows: dict[str, Any], **options: Any) -> DatasetInvalid:
@@ -61,7 +63,7 @@ def test_a_pair_is_two_rows_of_one_prompt_and_only_the_answers_train(template: s
     assert (dataset.num_examples, len(dataset), dataset.rows_per_example) == (2, 4, 2)
     assert dataset.rows_of([1, 0]) == [2, 3, 0, 1]
     asked = [{key: value for key, value in message.items() if key != "weight"} for message in history]
-    prompt = encode_chat(tokenizer, asked)
+    prompt = encode_chat(template_for(tokenizer), asked)
     for row, answer in enumerate(["A day.", "Who knows?"]):
         tokens, trained = dataset.row(row)
         assert tokens[trained == 0].tolist() == prompt

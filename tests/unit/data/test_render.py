@@ -21,10 +21,12 @@ from tests.given.templates.rendering import (
     altered,
     render,
     spans,
+    template_for,
     trained_texts,
 )
+from workers.data.base_text import BaseText
+from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer, encode_chat, encode_prompt
-from workers.data.template import RenderError
 
 THOUGHTS = "<think>\n\n</think>\n\n"
 
@@ -50,14 +52,14 @@ def test_what_an_engine_feeds_is_what_stands_before_the_first_trained_token(name
     tokenizer = tokenizer_for(name)
     last = render(tokenizer, SYSTEM, *CONVERSATION)[-1]
     start, end = spans(last)[-1]
-    assert last.ids[:start] == encode_chat(tokenizer, [SYSTEM, *CONVERSATION[:3]])
+    assert last.ids[:start] == encode_chat(template_for(tokenizer), [SYSTEM, *CONVERSATION[:3]])
     assert end == len(last.ids)
 
 
 def test_a_template_that_moves_the_system_text_gives_each_turn_its_own_sequence() -> None:
     tokenizer = tokenizer_for("mistral_last")
     first, second = render(tokenizer, SYSTEM, *CONVERSATION)
-    assert first.ids[: spans(first)[0][0]] == encode_chat(tokenizer, [SYSTEM, CONVERSATION[0]])
+    assert first.ids[: spans(first)[0][0]] == encode_chat(template_for(tokenizer), [SYSTEM, CONVERSATION[0]])
     assert "guitars.\n\nHow long" in tokenizer.decode(first.ids)
     assert "guitars.\n\nGrößer" in tokenizer.decode(second.ids)
     assert len(render(tokenizer, *CONVERSATION)) == 1
@@ -101,7 +103,7 @@ def test_a_conversation_begins_with_one_bos(name: str) -> None:
 
 def test_an_answer_that_would_melt_into_the_prompt_is_tokenised_by_itself() -> None:
     tokenizer = tokenizer_for("chatml")
-    prompt = encode_chat(tokenizer, CONVERSATION[:1])
+    prompt = encode_chat(template_for(tokenizer), CONVERSATION[:1])
     whole = "\n\n- one<|im_end|>"
     melted = tokenizer(tokenizer.decode(prompt) + whole, add_special_tokens=False)["input_ids"]
     assert melted[: len(prompt)] != prompt, "this test needs a merge across the boundary"
@@ -114,8 +116,8 @@ def test_each_turn_sees_the_tokens_that_its_engine_would_feed_even_if_they_diffe
     tokenizer = tokenizer_for("chatml")
     messages = [CONVERSATION[0], {"role": "assistant", "content": "\n\n- one"}, *CONVERSATION[2:]]
     first, second = render(tokenizer, *messages)
-    assert second.ids[: spans(second)[0][0]] == encode_chat(tokenizer, messages[:3])
-    assert first.ids[: spans(first)[0][0]] == encode_chat(tokenizer, messages[:1])
+    assert second.ids[: spans(second)[0][0]] == encode_chat(template_for(tokenizer), messages[:3])
+    assert first.ids[: spans(first)[0][0]] == encode_chat(template_for(tokenizer), messages[:1])
 
 
 def test_tool_calls_are_trained_and_tool_answers_are_not() -> None:
@@ -161,7 +163,7 @@ def prompt_row(name: str, prompt: str, completion: str) -> Rendered:
     found = parse_row(json.dumps({"prompt": prompt, "completion": completion}).encode(), 1, SupervisedSettings)
     assert isinstance(found, tuple), found
     assert isinstance(found[1], PromptRow)
-    (sequence,) = Renderer(tokenizer_for(name)).render(found[1])
+    (sequence,) = Renderer(BaseText(tokenizer_for(name))).render(found[1])
     return sequence
 
 
@@ -172,7 +174,7 @@ def test_a_completion_is_trained_with_its_end_after_what_an_engine_feeds(
 ) -> None:
     tokenizer = tokenizer_for(name)
     sequence = prompt_row(name, prompt, completion)
-    fed = encode_prompt(tokenizer, prompt)
+    fed = encode_prompt(BaseText(tokenizer), prompt)
     assert fed == tokenizer(prompt)["input_ids"]
     assert sequence.ids[: len(fed)] == fed
     assert spans(sequence) == [(len(fed), len(sequence.ids))]
@@ -193,10 +195,10 @@ def test_a_tokenizer_that_cannot_go_on_within_a_word_is_refused() -> None:
     backend.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     backend.decoder = decoders.Replace("▁", " ")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
-    (sequence,) = Renderer(tokenizer).render(PromptRow(prompt="the", completion=" luthier"))
+    (sequence,) = Renderer(BaseText(tokenizer)).render(PromptRow(prompt="the", completion=" luthier"))
     assert sequence.ids == [0, 2, 4]
     with pytest.raises(RenderError, match="cannot keep prompt and answer apart"):
-        Renderer(tokenizer).render(PromptRow(prompt="the lut", completion="hier"))
+        Renderer(BaseText(tokenizer)).render(PromptRow(prompt="the lut", completion="hier"))
 
 
 def test_special_tokens_in_a_prompt_or_completion_are_refused() -> None:

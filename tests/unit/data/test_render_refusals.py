@@ -7,22 +7,33 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tests.given.templates import chat_template, tokenizer_for
-from tests.given.templates.rendering import ANSWERS, CALL, CONVERSATION, TOOL, altered, refused, render, trained_texts
+from tests.given.templates.rendering import (
+    ANSWERS,
+    CALL,
+    CONVERSATION,
+    TOOL,
+    altered,
+    refused,
+    render,
+    template_for,
+    trained_texts,
+)
+from workers.data.messages import RenderError
 from workers.data.render import encode_chat
-from workers.data.template import RenderError
 
 
 def test_a_template_that_leaves_something_out_is_told_with_its_place() -> None:
-    llama, bundled, chatml = tokenizer_for("llama3"), tokenizer_for("bundled"), tokenizer_for("chatml")
+    llama, bundled = tokenizer_for("llama3"), tokenizer_for("bundled")
     call = {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]}
     leaves_out = "the base's chat template leaves out "
     names = ("messages[1].tool_calls[0]", leaves_out + "the names of tool calls")
     assert refused(llama, *CONVERSATION, tools=[TOOL]) == ("tools[0]", leaves_out + "tools")
     assert refused(llama, CONVERSATION[0], call) == names
     assert refused(bundled, CONVERSATION[0], call | {"content": None}) == names
-    developer = {"role": "developer", "content": "Be brief."}
-    assert refused(chatml, developer, *CONVERSATION) == (
-        "messages[0].content",
+    late = [*CONVERSATION[:2], {"role": "developer", "content": "Be brief."}, *CONVERSATION[2:]]
+    knowing = chat_template("chatml").replace("== 'tool'", "== 'tool' or message['role'] == 'developer' and loop.first")
+    assert refused(altered("chatml", knowing), *late) == (
+        "messages[2].content",
         leaves_out + "the content of this developer message",
     )
 
@@ -32,9 +43,11 @@ def test_an_engine_feeds_calls_only_where_the_template_shows_them() -> None:
     legacy = [CONVERSATION[0], {"role": "assistant", "content": "Wait.", "function_call": CALL["function"]}]
     chatml = tokenizer_for("chatml")
     for messages in (called, legacy):
-        assert '{"name": "look", "arguments": {"shelf": 2}}' in chatml.decode(encode_chat(chatml, messages))
+        assert '{"name": "look", "arguments": {"shelf": 2}}' in chatml.decode(
+            encode_chat(template_for(chatml), messages)
+        )
         with pytest.raises(RenderError) as caught:
-            encode_chat(tokenizer_for("bundled"), messages)
+            encode_chat(template_for(tokenizer_for("bundled")), messages)
         assert caught.value.field == "messages[1].tool_calls[0]"
 
 
@@ -81,8 +94,9 @@ def test_what_a_template_writes_after_the_end_of_turn_is_not_trained() -> None:
 def test_a_generation_prompt_that_no_answer_begins_with_is_refused() -> None:
     thinker = altered("chatml", chat_template("chatml").replace("assistant\\n' -", "assistant\\n<think>\\n' -"))
     assert refused(thinker, *CONVERSATION) == (
-        "messages[1]",
-        "the base's chat template begins this answer otherwise than its generation prompt",
+        "messages[1].content",
+        r"the base's generation prompt has begun the answer with '<think>\n': write the content as "
+        r"'<think>\n...\n</think>\n\n...', the reasoning first, then the answer",
     )
 
 
@@ -147,7 +161,7 @@ def test_special_tokens_of_other_bases_are_only_text() -> None:
 
 def test_an_engine_is_told_of_special_tokens_too() -> None:
     with pytest.raises(RenderError, match=r"messages\[0\]\.content: holds '<\|im_end\|>'"):
-        encode_chat(tokenizer_for("chatml"), [{"role": "user", "content": "<|im_end|>"}])
+        encode_chat(template_for(tokenizer_for("chatml")), [{"role": "user", "content": "<|im_end|>"}])
 
 
 def test_an_engine_may_send_parts_tools_and_calls_as_they_came() -> None:
@@ -155,8 +169,8 @@ def test_an_engine_may_send_parts_tools_and_calls_as_they_came() -> None:
     parts = {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     answer = {"role": "tool", "content": "Two.", "tool_call_id": "c1"}
-    text = tokenizer.decode(encode_chat(tokenizer, [parts, call, answer], [TOOL]))
+    text = tokenizer.decode(encode_chat(template_for(tokenizer), [parts, call, answer], [TOOL]))
     assert "user\na\nb<|im_end|>" in text
     assert '"arguments": {"shelf": 2}}' in text
     with pytest.raises(RenderError, match="holds an image"):
-        encode_chat(tokenizer, [{"role": "user", "content": [{"type": "image_url"}]}])
+        encode_chat(template_for(tokenizer), [{"role": "user", "content": [{"type": "image_url"}]}])

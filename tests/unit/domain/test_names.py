@@ -6,7 +6,7 @@ import pytest
 
 from service.domain.errors import InvalidRequest
 from service.domain.model import STEP_LIMIT, check_suffix, is_model_name, model_name, suffix_room
-from service.domain.storage_keys import artifact_prefix, sample_key
+from service.domain.storage_keys import agreement_key, artifact_prefix
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.storage.base import check_key, one_chunk, read
 from service.storage.local import LocalStore
@@ -44,7 +44,7 @@ async def test_the_longest_name_that_is_allowed_can_be_stored_and_called(tmp_pat
     name = longest(base, organization, "s" * suffix_room(base, organization))
     assert is_model_name(name)
     store = LocalStore(tmp_path)
-    for key in (artifact_prefix(name) + "manifest.json", sample_key("ftjob-1", name)):
+    for key in (artifact_prefix(name) + "manifest.json", agreement_key("ftjob-1", name)):
         await store.put(key, one_chunk(b"x"))  # the file system has the last word
         assert await read(store, key) == b"x"
 

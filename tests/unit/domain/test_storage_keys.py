@@ -15,7 +15,7 @@ NAME = "ft:tiny:acme:my-suffix:AbCd1234:ckpt-step-5"
         (storage_keys.part_key("upload_1", "part_1"), ("uploads", "upload_1")),
         (storage_keys.dataset_key("ab12-XyZ"), ("data", "ab12-XyZ")),
         (storage_keys.snapshot_prefix("ftjob-1", 2, 10, 7) + "state.json", ("jobs", "ftjob-1")),
-        (storage_keys.sample_key("ftjob-1", NAME), ("jobs", "ftjob-1")),
+        (storage_keys.agreement_key("ftjob-1", NAME), ("jobs", "ftjob-1")),
         (storage_keys.artifact_prefix(NAME) + "manifest.json", ("adapters", NAME)),
         (storage_keys.doctor_key("ab12"), None),
         (storage_keys.INSTALLATION, None),

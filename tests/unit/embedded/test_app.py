@@ -11,6 +11,7 @@ import torch
 from service.recipes.base import Base
 from tests.given.engines import calling, greedy, load_tiny, logits_of, make_engine
 from workers.data.render import encode_chat
+from workers.data.template import ChatTemplate
 from workers.model.load import LoadedBase
 
 PROMPT = "Once upon a time"
@@ -76,7 +77,7 @@ async def test_completion_is_the_models_own(client: httpx.AsyncClient, tiny: tup
 
 async def test_chat_feeds_what_training_renders(client: httpx.AsyncClient, tiny: tuple[Base, LoadedBase]) -> None:
     _, loaded = tiny
-    prompt = encode_chat(loaded.tokenizer, MESSAGES)
+    prompt = encode_chat(ChatTemplate(loaded.text), MESSAGES)
     answer = await chat(client)
     assert answer["object"] == "chat.completion"
     assert answer["id"].startswith("chatcmpl-")

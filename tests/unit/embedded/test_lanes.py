@@ -11,7 +11,7 @@ from service.domain.errors import LuthierError
 from tests.given.engines import LORA, greedy, load_tiny, local_store, make_engine, publish, save_adapter
 from tests.given.own_tunings import OWN_SPECS, LastBlock, offer_own
 from workers.engines.embedded.choice import Choice
-from workers.engines.embedded.request import Exchange
+from workers.engines.embedded.request import GenerationRequest
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.model.generate import Row
 from workers.model.load import weights_digest
@@ -44,7 +44,7 @@ class Shop:
             self.says[kind] = greedy(self.loaded, folder, self.prompt, NUM_TOKENS)
         assert len({tuple(ids) for ids in self.says.values()}) == len(self.says) == 5
 
-    async def submit(self, stack: AsyncExitStack, kind: str, limit: int = NUM_TOKENS) -> tuple[Row, Exchange]:
+    async def submit(self, stack: AsyncExitStack, kind: str, limit: int = NUM_TOKENS) -> tuple[Row, GenerationRequest]:
         """A request to the model of that kind, which stays in memory until the stack ends."""
         _, adapter = await stack.enter_async_context(self.engine.model(self.names[kind]))
         row = Row(self.prompt, Sampling(temperature=0.0), adapter)
@@ -61,22 +61,22 @@ async def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     assert weights_digest(shop.loaded.model) == shop.loaded.hashes["weights"]
 
 
-async def finished(exchange: Exchange) -> None:
-    async for _ in exchange.pieces():
+async def finished(generation: GenerationRequest) -> None:
+    async for _ in generation.pieces():
         pass
 
 
 async def test_every_model_says_the_same_beside_all_others(shop: Shop) -> None:
     async with AsyncExitStack() as stack:
         asked = {kind: await shop.submit(stack, kind) for kind in shop.names}
-        await asyncio.gather(*(finished(exchange) for _, exchange in asked.values()))
+        await asyncio.gather(*(finished(generation) for _, generation in asked.values()))
         assert {kind: row.generated for kind, (row, _) in asked.items()} == shop.says
 
 
 async def test_lanes_take_turns_token_by_token(shop: Shop) -> None:
     async with AsyncExitStack() as stack:
         asked = [await shop.submit(stack, kind, limit=60) for kind in ("base", "last_block", "lora")]
-        asking = asyncio.gather(*(finished(exchange) for _, exchange in asked))
+        asking = asyncio.gather(*(finished(generation) for _, generation in asked))
         leads = set()
         while not asking.done():
             lengths = await shop.engine.batcher.call(lambda: [len(row.generated) for row, _ in asked])
@@ -98,7 +98,7 @@ async def test_what_fails_in_one_lane_ends_no_row_of_another(shop: Shop, monkeyp
         failing = asked.pop("last_block")[1]
         with pytest.raises(LuthierError, match="failed to generate"):
             await finished(failing)
-        await asyncio.gather(*(finished(exchange) for _, exchange in asked.values()))
+        await asyncio.gather(*(finished(generation) for _, generation in asked.values()))
         assert {kind: row.generated for kind, (row, _) in asked.items()} == {
             kind: says for kind, says in shop.says.items() if kind != "last_block"
         }

@@ -26,7 +26,7 @@ from tests.given.engines import (
     publish,
     save_adapter,
 )
-from workers.engines.embedded.engine import Limits
+from workers.engines.embedded.engine import EngineLimits
 from workers.model.load import LoadedBase, load_base
 
 PROMPT_TEXT = "Once upon a time"
@@ -56,7 +56,7 @@ class Shop:
     def adapters(self) -> list[str]:
         return [name for name in self.says if name != "tiny"]
 
-    def calling(self, limits: Limits | None = None, **changes: Any) -> Any:
+    def calling(self, limits: EngineLimits | None = None, **changes: Any) -> Any:
         base, loaded = changes.get("base", self.base), changes.get("loaded", self.loaded)
         return calling(make_engine(base, loaded, self.root, limits))
 
@@ -113,7 +113,7 @@ async def test_every_model_answers_as_itself_in_one_batch(shop: Shop, client: ht
 
 
 async def test_evicted_adapter_is_loaded_again_when_it_is_asked_for(shop: Shop) -> None:
-    async with shop.calling(Limits(resident_adapters=1)) as client:
+    async with shop.calling(EngineLimits(resident_adapters=1)) as client:
         for name in [*shop.adapters, *shop.adapters, "tiny"]:
             assert await text(client, name) == shop.says[name]
         assert await metric(client, "adapter_evictions_total") == 5
@@ -124,20 +124,20 @@ async def test_memory_for_adapters_is_counted_before_they_are_attached(shop: Sho
     lora, other, prompt = shop.adapters
     with safe_open(shop.root / "loraaaaa" / "adapter_model.safetensors", framework="pt") as weights:
         one = sum(weights.get_tensor(name).nbytes for name in weights.keys())  # noqa: SIM118
-    async with shop.calling(Limits(adapter_bytes=one + 5 * 32 * 4)) as client:
+    async with shop.calling(EngineLimits(adapter_bytes=one + 5 * 32 * 4)) as client:
         for name in (lora, prompt, lora, prompt):
             assert await text(client, name) == shop.says[name]
         assert await metric(client, "adapter_evictions_total") == 0
         assert await text(client, other) == shop.says[other]
         assert await metric(client, "adapter_evictions_total") == 1
-    async with shop.calling(Limits(adapter_bytes=one - 1)) as client:
+    async with shop.calling(EngineLimits(adapter_bytes=one - 1)) as client:
         assert (await ask(client, lora)).status_code == 503
         assert await text(client, prompt) == shop.says[prompt]
 
 
 async def test_least_recently_used_adapter_leaves_first(shop: Shop) -> None:
     first, second, third = shop.adapters
-    async with shop.calling(Limits(resident_adapters=2)) as client:
+    async with shop.calling(EngineLimits(resident_adapters=2)) as client:
         for name in (first, second, first, third):
             await text(client, name)
         models = (await client.get("/v1/models")).json()["data"]
@@ -146,7 +146,7 @@ async def test_least_recently_used_adapter_leaves_first(shop: Shop) -> None:
 
 async def test_adapter_in_use_is_not_evicted(shop: Shop) -> None:
     first, second, _ = shop.adapters
-    engine = make_engine(shop.base, shop.loaded, shop.root, Limits(resident_adapters=1))
+    engine = make_engine(shop.base, shop.loaded, shop.root, EngineLimits(resident_adapters=1))
     async with engine.running():
         async with engine.residents.hold(first):
             newcomer = asyncio.create_task(engine.residents.hold(second).__aenter__())
@@ -170,7 +170,7 @@ async def test_hang_up_while_loading_leaves_the_adapter_to_the_others(shop: Shop
 
 
 async def test_many_models_share_one_place_in_memory(shop: Shop) -> None:
-    async with shop.calling(Limits(resident_adapters=1)) as client:
+    async with shop.calling(EngineLimits(resident_adapters=1)) as client:
         answers = await asyncio.gather(*(text(client, name) for name in [*shop.adapters] * 4))
         assert answers == [shop.says[name] for name in [*shop.adapters] * 4]
 
@@ -213,7 +213,7 @@ async def test_artifact_that_does_not_fit_the_model_is_never_served(shop: Shop, 
     assert await text(client, shop.adapters[0]) == shop.says[shop.adapters[0]]
 
 
-async def test_storage_away_is_503_and_what_lies_on_disk_still_serves(shop: Shop) -> None:
+async def test_unavailable_storage_is_503_and_the_disk_cache_still_serves(shop: Shop) -> None:
     name, other, _ = shop.adapters
     async with shop.calling() as client:
         await text(client, name)
@@ -239,12 +239,12 @@ async def test_damaged_copy_on_disk_is_fetched_again(shop: Shop) -> None:
 
 
 async def test_disk_cache_stays_within_its_bytes(shop: Shop) -> None:
-    async with shop.calling(Limits(cache_bytes=1)) as client:
+    async with shop.calling(EngineLimits(cache_bytes=1)) as client:
         for name in shop.adapters:
             assert await text(client, name) == shop.says[name]
         assert list((shop.root / "cache").iterdir()) == []
     one = sum(file.stat().st_size for file in (shop.objects / artifact_prefix(shop.adapters[0])).iterdir())
-    async with shop.calling(Limits(cache_bytes=2 * one)) as client:
+    async with shop.calling(EngineLimits(cache_bytes=2 * one)) as client:
         for name in shop.adapters:
             await text(client, name)
         assert len(list((shop.root / "cache").iterdir())) == 2

@@ -14,7 +14,7 @@ from torch import nn
 
 from service.recipes.base import Base
 from tests.given.engines import calling, listening, load_tiny, local_store, make_engine, publish, save_adapter
-from workers.engines.embedded.engine import Engine, Limits
+from workers.engines.embedded.engine import Engine, EngineLimits
 from workers.model.load import LoadedBase
 
 POISON = 200  # a token at which the model of these tests fails
@@ -29,7 +29,7 @@ def tiny(tmp_path: Path) -> tuple[Base, LoadedBase]:
 
 @pytest.fixture
 def engine(tiny: tuple[Base, LoadedBase], tmp_path: Path) -> Engine:
-    return make_engine(*tiny, tmp_path, Limits(batch_rows=4))
+    return make_engine(*tiny, tmp_path, EngineLimits(batch_rows=4))
 
 
 @pytest.fixture

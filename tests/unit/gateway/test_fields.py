@@ -234,6 +234,19 @@ async def test_an_answer_may_be_sent_back_as_it_came(client: httpx.AsyncClient, 
     assert engine.seen[0]["messages"] == [{"role": "assistant", "content": "Hi"}, messages[1]]
 
 
+async def test_reasoning_goes_to_the_engine_in_one_name(client: httpx.AsyncClient, engine: ScriptedEngine) -> None:
+    said = {"role": "assistant", "content": "Hi"}
+    spellings = [
+        {"reasoning_content": "Greet."},
+        {"reasoning": "Greet."},
+        {"reasoning": "Greet.", "reasoning_content": "Greet."},
+    ]
+    for spelling in spellings:
+        messages = [said | spelling, {"role": "user", "content": "x"}]
+        assert (await post(client, "/chat/completions", messages=messages)).status_code == 200
+        assert engine.seen[-1]["messages"][0] == said | {"reasoning": "Greet."}
+
+
 UNREADABLE: list[tuple[dict[str, Any], str]] = [
     ({"role": "user", "content": [TEXT, IMAGE]}, "messages[1].content[1]"),
     ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[1].content[0]"),
@@ -251,6 +264,11 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
     ({"role": "assistant", "function_call": {"name": "f"}}, "messages[1].function_call.arguments"),
     ({"role": "assistant", "content": "x", "refusal": "No"}, "messages[1].refusal"),
     ({"role": "poet", "content": "x"}, "messages[1].role"),
+    ({"role": "user", "content": "x", "reasoning_content": "x"}, "messages[1].reasoning_content"),
+    (
+        {"role": "assistant", "content": "x", "reasoning": "x", "reasoning_content": "y"},
+        "messages[1].reasoning_content",
+    ),
     ({"role": "user", "content": "x", "mood": "x"}, "messages[1].mood"),
 ]
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Unavailable
 from service.gateway.client import engine_health
-from service.gateway.forward import Answer, EngineRequest, Gateway, Usage
+from service.gateway.forward import EngineRequest, EngineResponse, Gateway, RequestCost
 from service.installation.create import create_context
 from service.settings.settings import Settings
 from tests.given.scripted_engine import COMPLETION, ScriptedEngine, answers, dies, hangs, scripted_engine, streams
@@ -33,21 +33,23 @@ def settings(engine: ScriptedEngine) -> Settings:
 
 
 @pytest.fixture
-def costs() -> list[Usage]:
+def costs() -> list[RequestCost]:
     return []
 
 
 class CountedGateway(Gateway):
     """Every answer's cost goes to `costs`."""
 
-    costs: list[Usage]
+    costs: list[RequestCost]
 
-    async def open(self, request: EngineRequest, on_done: Callable[[Usage], None] | None = None) -> Answer:
+    async def open(
+        self, request: EngineRequest, on_done: Callable[[RequestCost], None] | None = None
+    ) -> EngineResponse:
         return await super().open(request, on_done or self.costs.append)
 
 
 @pytest.fixture
-async def gateway(settings: Settings, costs: list[Usage]) -> AsyncIterator[Gateway]:
+async def gateway(settings: Settings, costs: list[RequestCost]) -> AsyncIterator[Gateway]:
     gateway = CountedGateway({"tiny": settings.engines}, settings.engine_timeout_seconds)
     gateway.costs = costs
     yield gateway
@@ -78,7 +80,9 @@ async def read_events(gateway: Gateway, **fields: Any) -> list[bytes]:
         answer.close()
 
 
-async def test_an_answer_passes_byte_for_byte(gateway: Gateway, engine: ScriptedEngine, costs: list[Usage]) -> None:
+async def test_an_answer_passes_byte_for_byte(
+    gateway: Gateway, engine: ScriptedEngine, costs: list[RequestCost]
+) -> None:
     assert await whole(gateway, completion(temperature=0.5)) == COMPLETION
     assert engine.seen == [{"path": "/v1/completions", "model": "m", "prompt": "café", "temperature": 0.5}]
     (cost,) = costs
@@ -86,7 +90,7 @@ async def test_an_answer_passes_byte_for_byte(gateway: Gateway, engine: Scripted
 
 
 async def test_the_time_of_an_answer_counts_from_its_request(
-    gateway: Gateway, engine: ScriptedEngine, costs: list[Usage]
+    gateway: Gateway, engine: ScriptedEngine, costs: list[RequestCost]
 ) -> None:
     async def slow(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.1)
@@ -122,7 +126,7 @@ async def test_the_first_event_comes_before_the_last_is_made(gateway: Gateway, e
 
 @pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": False}}])
 async def test_a_usage_that_nobody_asked_for_is_asked_for_and_taken_out(
-    gateway: Gateway, engine: ScriptedEngine, costs: list[Usage], options: dict[str, Any]
+    gateway: Gateway, engine: ScriptedEngine, costs: list[RequestCost], options: dict[str, Any]
 ) -> None:
     engine.script = streams(EVENT + USAGE[:20], USAGE[20:] + DONE)
     assert b"".join(await read_events(gateway, **options)) == EVENT + DONE
@@ -159,7 +163,7 @@ async def test_connections_are_kept(gateway: Gateway, engine: ScriptedEngine) ->
 
 
 async def test_closing_an_answer_hangs_up_on_the_engine(
-    gateway: Gateway, engine: ScriptedEngine, costs: list[Usage]
+    gateway: Gateway, engine: ScriptedEngine, costs: list[RequestCost]
 ) -> None:
     engine.script = streams(EVENT, then=hangs)
     answer = await gateway.open(completion(stream=True))
@@ -172,7 +176,7 @@ async def test_closing_an_answer_hangs_up_on_the_engine(
 
 @pytest.mark.parametrize("ending", [streams(EVENT, EVENT[:9], then=dies), streams(EVENT, EVENT[:9])])
 async def test_a_stream_that_breaks_off_says_so_after_its_last_whole_event(
-    gateway: Gateway, engine: ScriptedEngine, costs: list[Usage], ending: Any
+    gateway: Gateway, engine: ScriptedEngine, costs: list[RequestCost], ending: Any
 ) -> None:
     engine.script = ending
     answer = await gateway.open(completion(stream=True))
@@ -187,7 +191,7 @@ async def test_a_stream_that_breaks_off_says_so_after_its_last_whole_event(
 
 async def test_an_error_event_ends_a_stream(gateway: Gateway, engine: ScriptedEngine) -> None:
     engine.script = streams(EVENT, b'data: {"error":{"message":"boom","type":"X","code":500}}\n\n', DONE)
-    with pytest.raises(Unavailable, match="could not answer"):
+    with pytest.raises(Unavailable, match="could not process"):
         await read_events(gateway)
     engine.script = streams(b'data: {"error":{"message":"bad stop","param":"stop","code":400}}\n\n')
     with pytest.raises(InvalidRequest, match="bad stop") as raised:
@@ -218,7 +222,7 @@ async def test_an_engine_that_dies_of_a_request_does_not_take_the_next_one_with_
 async def test_a_silent_engine_is_given_up(engine: ScriptedEngine) -> None:
     engine.script = streams(EVENT, then=hangs)
     gateway = gateway_to(engine.url, timeout_seconds=0.2)
-    with pytest.raises(Unavailable, match="silent"):
+    with pytest.raises(Unavailable, match="did not respond in time"):
         await read_events(gateway)
     await gateway.close()
 

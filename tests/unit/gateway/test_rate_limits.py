@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.domain.errors import RateLimited
-from service.gateway.forward import EngineRequest, Usage
+from service.gateway.forward import EngineRequest, RequestCost
 from service.gateway.limits import PerMinute, RateLimits, create_limits, duration, estimated_tokens
 from service.gateway.limits.memory import MemoryLimits
 from service.operations.keys import Caller
@@ -64,8 +64,10 @@ def asking(tokens: int = 1, key_id: str = "key_1") -> EngineRequest:
     return EngineRequest("completions", "proj_1", "tiny", "tiny", {}, key_id, tokens)
 
 
-def cost(prompt: int | None, completion: int | None, reserved: int) -> Usage:
-    return Usage("completions", "proj_1", "key_1", "tiny", "tiny", False, "answered", prompt, completion, reserved, 0.1)
+def cost(prompt: int | None, completion: int | None, reserved: int) -> RequestCost:
+    return RequestCost(
+        "completions", "proj_1", "key_1", "tiny", "tiny", False, "answered", prompt, completion, reserved, 0.1
+    )
 
 
 async def refusal(limits: RateLimits, request: EngineRequest) -> RateLimited:

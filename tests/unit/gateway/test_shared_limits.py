@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.domain.errors import RateLimited
-from service.gateway.forward import EngineRequest, Usage
+from service.gateway.forward import EngineRequest, RequestCost
 from service.gateway.limits import PerMinute, RateLimits
 from service.gateway.limits.redis import RedisLimits
 from service.queue.redis import RedisConnection
@@ -30,8 +30,10 @@ def asking(tokens: int = 1, key_id: str = "key_1") -> EngineRequest:
     return EngineRequest("completions", "proj_1", "tiny", "tiny", {}, key_id, tokens)
 
 
-def cost(prompt: int | None, completion: int, reserved: int) -> Usage:
-    return Usage("completions", "proj_1", "key_1", "tiny", "tiny", False, "answered", prompt, completion, reserved, 0.1)
+def cost(prompt: int | None, completion: int, reserved: int) -> RequestCost:
+    return RequestCost(
+        "completions", "proj_1", "key_1", "tiny", "tiny", False, "answered", prompt, completion, reserved, 0.1
+    )
 
 
 async def admitted(limits: RateLimits, request: EngineRequest) -> bool:

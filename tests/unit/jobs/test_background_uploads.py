@@ -1,4 +1,4 @@
-"""What a job stores beside its training: the trainer never waits for a storage that is away, and nothing is half."""
+"""What a job stores during its training: unavailable storage never stops the trainer, and nothing is stored in half."""
 
 import asyncio
 import dataclasses
@@ -17,30 +17,30 @@ from service.settings.settings import Settings
 from service.storage import StorageError
 from service.storage.local import LocalStore
 from tests.given.stored_jobs import claimed
-from workers.jobs import background_uploads as keeping
-from workers.jobs.background_uploads import Keeper
+from workers.jobs import background_uploads
+from workers.jobs.background_uploads import BackgroundUploads
 from workers.jobs.staging import store_file
 from workers.trainer.protocol import Snapshotted
 
 
 class Store(LocalStore):
-    """A local one that can be away, or slow."""
+    """A local one that can be unavailable, or slow."""
 
-    away = False
+    unavailable = False
     gate: asyncio.Event | None = None
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], *, replace: bool = True) -> int:
         if self.gate is not None:
             await self.gate.wait()
-        if self.away:
-            raise StorageError("away")
+        if self.unavailable:
+            raise StorageError("unavailable")
         return await super().put(key, chunks, replace=replace)
 
 
 @pytest.fixture
 def store(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(store_file.retry, "stop", stop_after_delay(0))  # type: ignore[attr-defined]
-    monkeypatch.setattr(keeping, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(background_uploads, "PAUSE_SECONDS", 0.01)
     return Store(settings.data_dir / "objects")
 
 
@@ -50,10 +50,10 @@ async def claim(ctx: Context, caller: Caller) -> HeldJob:
 
 
 @pytest.fixture
-async def keeper(ctx: Context, claim: HeldJob, store: Store) -> AsyncIterator[Keeper]:
-    keeper = Keeper(HeldJob(dataclasses.replace(ctx, storage=store), claim.claim))
-    yield keeper
-    await keeper.close()
+async def uploads(ctx: Context, claim: HeldJob, store: Store) -> AsyncIterator[BackgroundUploads]:
+    uploads = BackgroundUploads(HeldJob(dataclasses.replace(ctx, storage=store), claim.claim))
+    yield uploads
+    await uploads.close()
 
 
 @pytest.fixture
@@ -85,68 +85,73 @@ async def passed(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def test_snapshots_are_stored_and_their_folders_go(
-    ctx: Context, claim: HeldJob, keeper: Keeper, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, uploads: BackgroundUploads, report: Callable[[int], Snapshotted]
 ) -> None:
-    keeper.snapshot(first := report(1))
-    keeper.snapshot(report(2))
-    await keeper.settle(snapshots=True)
+    uploads.snapshot(first := report(1))
+    uploads.snapshot(report(2))
+    await uploads.settle(snapshots=True)
     assert await stored_steps(ctx, claim) == [2, 1]
     assert not Path(first.folder).exists()
 
 
 async def test_a_snapshot_that_cannot_be_stored_is_left_out_and_the_next_one_tries_again(
-    ctx: Context, caller: Caller, claim: HeldJob, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
+    ctx: Context,
+    caller: Caller,
+    claim: HeldJob,
+    uploads: BackgroundUploads,
+    store: Store,
+    report: Callable[[int], Snapshotted],
 ) -> None:
-    store.away = True
+    store.unavailable = True
     for step in (1, 2, 3):
-        keeper.snapshot(written := report(step))
+        uploads.snapshot(written := report(step))
 
         async def gone(folder: Path = Path(written.folder)) -> bool:
             return not folder.exists()
 
         await passed(gone)
-        keeper.check()
-    store.away = False
-    keeper.snapshot(report(4))
-    await keeper.settle(snapshots=True)
+        uploads.check()
+    store.unavailable = False
+    uploads.snapshot(report(4))
+    await uploads.settle(snapshots=True)
     assert await stored_steps(ctx, claim) == [4]
     assert len(await warnings(ctx, caller, claim)) == 1
 
 
 async def test_of_snapshots_that_wait_the_newest_is_stored(
-    ctx: Context, claim: HeldJob, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, uploads: BackgroundUploads, store: Store, report: Callable[[int], Snapshotted]
 ) -> None:
     store.gate = asyncio.Event()
-    keeper.snapshot(report(1))
+    uploads.snapshot(report(1))
     await asyncio.sleep(0)  # the first one is under way
     for step in (2, 3, 4):
-        keeper.snapshot(report(step))
+        uploads.snapshot(report(step))
     store.gate.set()
-    await keeper.settle(snapshots=True)
+    await uploads.settle(snapshots=True)
     assert await stored_steps(ctx, claim) == [4, 1]
 
 
 async def test_a_job_that_rests_needs_its_snapshot(
-    keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
+    uploads: BackgroundUploads, store: Store, report: Callable[[int], Snapshotted]
 ) -> None:
-    store.away = True
-    keeper.snapshot(report(1))
+    store.unavailable = True
+    uploads.snapshot(report(1))
     with pytest.raises(StorageError):
-        await keeper.settle(snapshots=True)
+        await uploads.settle(snapshots=True)
 
 
 async def test_a_job_that_is_trained_does_not(
-    ctx: Context, claim: HeldJob, keeper: Keeper, store: Store, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, uploads: BackgroundUploads, store: Store, report: Callable[[int], Snapshotted]
 ) -> None:
-    store.away = True
-    keeper.snapshot(report(1))
-    keeper.snapshot(report(2))
-    await keeper.settle(snapshots=False)
+    store.unavailable = True
+    uploads.snapshot(report(1))
+    uploads.snapshot(report(2))
+    await uploads.settle(snapshots=False)
     assert await stored_steps(ctx, claim) == []
 
 
 async def test_a_checkpoint_is_tried_until_it_is_stored_and_what_follows_waits(
-    ctx: Context, claim: HeldJob, keeper: Keeper, report: Callable[[int], Snapshotted]
+    ctx: Context, claim: HeldJob, uploads: BackgroundUploads, report: Callable[[int], Snapshotted]
 ) -> None:
     tries = 0
 
@@ -155,36 +160,36 @@ async def test_a_checkpoint_is_tried_until_it_is_stored_and_what_follows_waits(
         tries += 1
         assert await stored_steps(ctx, claim) == []
         if tries < 4:
-            raise StorageError("away")
+            raise StorageError("unavailable")
 
     async def published() -> bool:
         return tries == 4
 
-    keeper.publish(publish)
-    keeper.snapshot(report(1))
+    uploads.publish(publish)
+    uploads.snapshot(report(1))
     await passed(published)
-    await keeper.settle(snapshots=True)
+    await uploads.settle(snapshots=True)
     assert await stored_steps(ctx, claim) == [1]
 
 
-async def test_a_job_that_ends_hears_that_its_checkpoint_is_not_stored(keeper: Keeper) -> None:
+async def test_a_job_that_ends_hears_that_its_checkpoint_is_not_stored(uploads: BackgroundUploads) -> None:
     async def publish() -> None:
-        raise StorageError("away")
+        raise StorageError("unavailable")
 
-    keeper.publish(publish)
+    uploads.publish(publish)
     with pytest.raises(StorageError):
-        await keeper.settle(snapshots=False)
+        await uploads.settle(snapshots=False)
 
 
 async def test_a_lost_lease_ends_the_work(
-    ctx: Context, caller: Caller, claim: HeldJob, keeper: Keeper, report: Callable[[int], Snapshotted]
+    ctx: Context, caller: Caller, claim: HeldJob, uploads: BackgroundUploads, report: Callable[[int], Snapshotted]
 ) -> None:
     await jobs.cancel(ctx, caller, claim.job.id)
-    keeper.snapshot(report(1))
+    uploads.snapshot(report(1))
 
     async def ended() -> bool:
         try:
-            keeper.check()
+            uploads.check()
         except LeaseLost:
             return True
         return False

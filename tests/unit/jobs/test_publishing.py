@@ -1,4 +1,4 @@
-"""What a worker publishes, seen from the door of `workers.jobs.publishing`."""
+"""What a worker publishes, through the interface of `workers.jobs.publishing`."""
 
 import pytest
 

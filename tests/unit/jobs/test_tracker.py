@@ -143,10 +143,10 @@ async def test_a_refused_key_is_one_warning_without_the_key(tmp_path: Path, serv
         warnings = [said for said in await messages(ctx, claim.job.id) if "Weights & Biases" in said]
         assert len(warnings) == 1
         assert wrong not in warnings[0]
-        assert "the job goes on" in warnings[0]
+        assert "the job continues" in warnings[0]
 
 
-async def test_a_server_that_is_away_costs_a_warning_and_no_time(tmp_path: Path) -> None:
+async def test_an_unavailable_server_costs_a_warning_and_no_time(tmp_path: Path) -> None:
     async with claimed(tmp_path, "http://127.0.0.1:1") as (ctx, claim):
         runs: set[Run] = set()
         tracker, began = Tracker(claim, runs), time.monotonic()
@@ -159,7 +159,7 @@ async def test_a_server_that_is_away_costs_a_warning_and_no_time(tmp_path: Path)
         await let_finish(runs, 0.1)
         warnings = [said for said in await messages(ctx, claim.job.id) if "Weights & Biases" in said]
         assert len(warnings) == 1
-        assert "had not answered" in warnings[0]
+        assert "had not responded" in warnings[0]
 
 
 async def test_offline_the_run_lies_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from tests.given.engines import LORA, PROMPT, greedy, load_tiny, logits_of, save_adapter
 from tests.given.own_tunings import OWN_SPECS, offer_own
-from workers.engines.embedded.lane import lane_of
+from workers.engines.embedded.batcher import lane_of
 from workers.model.adapters import Adapters
 from workers.model.generate import PIECE_TOKENS, Batch, Row
 from workers.model.load import LoadedBase

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.given.tiny_models import make_tiny_base
-from workers.model.load import choose_device, environment, load_base, load_tokenizer, weights_digest
+from workers.model.load import choose_device, environment, load_base, load_text, weights_digest
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 def test_the_tokenizer_comes_without_weights(tmp_path: Path) -> None:
     base = make_tiny_base(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    assert load_tokenizer(base).decode(load_tokenizer(base).encode("spruce")) == "spruce"
+    assert load_text(base).tokenizer.decode(load_text(base).tokenizer.encode("spruce")) == "spruce"
 
 
 def test_the_environment_names_what_decides_the_last_bit() -> None:

@@ -15,7 +15,7 @@ from tests.given.engines import CPU, calling, local_store, logits_of, make_engin
 from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import make_tiny_base, random_rows
-from workers.jobs.samples import TOLERANCE, Comparison, compare
+from workers.jobs.agreement import TOLERANCE, Comparison, compare
 from workers.model.load import LoadedBase, environment, load_base
 from workers.trainer.process.slot import SAMPLE_ROWS, Slot
 from workers.trainer.protocol import JobSpec, ScoredRow

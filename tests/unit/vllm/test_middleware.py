@@ -1,4 +1,4 @@
-"""The door of vLLM, without vLLM: who gets in, and that it drains before it ends."""
+"""The middleware of vLLM's server, without vLLM: which routes it has, and that it drains before vLLM ends."""
 
 import asyncio
 import signal
@@ -7,12 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from workers.engines.vllm.middleware import DRAIN_SIGNAL, Door, Message, Receive, Refused, Scope, Send
+from workers.engines.vllm.middleware import DRAIN_SIGNAL, DrainingMiddleware, Refused
 
 
-class House:
-    """What stands behind the door: answers when it is told to."""
+class Server:
+    """The application below the middleware: responds once `ready` is set."""
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
@@ -29,7 +30,7 @@ class House:
 
 @pytest.fixture
 def ended() -> Iterator[list[int]]:
-    """SIGTERMs of this process, which the door sends to end vLLM."""
+    """SIGTERMs of this process, which the middleware sends to end vLLM."""
     seen: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     yield seen
@@ -37,37 +38,37 @@ def ended() -> Iterator[list[int]]:
 
 
 @pytest.fixture
-async def house() -> House:
-    return House()
+async def server() -> Server:
+    return Server()
 
 
 @pytest.fixture
-async def client(house: House) -> Any:
-    door = Door(house)
+async def client(server: Server) -> Any:
+    middleware = DrainingMiddleware(server)
 
     async def nothing(message: Message | None = None) -> Message:
         return {}
 
-    await door({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://vllm") as client:
+    await middleware({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(middleware), base_url="http://vllm") as client:
         yield client
     asyncio.get_running_loop().remove_signal_handler(DRAIN_SIGNAL)
 
 
-async def test_only_routes_that_the_gateway_needs_are_open(client: httpx.AsyncClient, house: House) -> None:
-    house.ready.set()
+async def test_only_routes_that_the_gateway_needs_are_open(client: httpx.AsyncClient, server: Server) -> None:
+    server.ready.set()
     for path in ("/v1/completions", "/v1/chat/completions"):
         assert (await client.post(path)).status_code == 200
     for path in ("/v1/load_lora_adapter", "/adapters", "/v1/completions/", "/", "/tokenize"):
         assert (await client.post(path)).status_code == 404
-    assert house.seen == ["/v1/completions", "/v1/chat/completions"]
+    assert server.seen == ["/v1/completions", "/v1/chat/completions"]
 
 
-async def test_a_drained_house_lets_the_running_finish_and_then_ends(
-    client: httpx.AsyncClient, house: House, ended: list[int]
+async def test_a_draining_server_finishes_running_requests_and_then_ends(
+    client: httpx.AsyncClient, server: Server, ended: list[int]
 ) -> None:
     running = asyncio.create_task(client.post("/v1/completions"))
-    while not house.seen:
+    while not server.seen:
         await asyncio.sleep(0.01)
     signal.raise_signal(DRAIN_SIGNAL)
     await asyncio.sleep(0.05)
@@ -76,23 +77,25 @@ async def test_a_drained_house_lets_the_running_finish_and_then_ends(
     assert (await client.get("/health")).status_code == 503
     await asyncio.sleep(0.3)
     assert ended == [] and not running.done()
-    house.ready.set()
+    server.ready.set()
     assert (await running).content == b"done"
     await asyncio.sleep(0.3)
     assert ended == [signal.SIGTERM]
 
 
-async def test_an_empty_house_ends_at_once(client: httpx.AsyncClient, ended: list[int]) -> None:
+async def test_an_idle_server_ends_at_once(client: httpx.AsyncClient, ended: list[int]) -> None:
     signal.raise_signal(DRAIN_SIGNAL)
     await asyncio.sleep(0.4)
     assert ended == [signal.SIGTERM]
 
 
-async def test_what_is_refused_inside_is_answered_at_the_door(ended: list[int]) -> None:
+async def test_a_refusal_of_the_plugin_becomes_its_response(ended: list[int]) -> None:
     async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
         raise Refused(503, "adapter_unusable", "It cannot be loaded.")
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(Door(refusing)), base_url="http://vllm") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(DrainingMiddleware(refusing)), base_url="http://vllm"
+    ) as client:
         answer = await client.post("/v1/completions")
     assert answer.status_code == 503
     assert answer.json()["error"] | {"type": ""} == {

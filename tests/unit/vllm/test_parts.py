@@ -9,9 +9,8 @@ from service.domain.model import is_model_name, model_name
 from service.recipes.base import Base, Serving
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
-from workers.engines.vllm.command import serve_command, serve_environment
 from workers.engines.vllm.rows import masked, needs_fix
-from workers.engines.vllm.serve import serve_vllm
+from workers.engines.vllm.serve import serve_command, serve_environment, serve_vllm
 
 SERVING = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=20, tool_call_parser="hermes")
 BASE = Base(

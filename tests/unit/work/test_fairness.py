@@ -8,7 +8,7 @@ from service.operations import keys
 from service.operations.job_work import TRAIN
 from service.operations.keys import Caller
 from service.work import claims
-from service.work.fairness import makes_room, may_change_base, who_leaves
+from service.work.claims import makes_room, may_change_base, who_leaves
 from tests.given.stored_jobs import BASES, add_job
 from tests.given.work import claim_training, claim_validation
 

@@ -1,31 +1,72 @@
-"""The engine's address: the part of vLLM's OpenAI-like HTTP dialect that the gateway uses.
+"""The embedded engine's server: the part of vLLM's OpenAI-like HTTP API that the gateway uses.
 
     POST /v1/completions, /v1/chat/completions    JSON, or server-sent events with `stream`
     GET  /v1/models, /health, /metrics
 
-It authorises nobody: it must listen on a private network only. Knows HTTP; how tokens come about is the engine's.
+`luthier-worker engine` starts it. There is no authentication: it must listen on a private network only.
 """
 
+import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import orjson
+import structlog
+import torch
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from service.domain.errors import LuthierError
-from workers.engines.embedded.engine import Engine
+from service.installation.storage import open_storage
+from service.recipes.catalogue import read_catalogue
+from service.settings.settings import Settings
+from workers.engines.embedded.engine import Engine, EngineLimits
 from workers.engines.embedded.metrics import CONTENT_TYPE, render_metrics
 from workers.engines.embedded.parse import Order
 from workers.engines.embedded.replies import ChatReply, CompletionReply, Json, Reply
-from workers.engines.embedded.streaming import ClientGone, EventStream, error_body, events, unless_gone, whole
+from workers.engines.embedded.streaming import ClientGone, ReplyStream, error_body, events, unless_gone, whole
 from workers.engines.embedded.wire import ChatRequest, CompletionRequest, explain
+from workers.model.load import choose_device, load_base
 
+log = structlog.get_logger()
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
-CLIENT_CLOSED = 499  # nginx's number; nobody reads it
+CLIENT_CLOSED = 499  # nginx's status; nobody receives it
+SHUTDOWN_SECONDS = 10  # for responses in progress
+
+
+def serve_engine(settings: Settings) -> None:
+    """Serves one base until SIGTERM or SIGINT; logs `engine.ready` once it accepts requests.
+
+    Raises CatalogueError, StorageUnusable, ValueError or OSError for settings that cannot work.
+    """
+    base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
+    storage = open_storage(settings)
+    asyncio.run(storage.check())
+    torch.set_num_threads(settings.engine_threads)
+    loaded = load_base(base, choose_device(settings.device))
+    limits = EngineLimits(
+        batch_rows=settings.engine_batch_rows,
+        resident_adapters=settings.engine_resident_adapters,
+        adapter_bytes=settings.engine_adapter_bytes,
+        cache_bytes=settings.engine_cache_bytes,
+    )
+    cache = settings.scratch_dir / f"engine-{settings.engine_port}"  # two on one machine have different ports
+    engine = Engine(base, loaded, storage, cache, limits)
+    config = uvicorn.Config(
+        create_engine_app(engine),
+        host=settings.engine_host,
+        port=settings.engine_port,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    _Server(config, base.id).run()
 
 
 def create_engine_app(engine: Engine) -> ASGIApp:
@@ -56,17 +97,17 @@ class _Endpoints:
     async def complete(self, body: CompletionRequest, request: Request) -> Response:
         async with AsyncExitStack() as stack:
             name, adapter = await stack.enter_async_context(self._engine.model(body.model))
-            order = await self._engine.intake.completion(body, adapter)
+            order = await self._engine.parser.completion(body, adapter)
             reply = CompletionReply(name, scored=body.logprobs is not None)
-            return await self._answer(body, request, order, reply, stack)
+            return await self._respond(body, request, order, reply, stack)
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         async with AsyncExitStack() as stack:
             name, adapter = await stack.enter_async_context(self._engine.model(body.model))
-            order = await self._engine.intake.chat(body, adapter)
-            return await self._answer(body, request, order, ChatReply(name, scored=body.logprobs), stack)
+            order = await self._engine.parser.chat(body, adapter)
+            return await self._respond(body, request, order, ChatReply(name, scored=body.logprobs), stack)
 
-    async def _answer(
+    async def _respond(
         self,
         body: CompletionRequest | ChatRequest,
         request: Request,
@@ -74,15 +115,15 @@ class _Endpoints:
         reply: Reply,
         held: AsyncExitStack,
     ) -> Response:
-        """Submits the order. A stream takes over what is held, since it goes on after this."""
-        exchange = held.enter_context(closing(self._engine.batcher.submit(order.prompts)))
+        """Submits the prompts. A stream takes over `held`, because it lasts longer than this call."""
+        generation = held.enter_context(closing(self._engine.batcher.submit(order.prompts)))
         if body.stream:
-            stream = events(exchange, reply, order.prompt_tokens, include_usage=body.include_usage)
-            return EventStream(stream, held.pop_all())
-        return _json(await unless_gone(request, whole(exchange, reply, order.prompt_tokens)))
+            stream = events(generation, reply, order.prompt_tokens, include_usage=body.include_usage)
+            return ReplyStream(stream, held.pop_all())
+        return _json(await unless_gone(request, whole(generation, reply, order.prompt_tokens)))
 
     async def models(self) -> Response:
-        """The base under all its names, and the adapters in memory: any other in storage can be called, too."""
+        """The base under all its names, and the adapters in memory. Other adapters in storage can be called as well."""
         base = self._engine.base
         names = [base.id, *base.aliases]
         models = [self._model(name, None) for name in names]
@@ -137,3 +178,16 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Respon
     ClientGone: _on_gone,
     Exception: _on_crash,
 }
+
+
+class _Server(uvicorn.Server):
+    """Logs the address that it listens at: the port 0 means any free one."""
+
+    def __init__(self, config: uvicorn.Config, base_id: str) -> None:
+        super().__init__(config)
+        self._base_id = base_id
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        log.info("engine.ready", base=self._base_id, host=host, port=port)

@@ -1,14 +1,17 @@
-"""From requests to batches: who joins when, in one thread beside the event loop.
+"""Continuous batching: which requests join a batch when, and the one thread in which everything is computed.
 
-The loop's side decides who joins and carries pieces to their exchanges; the thread's side computes one turn at a time
-(prompts of newcomers, one token for every row, the next forward pass), in every lane that has rows, so that no lane
-waits longer than for one token of each other. Attaching and detaching adapters go through the same thread, so they
-happen between turns. Must not know HTTP or names of models.
+The event loop decides which requests join and delivers their pieces. The thread computes one turn at a time: the
+prompts of new requests, one token for every row, the next forward pass.
+
+A lane is a batch of rows that go through one model together. The base's lane holds the rows of the base and of all
+adapters that mix. An adapter that does not mix, such as one with a private copy of the base, has a lane of its own
+while it has rows. Every turn computes every lane, so a lane waits for at most one token of each other lane. Adapters
+are attached and detached in the same thread, between turns. Has no HTTP and no names of models.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,28 +20,90 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from service.domain.errors import LuthierError, Unavailable
-from workers.engines.embedded.choice import Choice
-from workers.engines.embedded.lane import Lane, News, lane_of
-from workers.engines.embedded.request import Exchange
+from workers.engines.embedded.choice import Choice, Piece
+from workers.engines.embedded.request import GenerationRequest
 from workers.model.adapters import Adapter
+from workers.model.generate import Batch, Prefilled
 from workers.model.load import LoadedBase
 
 log = structlog.get_logger()
-PREFILL_TOKENS = 2048  # prompt tokens per turn, one prompt at least: what rows in progress wait for newcomers
-WAITING_LIMIT = 1024  # sequences that may wait for a place
+PREFILL_TOKENS = 2048  # prompt tokens per turn, one prompt at least: rows in progress wait for these
+WAITING_LIMIT = 1024  # sequences in the queue
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Group = tuple[Exchange, list[Choice]]  # choices that share a prompt
+Group = tuple[GenerationRequest, list[Choice]]  # choices that share a prompt
+News = list[tuple[GenerationRequest, Piece | LuthierError]]
 
 
 class GenerationFailed(LuthierError):
-    """The model could not compute this batch: 500, and the engine lives on."""
+    """The model could not compute this batch: status 500; the engine keeps running."""
+
+
+def lane_of(adapter: Adapter | None) -> Adapter | None:
+    """The lane of a row with `adapter`, by the adapter that owns it; None is the base's lane."""
+    return None if adapter is None or adapter.tuning.mixes_rows else adapter
+
+
+class Lane:
+    """A batch, and the choice and request of each of its rows. Used in the thread only.
+
+    When a method other than `prefill` raises, its rows cannot continue: call `fail`.
+    """
+
+    def __init__(self, base: LoadedBase, adapter: Adapter | None) -> None:
+        self._batch = Batch(base, adapter)
+        self._running: dict[Choice, GenerationRequest] = {}  # in the order of the batch's rows
+
+    @property
+    def requests(self) -> set[GenerationRequest]:
+        return set(self._running.values())
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def prefill(self, choices: Sequence[Choice]) -> Prefilled:
+        """Computes the prompt that `choices` share; does not touch the rows in progress."""
+        return self._batch.prefill([choice.row for choice in choices])
+
+    def join(self, request: GenerationRequest, choices: Sequence[Choice], prefilled: Prefilled) -> News:
+        """Appends them to the rows in progress."""
+        self._running |= dict.fromkeys(choices, request)
+        self._batch.join(prefilled)
+        pieces = [choice.begin(prefilled.scores) for choice in choices]
+        self._keep(choice for choice in self._running if not choice.finished)
+        return [(request, piece) for piece in pieces if piece is not None]
+
+    def drop_unwanted(self) -> None:
+        """Ends the rows whose clients have disconnected."""
+        self._keep(choice for choice in self._running if choice.wanted)
+
+    def step(self) -> tuple[News, int]:
+        """One token for every row, and the forward pass for the rows that continue; also returns how many tokens."""
+        tokens = self._batch.sample()
+        pieces = [
+            (request, choice.accept(token))
+            for (choice, request), token in zip(self._running.items(), tokens, strict=True)
+        ]
+        self._keep(choice for choice in self._running if not choice.finished)
+        self._batch.advance()
+        return [(request, piece) for request, piece in pieces if piece is not None], len(tokens)
+
+    def fail(self, error: LuthierError) -> News:
+        """Ends every row with `error`."""
+        news: News = [(request, error) for request in self.requests]
+        self._running = {}
+        self._batch.clear()
+        return news
+
+    def _keep(self, choices: Iterable[Choice]) -> None:
+        self._running = {choice: self._running[choice] for choice in choices}
+        self._batch.keep({choice.row for choice in self._running})
 
 
 @dataclass
 class Counts:
-    """What happened since the start."""
+    """Totals since the start."""
 
     prompt_tokens: int = 0
     generated_tokens: int = 0
@@ -52,8 +117,8 @@ class Batcher:
         self._base = base
         self._rows_limit = rows_limit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._waiting: deque[Exchange] = deque()
-        self._lanes: dict[Adapter | None, Lane] = {}  # those with rows; changed by the thread
+        self._waiting: deque[GenerationRequest] = deque()
+        self._lanes: dict[Adapter | None, Lane] = {}  # those with rows; changed in the thread only
         self._bell = asyncio.Event()
         self.counts = Counts()
 
@@ -63,16 +128,16 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        return sum(exchange.num_waiting for exchange in self._waiting)
+        return sum(request.num_waiting for request in self._waiting)
 
-    def submit(self, prompts: Sequence[Sequence[Choice]]) -> Exchange:
-        """Queues one request: for every prompt the choices that share it. Raises Unavailable when too much waits."""
+    def submit(self, prompts: Sequence[Sequence[Choice]]) -> GenerationRequest:
+        """Queues one request: for every prompt the choices that share it. Raises Unavailable when the queue is full."""
         if self.num_waiting >= WAITING_LIMIT:
             raise Unavailable("The engine is currently overloaded, please try again later.")
-        exchange = Exchange(prompts)
-        self._waiting.append(exchange)
+        request = GenerationRequest(prompts)
+        self._waiting.append(request)
         self._bell.set()
-        return exchange
+        return request
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `function` in the thread, between two turns."""
@@ -83,39 +148,39 @@ class Batcher:
         try:
             while True:
                 await self._bell.wait()
-                for exchange, news in await self.call(self._turn, self._admit()):
-                    exchange.tell(news)
+                for request, news in await self.call(self._turn, self._admit()):
+                    request.deliver(news)
                 if not self._waiting and not self._lanes:
                     self._bell.clear()
         finally:
             self._thread.shutdown(wait=True)  # a turn in progress ends first
-            for exchange in {*self._waiting}.union(*(lane.exchanges for lane in self._lanes.values())):
-                exchange.tell(Unavailable("The engine is shutting down."))
+            for request in {*self._waiting}.union(*(lane.requests for lane in self._lanes.values())):
+                request.deliver(Unavailable("The engine is shutting down."))
 
     def _admit(self) -> list[Group]:
-        """Who joins now: requests in turn, and while several wait, each only with its share of the free places."""
+        """The choices that join now: requests take turns; while several wait, each gets its share of the free rows."""
         admitted: list[Group] = []
         free, tokens = self._rows_limit - self.num_running, 0
         while free > 0 and tokens < PREFILL_TOKENS and self._waiting:
             share = max(1, free // len(self._waiting))
-            exchange = self._waiting.popleft()
-            choices = exchange.take(share)
-            if exchange.num_waiting:
-                self._waiting.append(exchange)
+            request = self._waiting.popleft()
+            choices = request.take(share)
+            if request.num_waiting:
+                self._waiting.append(request)
             if choices:
-                admitted.append((exchange, choices))
+                admitted.append((request, choices))
                 free -= len(choices)
                 tokens += len(choices[0].row.prompt)
         return admitted
 
     def _turn(self, newcomers: list[Group]) -> News:
-        """In the thread. What the model raises goes to those whom it concerns."""
+        """In the thread. An exception of the model ends only the requests that it belongs to."""
         news: News = []
         for lane in self._lanes.values():
             with self._failing(lane, news):
                 lane.drop_unwanted()
-        for exchange, choices in newcomers:
-            self._join(exchange, choices, news)
+        for request, choices in newcomers:
+            self._join(request, choices, news)
         for lane in self._lanes.values():
             if lane:
                 with self._failing(lane, news):
@@ -123,17 +188,17 @@ class Batcher:
         self._lanes = {adapter: lane for adapter, lane in self._lanes.items() if lane}
         return news
 
-    def _join(self, exchange: Exchange, choices: list[Choice], news: News) -> None:
+    def _join(self, request: GenerationRequest, choices: list[Choice], news: News) -> None:
         owner = lane_of(choices[0].row.adapter)
         lane = self._lanes.setdefault(owner, Lane(self._base, owner))
         try:
             prefilled = lane.prefill(choices)
-        except Exception as error:  # nobody else's rows were touched
-            news.append((exchange, self._failure(error)))
+        except Exception as error:  # no other row was touched
+            news.append((request, self._failure(error)))
             return
         self.counts.prompt_tokens += len(choices[0].row.prompt)
         with self._failing(lane, news):
-            news += lane.join(exchange, choices, prefilled)
+            news += lane.join(request, choices, prefilled)
 
     def _step(self, lane: Lane, news: News) -> None:
         pieces, num_tokens = lane.step()
@@ -142,7 +207,7 @@ class Batcher:
 
     @contextmanager
     def _failing(self, lane: Lane, news: News) -> Iterator[None]:
-        """What is raised inside ends the rows of this lane, and of no other."""
+        """An exception inside ends the rows of this lane and of no other."""
         try:
             yield
         except Exception as error:
@@ -151,4 +216,4 @@ class Batcher:
     def _failure(self, error: Exception) -> GenerationFailed:
         self.counts.failures += 1
         log.error("generation.failed", exc_info=error)
-        return GenerationFailed("The engine failed to generate this answer.", code="generation_failed")
+        return GenerationFailed("The engine failed to generate this response.", code="generation_failed")

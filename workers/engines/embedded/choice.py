@@ -1,6 +1,6 @@
-"""One sequence of a request on its way: its row in the batch, its text, and when it ends.
+"""One sequence of a request while it is generated: its row in the batch, its text, and when it ends.
 
-Knows tokens and text; must not know who else is in the batch, nor HTTP.
+Independent of the other rows of the batch and of HTTP.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Piece:
-    """What became certain of one choice, text or its end or both."""
+    """The next part of one choice that is final: text, its end, or both."""
 
     index: int
     text: str
@@ -33,16 +33,16 @@ class Choice:
     ) -> None:
         self.index = index
         self.row = row
-        self.wanted = True  # False once nobody listens; set by the event loop, read by the thread
+        self.wanted = True  # False once the client has disconnected; set by the event loop, read by the thread
         self.finished = False
         self._limit = limit
         self._vocabulary = vocabulary
         self._echo = echo
         self._text = TextStream(vocabulary.tokenizer, stops, offset=len(echo))
-        self._entries: list[Entry] = []  # scored, but their text is still held back
+        self._entries: list[Entry] = []  # scored; their text is still held back
 
     def begin(self, scores: Sequence[Token]) -> Piece | None:
-        """The prompt is computed: its echo, if that was asked. `scores` are of the prompt from its second token on."""
+        """Called when the prompt is computed; returns its echo, if requested. `scores` begin with the second token."""
         entries = self._prompt_entries(scores) if self.row.score_prompt else ()
         if self._limit == 0:
             self.finished = True
@@ -50,7 +50,7 @@ class Choice:
         return Piece(self.index, self._echo, entries) if self._echo or entries else None
 
     def accept(self, token: Token) -> Piece | None:
-        """The row's next token; None while nothing is certain."""
+        """Takes the row's next token; returns None while no further text is final."""
         if token.id in self._vocabulary.end_tokens:
             return self._finish("", "stop")
         if token.logprob is not None:

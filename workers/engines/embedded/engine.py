@@ -1,6 +1,6 @@
 """The embedded engine: one base in memory, its adapters by name, its lanes of rows.
 
-Puts the parts together; must not know HTTP. `app` gives it an address, `serve` a process.
+Puts the parts together. Has no HTTP: `app` serves it.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 from service.recipes.base import Base
 from service.storage import ObjectStore
 from workers.engines.embedded.batcher import Batcher
-from workers.engines.embedded.parse import Intake
+from workers.engines.embedded.parse import RequestParser
 from workers.engines.embedded.resident import Residents
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.files.disk_cache import DiskCache, trim
@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Limits:
+class EngineLimits:
     """What an engine may hold at a time."""
 
     batch_rows: int = 16
@@ -34,12 +34,12 @@ class Limits:
 
 
 class Engine:
-    """Serves `base` and every adapter of it that lies in `storage`; `cache_dir` is its own."""
+    """Serves `base` and every adapter of it in `storage`. No other process uses `cache_dir`."""
 
     def __init__(
-        self, base: Base, loaded: LoadedBase, storage: ObjectStore, cache_dir: Path, limits: Limits | None = None
+        self, base: Base, loaded: LoadedBase, storage: ObjectStore, cache_dir: Path, limits: EngineLimits | None = None
     ) -> None:
-        limits = limits or Limits()
+        limits = limits or EngineLimits()
         trim(cache_dir, limits.cache_bytes)
         adapters = Adapters(loaded.model)
         self.base = base
@@ -53,17 +53,17 @@ class Engine:
             limits.resident_adapters,
             limits.adapter_bytes,
         )
-        self.intake = Intake(base, loaded, Vocabulary(loaded))
+        self.parser = RequestParser(base, loaded, Vocabulary(loaded))
         self._run: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether it generates; False before `running` and after."""
+        """Whether it can generate: only inside `running`, and while the batcher has not failed."""
         return self._run is not None and not self._run.done()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Generates while the block lasts. Once per engine."""
+        """Generates until the block ends. Only once per engine."""
         self._run = asyncio.create_task(self.batcher.run())
         try:
             yield

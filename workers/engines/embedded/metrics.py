@@ -1,4 +1,4 @@
-"""What an engine tells Prometheus: names after vLLM's with our prefix. Read when asked; knows no requests."""
+"""An engine's metrics for Prometheus: vLLM's names with our prefix, read at each scrape."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ class _Readings(Collector):
         batcher, residents = self._engine.batcher, self._engine.residents
         counts = batcher.counts
         yield self._gauge("luthier_engine_num_requests_running", "Sequences being generated.", batcher.num_running)
-        yield self._gauge("luthier_engine_num_requests_waiting", "Sequences that wait.", batcher.num_waiting)
+        yield self._gauge("luthier_engine_num_requests_waiting", "Sequences waiting for a row.", batcher.num_waiting)
         yield self._gauge("luthier_engine_adapters_resident", "Adapters in memory.", len(residents.names))
         yield self._counter("luthier_engine_prompt_tokens_total", "Prompt tokens computed.", counts.prompt_tokens)
         yield self._counter("luthier_engine_generation_tokens_total", "Tokens generated.", counts.generated_tokens)

@@ -1,7 +1,6 @@
 """From a request to choices: prompts become token ids, and what the base cannot do is refused before anything runs.
 
-Knows wire models, tokens and limits; must not know who else is generating. The ids come from the code that training
-uses.
+Independent of what else is being generated. The ids come from the code that training uses.
 """
 
 import asyncio
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 
 from service.domain.errors import InvalidRequest
 from service.recipes.base import Base
+from workers.data.messages import RenderError
 from workers.data.render import encode_chat, encode_prompt
-from workers.data.template import RenderError
+from workers.data.template import ChatTemplate
 from workers.engines.embedded.choice import Choice
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.engines.embedded.wire import CHOICES_LIMIT, ChatRequest, CompletionRequest
@@ -24,18 +24,19 @@ COMPLETION_TOKENS = 16  # OpenAI's default of `max_tokens`
 
 @dataclass(frozen=True)
 class Order:
-    """What a request asks to be generated: for every prompt the choices that share it."""
+    """What a request asks for: the choices of every prompt, and how many tokens the prompts have."""
 
     prompts: Sequence[Sequence[Choice]]
     prompt_tokens: int
 
 
-class Intake:
+class RequestParser:
     """Reads requests for one base."""
 
     def __init__(self, base: Base, loaded: LoadedBase, vocabulary: Vocabulary) -> None:
         self._context_tokens = base.context_tokens
-        self._tokenizer = loaded.tokenizer
+        self._base_text = loaded.text
+        self._template = ChatTemplate(loaded.text)
         self._vocabulary = vocabulary
 
     async def completion(self, request: CompletionRequest, adapter: Adapter | None) -> Order:
@@ -54,7 +55,8 @@ class Intake:
         """Raises InvalidRequest."""
         messages = [message.model_dump(exclude_none=True) for message in request.messages]
         try:
-            ids = await asyncio.to_thread(encode_chat, self._tokenizer, messages)
+            template = self._template.on(adapter.template_date) if adapter else self._template
+            ids = await asyncio.to_thread(encode_chat, template, messages)
         except RenderError as error:
             param = error.field or "messages"
             raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param=param) from error
@@ -86,9 +88,14 @@ class Intake:
 
     async def _ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
-            ids = await asyncio.to_thread(encode_prompt, self._tokenizer, prompt)
+            try:
+                ids = await asyncio.to_thread(encode_prompt, self._base_text, prompt)
+            except RenderError as error:
+                raise InvalidRequest(
+                    f"The prompt cannot be shown to the base: it {error.reason}.", param="prompt"
+                ) from error
             if not ids:
-                raise InvalidRequest("The prompt is empty, and the base has nothing to begin with.", param="prompt")
+                raise InvalidRequest("The prompt is empty, and the base has no token to begin with.", param="prompt")
             return ids
         if max(prompt) >= self._vocabulary.size:
             raise InvalidRequest(

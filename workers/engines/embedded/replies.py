@@ -1,6 +1,6 @@
-"""The answers of both endpoints as JSON, whole and in chunks, in OpenAI's shapes.
+"""The responses of both endpoints as JSON, whole and in chunks, in OpenAI's shapes.
 
-Knows pieces of text and their log-probabilities; must not know how they were made.
+Made of pieces of text and their log-probabilities; independent of how these are generated.
 """
 
 import secrets
@@ -17,7 +17,7 @@ Json = JsonObject
 
 
 @dataclass
-class Answer:
+class WholeChoice:
     """All pieces of one choice together."""
 
     index: int
@@ -40,10 +40,10 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Json:
 
 
 class Reply(Protocol):
-    """One endpoint's way to say it."""
+    """How one endpoint formats what was generated."""
 
-    def whole(self, answers: Sequence[Answer], usage: Json) -> Json:
-        """The body of an answer that is not streamed."""
+    def whole(self, choices: Sequence[WholeChoice], usage: Json) -> Json:
+        """The body of a response that is not streamed."""
         ...
 
     def opening(self, index: int) -> Json | None:
@@ -84,8 +84,8 @@ class CompletionReply(_Reply):
     prefix = "cmpl"
     object = chunk_object = "text_completion"
 
-    def whole(self, answers: Sequence[Answer], usage: Json) -> Json:
-        return self._whole([self._choice(answer) for answer in answers], usage)
+    def whole(self, choices: Sequence[WholeChoice], usage: Json) -> Json:
+        return self._whole([self._choice(choice) for choice in choices], usage)
 
     def opening(self, index: int) -> Json | None:
         return None
@@ -93,7 +93,7 @@ class CompletionReply(_Reply):
     def chunks(self, piece: Piece) -> Sequence[Json]:
         return [self._chunk(self._choice(piece))]
 
-    def _choice(self, part: Answer | Piece) -> Json:
+    def _choice(self, part: WholeChoice | Piece) -> Json:
         return {
             "index": part.index,
             "text": part.text,
@@ -109,17 +109,17 @@ class ChatReply(_Reply):
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def whole(self, answers: Sequence[Answer], usage: Json) -> Json:
-        choices = [
+    def whole(self, choices: Sequence[WholeChoice], usage: Json) -> Json:
+        bodies = [
             {
-                "index": answer.index,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None},
-                "logprobs": self._logprobs(answer.entries),
-                "finish_reason": answer.finish_reason,
+                "index": choice.index,
+                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "logprobs": self._logprobs(choice.entries),
+                "finish_reason": choice.finish_reason,
             }
-            for answer in answers
+            for choice in choices
         ]
-        return self._whole(choices, usage)
+        return self._whole(bodies, usage)
 
     def opening(self, index: int) -> Json | None:
         return self._delta(index, {"role": "assistant", "content": "", "refusal": None})
@@ -162,6 +162,6 @@ def _alternatives(entry: Entry) -> dict[str, float] | None:
         return None
     alternatives: dict[str, float] = {}
     for spelled in entry.top:
-        alternatives.setdefault(spelled.text, spelled.logprob)  # of two tokens written alike, the likelier one
+        alternatives.setdefault(spelled.text, spelled.logprob)  # of two tokens with the same text, the likelier one
     alternatives.setdefault(entry.text, entry.logprob)
     return alternatives

@@ -1,6 +1,6 @@
-"""One request between the event loop and the batch: its choices, those that still wait, and their pieces.
+"""One request in the batcher: its choices, those that still wait for a row, and a queue of their pieces.
 
-Belongs to the event loop; must not know HTTP, names of models or the batch.
+Used by the event loop only. Has no HTTP, no names of models and no batch.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from service.domain.errors import LuthierError
 from workers.engines.embedded.choice import Choice, Piece
 
 
-class Exchange:
-    """A submitted request. Close it when nobody listens any more: its rows leave the batch at the next token."""
+class GenerationRequest:
+    """A submitted request. Close it when its client has disconnected: its rows leave the batch at the next token."""
 
     def __init__(self, prompts: Sequence[Sequence[Choice]]) -> None:
         self._choices = [choice for choices in prompts for choice in choices]
@@ -33,13 +33,13 @@ class Exchange:
         return sum(len(choice.row.generated) for choice in self._choices)
 
     def take(self, limit: int) -> list[Choice]:
-        """The next choices to compute, all of one prompt, at most `limit`; none when nobody wants them any more."""
+        """The next choices to compute, all of one prompt, at most `limit`; none when the client has disconnected."""
         wanted = [choice for choice in self._waiting.popleft() if choice.wanted]
         if wanted[limit:]:
             self._waiting.appendleft(wanted[limit:])
         return wanted[:limit]
 
-    def tell(self, news: Piece | LuthierError) -> None:
+    def deliver(self, news: Piece | LuthierError) -> None:
         self._news.put_nowait(news)
 
     async def pieces(self) -> AsyncIterator[Piece]:

@@ -1,6 +1,6 @@
 """Which adapters the engine holds in memory: fetched by name when a request asks, the least recently used one evicted.
 
-The engine decides nothing about rights: whoever reaches it may call every artifact in storage. Must not know HTTP.
+There is no authorisation: whoever can reach the engine may call every artifact in storage. Has no HTTP.
 Next in the journey: `workers.model.adapters` puts the weights into the model, `batcher` generates with them.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -26,16 +26,16 @@ from workers.model.load import LoadedBase
 from workers.tunings import AdapterMismatch
 
 log = structlog.get_logger()
-ROOM_SECONDS = 60.0  # how long a newcomer waits for an adapter in use to become idle
+ROOM_SECONDS = 60.0  # how long a new adapter waits until one in use becomes idle
 
 
 @dataclass(eq=False)
 class _Resident:
-    """An adapter in memory, or on its way there. `users` counts who waits for it, too."""
+    """An adapter that is in memory or being loaded. `users` counts the requests that use it or wait for it."""
 
     loading: asyncio.Task[Adapter]
     users: int = 0
-    memory_bytes: int = 0  # once it has its place
+    memory_bytes: int = 0  # once it is attached
 
 
 class Residents:
@@ -87,7 +87,7 @@ class Residents:
             self._idle.set()
 
     async def close(self) -> None:
-        """Ends the loading of what nobody will use any more."""
+        """Cancels the loading of adapters."""
         loading = [resident.loading for resident in self._residents.values()]
         for task in loading:
             task.cancel()
@@ -108,8 +108,9 @@ class Residents:
             raise ModelNotFound(name)
         try:
             async with self._cache.lend(name) as folder:
-                self._check(await asyncio.to_thread(_read_manifest, folder))
-                return await self._attach(name, folder)
+                manifest = await asyncio.to_thread(_read_manifest, folder)
+                self._check(manifest)
+                return replace(await self._attach(name, folder), template_date=manifest.template_date)
         except (StorageError, TimeoutError, ArtifactCorrupt, AdapterMismatch, JobError) as error:
             raise _refusal(name, error) from error
 
@@ -118,7 +119,7 @@ class Residents:
             log.warning("adapter.foreign", model=manifest.name, base=manifest.base)
             raise ModelNotFound(manifest.name)
         if manifest.base_hashes.get("weights") != self._hashes["weights"]:
-            raise AdapterMismatch("It was trained on other weights than those that the base's id stands for here.")
+            raise AdapterMismatch("It was trained on other weights than those of the base that this engine has loaded.")
 
     async def _attach(self, name: str, folder: Path) -> Adapter:
         needed = await self._batcher.call(self._adapters.memory_bytes, folder)
@@ -158,7 +159,7 @@ class Residents:
                 raise Unavailable("Every adapter in the engine's memory is in use, please try again later.") from None
 
     async def _evict(self, name: str) -> None:
-        """Forgotten first: whoever asks for it from here on loads it anew."""
+        """Removed from the table first: a request that comes meanwhile loads it again."""
         resident = self._residents.pop(name)
         await self._batcher.call(self._adapters.detach, resident.loading.result())
         self._give_back(resident.memory_bytes)
@@ -175,7 +176,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _refusal(name: str, error: Exception) -> LuthierError:
-    """What a client is told: only a missing manifest means that there is no such model."""
+    """The error for the client: only a missing manifest means that there is no such model."""
     if isinstance(error, ObjectMissing) and str(error) == artifact_prefix(name) + MANIFEST:
         return ModelNotFound(name)
     if isinstance(error, (ArtifactCorrupt, AdapterMismatch, JobError)):

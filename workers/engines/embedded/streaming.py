@@ -1,6 +1,6 @@
-"""Answers on their way out: server-sent events, whole bodies, and noticing that the client is gone.
+"""Sending a response: server-sent events, whole bodies, and detecting that the client has disconnected.
 
-Knows HTTP and replies; must not know models or tokens.
+Knows HTTP and replies; independent of models and tokens.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from service.domain.errors import LuthierError
-from workers.engines.embedded.replies import Answer, Json, Reply, usage
-from workers.engines.embedded.request import Exchange
+from workers.engines.embedded.replies import Json, Reply, WholeChoice, usage
+from workers.engines.embedded.request import GenerationRequest
 
 DONE = b"data: [DONE]\n\n"
 
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client disconnected before the response began."""
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events; what the answer needs (`held`) is given back when it ended, however it did."""
+class ReplyStream(StreamingResponse):
+    """Server-sent events; `held` is released when the response has ended, in whatever way."""
 
     def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack) -> None:
         super().__init__(events, media_type="text/event-stream; charset=utf-8", headers={"cache-control": "no-cache"})
@@ -43,35 +43,37 @@ def error_body(error: LuthierError) -> Json:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-async def whole(exchange: Exchange, reply: Reply, prompt_tokens: int) -> Json:
-    """The body of an answer that is not streamed."""
-    answers = [Answer(index) for index in range(exchange.num_choices)]
-    async for piece in exchange.pieces():
-        answers[piece.index].add(piece)
-    return reply.whole(answers, usage(prompt_tokens, exchange.generated_tokens))
+async def whole(generation: GenerationRequest, reply: Reply, prompt_tokens: int) -> Json:
+    """The body of a response that is not streamed."""
+    choices = [WholeChoice(index) for index in range(generation.num_choices)]
+    async for piece in generation.pieces():
+        choices[piece.index].add(piece)
+    return reply.whole(choices, usage(prompt_tokens, generation.generated_tokens))
 
 
-async def events(exchange: Exchange, reply: Reply, prompt_tokens: int, *, include_usage: bool) -> AsyncIterator[bytes]:
-    """The chunks of an answer. An error in its middle is an event of its own."""
+async def events(
+    generation: GenerationRequest, reply: Reply, prompt_tokens: int, *, include_usage: bool
+) -> AsyncIterator[bytes]:
+    """The chunks of a streamed response. An error after it began is an event of its own."""
     extra = {"usage": None} if include_usage else {}
     try:
-        for index in range(exchange.num_choices):
+        for index in range(generation.num_choices):
             if opening := reply.opening(index):
                 yield _event(opening | extra)
-        async for piece in exchange.pieces():
+        async for piece in generation.pieces():
             for chunk in reply.chunks(piece):
                 yield _event(chunk | extra)
         if include_usage:
-            yield _event(reply.closing(usage(prompt_tokens, exchange.generated_tokens)))
+            yield _event(reply.closing(usage(prompt_tokens, generation.generated_tokens)))
     except LuthierError as error:
         yield _event(error_body(error))
     yield DONE
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The work's result. Raises ClientGone, and cancels the work, when the client hangs up first."""
+    """The work's result. Raises ClientGone, and cancels the work, when the client disconnects first."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hung_up(request))
+    gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -82,7 +84,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         gone.cancel()
 
 
-async def _hung_up(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -1,6 +1,6 @@
 """From tokens to text as they come: no broken UTF-8, no special token, nothing of a stop text.
 
-Knows a tokenizer and strings; must not know requests or tensors. One `TextStream` per generated sequence.
+Has no requests and no tensors. One `TextStream` per generated sequence.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ BROKEN = "\ufffd"  # how a decoder shows bytes that are no text, or not yet
 
 
 class TextStream:
-    """The text of one sequence. `push` and `finish` answer what is certain and was not answered before."""
+    """The text of one sequence. `push` and `finish` return text that is final and was not returned before."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), offset: int = 0) -> None:
         self._tokenizer = tokenizer

@@ -1,6 +1,6 @@
-"""What the engine knows of its base's tokens: which ones end an answer, and how single ones are written.
+"""The tokens of a base: which ones end a sequence, and the text and bytes of a single one.
 
-Knows a tokenizer; must not know requests or tensors.
+Has no requests and no tensors.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _BYTES = {chr(byte): byte for byte in _PLAIN} | {
 
 @dataclass(frozen=True)
 class Spelled:
-    """A scored token as log-probabilities show it. `bytes` is None where the vocabulary does not tell them."""
+    """A scored token as log-probabilities show it. `bytes` is None where the vocabulary does not have them."""
 
     text: str
     bytes: tuple[int, ...] | None
@@ -45,7 +45,7 @@ class Vocabulary:
     def __init__(self, base: LoadedBase) -> None:
         self.tokenizer: Tokenizer = base.tokenizer.backend_tokenizer
         self.end_tokens = end_tokens(base)
-        self.size: int = base.model.config.get_text_config().vocab_size
+        self.size = base.text.num_embeddings
         self._byte_level = isinstance(self.tokenizer.decoder, decoders.ByteLevel)
         self._added = self.tokenizer.get_added_tokens_decoder()
 

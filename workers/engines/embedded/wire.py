@@ -1,7 +1,7 @@
 """The requests that the engine understands: the part of vLLM's OpenAI-like dialect that the gateway sends.
 
-Knows JSON; must not know tokens. A field that is not listed here is refused by its name, never ignored; null says the
-same as a missing field.
+Has no tokens. A field that is not listed here is an error that names it, never ignored; null is the same as a missing
+field.
 """
 
 from typing import Annotated, Any, Literal
@@ -38,7 +38,7 @@ class StreamOptions(_Wire):
 
 
 class _Request(_Wire):
-    """What both endpoints have. `user` says who asks and changes nothing."""
+    """What both endpoints have. `user` is accepted and has no effect."""
 
     model: str
     temperature: float = Field(1.0, ge=0, le=2)
@@ -67,7 +67,7 @@ class _Request(_Wire):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self, index: int) -> Sampling:
-        """Of the choice `index`: each draws with a seed of its own."""
+        """For the choice `index`: each has a seed of its own."""
         return Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -94,7 +94,7 @@ class CompletionRequest(_Request):
         return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]
 
 
-class Function(_Wire):
+class FunctionCall(_Wire):
     name: str
     arguments: str = ""
 
@@ -102,24 +102,24 @@ class Function(_Wire):
 class ToolCall(_Wire):
     id: str
     type: Literal["function"] = "function"
-    function: Function
+    function: FunctionCall
 
 
-class Message(BaseModel):
-    """One message. The base's chat template sees it as it was sent, names and further keys included."""
+class ChatMessage(BaseModel):
+    """One message. The base's chat template gets it as it was sent, names and further keys included."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     role: CHAT_ROLES
     content: str | list[JsonObject] | None = None
     tool_calls: list[ToolCall] | None = None
-    function_call: Function | None = None
+    function_call: FunctionCall | None = None
 
 
 class ChatRequest(_Request):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=2048)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
     max_tokens: int | None = Field(None, ge=0)
     max_completion_tokens: int | None = Field(None, ge=0)
     logprobs: bool = False
@@ -143,7 +143,7 @@ class ChatRequest(_Request):
 
 
 def refused(param: str, reason: str) -> PydanticCustomError:
-    """For what a single field's type cannot say."""
+    """An error that a single field's type cannot express."""
     return PydanticCustomError("refused", "'{param}' {reason}.", {"param": param, "reason": reason})
 
 

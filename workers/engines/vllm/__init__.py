@@ -1,1 +1,1 @@
-"""A real vLLM: its command and keeper outside, the plugin, middleware and cache inside it."""
+"""A real vLLM: its command line and parent process outside; the plugin, the middleware and the statistics inside it."""

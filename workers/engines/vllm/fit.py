@@ -1,7 +1,6 @@
-"""Whether this vLLM can serve an artifact, decided before it sees the files: it would answer 500, or take them wrongly.
+"""Whether this vLLM can serve an artifact, checked before it loads the files: it would return 500 or misread them.
 
-What vLLM 0.32 refuses or misreads is in its `lora/peft_helper.py`. Knows manifests and PEFT's files; must not know
-vLLM.
+vLLM 0.32's own checks are in its `lora/peft_helper.py`. Reads manifests and PEFT's files; does not import vLLM.
 """
 
 import json
@@ -16,8 +15,8 @@ from service.recipes.catalogue import served_by
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-OUTPUT_LAYER = "lm_head"  # by this name vLLM knows it, in every model; no tuning of ours reaches it
-# Of PEFT's LoraConfig: whatever is there and not false, empty or null would change what the adapter computes.
+OUTPUT_LAYER = "lm_head"  # vLLM's name for it, in every model; no tuning of ours changes it
+# Of PEFT's LoraConfig: any of these that is set and not false, empty or null changes what the adapter computes.
 UNSERVED = (
     "use_dora",
     "lora_bias",
@@ -55,7 +54,7 @@ def check_folder(base: Base, folder: Path) -> None:
     if config.get("bias", "none") != "none":
         raise Unservable("It has biases.")
     if config.get("init_lora_weights", True) not in STARTS:
-        raise Unservable(f"It began with init_lora_weights={config['init_lora_weights']!r}.")
+        raise Unservable(f"It was created with init_lora_weights={config['init_lora_weights']!r}.")
     asked = [name for name in UNSERVED if config.get(name)]
     if asked:
         raise Unservable(f"vLLM does not do {', '.join(asked)}.")

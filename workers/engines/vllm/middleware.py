@@ -1,37 +1,30 @@
-"""The door of vLLM: ASGI middleware that lets in what the gateway needs, and empties the house before it closes.
+"""ASGI middleware of vLLM's API server: only the routes that the gateway needs, and a drain before vLLM stops.
 
-vLLM's own shutdown answers 200 with cut-off text to whoever comes meanwhile. So the door drains first: on SIGUSR1 new
-requests get a 503, running ones finish, and then vLLM is told to end; where they take too long it is killed, because a
-broken connection is an honest answer. It also answers for whoever raises `Refused` inside. Loaded into vLLM's API
-server by `--middleware`; knows ASGI, signals and one setting, no adapter and nothing of vLLM.
+While vLLM shuts down, it returns 200 with truncated text. So this drains first: after SIGUSR1 new requests get a 503,
+running ones finish, and then vLLM gets a SIGTERM. If they take too long vLLM is killed, because clients notice a broken
+connection. It also sends the response for `Refused`, raised by the plugin. Loaded by `--middleware`; does not import
+vLLM.
 """
 
 import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.settings.settings import Settings
 
 log = structlog.get_logger()
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 DRAIN_SIGNAL = signal.SIGUSR1
 GENERATING = frozenset({"/v1/completions", "/v1/chat/completions"})
-OPEN = GENERATING | {"/health", "/metrics", "/v1/models", "/version"}  # closed: routes that load any folder of the disk
+OPEN = GENERATING | {"/health", "/metrics", "/v1/models", "/version"}  # not the routes that load any folder of the disk
 
 
 class Refused(Exception):
-    """Raised inside, before an answer began; the door gives it. vLLM itself puts nothing but the status into `code`."""
+    """Raised by the plugin before a response began; the middleware sends it, with a `code` that vLLM cannot set."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -39,12 +32,12 @@ class Refused(Exception):
         self.code = code
 
 
-class Door:
-    """Counts the requests inside. Never speaks to vLLM but by SIGTERM."""
+class DrainingMiddleware:
+    """Counts the running requests; ends the process when it is draining and they have ended."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._num_inside = 0
+        self._num_running = 0
         self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,34 +52,34 @@ class Door:
         elif scope["path"] not in GENERATING:
             await self._app(scope, receive, send)
         else:
-            await self._let_in(scope, receive, send)
+            await self._count(scope, receive, send)
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._num_inside += 1
+    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._num_running += 1
         try:
             await self._app(scope, receive, send)
         except Refused as refusal:
             await _refuse(send, refusal.status, str(refusal), refusal.code)
         finally:
-            self._num_inside -= 1
-            self._end_when_empty()
+            self._num_running -= 1
+            self._end_when_idle()
 
     def _drain(self) -> None:
         if not self._draining:
-            log.info("vllm.draining", requests=self._num_inside)
+            log.info("vllm.draining", requests=self._num_running)
             self._draining = True
             limit_seconds = Settings().vllm_drain_seconds
             asyncio.get_running_loop().call_later(limit_seconds, os.kill, os.getpid(), signal.SIGKILL)
-            self._end_when_empty()
+            self._end_when_idle()
 
-    def _end_when_empty(self) -> None:
-        if self._draining and not self._num_inside:
-            # In a moment: the last answer's bytes are still on their way to the socket.
+    def _end_when_idle(self) -> None:
+        if self._draining and not self._num_running:
+            # A moment later: the last response's bytes may not have reached the socket yet.
             asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
 
 
 async def _refuse(send: Send, status: int, message: str, code: str | None = None) -> None:
-    """vLLM's envelope, where the status stands in `code` unless there is a better word."""
+    """vLLM's error envelope, which has the status as `code` where there is no better one."""
     error = {"message": message, "type": "Refused", "param": None, "code": code or status}
     body = json.dumps({"error": error}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

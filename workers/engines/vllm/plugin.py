@@ -1,7 +1,7 @@
-"""Luthier inside vLLM: adapters by name out of our storage. The only place that imports vLLM.
+"""Luthier's plugin in vLLM: loads adapters by name from our storage.
 
-vLLM calls `register` (entry point `vllm.general_plugins`) in each of its processes; a request for a name that vLLM does
-not hold then comes to `StorageResolver`. Decides nothing about rights: whoever reaches vLLM may call every artifact.
+vLLM calls `register` (entry point `vllm.general_plugins`) in each of its processes, and `StorageResolver` for every
+name that it has not loaded. There is no authorisation: whoever can reach vLLM may call every artifact.
 """
 
 import asyncio
@@ -26,21 +26,21 @@ from service.recipes.catalogue import read_catalogue
 from service.settings import logs
 from service.settings.settings import Settings
 from service.storage import ObjectMissing, StorageError
-from workers.engines.vllm.command import ADAPTERS, LIFELINE
 from workers.engines.vllm.fit import Unservable, check_folder, check_manifest
-from workers.engines.vllm.middleware import DRAIN_SIGNAL, Door, Refused
+from workers.engines.vllm.middleware import DRAIN_SIGNAL, DrainingMiddleware, Refused
 from workers.engines.vllm.rows import apply_fix, needs_fix
+from workers.engines.vllm.serve import ADAPTERS, LIFELINE
 from workers.files.artifacts import ArtifactCorrupt
 from workers.files.disk_cache import ArtifactTooLarge, CacheFull, DiskCache
 
-__all__ = ["Door", "StorageResolver", "register"]
+__all__ = ["DrainingMiddleware", "StorageResolver", "register"]
 
 log = structlog.get_logger()
-UNUSABLE = "adapter_unusable"  # the embedded engine's word too: waiting makes nothing better
+UNUSABLE = "adapter_unusable"  # the embedded engine's code, too: waiting does not help
 
 
 def register() -> None:
-    """Called by vLLM, in every process, at its start. Leaves a vLLM alone that `luthier-worker vllm` did not start."""
+    """Called by vLLM at the start of each process. Does nothing unless `luthier-worker vllm` started this vLLM."""
     if LIFELINE not in os.environ:
         log.warning("vllm.plugin_idle", reason="not started by luthier-worker vllm")
         return
@@ -55,14 +55,14 @@ def register() -> None:
 
 
 class StorageResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is in another environment than mypy
-    """Adapters of one base. vLLM asks once per name until it holds it; one that was refused is asked for again."""
+    """Adapters of one base. vLLM calls it for a name until the adapter is loaded; after a refusal it calls again."""
 
     def __init__(self, base: Base, cache: DiskCache) -> None:
         self._base = base
         self._cache = cache
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-        """The adapter in a folder of ours; None when there is no such model. Raises Refused, HTTPException(503)."""
+        """The adapter in our cache; None when there is no such model. Raises Refused, HTTPException(503)."""
         if not is_model_name(lora_name):
             return None
         try:
@@ -79,7 +79,7 @@ class StorageResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is in another
 
 @contextmanager
 def _refusals(name: str) -> Iterator[None]:
-    """What keeps an adapter from being served, as a 503. Only a missing manifest means that there is none."""
+    """Turns what prevents serving an adapter into a 503. Only a missing manifest means that there is no such model."""
     try:
         yield
     except CacheFull:
@@ -89,7 +89,7 @@ def _refusals(name: str) -> Iterator[None]:
     except (ArtifactCorrupt, Unservable) as error:
         log.error("adapter.unusable", model=name, reason=str(error))
         raise Refused(503, UNUSABLE, f"The model '{name}' cannot be loaded: {error}") from error
-    except ArtifactTooLarge as error:  # the operator can mend that, so whoever waits may go on waiting
+    except ArtifactTooLarge as error:  # the operator can raise the limit, so an announcement keeps waiting
         log.error("adapter.too_large", model=name, reason=str(error))
         raise HTTPException(503, f"The model '{name}' cannot be loaded.") from error
     except (StorageError, TimeoutError) as error:

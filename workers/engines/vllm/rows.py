@@ -1,12 +1,12 @@
 """Fixes for vLLM 0.32 on processors without a GPU: which rows of a batch get which adapter.
 
 In a batch that mixes the base with adapters, rows of the base have the index -1; the PyTorch kernels take that as "the
-last slot" and add whatever adapter lies there (wrong text, kept in the prefix cache too). vLLM's pull requests 48421
+last slot" and add whatever adapter is there (wrong text, which the prefix cache keeps). vLLM's pull requests 48421
 and 49656 fix it in 0.33. Here the input of such rows is zero, so that nothing is added to them.
 
 Where a request asks for its prompt's log-probabilities, the output layer gets a row for every token of the prompt, but
-one slot for every request: the kernels raise, and with them goes the whole server. What they would add is zero, because
-`workers.engines.vllm.fit` lets no adapter in that touches the output layer. So they are left out there.
+one slot for every request: the kernels raise, and the whole server ends. What they would add is zero, because
+`workers.engines.vllm.fit` refuses adapters that change the output layer. So they are left out there.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ Kernel = Callable[..., None]
 
 
 def needs_fix(vllm_version: str, on_cpu: bool) -> bool:
-    """Whether this vLLM answers wrongly without it."""
+    """Whether this vLLM computes wrong results without the fix."""
     return on_cpu and vllm_version.startswith(AFFECTED)
 
 
 def apply_fix() -> None:
-    """Puts the masked kernels where vLLM looks for them. Raises AttributeError where it has no such kernels."""
+    """Replaces vLLM's kernels by the masked ones. Raises AttributeError where it has no such kernels."""
     import vllm.lora.ops.torch_ops.lora_ops as kernels  # noqa: PLC0415  only where the version is known to have it
     import vllm.lora.punica_wrapper.punica_cpu as callers  # noqa: PLC0415
 
@@ -38,7 +38,7 @@ def apply_fix() -> None:
 
 
 def add_nothing(*_: Any, **__: Any) -> None:
-    """What adapters without an output layer add to the logits, for whatever rows."""
+    """Adapters that do not change the output layer add nothing to the logits."""
 
 
 def masked(kernel: Kernel) -> Kernel:

@@ -1,13 +1,15 @@
-"""`luthier-worker vllm`: keeps one vLLM running in its own environment, and lets nothing of it outlive us.
+"""`luthier-worker vllm`: runs one `vllm serve` in its own environment, and ends all of its processes with itself.
 
-Trims the adapters' cache before each start, ends whatever is left of a vLLM that died, and drains before it stops.
-Must not import vLLM or torch: `workers.engines.vllm.plugin` does, on the other side of the process.
+Trims the adapters' cache before each start, kills whatever is left of a vLLM that died, and drains before it stops. The
+command line and the environment have every flag that the gateway and the plugin rely on. vLLM's processes import this
+module too, for constants: nothing heavy, neither vLLM nor torch, is imported here.
 """
 
 import asyncio
 import contextlib
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 from asyncio.subprocess import DEVNULL
@@ -23,13 +25,17 @@ from service.processes.parent import held
 from service.recipes.base import Base
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
-from workers.engines.vllm.command import ADAPTERS, serve_command, serve_environment
 from workers.engines.vllm.middleware import DRAIN_SIGNAL
 from workers.files.disk_cache import trim
 
 log = structlog.get_logger()
+LIFELINE = "LUTHIER_VLLM_LIFELINE"  # a file that the parent process keeps locked; its presence activates the plugin
+ADAPTERS = "adapters"  # the cache, in the settings' `vllm_dir`
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
+LOGPROBS = 20  # OpenAI's limit of `top_logprobs`
+MIDDLEWARE = "workers.engines.vllm.plugin.DrainingMiddleware"  # named in the plugin: without it no vLLM starts
 PROBE_SECONDS = 60.0
-START_SHARE = 0.5  # of the cache: what may lie there at the start, so that the rest is free for new names
+START_SHARE = 0.5  # of the cache's limit: what is kept at a start, so that the rest is free for new names
 VERSIONS = "import importlib.metadata as m; print(m.version('vllm'), m.version('luthier'))"
 
 
@@ -44,14 +50,14 @@ def serve_vllm(settings: Settings, extra: Sequence[str] = ()) -> None:
 
 
 def _probe(python: Path) -> str:
-    """The version of vLLM there, beside our plugin. Raises ValueError."""
+    """The version of vLLM in an environment that has our plugin, too. Raises ValueError."""
     try:
         found = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, timeout=PROBE_SECONDS)
     except OSError as error:
         raise ValueError(f"LUTHIER_VLLM_PYTHON: {python}: {error.strerror}; deploy/vllm makes one.") from error
     if found.returncode:
         reason = found.stderr.strip().splitlines()[-1]
-        raise ValueError(f"LUTHIER_VLLM_PYTHON: vLLM or Luthier's plugin is not there: {reason}")
+        raise ValueError(f"LUTHIER_VLLM_PYTHON: vLLM or Luthier's plugin is missing there: {reason}")
     return found.stdout.split()[0]
 
 
@@ -80,7 +86,7 @@ async def _serve(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[s
 
 
 def _trim(settings: Settings) -> None:
-    """Makes the cache ready for a start of vLLM, which deletes nothing while it lives."""
+    """Makes room in the cache before vLLM starts: a running vLLM deletes nothing."""
     removed = trim(settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes * START_SHARE)
     if removed:
         log.info("vllm.trimmed", removed=len(removed))
@@ -88,7 +94,7 @@ def _trim(settings: Settings) -> None:
 
 @contextmanager
 def _owned(folder: Path) -> Iterator[Path]:
-    """The folder of one vLLM, ours alone, and the lifeline in it. Raises ValueError when another one lives there."""
+    """Locks the folder of one vLLM and yields the lifeline in it. Raises ValueError when another vLLM uses it."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
@@ -100,3 +106,54 @@ def _owned(folder: Path) -> Iterator[Path]:
         lifeline = folder / f"lifeline-{secrets.token_hex(8)}"
         stack.enter_context(held(lifeline))
         yield lifeline
+
+
+def serve_command(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[str] = ()) -> list[str]:
+    """The words of `vllm serve`. The operator's flags come last, so that they override ours."""
+    serving = base.serving
+    words = [
+        str(settings.vllm_python.absolute()), "-P", "-m", "vllm.entrypoints.cli.main", "serve", base.source,
+        "--served-model-name", base.id,
+        "--host", settings.engine_host,
+        "--port", str(settings.engine_port),
+        "--dtype", base.dtype,
+        "--max-model-len", str(base.context_tokens),
+        "--generation-config", "vllm",  # OpenAI's defaults, not those of the base's folder
+        "--max-logprobs", str(LOGPROBS),
+        "--enable-lora",
+        "--max-loras", str(settings.vllm_max_loras),
+        "--max-cpu-loras", str(max(settings.vllm_max_loras, settings.engine_resident_adapters)),
+        "--max-lora-rank", str(next(rank for rank in RANKS if rank >= serving.max_rank)),
+        "--middleware", MIDDLEWARE,
+        "--disable-uvicorn-access-log",
+        "--disable-fastapi-docs",
+    ]  # fmt: skip
+    if base.revision:
+        words += ["--revision", base.revision, "--tokenizer-revision", base.revision]
+    if serving.tool_call_parser:
+        words += ["--enable-auto-tool-choice", "--tool-call-parser", serving.tool_call_parser]
+    if on_cpu:
+        words += ["--enforce-eager"]  # compiling takes long and gains nothing on a CPU
+    return [*words, *shlex.split(settings.vllm_arguments), *extra]
+
+
+def serve_environment(settings: Settings, base: Base, on_cpu: bool, lifeline: Path) -> dict[str, str]:
+    """The variables that are added to our own environment."""
+    added = {
+        LIFELINE: str(lifeline.absolute()),
+        "LUTHIER_DATA_DIR": str(settings.data_dir.absolute()),
+        "LUTHIER_CATALOGUE": str(settings.catalogue.absolute()),
+        "LUTHIER_ENGINE_BASE": base.id,
+        "VLLM_PLUGINS": "luthier",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # else vLLM calls no resolver
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if Path(base.source).is_dir():
+        added |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if on_cpu:
+        added |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(settings.vllm_kv_cache_gib),
+            "VLLM_WORKER_MULTIPROC_METHOD": "fork",
+        }
+    return added

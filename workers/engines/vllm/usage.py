@@ -1,6 +1,6 @@
-"""Which adapters vLLM's requests use, from its own statistics: the order in which the cache is trimmed.
+"""Which adapters vLLM's requests use, from its own statistics: this is the order in which the cache is trimmed.
 
-Loaded by vLLM itself (`vllm.stat_logger_plugins`) into its API server; knows vLLM's statistics and the cache's folder.
+Loaded by vLLM (entry point `vllm.stat_logger_plugins`) into its API server.
 """
 
 import os
@@ -9,12 +9,12 @@ from typing import Any
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from service.settings.settings import Settings
-from workers.engines.vllm.command import ADAPTERS, LIFELINE
+from workers.engines.vllm.serve import ADAPTERS, LIFELINE
 from workers.files.disk_cache import Touches
 
 
-class Usage(StatLoggerBase):  # type: ignore[misc]  # vLLM is in another environment than mypy
-    """Notes every adapter that a request runs with or waits for."""
+class AdapterUsage(StatLoggerBase):  # type: ignore[misc]  # vLLM is in another environment than mypy
+    """Marks every adapter that a request runs with or waits for as used."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         self._touches = Touches(Settings().vllm_dir / ADAPTERS) if LIFELINE in os.environ else None
@@ -27,4 +27,4 @@ class Usage(StatLoggerBase):  # type: ignore[misc]  # vLLM is in another environ
                 self._touches.touch(name)
 
     def log_engine_initialized(self) -> None:
-        """Nothing to say."""
+        """Required by vLLM; logs nothing."""

@@ -1,6 +1,6 @@
 """The OpenAPI document of the whole API, made from the routes: `/openapi.json`, and the file in `openapi/`.
 
-Needs no installation. Adds what FastAPI cannot know: the key, the error envelope, and which errors an operation has.
+Needs no installation. Adds what FastAPI does not generate: the key, the error envelope, each operation's errors.
 """
 
 from functools import cache
@@ -18,11 +18,11 @@ ERRORS = {
     "400": "The request is wrong; the message says where",
     "401": "The key is missing or wrong",
     "403": "The caller may not do this",
-    "404": "There is no such thing in the caller's project",
+    "404": "There is no such object in the caller's project",
     "405": "The path has no such method",
     "413": "The body is too large",
-    "500": "A mistake of the server",
-    "503": "A part of the service is away; try again",
+    "500": "An error in the server",
+    "503": "A part of the service is unavailable; try again",
 }
 FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
@@ -56,7 +56,7 @@ def document() -> JsonObject:
 def _describe(operation: JsonObject, *, public: bool) -> None:
     """Errors and the key of one operation."""
     responses = operation["responses"]
-    responses.pop("422", None)  # FastAPI's own wording, which no client of ours ever sees
+    responses.pop("422", None)  # FastAPI's own wording, which clients never receive
     for status in ERRORS:
         if not (public and status in ("400", "401", "403", "404", "413")):
             responses.setdefault(status, {"$ref": f"#/components/responses/{status}"})
