@@ -16,6 +16,7 @@ from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.operations.orphans import OrphanSweep
 from service.operations.progress import HeldJob
+from service.recipes.base import Base
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.installation import installed
@@ -40,18 +41,25 @@ async def ctx(settings: Settings, database_url: str, tmp_path: Path) -> AsyncIte
     tiny = make_tiny_base(tmp_path / "tiny")
     weights = make_tiny_base(tmp_path / "weights", seed=1).model_copy(update={"id": "weights"})
     context = tiny.model_copy(update={"id": "context", "context_tokens": tiny.context_tokens - 1})
-    template = make_tiny_base(tmp_path / "template").model_copy(update={"id": "template"})
-    written = tmp_path / "template" / "tokenizer_config.json"
-    config = json.loads(await asyncio.to_thread(written.read_text))
-    config["chat_template"] += "{# another #}"
-    await asyncio.to_thread(written.write_text, json.dumps(config))
+    template = await with_template(tmp_path, "template", "{# another #}")
+    dated = await with_template(tmp_path, "dated", "{{- strftime_now('%Y-%m-%d') -}}")
     changed = {
-        "catalogue": write_catalogue(tmp_path / "bases.toml", tiny, weights, context, template),
+        "catalogue": write_catalogue(tmp_path / "bases.toml", tiny, weights, context, template, dated),
         "database_url": database_url,
         "orphan_age_seconds": 0,
     }
     async with installed(settings.model_copy(update=changed)) as ctx:
         yield ctx
+
+
+async def with_template(folder: Path, id: str, before: str) -> Base:
+    """A base whose chat template begins with `before`."""
+    base = make_tiny_base(folder / id).model_copy(update={"id": id})
+    written = folder / id / "tokenizer_config.json"
+    config = json.loads(await asyncio.to_thread(written.read_text))
+    config["chat_template"] = before + config["chat_template"]
+    await asyncio.to_thread(written.write_text, json.dumps(config))
+    return base
 
 
 @pytest.fixture
@@ -132,6 +140,18 @@ async def test_a_base_shares_tokens_with_those_that_read_text_as_it_does(
         assert (await validated(ctx, caller, file, model)).status == "queued"
     assert len(rendered) == times * ROWS
     assert len(await stored(ctx)) == times
+
+
+@pytest.mark.parametrize(("base", "times"), [("tiny", 1), ("dated", 2)])
+async def test_jobs_of_two_days_share_tokens_unless_the_template_prints_the_date(
+    ctx: Context, caller: Caller, rendered: list[Any], base: str, times: int
+) -> None:
+    file = await upload(ctx, caller)
+    for day in (1, 2):
+        id = await create(ctx, caller, file, base)
+        await move(ctx, id, "validating_files", created_at=day * 24 * 3600)
+        await check(ctx, await claimed(ctx))
+    assert (len(rendered), len(await stored(ctx))) == (times * ROWS, times)
 
 
 async def test_a_file_that_may_validate_need_not_be_one_that_may_train(
