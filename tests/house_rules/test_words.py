@@ -52,9 +52,7 @@ EXEMPT = {
 TO_DO = (
     "workers/data",
     "workers/model",
-    "workers/objectives",
     "workers/tasks",
-    "workers/trainer",
     "workers/tunings",
 )
 

@@ -43,7 +43,7 @@ class Publisher:
         job = self._held.job
         if report.last:
             name = await self._store(report, step=None)
-            key, sha256 = await store_agreement(self._ctx.storage, job.id, name, report.sample)
+            key, sha256 = await store_agreement(self._ctx.storage, job.id, name, report.agreement)
             self._last = Publication(name, report.step, report.metrics, sample=key, sample_sha256=sha256)
         elif await lookups.find_checkpoint(self._ctx, job.id, report.step) is None:
             name = await self._store(report, step=report.step)

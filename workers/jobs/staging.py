@@ -27,7 +27,7 @@ from workers.files import transfer
 from workers.files.artifacts import ArtifactCorrupt, read_manifest
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.model.load import base_size
-from workers.trainer.protocol import SAMPLE_TOKENS, JobSpec
+from workers.trainer.protocol import AGREEMENT_TOKENS, JobSpec
 
 log = structlog.get_logger()
 TRAINING = "train.safetensors"
@@ -56,14 +56,14 @@ async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
         learning_rate=job.hyperparameters["learning_rate_multiplier"] * await learning_rate(base, tuning),
         seed=job.seed,
         snapshot_steps=ctx.settings.snapshot_steps,
-        sample_tokens=agreement_tokens(base, tuning),
+        agreement_tokens=agreement_tokens(base, tuning),
     )
     await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
 
 
 def agreement_tokens(base: Base, tuning: TuningSettings) -> int:
     """How many tokens of an agreement row fit the context, with the tuning's own tokens and one that is generated."""
-    return max(2, min(SAMPLE_TOKENS, base.context_tokens - tuning.prefix_tokens - 1))
+    return max(2, min(AGREEMENT_TOKENS, base.context_tokens - tuning.prefix_tokens - 1))
 
 
 async def learning_rate(base: Base, tuning: TuningSettings) -> float:

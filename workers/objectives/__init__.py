@@ -1,6 +1,6 @@
-"""Which loss: one small file per objective, found here by its recipe's name. Its settings are in `service.recipes`.
+"""Which loss: one small file per objective, found by the class of its settings, which are in `service.recipes`.
 
-Knows tokens and logits; must not know which parameters move, optimizers, jobs or storage.
+Works on tokens and logits. Does not depend on the tuning, optimizers, jobs or storage.
 """
 
 from service.recipes.objective import ObjectiveSettings
@@ -20,5 +20,5 @@ __all__ = [
 
 
 def create_objective(settings: ObjectiveSettings) -> Objective:
-    """The objective of these settings. Raises ValueError where one of them is still "auto"."""
+    """The objective of these settings. Raises ValueError if one of them is still "auto"."""
     return OBJECTIVES.find(type(settings))(settings)

@@ -1,8 +1,8 @@
-"""What every objective is: from a batch and a way to ask the model, to a loss whose gradient trains.
+"""The interface of objectives: a batch and the model's forward pass in, a loss with its gradient out.
 
 Sums, not means: a step's micro-batches add up, and the loop divides once by the whole step's count, so that splitting
-a step into micro-batches does not change what it weighs. Shapes: B rows, T tokens, K kept positions, V vocabulary,
-H hidden.
+a step into micro-batches does not change how much a token counts. Shapes: B rows, T tokens, K kept positions,
+V vocabulary, H hidden.
 """
 
 from abc import ABC, abstractmethod
@@ -20,14 +20,14 @@ from workers.model.sampling import Sampling
 
 
 class Forward(Protocol):
-    """The base with the job's tuning, as an objective asks it about a batch. Every call is a pass through the base."""
+    """The base with the job's tuning, as an objective calls it. Every call is a pass through the base."""
 
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
-        """logits_BKV: of the next token, at those positions of the rows."""
+        """logits_BKV: of the next token, at the positions `keep_K` of each row."""
         ...
 
     def hidden(self, batch: Batch) -> Tensor:
-        """hidden_BTH: the states that the output layer reads, in the base's type."""
+        """hidden_BTH: the input of the output layer, in the base's dtype."""
         ...
 
 
@@ -37,23 +37,23 @@ class Sampler(Protocol):
     def sample(
         self, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int, sampling: Sampling
     ) -> list[list[list[int]]]:
-        """`num_samples` completions of each prompt, of 1 to `max_tokens` tokens; one that ended has its end token.
+        """`num_samples` completions of each prompt, of 1 to `max_tokens` tokens, the end token included.
 
-        The random numbers follow from the job's seed, the step and the row (a `seed` in `sampling` is not read).
+        The random numbers follow from the job's seed, the step and the row (a `seed` in `sampling` is ignored).
         """
         ...
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Of one batch, summed over what the objective counts."""
+    """The loss of one batch, summed over what the objective counts."""
 
     total: Tensor  # scalar, in nats; has the gradient
-    sums: Mapping[str, Tensor]  # scalars without gradient; their means are metrics: `train_` and the name, and so on
+    sums: Mapping[str, Tensor]  # scalars without gradient; their means are metrics such as `train_<name>`
 
 
 class Objective(ABC):
-    """One loss, made anew for every job. Holds settings and the parameters of its own, where it has some."""
+    """One loss, created for each job. Holds its settings and its own parameters, if any."""
 
     @property
     def needs_reference(self) -> bool:
@@ -61,19 +61,19 @@ class Objective(ABC):
         return False
 
     def attach(self, hidden_size: int, device: torch.device) -> None:  # noqa: B027  # most have none
-        """Makes the parameters of its own (a head), in float32, drawn from torch's global generator. Called once."""
+        """Creates its own parameters (a head), in float32, drawn from torch's global generator. Called once."""
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        """What moves besides the tuning, by its name in the saved file; none before `attach`."""
+        """Its own trained parameters, by their names in the saved file; none before `attach`."""
         return {}
 
     @abstractmethod
     def count(self, batch: Batch) -> int:
-        """How many tokens, rows or pairs the batch trains: what the loop divides by. The batch is on the host."""
+        """The number of tokens, rows or pairs that `loss` sums over. The batch is on the host."""
 
     @abstractmethod
     def loss(self, forward: Forward, batch: Batch) -> Loss:
-        """Calls `forward` once or more often. Reads no tensor's value: whoever does waits for the device."""
+        """Calls `forward` at least once. Reads no tensor's value: that would wait for the device."""
 
 
 @dataclass(frozen=True)
@@ -85,29 +85,29 @@ class Sampled:
 
 
 class SamplingObjective(Objective):
-    """Learns from what the model itself writes: every step is a roll-out, its rewards, and one update from both.
+    """Learns from what the model itself generates: every step is a roll-out, its rewards, and one update from both.
 
     The rows of the training file give the prompts: their tokens before the first trained one. Those of a validation
-    file come to `loss` as they are, without the columns that `learn_from` gives.
+    file reach `loss` unchanged, without the columns that `learn_from` adds.
     """
 
     @property
     @abstractmethod
     def samples_per_prompt(self) -> int:
-        """How many rows `roll_out` makes of a prompt, for the bound on what is decoded together."""
+        """How many rows `roll_out` makes of a prompt; it limits how many prompts are decoded together."""
 
     @abstractmethod
     def roll_out(self, sampler: Sampler, prompts: Sequence[Sequence[int]]) -> list[Sampled]:
-        """Some of a step's prompts, completed. Its result depends on its arguments only."""
+        """Completes some of a step's prompts. The result depends on the arguments only."""
 
     @abstractmethod
     def rewards(self, rows: Sequence[Sampled]) -> list[float] | None:
-        """One number for each row of a step's roll-out; None where only the trainer's parent can find them."""
+        """One number for each row of a step's roll-out; None if only the trainer's parent can compute them."""
 
     @abstractmethod
     def learn_from(self, rows: Sequence[Sampled], rewards: Sequence[float]) -> TokenizedDataset:
-        """What the step's update trains. `loss` gets it in micro-batches, with its columns."""
+        """The rows that the step's update trains on. `loss` gets them in micro-batches, with their columns."""
 
 
-# By the class of their settings; each has the decorator `@OBJECTIVES.of(SomeSettings)` and takes such settings.
+# By the class of their settings: the decorator `@OBJECTIVES.of(SomeSettings)` registers a class that takes them.
 OBJECTIVES: Implementations[Callable[[Any], Objective]] = Implementations("workers.objectives")

@@ -1,7 +1,8 @@
-"""Direct preference optimization (Rafailov et al., 2023, arXiv 2305.18290): of two answers, make one likelier.
+"""Direct preference optimization (Rafailov et al., 2023, arXiv 2305.18290): make the preferred of two
+answers likelier.
 
-Likelier than it was: rewards are measured against the policy at step 0, whose log-probabilities come with the batch, so
-that no second model is held. Rows 2k and 2k + 1 of a batch are the preferred and the other answer of a pair.
+Rewards are relative to the policy at step 0, whose log-probabilities come with the batch, so that no second model is
+loaded. Rows 2k and 2k + 1 of a batch are the preferred and the other answer of a pair.
 Shapes: B rows, P pairs.
 """
 
@@ -19,7 +20,7 @@ class Dpo(Objective):
     """The sum over pairs of -log sigmoid(reward of the preferred answer - reward of the other).
 
     At step 0 every reward is 0, so the loss of a pair is log 2. `accuracy` is the share of pairs whose preferred answer
-    has the greater reward: 0 at step 0, where they are equal. No token's accuracy is told: DPO has no right token.
+    has the greater reward: 0 at step 0, where they are equal. There is no token accuracy: DPO has no right token.
     """
 
     needs_reference = True
@@ -32,7 +33,7 @@ class Dpo(Objective):
 
     def loss(self, forward: Forward, batch: Batch) -> Loss:
         assert batch.reference_B is not None, "computed before the first step"
-        # r(x, y) = beta (log pi(y | x) - log pi_ref(y | x))    equation 5, without what is the same for both answers
+        # r(x, y) = beta (log pi(y | x) - log pi_ref(y | x))    equation 5, without the term that both answers share
         rewards_B = self._beta * (logprobs(forward, batch) - batch.reference_B)
         chosen_P, rejected_P = rewards_B[0::2], rewards_B[1::2]
         # L = -log sigmoid(r(x, y_w) - r(x, y_l))               equation 7

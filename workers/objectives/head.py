@@ -1,6 +1,6 @@
-"""An objective's own parameters beside an adapter, as a safetensors file that the artifact's manifest lists.
+"""The file of an objective's own parameters, beside the adapter's: safetensors, listed in the artifact's manifest.
 
-Byte for byte the same for the same weights. Knows files and tensors.
+The same weights give the same bytes.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 HEAD = "head.safetensors"
-_READABLE = 0o644  # engines may run as another user than the trainer
+_READABLE = 0o644  # an engine may run as another user than the trainer
 
 
 class HeadMismatch(Exception):
-    """A saved head is broken or has another shape; the message says where."""
+    """A saved head is broken or has another shape; the message says what is wrong."""
 
 
-def write_head(folder: Path, parameters: Mapping[str, Tensor]) -> None:
+def save_head(folder: Path, parameters: Mapping[str, Tensor]) -> None:
     """Writes the file, unless the objective has no parameters."""
     if parameters:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
@@ -27,8 +27,8 @@ def write_head(folder: Path, parameters: Mapping[str, Tensor]) -> None:
         (folder / HEAD).chmod(_READABLE)
 
 
-def take_over_head(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Copies a saved head into `parameters`; without a file, or without parameters, they stay as they are.
+def load_head(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Copies a saved head into `parameters`; without a file, or without parameters, nothing changes.
 
     Raises HeadMismatch before anything is changed.
     """

@@ -1,4 +1,4 @@
-"""How likely a model finds rows: the sum of log p(token | tokens before) over each row's trained tokens.
+"""The log-probability of rows: the sum of log p(token | tokens before) over each row's trained tokens.
 
 Shapes: B rows, T tokens, K kept positions, V vocabulary.
 """
@@ -12,7 +12,7 @@ from workers.objectives.base import Forward
 
 
 def logprobs(forward: Forward, batch: Batch) -> Tensor:
-    """logprobs_B, in nats. float64: what matters are small differences of long sums."""
+    """logprobs_B, in nats. float64, since small differences of long sums matter."""
     targets_BT = batch.targets_BT
     keep_K = batch.trained_K
     targets_BK = targets_BT[:, keep_K]

@@ -13,10 +13,10 @@ from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective
 
 @OBJECTIVES.of(SupervisedSettings)
 class Supervised(Objective):
-    """The sum of -log p(token | tokens before) over the trained tokens. A first token never trains."""
+    """The sum of -log p(token | tokens before) over the trained tokens. A row's first token is never trained."""
 
     def __init__(self, settings: SupervisedSettings) -> None:
-        """There is nothing to set."""
+        """It has no settings."""
 
     def count(self, batch: Batch) -> int:
         return int((batch.targets_BT != IGNORED).sum())

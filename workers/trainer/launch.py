@@ -1,6 +1,6 @@
 """How a trainer is started: its settings, its command line, and what its exit codes mean.
 
-Shared by the parent's side (`handle`) and the child's (`process`); imports nothing heavy.
+Used on the parent's side (`parent`) and the child's (`process`); imports no torch.
 """
 
 import os
@@ -13,18 +13,18 @@ from service.settings.settings import Settings
 
 EXIT_PARENT_GONE = 0  # stdin ended: the parent stopped the trainer, or died
 EXIT_PARENT_SILENT = 71  # no beat for SILENCE of a lease
-SILENCE = 0.8  # of a lease: the trainer is gone before the lease can pass to another worker
+SILENCE = 0.8  # of a lease: the trainer has ended before another worker can take the lease
 MODULE = "workers.trainer.process.loop"
 _ENVIRONMENT = {
-    # Threads of OpenMP that wait by spinning take the processor from others and from each other: on a busy machine of
+    # Threads of OpenMP that wait by spinning take CPU time from others and from each other: on a busy machine with
     # two cores a small model's step took 590 ms with the default and 15 ms with this.
     "OMP_WAIT_POLICY": "PASSIVE",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS gives the same bits again only with a fixed workspace
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with a fixed workspace
 }
 
 
 class TrainerConfig(BaseModel):
-    """Everything that a trainer is told, as JSON in its first argument."""
+    """The settings of a trainer, as JSON in its first argument."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class TrainerConfig(BaseModel):
 
 
 def trainer_environment() -> dict[str, str]:
-    """The environment variables of the child: torch's libraries read them when they are loaded. Ours give way."""
+    """The environment variables of the child, read when torch's libraries load. Those of the caller take precedence."""
     return _ENVIRONMENT | os.environ
 
 

@@ -1,6 +1,6 @@
-"""What a supervisor and its trainer say to each other: one JSON object per line, over the child's stdin and stdout.
+"""The messages between a supervisor and its trainer: one JSON object per line, over the child's stdin and stdout.
 
-The child gets a folder and gives back reports and folders. It never sees a database, a bucket or a URL.
+The child gets a folder and returns reports and folders. It uses no database, bucket or URL.
 
 A seated job's folder:
     job.json            JobSpec
@@ -11,7 +11,7 @@ A seated job's folder:
     snapshots/step-N/   written by the trainer: private state, complete once `Snapshotted` is reported
     checkpoints/step-N/ written by the trainer: adapter in PEFT's format, and `head.safetensors` where the objective has
                         parameters of its own; complete once `Checkpointed` is reported
-    rollouts/step-N.json written by the trainer: RolloutRows that wait for rewards; complete once `RolledOut` is
+    rollouts/step-N.json written by the trainer: RolloutRows without rewards yet; complete once `RolledOut` is
                         reported
 """
 
@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from service.recipes.recipe import Recipe
 
-SAMPLE_TOKENS = 256
+AGREEMENT_TOKENS = 256  # of an agreement row, at most
 
 
 class JobSpec(BaseModel):
-    """Everything that decides the result of a job, besides its data and its base."""
+    """Everything that the result of a job depends on, besides its data and its base."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class JobSpec(BaseModel):
     learning_rate: float  # absolute: the base's for the tuning, times the multiplier
     seed: int
     snapshot_steps: int
-    sample_tokens: int = SAMPLE_TOKENS  # of a row that an engine scores too; decides no result
+    agreement_tokens: int = AGREEMENT_TOKENS  # of an agreement row; does not change the weights
 
 
 class Seat(BaseModel):
@@ -64,7 +64,7 @@ class Pause(BaseModel):
 
 
 class Reward(BaseModel):
-    """What `RolledOut` asks for: one number for each row, in their order. Of another step than the job's it is late."""
+    """The response to `RolledOut`: one number for each row, in their order. Ignored unless `step` is the job's."""
 
     type: Literal["reward"] = "reward"
     job_id: str
@@ -73,7 +73,7 @@ class Reward(BaseModel):
 
 
 class Beat(BaseModel):
-    """The supervisor lives and its leases are renewed."""
+    """The supervisor is running and has renewed its leases."""
 
     type: Literal["beat"] = "beat"
 
@@ -101,7 +101,7 @@ class Seated(BaseModel):
 
 
 class Turn(BaseModel):
-    """From here to the next report of this kind, a crash is this job's."""
+    """From here to the next report of this kind, a crash is charged to this job."""
 
     type: Literal["turn"] = "turn"
     job_id: str
@@ -114,12 +114,12 @@ class Stepped(BaseModel):
     job_id: str
     step: int
     trained_tokens: int  # of the job so far
-    seconds: float  # of this step, by the trainer's clock
+    seconds: float  # of this step, measured by the trainer
     metrics: dict[str, int | float]
 
 
 class RolloutRow(BaseModel):
-    """One row that the model has sampled: tokens."""
+    """The tokens of one row that the model has sampled."""
 
     prompt: list[int]
     completion: list[int]
@@ -134,7 +134,7 @@ class RolloutRows(BaseModel):
 class RolledOut(BaseModel):
     """`file` (under the job's folder) holds the rows that the step after `step` learns from, once `Reward` has come.
 
-    Until then the job takes no turn. A job that is resumed at `step` samples the same rows, and asks again.
+    Until then the job takes no turn. A job that is resumed at `step` samples the same rows and reports them again.
     """
 
     type: Literal["rolled_out"] = "rolled_out"
@@ -144,9 +144,9 @@ class RolledOut(BaseModel):
 
 
 class Snapshotted(BaseModel):
-    """`folder` (under the job's) holds a complete snapshot of `step`, which may be some steps ago.
+    """`folder` (under the job's) holds a complete snapshot of `step`; the job may be some steps further.
 
-    What was published at that step was reported before.
+    The checkpoint of that step, where there is one, was reported before.
     """
 
     type: Literal["snapshotted"] = "snapshotted"
@@ -156,14 +156,14 @@ class Snapshotted(BaseModel):
 
 
 class ScoredRow(BaseModel):
-    """Tokens, and what the trained model gives to each of them but the first: log p(token | tokens before), in nats."""
+    """Tokens, and for each but the first the trained model's log p(token | tokens before), in nats."""
 
     ids: list[int]
     logprobs: list[float]
 
 
 class Checkpointed(BaseModel):
-    """`folder` (under the job's) holds a complete adapter; `last` at the job's final step, with a scored sample."""
+    """`folder` (under the job's) holds a complete adapter; `last` at the job's final step, with agreement rows."""
 
     type: Literal["checkpointed"] = "checkpointed"
     job_id: str
@@ -171,7 +171,7 @@ class Checkpointed(BaseModel):
     folder: str
     metrics: dict[str, int | float]
     last: bool
-    sample: list[ScoredRow] = []
+    agreement: list[ScoredRow] = []
 
 
 class Left(BaseModel):
@@ -183,7 +183,7 @@ class Left(BaseModel):
 
 
 class Paused(BaseModel):
-    """The job has no slot any more; what it published and what it goes on from at `step` was reported before."""
+    """The job has no slot any more; the checkpoint and the snapshot of `step` were reported before."""
 
     type: Literal["paused"] = "paused"
     job_id: str
@@ -191,7 +191,7 @@ class Paused(BaseModel):
 
 
 class Failed(BaseModel):
-    """The job cannot go on (its own fault, not the trainer's) and has left its slot."""
+    """The job cannot continue, for a reason of its own and not of the trainer's, and has left its slot."""
 
     type: Literal["failed"] = "failed"
     job_id: str

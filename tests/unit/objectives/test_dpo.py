@@ -17,8 +17,7 @@ from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base
 from workers.objectives import create_objective
 from workers.trainer.process.optimizer import JobOptimizer
-from workers.trainer.process.passes import Passes
-from workers.trainer.process.plan import micro_batches
+from workers.trainer.process.passes import Passes, micro_batches
 from workers.tunings import Tuning, create_tuning
 
 BETA = 0.3

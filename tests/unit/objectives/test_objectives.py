@@ -13,8 +13,7 @@ from tests.given.tiny_models import VOCABULARY, Saying, make_tiny_base, random_r
 from workers.data.batches import IGNORED, Batch, collate
 from workers.model.load import LoadedBase, load_base
 from workers.objectives import create_objective
-from workers.trainer.process.passes import Passes
-from workers.trainer.process.plan import micro_batches
+from workers.trainer.process.passes import Passes, micro_batches
 from workers.tunings import Tuning, create_tuning
 
 SUPERVISED = create_objective(SupervisedSettings())

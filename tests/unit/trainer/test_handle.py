@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from workers.trainer.parent.child import LIMIT_REPORTS, Mailbox
 from workers.trainer.parent.handle import TrainerHandle
-from workers.trainer.parent.mailbox import LIMIT_REPORTS, Mailbox
 from workers.trainer.protocol import Crashed, Left, Report, Seated, Stepped
 
 

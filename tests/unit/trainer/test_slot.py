@@ -13,7 +13,7 @@ from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import random_rows
 from workers.model.load import LoadedBase, environment
-from workers.trainer.process.schedule import learning_rate_factor
+from workers.trainer.process.optimizer import learning_rate_factor
 from workers.trainer.process.slot import Slot
 from workers.trainer.process.turns import Turns
 from workers.trainer.protocol import JobSpec

@@ -17,7 +17,7 @@ from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning,
 from tests.given.tiny_models import make_tiny_base, random_rows
 from workers.jobs.agreement import TOLERANCE, Comparison, compare
 from workers.model.load import LoadedBase, environment, load_base
-from workers.trainer.process.slot import SAMPLE_ROWS, Slot
+from workers.trainer.process.slot import AGREEMENT_ROWS, Slot
 from workers.trainer.protocol import JobSpec, ScoredRow
 
 WEIGHTS = "adapter_model.safetensors"
@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
 
 
 async def served(base: Base, folder: Path, name: str, rows: Sequence[ScoredRow], tuning: str) -> Comparison:
-    """What the embedded engine thinks of the adapter in `folder / name`."""
+    """What the embedded engine computes with the adapter in `folder / name`."""
     loaded = load_base(base, CPU)
     model = await publish(local_store(folder / "objects"), base, loaded, folder / name, name, tuning)
     question = {
@@ -51,7 +51,7 @@ async def test_the_engine_agrees_with_the_trainer_and_not_with_a_doubled_tensor(
     base = make_tiny_base(tmp_path / "base", dtype=dtype)
     slot = seat(load_base(base, CPU), tuning=tuning, learning_rate=base.learning_rate[tuning["type"]])
     run(slot)
-    rows = slot.sample()
+    rows = slot.agreement_rows()
     slot.save_adapter(tmp_path / "trained1")
     agreeing = await served(base, tmp_path, "trained1", rows, tuning["type"])
     assert agreeing.num_tokens == sum(len(row.ids) - 1 for row in rows)
@@ -65,15 +65,15 @@ async def test_the_engine_agrees_with_the_trainer_and_not_with_a_doubled_tensor(
 
 
 @every_tuning
-def test_the_sample_is_what_a_plain_pass_gives_to_held_out_rows(
+def test_the_agreement_rows_have_what_a_plain_pass_gives_to_held_out_rows(
     base: LoadedBase, tuning: dict[str, Any], tmp_path: Path
 ) -> None:
     slot = seat(base, tuning=tuning)
     run(slot)
-    rows = slot.sample()
+    rows = slot.agreement_rows()
     slot.save_adapter(tmp_path / "adapter")
     slot.leave()
-    assert [row.ids for row in rows] == [VALID.row(row)[0].tolist() for row in range(SAMPLE_ROWS)]
+    assert [row.ids for row in rows] == [VALID.row(row)[0].tolist() for row in range(AGREEMENT_ROWS)]
     for row in rows:
         logits_TV = logits_of(base, tmp_path / "adapter", row.ids)
         expected = [float(logits_TV[place].log_softmax(0)[id]) for place, id in enumerate(row.ids[1:])]
@@ -81,27 +81,31 @@ def test_the_sample_is_what_a_plain_pass_gives_to_held_out_rows(
 
 
 @every_tuning
-def test_sampling_changes_no_bit_of_the_training(base: LoadedBase, tuning: dict[str, Any], tmp_path: Path) -> None:
-    calm, sampled = seat(base, "calm", tuning), seat(base, "sampled", tuning)
+def test_scoring_agreement_rows_changes_no_bit_of_the_training(
+    base: LoadedBase, tuning: dict[str, Any], tmp_path: Path
+) -> None:
+    calm, scored = seat(base, "calm", tuning), seat(base, "scored", tuning)
     run(calm)
     outside = torch.get_rng_state()
-    while not sampled.finished:
-        sampled.train_step()
-        sampled.sample()
+    while not scored.finished:
+        scored.train_step()
+        scored.agreement_rows()
     assert torch.equal(torch.get_rng_state(), outside)
-    assert adapter(sampled, tmp_path / "sampled") == adapter(calm, tmp_path / "calm")
-    for slot in (calm, sampled):
+    assert adapter(scored, tmp_path / "scored") == adapter(calm, tmp_path / "calm")
+    for slot in (calm, scored):
         slot.leave()
 
 
 def test_without_a_validation_file_training_rows_are_cut_to_what_an_engine_can_take(base: LoadedBase) -> None:
     spec = JobSpec(
         job_id="cut", recipe=recipe(LORA), n_epochs=1, batch_size=5, learning_rate=1e-2, seed=1,
-        snapshot_steps=100, sample_tokens=5,
+        snapshot_steps=100, agreement_tokens=5,
     )  # fmt: skip
     slot = Slot(base, environment(CPU), spec, TRAIN, None)
     run(slot)
-    assert [row.ids for row in slot.sample()] == [TRAIN.row(row)[0][:5].tolist() for row in range(SAMPLE_ROWS)]
+    assert [row.ids for row in slot.agreement_rows()] == [
+        TRAIN.row(row)[0][:5].tolist() for row in range(AGREEMENT_ROWS)
+    ]
     slot.leave()
 
 
@@ -115,6 +119,6 @@ def test_weights_that_broke_in_the_last_step_are_a_divergence(base: LoadedBase) 
     with torch.no_grad():
         next(iter(slot._tuning.parameters().values())).fill_(math.nan)
     with pytest.raises(JobError) as raised:
-        slot.sample()
+        slot.agreement_rows()
     assert raised.value.code == "training_diverged"
     slot.leave()

@@ -1,1 +1,1 @@
-"""The supervisor's side of the trainer: starts the child, seats jobs, hands its reports on. Holds no tensor."""
+"""The supervisor's side of the trainer: starts the process, seats jobs, passes its reports to them. Uses no tensors."""

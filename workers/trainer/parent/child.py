@@ -1,17 +1,17 @@
-"""One life of a trainer process, seen from its parent: started once, read to its end, buried.
+"""One trainer process as its parent sees it: started once, its reports read until it ends, one mailbox per seated job.
 
-Knows pipes, reports and mailboxes; must not know what a job is for. A new life is `handle`'s to begin.
+Does not depend on what a job is for. `handle` decides when the next process starts.
 """
 
 import asyncio
 from asyncio.subprocess import PIPE, Process
+from collections import deque
 from collections.abc import Sequence
 
 import structlog
 
 from service.processes.child import kill_group, start_child
 from workers.trainer.launch import EXIT_PARENT_SILENT, trainer_environment
-from workers.trainer.parent.mailbox import Mailbox
 from workers.trainer.protocol import (
     Command,
     Crashed,
@@ -26,15 +26,57 @@ from workers.trainer.protocol import (
     encode,
 )
 
+LIMIT_REPORTS = 256  # in one mailbox
 log = structlog.get_logger()
 
 
+class Mailbox:
+    """The reports of one seated job, from the reader of the pipe to the task that runs the job.
+
+    Bounded: a slow reader makes the process wait, and no report is lost. Written by one task, read by one other.
+    """
+
+    def __init__(self) -> None:
+        self._reports: deque[Report | Crashed] = deque()
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    async def put(self, report: Report) -> None:
+        """Waits while the mailbox is full; drops the report when it is closed."""
+        while len(self._reports) >= LIMIT_REPORTS and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        if not self._closed:
+            self._add(report)
+
+    def close(self, last: Crashed | Left | None = None) -> None:
+        """Accepts no more reports after `last`; those in the mailbox can still be taken."""
+        if last is not None and not self._closed:
+            self._add(last)
+        self._closed = True
+        self._changed.set()
+
+    async def take(self) -> Report | Crashed | None:
+        """The next report; None when the mailbox is closed and empty."""
+        while not self._reports and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        if not self._reports:
+            return None
+        self._changed.set()
+        return self._reports.popleft()
+
+    def _add(self, report: Report | Crashed) -> None:
+        self._reports.append(report)
+        self._changed.set()
+
+
 class Child:
-    """Ends by itself when this process does: its stdin ends then, whatever killed us."""
+    """The process ends when its parent does, even when the parent is killed: its stdin ends then."""
 
     def __init__(self, process: Process) -> None:
         self.ended = False
-        self.worked = False  # it did at least one step
+        self.worked = False  # whether it has done at least one step
         self._process = process
         self._mailboxes: dict[str, Mailbox] = {}
         self._ready: Ready | None = None
@@ -45,7 +87,7 @@ class Child:
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> "Child":
-        """Starts the process; `wait_ready` says when it can be used."""
+        """Starts the process; `wait_ready` returns when it can be used."""
         process = await start_child(command, trainer_environment(), stdout=PIPE)
         log.info("trainer.started", pid=process.pid)
         return cls(process)
@@ -55,7 +97,7 @@ class Child:
         return self._process.pid
 
     async def wait_ready(self, seconds: float) -> Ready | None:
-        """What it says once the base is loaded; None when it ended instead. Killed after `seconds` without either."""
+        """Its `Ready` report, once the base is loaded; None when it ended, or was killed after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while self._ready is None and not self.ended:
@@ -67,23 +109,23 @@ class Child:
         return self._ready
 
     async def open(self, job_id: str) -> Mailbox:
-        """A mailbox for the reports of `job_id`; waits until the job has left after an earlier stay."""
+        """A mailbox for the reports of `job_id`; waits until an earlier stay of the job is over."""
         while job_id in self._mailboxes:
             await self.left(job_id)
         mailbox = Mailbox()
         if self.ended:
-            mailbox.close(self._last_word(job_id))
+            mailbox.close(self._last_report(job_id))
         else:
             self._mailboxes[job_id] = mailbox
         return mailbox
 
     def holds(self, job_id: str, mailbox: Mailbox | None = None) -> bool:
-        """Whether the job (with this mailbox) has not had its last report."""
+        """Whether the job is seated (with this mailbox): its last report has not come."""
         held = self._mailboxes.get(job_id)
         return held is not None and mailbox in (None, held)
 
     async def left(self, job_id: str) -> None:
-        """Returns when the job's stay is over, at once where it has none: the process touches its folder no more."""
+        """Returns when the job's stay is over, at once where it has none: the process no longer uses its folder."""
         stay = self._mailboxes.get(job_id)
         while stay is not None and self.holds(job_id, stay):
             await self._next_change()
@@ -95,10 +137,10 @@ class Child:
             self._process.stdin.write(encode(command))
 
     async def stop(self, seconds: float) -> None:
-        """Ends the process, by force after `seconds`; every job still seated is told that it has left."""
+        """Ends the process, by force after `seconds`; every job that is still seated gets `Left`."""
         self._stopping = True
         for job_id, mailbox in self._mailboxes.items():
-            mailbox.close(self._last_word(job_id))  # before reading on: the reader must not wait for a full one
+            mailbox.close(self._last_report(job_id))  # first: the reader must not wait for space in a full mailbox
         assert self._process.stdin is not None
         self._process.stdin.close()
         done, _ = await asyncio.wait({self._reading}, timeout=seconds)
@@ -114,7 +156,7 @@ class Child:
         except ValueError:  # not a report, or a line over the limit
             log.exception("trainer.garbled", pid=self.pid)
         finally:
-            await self._bury()
+            await self._end()
 
     async def _deliver(self, report: Report) -> None:
         if isinstance(report, Ready):
@@ -129,22 +171,22 @@ class Child:
                 self._mailboxes.pop(report.job_id).close()
         self._changed.set()
 
-    async def _bury(self) -> None:
-        """The pipe has ended, so the process has or is about to; its jobs learn whose turn it was."""
+    async def _end(self) -> None:
+        """The pipe has ended, so the process has ended or will at once: each seated job gets its last report."""
         kill_group(self._process)
         await self._process.wait()
         log.info("trainer.ended", pid=self.pid, code=self._process.returncode, stopped=self._stopping)
         self.ended = True
         while self._mailboxes:
             job_id, mailbox = self._mailboxes.popitem()
-            mailbox.close(self._last_word(job_id))
+            mailbox.close(self._last_report(job_id))
         self._changed.set()
 
-    def _last_word(self, job_id: str) -> Crashed | Left:
+    def _last_report(self, job_id: str) -> Crashed | Left:
         if self._stopping:
             return Left(job_id=job_id, finished=False)
-        ours = self._process.returncode == EXIT_PARENT_SILENT  # we were silent, not the job at fault
-        return Crashed(job_id, guilty=job_id == self._turn and not ours)
+        parent_silent = self._process.returncode == EXIT_PARENT_SILENT  # the parent's fault, not the job's
+        return Crashed(job_id, guilty=job_id == self._turn and not parent_silent)
 
     async def _next_change(self) -> None:
         self._changed.clear()

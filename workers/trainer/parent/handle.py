@@ -1,7 +1,7 @@
 """The parent's side of a trainer: starts the child when a job needs it, again when it crashed, and ends it.
 
 Entered from `workers.jobs.train` (`seat`) and `workers.supervisor.supervisor` (`beat`, `leave`, `stop`). Holds no
-tensor and imports none; counts no crashes against a job: it only says whose turn it was.
+tensor and imports none; counts no crashes against a job: `Crashed` only says whose turn it was.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ log = structlog.get_logger()
 def create_trainers(settings: Settings, catalogue: Catalogue) -> dict[str, "TrainerHandle"]:
     """One trainer per base that this worker holds, by the base's id; none is started before its first job or `start`.
 
-    Raises CatalogueError where it shall hold a base that there is not.
+    Raises CatalogueError when the settings name a base that the catalogue does not have.
     """
     return {base.id: TrainerHandle(trainer_command(settings, base)) for base in catalogue.named(settings.held_bases)}
 
 
 class TrainerHandle:
-    """A trainer that is there whenever a job is seated."""
+    """One trainer: a process that runs whenever a job is seated, restarted after a crash."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class TrainerHandle:
 
     @property
     def ready(self) -> Ready | None:
-        """What the child said when its base was loaded; during a restart, what the one before said."""
+        """The child's report that its base is loaded; during a restart, the previous child's."""
         return self._ready
 
     @property
@@ -64,24 +64,24 @@ class TrainerHandle:
 
     @property
     def pid(self) -> int | None:
-        """The running child's process."""
+        """The process id of the running child; None when none runs."""
         return self._child.pid if self._child is not None and not self._child.ended else None
 
     async def start(self) -> bool:
         """Starts the child before a job needs it, so that no job waits for imports and weights.
 
-        Returns whether it has loaded its base; True for a handle that is stopped meanwhile.
+        Returns whether it has loaded its base; True if the handle is stopped meanwhile.
         """
         return await self._running_child() is None or self._loaded
 
     async def seat(self, job_id: str, folder: Path) -> AsyncGenerator[Report | Crashed, None]:
-        """The job's reports in order (`Ready` and `Turn` are not among them), from its folder's state to its end.
+        """Trains the job in `folder` and yields its reports in order, without `Ready` and `Turn`.
 
-        `folder` is absolute: its `str` goes to the child, and the reports' folders are below it.
+        `folder` is absolute: its path is sent to the child, and the folders in the reports are below it.
 
         Ends after `Left`, `Paused`, `Failed` or `Crashed`; leaving the loop earlier makes the job leave its slot.
-        `Left` with `finished=False` also when the handle was stopped. A slow reader makes the trainer wait and loses
-        nothing. A job that still has a seat is seated again once it has left.
+        `Left` has `finished=False` also when the handle was stopped. A slow reader makes the trainer wait; no report is
+        lost. A job that is still seated is seated again once it has left.
         """
         child = await self._running_child()
         if child is None:
@@ -104,29 +104,29 @@ class TrainerHandle:
         task.add_done_callback(self._discarding.discard)
 
     async def leave(self, job_id: str, snapshot: bool = False) -> None:
-        """Asks the job out of its slot at the next whole step; its reports go on to `Left`. May be called twice."""
+        """Makes the job leave its slot at the next whole step; `Left` is its last report. May be called twice."""
         if self._child is not None and self._child.holds(job_id):
             self._child.send(Leave(job_id=job_id, snapshot=snapshot))
 
     async def pause(self, job_id: str) -> None:
-        """Asks the job to come to rest after its next step; its reports go on to `Paused`. May be called twice."""
+        """Makes the job pause after its next step; `Paused` is its last report. May be called twice."""
         if self._child is not None and self._child.holds(job_id):
             self._child.send(Pause(job_id=job_id))
 
     async def beat(self) -> None:
-        """Lets a running child live on for another lease."""
+        """Keeps a running child alive for another lease."""
         if self._child is not None:
             self._child.send(Beat())
 
     async def rest(self) -> None:
-        """Ends the child until a job is seated again: another base needs its room. Only while nobody is seated."""
+        """Ends the child until a job is seated again: another base needs its memory. Only while no job is seated."""
         async with self._starting:
             if self._child is not None:
                 await self._child.stop(self._stop_seconds)
                 self._child = None
 
     async def stop(self) -> None:
-        """Ends the child, by force if need be, for good. May be called twice."""
+        """Ends the child, by force if necessary, and starts no other. May be called twice."""
         self._stopped = True
         if self._child is not None:
             await self._child.stop(self._stop_seconds)
@@ -145,14 +145,14 @@ class TrainerHandle:
                 if self._stopped:
                     return None
                 self._child = await Child.start(self._command)
-                if self._stopped:  # meanwhile
+                if self._stopped:  # while it started
                     await self._child.stop(self._stop_seconds)
             ready = await self._child.wait_ready(self._start_seconds)
             self._ready, self._loaded = ready or self._ready, ready is not None
             return None if self._stopped else self._child
 
     async def _pause(self, before: Child | None) -> None:
-        """Before a restart: longer and longer while no life brings a step."""
+        """Waits before a restart: longer each time, until a child has done a step."""
         if before is None:
             return
         seconds = self._backoff.after(good=before.worked)

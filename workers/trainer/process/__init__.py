@@ -1,1 +1,1 @@
-"""The trainer's process: slots, turns, steps, snapshots. Sees folders and reports; no database, bucket or URL."""
+"""The trainer's process: slots, turns, steps, snapshots. Folders in, reports out; no database, bucket or URL."""

@@ -1,6 +1,7 @@
-"""The child's end of the pipes: commands in, reports out, and the three ways to notice that the parent is gone.
+"""The child's end of the pipes: commands in, reports out, and the three signs that the parent is gone:
+its stdin ends, its stdout breaks, or no beat comes.
 
-Knows lines and threads; what a command means is `process`'s.
+Knows lines and threads; `loop` carries the commands out.
 """
 
 import os
@@ -12,12 +13,12 @@ from service.processes.parent import claim_standard_streams, hear_parent
 from workers.trainer.launch import EXIT_PARENT_GONE, EXIT_PARENT_SILENT, SILENCE
 from workers.trainer.protocol import Beat, Leave, Pause, Report, Reward, Seat, decode_command, encode
 
-_LOOKS_PER_LIMIT = 20
+_CHECKS_PER_LIMIT = 20
 Order = Seat | Leave | Pause | Reward  # a command for the loop
 
 
 class Channel:
-    """Made once per process, first thing: from then on nothing else can write to the protocol's stdout."""
+    """Created once, when the process starts: from then on nothing else can write to the protocol's stdout."""
 
     def __init__(self, lease_seconds: float) -> None:
         self._limit_seconds = SILENCE * lease_seconds
@@ -27,12 +28,12 @@ class Channel:
         hear_parent(incoming, self._take, lambda: os._exit(EXIT_PARENT_GONE))
 
     def watch(self) -> None:
-        """From here on, a parent that stays silent too long ends this process, also in the middle of a step."""
+        """From here on, this process ends when no beat comes for too long, also in the middle of a step."""
         self._beaten_at = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def say(self, report: Report) -> None:
-        """Writes one report; waits while the parent is not reading, and ends the process where it is gone."""
+        """Writes one report; waits while the parent is not reading, and ends the process when the parent is gone."""
         try:
             self._out.write(encode(report))
             self._out.flush()
@@ -40,7 +41,7 @@ class Channel:
             os._exit(EXIT_PARENT_GONE)
 
     def commands(self, wait: bool) -> list[Order]:
-        """What has come since the last call; with `wait`, at least one command, or none after `wake`."""
+        """The commands since the last call. With `wait`, waits for one, or for `wake`."""
         commands = [self._commands.get()] if wait else []
         while not self._commands.empty():
             commands.append(self._commands.get())
@@ -59,5 +60,5 @@ class Channel:
 
     def _watch(self) -> None:
         while time.monotonic() - self._beaten_at < self._limit_seconds:
-            time.sleep(self._limit_seconds / _LOOKS_PER_LIMIT)
+            time.sleep(self._limit_seconds / _CHECKS_PER_LIMIT)
         os._exit(EXIT_PARENT_SILENT)

@@ -1,5 +1,7 @@
-"""Which of torch's errors are the job's own fault, and which can be foreseen. Everything else is the trainer's and ends
-the process."""
+"""Out of memory: which of torch's errors fail only the job, and a check before the job starts.
+
+Any other error of torch ends the process.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +11,13 @@ import torch
 
 from service.domain.errors import JobError
 
-_COPIES = 4  # of what moves: itself, its gradient, and the optimizer's two averages
+_COPIES = 4  # of a trained parameter: itself, its gradient, and the optimizer's two averages
 _CPU_REFUSED = "can't allocate memory"  # torch raises a plain RuntimeError on the CPU
 
 
 @contextmanager
 def job_errors() -> Iterator[None]:
-    """Turns running out of memory inside into a JobError (`out_of_memory`)."""
+    """Raises JobError (`out_of_memory`) when the code inside runs out of memory; other errors are raised unchanged."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -31,9 +33,9 @@ def job_errors() -> Iterator[None]:
 
 
 def check_room(parameter_bytes: int, device: torch.device) -> None:
-    """Raises JobError (`out_of_memory`) when what the tuning moves would not fit into the memory that is free now.
+    """Raises JobError (`out_of_memory`) when the tuning's training state does not fit into the memory that is free now.
 
-    Activations come on top and are not foreseen: a job that passes may still run out of memory at a step.
+    Activations are not counted: a job that passes may still run out of memory at a step.
     """
     needed, free = parameter_bytes * _COPIES, _free_bytes(device)
     if needed > free:
@@ -47,5 +49,5 @@ def check_room(parameter_bytes: int, device: torch.device) -> None:
 def _free_bytes(device: torch.device) -> int:
     if device.type != "cuda":
         return int(psutil.virtual_memory().available)
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch gives it to the next tensor
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch reuses it
     return int(torch.cuda.mem_get_info(device)[0]) + kept

@@ -2,8 +2,8 @@
 
 `python -m workers.trainer.process.loop CONFIG`.
 
-Gets commands and gives reports (`protocol`); sees no database, no bucket and no URL but the base's. A job's own faults
-end that job; any other exception ends the process, and the parent charges the job whose turn was announced last.
+Reads commands and writes reports (`protocol`); uses no database, no bucket and no URL but the base's. A JobError ends
+its job; any other exception ends the process, and the parent charges the job whose turn was announced last.
 """
 
 import sys
@@ -23,8 +23,8 @@ from workers.model.load import LoadedBase, choose_device, environment, load_base
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.process.channel import Channel, Order
 from workers.trainer.process.slot import Phase, Slot, Step
+from workers.trainer.process.snapshot import SnapshotWrite
 from workers.trainer.process.turns import Turns
-from workers.trainer.process.writing import SnapshotWrite
 from workers.trainer.protocol import (
     Checkpointed,
     Failed,
@@ -56,14 +56,14 @@ class Stay:
     folder: Path
     pausing: bool = False
     writing: SnapshotWrite | None = None  # at most one at a time
-    due: bool = False  # a snapshot of the slot as it stands, once the one before is written; until then it holds still
-    snapshotted: int | None = None  # the step of the last one that was begun
-    ending: Left | Paused | Failed | None = None  # its last report, said when nothing is being written any more
-    discarding: bool = False  # nobody wants what is being written
+    due: bool = False  # a snapshot of the slot's step, once the one before is written; no turn until then
+    snapshotted: int | None = None  # the step of the last snapshot that was begun
+    ending: Left | Paused | Failed | None = None  # its last report, sent when nothing is being written any more
+    discarding: bool = False  # the snapshot that is being written is not reported
 
 
 class Trainer:
-    """The loop: obey what has come, give the next job one turn, report."""
+    """The loop: carry out the commands, give the next job one turn, report."""
 
     def __init__(self, base: LoadedBase, turn_tokens: int, channel: Channel) -> None:
         self._base = base
@@ -97,7 +97,7 @@ class Trainer:
             return
         stay = self._stays.get(job_id)
         if stay is None or stay.ending is not None:
-            return  # it has ended by itself meanwhile
+            return  # the job has ended meanwhile
         match command:
             case Pause():
                 stay.pausing = True
@@ -110,7 +110,7 @@ class Trainer:
 
     @contextmanager
     def _on_account_of(self, job_id: str) -> Iterator[None]:
-        """A crash inside is charged to the job; its own faults end it and nothing else."""
+        """A crash inside is charged to the job; a JobError ends the job and nothing else."""
         if self._announced != job_id:
             self._channel.say(Turn(job_id=job_id))
             self._announced = job_id
@@ -140,7 +140,7 @@ class Trainer:
         self._channel.say(Seated(job_id=job_id, step=slot.step, total_steps=slot.total_steps, difference=difference))
 
     def _advance(self, job_id: str, stay: Stay) -> None:
-        """One turn of whatever the slot does next."""
+        """One turn of the slot's next phase."""
         match stay.slot.phase:
             case Phase.PREPARE:
                 self._turns.charge(job_id, stay.slot.prepare())
@@ -155,7 +155,7 @@ class Trainer:
     def _step(self, job_id: str, stay: Stay) -> None:
         """One optimizer step and what is due after it.
 
-        The checkpoint comes before the snapshot of the same step: whoever resumes from that snapshot has seen it.
+        The checkpoint is reported before the snapshot of the same step: a job resumed from there does not repeat it.
         """
         slot = stay.slot
         step = slot.train_step()
@@ -179,7 +179,7 @@ class Trainer:
             self._snapshot(job_id, stay)
 
     def _ask(self, job_id: str, stay: Stay) -> None:
-        """Where the job waits for the rewards of its roll-out: until they come it costs nothing and takes no turn."""
+        """Reports the roll-out if the parent has to reward it; the job takes no turn until the rewards come."""
         if stay.slot.phase is not Phase.WAIT:
             return
         file = stay.folder / "rollouts" / f"step-{stay.slot.step}.json"
@@ -191,12 +191,12 @@ class Trainer:
         self._channel.say(RolledOut(job_id=job_id, step=stay.slot.step, file=str(file)))
 
     def _reward(self, job_id: str, slot: Slot, command: Reward) -> None:
-        if slot.phase is Phase.WAIT and slot.step == command.step:  # else it is of an earlier stay
+        if slot.phase is Phase.WAIT and slot.step == command.step:  # else it belongs to an earlier stay
             slot.reward(command.rewards)
             self._turns.release(job_id)
 
     def _checkpoint(self, job_id: str, stay: Stay, step: Step) -> None:
-        """An adapter that changes nothing is never published: at the end it fails the job, before it is passed over."""
+        """An adapter that changes nothing is never published: it is skipped, and at the last step it fails the job."""
         slot = stay.slot
         if slot.finished:
             slot.check_changed()
@@ -211,12 +211,12 @@ class Trainer:
                 folder=str(folder),
                 metrics=step.metrics,
                 last=slot.finished,
-                sample=slot.sample() if slot.finished else [],
+                agreement=slot.agreement_rows() if slot.finished else [],
             )
         )
 
     def _snapshot(self, job_id: str, stay: Stay) -> None:
-        """Copies the state in the job's turn; it is written beside the training. One after the other."""
+        """Copies the state now and writes it in the background. A job writes one snapshot at a time."""
         if stay.writing is not None:
             stay.due = True
             self._turns.hold(job_id)
@@ -226,7 +226,7 @@ class Trainer:
         stay.writing = SnapshotWrite(stay.slot.snapshot(), folder, self._channel.wake)
 
     def _written(self, job_id: str, stay: Stay, written: SnapshotWrite) -> None:
-        """On a full disk it is left out: whoever resumes goes on from the one before, to the same bits."""
+        """On a full disk the snapshot is skipped: a resumed job continues from the one before, to the same bits."""
         stay.writing = None
         try:
             written.check()
@@ -247,14 +247,14 @@ class Trainer:
         self._say_end(job_id, stay)
 
     def _end(self, job_id: str, stay: Stay, last: Left | Paused | Failed, *, snapshot: bool) -> None:
-        """No more turns. The last report comes when nothing is being written: after it, the folder is the parent's."""
+        """No more turns. The last report comes when nothing is being written: the parent may then delete the folder."""
         self._turns.leave(job_id)
         stay.ending = last
         stay.due = False
         if not snapshot:
             stay.discarding = True
             stay.slot.leave()
-        elif stay.snapshotted != stay.slot.step:  # else it would be the same bits
+        elif stay.snapshotted != stay.slot.step:  # else that snapshot exists, or is being written
             self._snapshot(job_id, stay)
         self._say_end(job_id, stay)
 
@@ -265,7 +265,7 @@ class Trainer:
 
 
 def main() -> None:
-    """Loads the base and serves the parent until it is gone."""
+    """Loads the base and trains the parent's jobs until the parent is gone."""
     config = TrainerConfig.model_validate_json(sys.argv[1])
     channel = Channel(config.lease_seconds)
     logs.configure("info")
@@ -275,7 +275,7 @@ def main() -> None:
 
 
 def _be_deterministic(threads: int) -> None:
-    """The same work gives the same bits; for cuBLAS the environment says so (`launch`)."""
+    """The same work gives the same bits; cuBLAS gets its setting from the environment (`launch`)."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
 

@@ -1,6 +1,6 @@
-"""A job's own AdamW (Loshchilov & Hutter, 2019, arXiv 1711.05101): moments, clipping and learning rate are its alone.
+"""A job's own AdamW (Loshchilov & Hutter, 2019, arXiv 1711.05101): moments, clipping and learning rate.
 
-Knows parameters by name; must not know what they are for.
+The learning rate rises linearly over the warm-up, then falls linearly towards zero. Knows parameters by name only.
 """
 
 from collections.abc import Mapping
@@ -8,17 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from workers.trainer.process.schedule import learning_rate_factor
-
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MAX_GRADIENT_NORM = 1.0
+WARMUP = 0.05  # of all steps, at least one
 MOMENT = "optimizer/"
 _KEYS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class JobOptimizer:
-    """No weight decay: an adapter that decayed would drift away from the base that it corrects."""
+    """No weight decay: it would pull the tuning's parameters towards zero, whatever the data says."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], learning_rate: float) -> None:
         self._parameters = parameters
@@ -28,11 +27,11 @@ class JobOptimizer:
         )
 
     def clip(self) -> Tensor:
-        """Shortens the gradients where they are too long. Returns their norm before, still on the device."""
+        """Scales the gradients down to MAX_GRADIENT_NORM. Returns their norm before, on the device."""
         return torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRADIENT_NORM)
 
     def step(self, step: int, total_steps: int) -> None:
-        """Moves the parameters along their clipped gradients, whose norm is finite, and forgets these."""
+        """Updates the parameters by their clipped gradients, whose norm is finite, and frees the gradients."""
         for group in self._adam.param_groups:
             group["lr"] = self._learning_rate * learning_rate_factor(step, total_steps)
         self._adam.step()
@@ -48,10 +47,22 @@ class JobOptimizer:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes over what `state` gave; `tensors` may hold other things too."""
+        """Loads what `state` returned; `tensors` may hold other names too."""
         for name, parameter in self._parameters.items():
             if f"{MOMENT}step/{name}" in tensors:
                 saved = {key: tensors[f"{MOMENT}{key}/{name}"] for key in _KEYS}
                 self._adam.state[parameter] = {
                     key: tensor.to(parameter.device, copy=True) for key, tensor in saved.items()
                 }
+
+
+def learning_rate_factor(step: int, total_steps: int) -> float:
+    """The factor of the job's learning rate at `step` (1 to `total_steps`); in (0, 1].
+
+    With w warm-up steps and n steps:  s / w  for s <= w,  (n + 1 - s) / (n + 1 - w)  after.
+    It is 1 at step w and would be 0 one step after the last, so that no step has learning rate 0.
+    """
+    warmup_steps = max(1, round(WARMUP * total_steps))
+    if step <= warmup_steps:
+        return step / warmup_steps
+    return (total_steps + 1 - step) / (total_steps + 1 - warmup_steps)

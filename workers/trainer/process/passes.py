@@ -1,6 +1,7 @@
 """Rows through the base and the objective: with gradients to train, without to measure.
 
-One loop for every recipe: which parameters move is the tuning's, which loss is the objective's. Keeps no state.
+One loop for every recipe: the tuning decides which parameters are trained, the objective which loss. Keeps no state.
+A step's examples go through the base in micro-batches of similar lengths.
 Shapes: B rows, T tokens, K kept positions, V vocabulary, H hidden.
 """
 
@@ -14,11 +15,11 @@ from workers.data.batches import Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase
 from workers.objectives import Objective, logprobs
-from workers.trainer.process.plan import micro_batches
 from workers.tunings import Tuning
 from workers.tunings.base import Chunk, Inputs
 
-_LOSS = ""  # no metric's name
+LIMIT_TOKENS = 4096  # padded tokens of one micro-batch; a constant, since another grouping would give other last bits
+_LOSS = ""  # a name that no metric has
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sums:
-    """What a pass added up, still on the device: a read of it waits until the device has done all its work."""
+    """The sums of a pass, on the device: reading them waits until the device has done all its work."""
 
     names: Sequence[str]  # of the objective's own metrics
     values: Tensor  # float64: the loss, then the metrics
@@ -44,7 +45,7 @@ class Sums:
     cost_tokens: int
 
     def read(self, *more: Tensor) -> tuple[Measured, list[float]]:
-        """The means, and some more scalars of the device, in one transfer."""
+        """The means and the values of `more`, in one transfer from the device."""
         values: list[float] = torch.stack([*self.values, *(scalar.double() for scalar in more)]).tolist()
         (loss, *means), rest = [value / self.count for value in values[: len(self.values)]], values[len(self.values) :]
         return Measured(loss, dict(zip(self.names, means, strict=True)), self.cost_tokens), rest
@@ -78,7 +79,7 @@ class Passes:
         return measured
 
     def logprobs(self, dataset: TokenizedDataset, examples: Sequence[int]) -> dict[int, float]:
-        """How likely the model finds each row of the examples, dropout off; through the same batches as `train`."""
+        """row -> log-probability, for each row of the examples; dropout off, in the same batches as `train`."""
         places: list[int] = []
         found = []
         with torch.no_grad():
@@ -88,7 +89,7 @@ class Passes:
         return dict(zip(places, torch.cat(found).tolist(), strict=True))
 
     def score(self, ids: Sequence[int]) -> list[float]:
-        """log p(token | tokens before) of every token but the first, dropout off; one row alone, as engines see it."""
+        """log p(token | tokens before) of every token but the first, dropout off; the row alone, as in an engine."""
         ids_1T = torch.tensor([list(ids)], device=self._base.device)
         row = Batch(ids_1T, torch.ones_like(ids_1T), ids_1T, prompt_lengths_B=ids_1T.new_tensor([len(ids)]))
         keep_K = torch.arange(len(ids) - 1, device=self._base.device)
@@ -113,14 +114,14 @@ class Passes:
             if learn:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
             for name, value in [(_LOSS, loss.total), *loss.sums.items()]:
-                value = value.detach().double()  # as exact as Python's own sums, without asking the device
+                value = value.detach().double()  # as exact as a sum of Python floats, without a transfer
                 sums[name] = sums[name] + value if name in sums else value
         return Sums(list(sums)[1:], torch.stack(list(sums.values())), count, dataset.cost_tokens(examples))
 
     def _batches(
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None
     ) -> Iterator[tuple[list[int], Batch]]:
-        """The micro-batches of the plan, with their rows' numbers."""
+        """The micro-batches, with their rows' numbers."""
         lengths = [dataset.length(example) for example in examples]
         for group in micro_batches(examples, lengths, dataset.rows_per_example):
             rows = dataset.rows_of(group)
@@ -128,7 +129,7 @@ class Passes:
             yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
 
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
-        """Of an objective's `Forward`; what the tuning puts before the tokens is not in `keep_K`."""
+        """See `Forward`. `keep_K` does not count the positions that the tuning puts before the tokens."""
         inputs = self._inputs(batch)
         logits_BKV: Tensor = self._tuning.model(
             **inputs.tensors,
@@ -139,7 +140,7 @@ class Passes:
         return logits_BKV
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Of an objective's `Forward`."""
+        """See `Forward`."""
         inputs = self._inputs(batch)
         hidden_BTH: Tensor = self._tuning.model.base_model(
             **inputs.tensors, past_key_values=inputs.cache, use_cache=inputs.cache is not None
@@ -149,3 +150,23 @@ class Passes:
     def _inputs(self, batch: Batch) -> Inputs:
         assert batch.prompt_lengths_B is not None, "every file has them"
         return self._tuning.inputs(Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B))
+
+
+def micro_batches(
+    examples: Sequence[int], lengths: Sequence[int], rows_per_example: int = 1, limit_tokens: int = LIMIT_TOKENS
+) -> list[list[int]]:
+    """`examples` in groups of at most `limit_tokens` padded tokens (a longer one goes alone), longest first.
+
+    `lengths[i]` is the length of the longest row of `examples[i]`, whose rows stay together. Examples of similar
+    length share a group, which keeps the padding small. A function of the lengths alone: a resumed job gets the same
+    groups.
+    """
+    longest_first = sorted(zip(lengths, examples, strict=True), key=lambda pair: -pair[0])
+    groups: list[list[int]] = []
+    width = 0
+    for length, example in longest_first:
+        if not groups or (len(groups[-1]) + 1) * rows_per_example * width > limit_tokens:
+            groups.append([])
+            width = length
+        groups[-1].append(example)
+    return groups

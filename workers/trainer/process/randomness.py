@@ -1,6 +1,6 @@
-"""A job's own random numbers, although torch's generators are global: they are exchanged around the job's work.
+"""A job's own random numbers, although torch's generators are global: their states are swapped around the job's work.
 
-So a neighbour's dropout never draws from this job's sequence, and the sequence can be snapshotted.
+So another job's dropout never draws from this job's sequence, and a snapshot can store the sequence.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,11 +30,11 @@ class RandomState:
                 self._states = self._capture()
 
     def state(self) -> dict[str, Tensor]:
-        """To be stored: generator -> its bytes."""
+        """generator -> its state, for a snapshot."""
         return dict(self._states)
 
     def restore(self, states: Mapping[str, Tensor]) -> None:
-        """Goes on from stored states; a generator that is not among them keeps its own (another device: not exact)."""
+        """Continues from stored states. A generator without one keeps its own (another device: not bit-exact)."""
         self._states = {name: states.get(name, own) for name, own in self._states.items()}
 
     @contextmanager

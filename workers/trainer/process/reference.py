@@ -1,7 +1,7 @@
-"""What the policy thought of every row before its first step: computed once, part by part, and kept for good.
+"""The log-probability of every row under the policy before its first step: computed once, in parts, and then stored.
 
-The parts are turns like steps, so that a large file does not hold up the neighbours. It is made of the weights as
-loaded (after continued tuning the parent's), before anything moved; a snapshot without it is of that time too.
+Each part is a turn like a step, so that a large file does not delay other jobs. It is computed with the weights as
+loaded (in continued tuning the parent's), before the first update. A snapshot without it is from before that, too.
 """
 
 from collections import deque
@@ -36,7 +36,7 @@ class Reference:
         return not self._left
 
     def advance(self) -> int:
-        """Computes the next part; answers what it cost in tokens."""
+        """Computes the next part. Returns its cost in tokens."""
         name, examples = self._left.popleft()
         for row, logprob in self._passes.logprobs(self._files[name], examples).items():
             self._logprobs[name][row] = logprob
@@ -48,11 +48,11 @@ class Reference:
         return self._logprobs.get(name)
 
     def state(self) -> dict[str, Tensor]:
-        """For a snapshot; nothing until it is complete, since it can be made again until then."""
+        """For a snapshot; empty until it is complete, since it can be computed again until then."""
         return {REFERENCE + name: tensor for name, tensor in self._logprobs.items()} if self.complete else {}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes over what `state` gave, bit for bit; `tensors` may hold other things too."""
+        """Loads what `state` returned, bit for bit; `tensors` may hold other names too."""
         saved = {name: tensors[REFERENCE + name] for name in self._logprobs if REFERENCE + name in tensors}
         if saved:
             self._logprobs = saved

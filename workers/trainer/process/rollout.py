@@ -1,7 +1,7 @@
-"""What a sampling objective learns from in one step: rows that the model writes, part by part, and their rewards.
+"""What a sampling objective learns from in one step: rows that the model generates, in parts, and their rewards.
 
-The parts are turns like steps, so that a long roll-out does not hold up the neighbours. Nothing here outlives the step:
-a job that is resumed in the middle of one begins its roll-out anew, and draws the same tokens.
+Each part is a turn like a step, so that a long roll-out does not delay other jobs. Nothing here is stored: a job
+resumed in the middle of a roll-out starts it again, and samples the same tokens.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from workers.model.sampling import Sampling
 from workers.objectives import Sampled, SamplingObjective
 from workers.tunings import Tuning
 
-PART_ROWS = 32  # decoded together in one turn; a constant, since other neighbours in a batch may give other last bits
+PART_ROWS = 32  # decoded together in one turn; a constant, since another batch may give other last bits
 
 
 class TuningSampler:
@@ -31,10 +31,10 @@ class TuningSampler:
         self.begin("")
 
     def begin(self, seed: str) -> None:
-        """From here on random numbers follow from `seed`: the job, its step and part."""
+        """From here on random numbers follow from `seed`, which names the job, its step and the part."""
         self._seed = seed
         self._calls = 0
-        self.cost_tokens = 0  # went through the base since
+        self.cost_tokens = 0  # that went through the base since then
 
     def sample(
         self, prompts: Sequence[Sequence[int]], num_samples: int, max_tokens: int, sampling: Sampling
@@ -63,7 +63,7 @@ class TuningSampler:
 
 
 class Rollout:
-    """The roll-out of the step that comes next."""
+    """The roll-out of the next step."""
 
     def __init__(self, objective: SamplingObjective, sampler: TuningSampler, seed: int) -> None:
         self._objective = objective
@@ -71,18 +71,18 @@ class Rollout:
         self._seed = seed
         self._left: deque[Sequence[Sequence[int]]] = deque()
         self._rewards: list[float] | None = None
-        self.step: int | None = None  # whose roll-out has begun
+        self.step: int | None = None  # whose roll-out this is
         self.rows: list[Sampled] = []
 
     def begin(self, step: int, prompts: Sequence[Sequence[int]]) -> None:
-        """What was sampled for another step is forgotten."""
+        """Starts the roll-out of `step`; drops the rows of any other step."""
         size = max(1, PART_ROWS // self._objective.samples_per_prompt)
         self.step, self.rows, self._rewards = step, [], None
         self._left = deque(prompts[begin : begin + size] for begin in range(0, len(prompts), size))
 
     @property
     def sampled(self) -> bool:
-        """Whether all rows of the step are there."""
+        """Whether all rows of the step are sampled."""
         return self.step is not None and not self._left
 
     @property
@@ -90,7 +90,7 @@ class Rollout:
         return self._rewards is not None
 
     def advance(self) -> int:
-        """Samples the next part; after the last one, the objective's own rewards. Returns the cost in tokens."""
+        """Samples the next part; after the last, asks the objective for its rewards. Returns the cost in tokens."""
         prompts = self._left.popleft()
         self._sampler.begin(f"{self._seed}/{self.step}/{len(self._left)}")
         self.rows += self._objective.roll_out(self._sampler, prompts)
@@ -99,17 +99,17 @@ class Rollout:
         return self._sampler.cost_tokens
 
     def reward(self, rewards: Sequence[float]) -> None:
-        """What the parent found. Raises ValueError unless there is one for each row."""
+        """Takes the parent's rewards. Raises ValueError unless there is one for each row."""
         if len(rewards) != len(self.rows):
             raise ValueError(f"{len(rewards)} rewards for {len(self.rows)} rows")
         self._rewards = list(rewards)
 
     def data(self) -> TokenizedDataset:
-        """What the update trains."""
+        """The rows that the update trains on."""
         assert self._rewards is not None, "rewarded before trained"
         return self._objective.learn_from(self.rows, self._rewards)
 
 
 def _seed(*parts: object) -> int:
-    """A row's own: the same whoever its neighbours are, and after a resume."""
+    """The seed of one row: it does not depend on other rows of the batch, and is the same after a resume."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")

@@ -1,7 +1,7 @@
-"""One job's place in the trainer: its parameters, optimizer, schedule, data cursor and random state.
+"""One job's state in the trainer: its parameters, optimizer, learning rate, data cursor and random numbers.
 
-A slot does whole steps and nothing between them, so a neighbour cannot change one bit of its result. It knows folders
-and tensors; whose turn it is, it does not know. Entered once per step, from `process`.
+A slot does whole steps and nothing between them, so another job cannot change one bit of its result. Works on folders
+and tensors; `loop` calls it, one turn at a time.
 """
 
 import functools
@@ -24,7 +24,7 @@ from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import Sampled, SamplingObjective, create_objective
-from workers.objectives.head import HeadMismatch, take_over_head, write_head
+from workers.objectives.head import HeadMismatch, load_head, save_head
 from workers.trainer.process.faults import check_room, job_errors
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Measured, Passes, Sums
@@ -35,20 +35,19 @@ from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
 from workers.trainer.protocol import JobSpec, ScoredRow
 from workers.tunings import AdapterMismatch, create_tuning
 
-VALIDATIONS_PER_EPOCH = (
-    20  # of one batch, forward only: at most a third of an epoch's training, of a long one's far less
-)
-SAMPLE_ROWS = 4
+# Of one batch, forward only: at most a third of the cost of training an epoch, far less for a long epoch.
+VALIDATIONS_PER_EPOCH = 20
+AGREEMENT_ROWS = 4
 PARAMETER, RANDOM = "parameter/", "random/"
 OWN = "objective/"  # before the names of the objective's own parameters, among the tuning's
 TRAINING, VALIDATION = "train", "valid"
-_epoch_order = functools.lru_cache(maxsize=16)(epoch_order)  # several slots, asked at every step
+_epoch_order = functools.lru_cache(maxsize=16)(epoch_order)  # several slots call it at every step
 
 
 class Phase(Enum):
-    """What a slot's next turn is."""
+    """What a slot does at its next turn."""
 
-    PREPARE = "prepare"  # what comes before the first step: the reference
+    PREPARE = "prepare"  # before the first step: part of the reference
     ROLL_OUT = "roll out"  # sampling what the step learns from
     WAIT = "wait"  # for rewards: no turn
     UPDATE = "update"  # the optimizer step
@@ -56,7 +55,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did. `cost_tokens` went through the base, validation included: what a turn is charged."""
+    """The result of one step. `cost_tokens` went through the base, validation included: the charge of the turn."""
 
     metrics: dict[str, float]
     cost_tokens: int
@@ -64,7 +63,7 @@ class Step:
 
 
 class Slot:
-    """Takes its place at once; `leave` gives it back. Not to be used after an exception except to leave."""
+    """Attaches to the base when created, until `leave`. After an exception only `leave` may be called."""
 
     def __init__(
         self,
@@ -125,11 +124,11 @@ class Slot:
 
     @property
     def changed(self) -> bool:
-        """Whether the training has moved the adapter from where it began: from no effect, or from its parent's."""
+        """Whether the adapter differs from where it began: from no effect, or from its parent's weights."""
         return tensors_digest(self._parameters) != self._initial
 
     def check_changed(self) -> None:
-        """Raises JobError when all the training changed nothing: such an adapter is of use to nobody."""
+        """Raises JobError when the training changed nothing: such an adapter is useless."""
         if not self.changed:
             raise JobError(
                 "adapter_unchanged",
@@ -155,7 +154,7 @@ class Slot:
 
     @property
     def rolled_out(self) -> Sequence[Sampled]:
-        """The rows that wait for their rewards."""
+        """The rows without rewards yet."""
         assert self._rollout is not None
         return self._rollout.rows
 
@@ -165,13 +164,13 @@ class Slot:
         self._rollout.reward(rewards)
 
     def train_step(self) -> Step:
-        """One optimizer step, with the validation that is due at it. Raises JobError when the job cannot go on."""
+        """One optimizer step, with the validation that is due. Raises JobError when the job cannot continue."""
         assert self.phase is Phase.UPDATE
         started_at = time.perf_counter()
         with self._working():
             sums = self._gradient()
             self.step += 1
-            train, (gradient_norm,) = sums.read(self._optimizer.clip())  # the step's one look at the device
+            train, (gradient_norm,) = sums.read(self._optimizer.clip())  # the step's only transfer
             self._check_finite("training loss", train.loss)
             self._check_finite("gradient", gradient_norm)
             self._optimizer.step(self.step, self.total_steps)
@@ -185,10 +184,10 @@ class Slot:
         }
         return Step(metrics, train.cost_tokens + valid_tokens, time.perf_counter() - started_at)
 
-    def sample(self) -> list[ScoredRow]:
-        """The beginnings of a few rows, held out where there are such, scored with the weights as they stand."""
+    def agreement_rows(self) -> list[ScoredRow]:
+        """The first tokens of a few rows, of the validation file if there is one, scored with the current weights."""
         dataset = self._train if self._valid is None else self._valid
-        rows = [dataset.row(row)[0][: self.spec.sample_tokens] for row in range(min(SAMPLE_ROWS, len(dataset)))]
+        rows = [dataset.row(row)[0][: self.spec.agreement_tokens] for row in range(min(AGREEMENT_ROWS, len(dataset)))]
         with self._working():
             scored = [(ids.tolist(), self._passes.score(ids.tolist())) for ids in rows if len(ids) > 1]
         for _, logprobs in scored:
@@ -199,16 +198,16 @@ class Slot:
         """Writes the adapter in PEFT's format, and the objective's own parameters beside it."""
         with whole_folder(folder) as partial:
             self._tuning.save(partial, self._base.public_source)
-            write_head(partial, self._objective.parameters())
+            save_head(partial, self._objective.parameters())
 
     def continue_from(self, folder: Path) -> None:
         """Starts from the weights of a saved adapter, with a fresh optimizer. Raises JobError.
 
-        A head goes on from the saved one, where there is one: a job may be the first with its objective.
+        A head continues from the saved one, if any: the parent may have had another objective.
         """
         try:
             self._tuning.load(folder)
-            take_over_head(folder, self._objective.parameters())
+            load_head(folder, self._objective.parameters())
         except (AdapterMismatch, HeadMismatch) as error:
             raise JobError("parent_mismatch", f"The job cannot continue its model: {error}", param="model") from error
         self._initial = tensors_digest(self._parameters)
@@ -226,7 +225,7 @@ class Slot:
         return Snapshot.of(state, {**parameters, **random, **self._optimizer.state(), **self._reference.state()})
 
     def restore(self, folder: Path) -> str:
-        """Goes on from a snapshot. Answers why the rest will not be bit-exact; empty when it will. Raises JobError."""
+        """Continues from a snapshot. Returns why the rest is not bit-exact, or an empty string. Raises JobError."""
         state, tensors = read_snapshot(folder)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
@@ -241,7 +240,7 @@ class Slot:
         return _difference(state.environment, self._environment)
 
     def leave(self) -> None:
-        """Gives the place back: the base is as if the job had never been there. May be called twice."""
+        """Detaches from the base, which is then as it was before the job. May be called twice."""
         self._tuning.detach()
 
     @property
@@ -263,14 +262,14 @@ class Slot:
         return {**self._tuning.parameters(), **own}
 
     def _gradient(self) -> Sums:
-        """Of the next step: from the file's rows, or from those of the roll-out."""
+        """Computes the next step's gradient: from the file's rows, or from those of the roll-out."""
         if self._rollout is None:
             return self._passes.train(self._train, self._examples(self.step), self._reference.of(TRAINING))
         data = self._rollout.data()
         return self._passes.train(data, range(data.num_examples))
 
     def _examples(self, step: int) -> list[int]:
-        """What the step after `step` others trains."""
+        """The examples of the step that follows `step` steps."""
         epoch, position = divmod(step, self._steps_per_epoch)
         begin = position * self.spec.batch_size
         return _epoch_order(self.spec.seed, epoch, self._train.num_examples)[begin : begin + self.spec.batch_size]
@@ -281,8 +280,8 @@ class Slot:
         return Rollout(self._objective, TuningSampler(self._base, self._tuning), self.spec.seed)
 
     def _new_reference(self, needed: bool) -> Reference:
-        """The training file goes through the very batches of the first epoch: equal shapes give equal bits, so that at
-        the first step nothing lies between policy and reference."""
+        """The training file goes through the same batches as in the first epoch: equal shapes give equal bits, so that
+        at the first step policy and reference are equal."""
         files = {TRAINING: self._train}
         parts: list[tuple[str, Sequence[int]]] = [
             (TRAINING, self._examples(step)) for step in range(self._steps_per_epoch)
@@ -295,8 +294,8 @@ class Slot:
     def _validate(self) -> tuple[dict[str, float], int]:
         """The metrics that are due at this step, and the tokens that they cost.
 
-        `valid_*`: one batch, the next rows of the file in a ring, at about VALIDATIONS_PER_EPOCH steps of an epoch and
-        at its last. `full_valid_*`: the whole file, at the last step of an epoch.
+        `valid_*`: one batch, the next rows of the file (after the last, the first again), at about
+        VALIDATIONS_PER_EPOCH steps of an epoch and at its last step. `full_valid_*`: the whole file, at that last step.
         """
         if self._valid is None:
             return {}, 0
@@ -336,12 +335,14 @@ def _require_columns(columns: Iterable[str], *files: TokenizedDataset | None) ->
             if file is not None:
                 file.require(columns)
     except ValueError as error:
-        message = f"The job cannot go on: {error}. It was checked by an earlier version; please create the job again."
+        message = (
+            f"The job cannot continue: {error}. It was checked by an earlier version; please create the job again."
+        )
         raise JobError("data_unavailable", message) from error
 
 
 def _module_name(job_id: str) -> str:
-    """A name that may stand inside a module's name, whatever characters the job's id has."""
+    """A valid part of a module's name, whatever characters the job's id has."""
     return f"job_{hashlib.sha256(job_id.encode()).hexdigest()[:16]}"
 
 

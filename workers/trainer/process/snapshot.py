@@ -1,11 +1,13 @@
 """A snapshot on disk: a job's private state, from which it continues to the same last bit.
 
 `state.safetensors` holds the tensors (parameters, optimizer moments, random states), `state.json` the counters, the
-fingerprint of the environment and the hash of the other file. Knows files; what the tensors mean is `slot`'s.
+fingerprint of the environment and the hash of the other file. A snapshot is written in a thread of its own, so that a
+slow disk delays only the job whose snapshot it is. Does not depend on what the tensors mean; `slot` does.
 """
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,27 +38,60 @@ class State(BaseModel):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job's state at one step, copied: the job may go on while it is written."""
+    """A job's state at one step, copied: the job may continue while it is written."""
 
     state: State
     tensors: Mapping[str, Tensor]  # on the host
 
     @classmethod
     def of(cls, state: State, tensors: Mapping[str, Tensor]) -> "Snapshot":
-        """Copies the tensors to the host. On a GPU this waits for what they are computed from."""
+        """Copies the tensors to the host. On a GPU this waits until they are computed."""
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         return cls(state, copies)
 
     def write(self, folder: Path) -> None:
-        """Writes `folder`, whole or not at all. Raises DiskFull."""
+        """Writes `folder` completely or not at all. Raises DiskFull."""
         with whole_folder(folder) as partial:
             save_file(dict(self.tensors), partial / TENSORS)
             hashed = self.state.model_copy(update={"files": {TENSORS: _sha256(partial / TENSORS)}})
             (partial / STATE).write_text(hashed.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+class SnapshotWrite:
+    """A snapshot that is being written, beside the training. `woken` is called from the thread at the end."""
+
+    def __init__(self, snapshot: Snapshot, folder: Path, woken: Callable[[], None]) -> None:
+        self.step = snapshot.state.step
+        self.folder = folder
+        self._snapshot = snapshot
+        self._woken = woken
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+        # A daemon: the process must be able to end while the disk blocks.
+        threading.Thread(target=self._write, name="snapshot", daemon=True).start()
+
+    @property
+    def done(self) -> bool:
+        """Whether `folder` is complete, or the writing failed."""
+        return self._done.is_set()
+
+    def check(self) -> None:
+        """Once done: raises the error it failed with, such as DiskFull."""
+        if self._error is not None:
+            raise self._error
+
+    def _write(self) -> None:
+        try:
+            self._snapshot.write(self.folder)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._done.set()
+            self._woken()
+
+
 def read_snapshot(folder: Path) -> tuple[State, dict[str, Tensor]]:
-    """Raises JobError (`snapshot_corrupt`) when a file is missing or not the one that was written."""
+    """Raises JobError (`snapshot_corrupt`) when a file is missing or differs from what was written."""
     try:
         state = State.model_validate_json((folder / STATE).read_bytes())
         intact = state.files == {TENSORS: _sha256(folder / TENSORS)}

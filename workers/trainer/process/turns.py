@@ -1,8 +1,8 @@
-"""Fair turns in tokens: whose step is next. Pure bookkeeping that knows names and numbers only.
+"""Fair turns, counted in tokens: which job's step is next. Knows names and numbers only.
 
-Deficit round robin (Shreedhar & Varghese, 1995) with the bill paid after the step, since a step's tokens are known
-only then: at its turn a job is given `turn_tokens`; it steps while it has credit; what it overdrew, it waits for.
-Whole steps only, so over time every job gets the same tokens, give or take one step.
+Deficit round robin (Shreedhar & Varghese, 1995) charged after the step, since a step's tokens are known only
+then: each round a job's credit grows by `turn_tokens`; it steps while its credit is positive, and may overdraw it by
+one step. So over time every job gets the same number of tokens, give or take one step.
 """
 
 from collections import deque
@@ -24,12 +24,12 @@ class Turns:
         self._ring.append(name)
 
     def leave(self, name: str) -> None:
-        """Takes `name` out, wherever it stands; one that is missing is fine."""
+        """Removes `name`, if it is there."""
         if self._credit.pop(name, None) is not None:
             self.hold(name)
 
     def hold(self, name: str) -> None:
-        """Passes over `name` until `release`: it waits for something, and nobody waits for it. May be called twice."""
+        """Skips `name` until `release`, so that nobody waits for it. May be called twice."""
         if name in self._ring:
             self._ring.remove(name)
 
@@ -44,11 +44,11 @@ class Turns:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody can step."""
+        """Whether no job can step."""
         return not self._ring
 
     def next(self) -> str | None:
-        """Whose step is next; None when nobody can step."""
+        """Whose step is next; None when no job can step."""
         if not self._ring:
             return None
         while self._credit[self._ring[0]] <= 0:
