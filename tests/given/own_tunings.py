@@ -15,9 +15,8 @@ from transformers import DynamicCache, PreTrainedModel
 from service.recipes.base import EngineKind
 from service.recipes.tuning import TUNINGS as RECIPES
 from service.recipes.tuning import BaseSize, TuningSettings
-from workers.tunings.base import TUNINGS, Chunk, Inputs, num_bytes, plain_inputs, take_over
+from workers.tunings.base import TUNINGS, Chunk, Inputs, num_bytes, plain_inputs, private_bytes, private_copy, take_over
 from workers.tunings.files import read_weights, write_adapter
-from workers.tunings.private import private_bytes, private_copy
 from workers.tunings.sites import Rows
 
 

@@ -8,10 +8,8 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.house_rules.tree import ROOT, texts, tracked_files
 
@@ -48,14 +46,6 @@ EXEMPT = {
     "examples/demo/phrases.py",  # what customers of a workshop write
     "docs/soak.txt",  # a run's output, kept as it was printed
 }
-# Rooms that are still to be cleaned. It shrinks to empty: a room that is clean must leave.
-TO_DO = (
-    "workers/data",
-    "workers/model",
-    "workers/tasks",
-    "workers/tunings",
-)
-
 CHECKED = ("service", "workers", "docs", "examples", "deploy", "openapi", "README.md", "AGENTS.md", "CHANGELOG.md")
 DOCUMENTS = {".md", ".toml", ".yaml", ".sh", ".mjs", ".example", ".txt"}
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
@@ -90,20 +80,8 @@ def checked() -> list[Path]:
     return [path for path, name in relative if name.parts[0] in CHECKED and name.as_posix() not in EXEMPT]
 
 
-def below(path: Path, rooms: Iterable[str]) -> bool:
-    """Whether the file is one of these or in one of them."""
-    return any(path.is_relative_to(ROOT / room) for room in rooms)
-
-
 def test_no_prose_has_a_word_that_we_avoid():
-    clean = [path for path in checked() if not below(path, TO_DO)]
-    assert [hit for path, text in texts(clean) for hit in found(path.relative_to(ROOT), text)] == []
-
-
-@pytest.mark.parametrize("room", [room for room in TO_DO if (ROOT / room).exists()])
-def test_a_room_that_is_clean_leaves_the_list(room: str):
-    dirty = [path for path in checked() if below(path, [room])]
-    assert any(found(path, text) for path, text in texts(dirty)), f"remove {room} from TO_DO"
+    assert [hit for path, text in texts(checked()) for hit in found(path.relative_to(ROOT), text)] == []
 
 
 def test_every_exempt_file_exists():

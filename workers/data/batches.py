@@ -1,6 +1,7 @@
 """Which rows go into which step, and a step's rows as tensors.
 
-Knows numbers only. Shapes: B rows, T tokens of the longest row, S tokens of the longest second sequence, K positions.
+Does not depend on text or models. Shapes: B rows, T tokens of the longest row, S tokens of the
+longest second sequence, K positions.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. Labels stand at their own token's place (a causal model shifts them); -100 is not trained.
+    """Right-padded rows. A label has the position of its own token (a causal model shifts them); -100 is not trained.
 
     Columns that the tokenised file does not have are None; see `TokenizedDataset`.
     """
@@ -38,41 +39,41 @@ class Batch:
 
     @property
     def targets_BT(self) -> Tensor:
-        """What the logits at each position should say: the label of the next one; at the last position nothing."""
+        """The target of the logits at each position: the label of the next position; ignored at the last one."""
         nothing_B1 = torch.full_like(self.labels_BT[:, :1], IGNORED)
         return torch.cat([self.labels_BT[:, 1:], nothing_B1], dim=1)
 
     @property
     def trained_K(self) -> Tensor:
-        """The K positions whose next token some row trains, in rising order.
+        """The K positions whose next token is trained in at least one row, in rising order.
 
-        The output layer is the largest matrix of a small model: it runs only there. Counted on the host (`collate`),
-        since a device that is asked how many there are must first finish all its work.
+        The output layer is the largest matrix of a small model, so it is applied only there. `collate` computes them on
+        the host: reading their number from a device would wait until all its work is done.
         """
         if self.keep_K is not None:
             return self.keep_K
         return (self.targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same rows on that device."""
+        """The same rows on `device`."""
         return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> list[int]:
     """A permutation of the rows that depends on the arguments only.
 
-    RandomState's streams are frozen (NEP 19), so that no version of numpy reorders a job that goes on.
+    RandomState's streams are frozen (NEP 19), so a job that resumes keeps its order under any version of numpy.
     """
     return [int(index) for index in np.random.RandomState([seed, epoch]).permutation(num_examples)]
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """The last, smaller batch is a step too."""
+    """The number of steps; the last batch may be smaller."""
     return -(-num_examples // batch_size)
 
 
 def collate(dataset: TokenizedDataset, indices: Sequence[int], pad_id: int) -> Batch:
-    """The rows at `indices`, in that order, with every column that the dataset has; tokens and labels are int64."""
+    """The rows at `indices`, in that order, with all columns of the dataset; tokens and labels are int64."""
     rows = [dataset.row(index) for index in indices]
     ids = [tokens for tokens, _ in rows]
     input_ids_BT = _padded(ids, pad_id, torch.int64)
@@ -102,10 +103,10 @@ def _spans(values: NDArray[Any], offsets: NDArray[np.int64], indices: Sequence[i
 
 
 def _padded(rows: Sequence[NDArray[Any]], padding: int, dtype: torch.dtype) -> Tensor:
-    """Rows of unequal length as one tensor, filled on the right."""
+    """Rows of unequal length as one tensor, padded on the right."""
     padded = torch.full((len(rows), max(len(values) for values in rows)), padding, dtype=dtype)
     for row, values in enumerate(rows):
-        padded[row, : len(values)] = torch.tensor(values, dtype=dtype)  # a copy: the dataset stays as it is
+        padded[row, : len(values)] = torch.tensor(values, dtype=dtype)  # a copy, so that the dataset is not modified
     return padded
 
 

@@ -1,7 +1,7 @@
-"""One pass over a file: every line parsed, rendered and tokenised, or every problem found.
+"""One pass over a file that parses, renders and tokenises every line, or collects every problem.
 
-Called in a worker thread by `workers.jobs.validate`, which streams the bytes. Holds one line and the tokens so far,
-never the file.
+Called in a worker thread by `workers.jobs.validate`, which streams the bytes. Keeps one line and the tokens so far in
+memory, never the whole file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,13 +27,12 @@ from service.recipes.formats.preference import PreferenceRow
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
 from workers.data.messages import RenderError
-from workers.data.pairs import render_pair
-from workers.data.render import Rendered, Renderer
+from workers.data.render import Renderer
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 
 
 class DatasetInvalid(Exception):
-    """The file cannot be trained on: the job's error, and all problems as an event's data."""
+    """The file cannot be used for training: the job's error, and the problems as the data of an event."""
 
     def __init__(self, error: JobError, details: dict[str, Any]) -> None:
         super().__init__(error.message)
@@ -42,9 +41,9 @@ class DatasetInvalid(Exception):
 
 
 def split_lines(chunks: Iterable[bytes], row_limit_bytes: int) -> Iterator[bytes]:
-    """The lines of a stream without their ends (LF or CRLF); a longer one is cut after `row_limit_bytes` + 1 bytes.
+    """The lines of a stream without LF or CRLF; a line over the limit is cut after `row_limit_bytes` + 1 bytes.
 
-    So a line over the limit is seen to be over it, and memory stays bounded by the limit and a chunk.
+    The one extra byte shows that the limit is exceeded; memory stays bounded by the limit plus one chunk.
     """
     line, kept_bytes = bytearray(), row_limit_bytes + 2
     for chunk in chunks:
@@ -74,13 +73,14 @@ def check_file(
     objective: type[ObjectiveSettings],
     day: date | None = None,
 ) -> TokenizedDataset:
-    """The file's rows, tokenised for the base. `param` is the job's field of the file: it decides codes and wording.
+    """The file's rows, tokenised for the base. `param` is the job's field for this file; the error's code and
+    wording depend on it.
 
-    `day` is the date that chat templates are given as today's.
+    `day` is the current date that chat templates get.
 
-    Raises DatasetInvalid with every problem of the whole file; but when its first row is of a format that the job's
-    objective does not read, with that alone. The dataset may have more rows than the file: see `Renderer.render` and
-    `render_pair`; `examples_minimum` counts the file's.
+    Raises DatasetInvalid with every problem of the whole file, or only with the wrong format if the job's objective
+    cannot use the format of the first row. The dataset may have more rows than the file (see
+    `Renderer.render`); `examples_minimum` is compared with the rows of the file.
     """
     check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, objective)
     for number, line in enumerate(lines, start=1):
@@ -108,7 +108,7 @@ class _Check:
         self._mixed = False
         self._blank_since: int | None = None
         self._rows = DatasetBuilder()
-        self.wrong_format: type[Format] | None = None  # of the first row, when the job's method is another
+        self.wrong_format: type[Format] | None = None  # of the first row, if the job's objective cannot use it
         self.num_examples = 0
         self.num_problems = 0
         self.problems: list[Problem] = []
@@ -120,7 +120,7 @@ class _Check:
         self._end_blank_lines(number)
         self.num_examples += 1
         if len(line) > self._row_limit_bytes:
-            self._add(Problem(number, "", f"is longer than {self._row_limit_bytes} bytes"))
+            self._add(Problem(number, "", f"is longer than {self._row_limit_bytes} bytes; shorten it"))
             return
         try:
             found = parse_row(line, number, self._objective)
@@ -136,46 +136,40 @@ class _Check:
         return self._rows.build(rows_per_example=self._objective.rows_per_example)
 
     def _end_blank_lines(self, number: int) -> None:
-        """Blank lines at the end of a file are nothing; between rows they are one problem."""
+        """Blank lines at the end of a file are ignored; a run of them between rows is one problem."""
         if self._blank_since is not None:
-            until = f", and so is all to line {number - 1}" if number - 1 > self._blank_since else ""
-            self._add(Problem(self._blank_since, "", f"is blank{until}"))
+            until = f", and so are all lines up to {number - 1}" if number - 1 > self._blank_since else ""
+            self._add(Problem(self._blank_since, "", f"is blank{until}; remove blank lines"))
             self._blank_since = None
 
     def _refuse_format(self, format: type[Format], number: int) -> None:
-        """The first row decides what the file is; a later one that no such job can learn from differs from it."""
+        """The job's objective cannot use this format: an error of the whole file at its first row, else of this row."""
         if self.num_examples == 1:
             self.wrong_format = format
         else:
             self._same_format(format, number)
 
     def _same_format(self, format: type[Format], number: int) -> bool:
-        """A file holds rows of one format; the first row that differs is the problem."""
+        """All rows of a file must have one format; only the first that differs is reported."""
         self._format = self._format or format
         if format is self._format:
             return True
         if not self._mixed:
-            reason = f"is in another format than the file's first row: {format.rows} after {self._format.rows}"
+            reason = f"has a different format from the file's first row: {format.rows} after {self._format.rows}"
             self._add(Problem(number, "", reason))
             self._mixed = True
         return False
 
     def _render(self, row: Row, number: int) -> None:
+        assert isinstance(row, ChatRow | PromptRow | PreferenceRow), "every format's rows are of one of these classes"
         try:
-            sequences = self._sequences(row)
+            sequences = self._renderer.render(row)
         except RenderError as error:
             self._add(Problem(number, error.field, error.reason))
             return
         if not self.num_problems:
             for sequence in sequences:
                 self._rows.add(sequence.ids, sequence.trained)
-
-    def _sequences(self, row: Row) -> list[Rendered]:
-        """A format's rows are rendered by what they are: a conversation, a completion, or a pair."""
-        if isinstance(row, PreferenceRow):
-            return render_pair(self._renderer, row)
-        assert isinstance(row, ChatRow | PromptRow), "a format's models are of these kinds"
-        return self._renderer.render(row)
 
     def _add(self, *problems: Problem) -> None:
         self.num_problems += len(problems)

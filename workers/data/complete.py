@@ -1,9 +1,10 @@
-"""Whether the base sees all that a user wrote.
+"""Checks that a chat template shows the base everything that the user wrote.
 
-Two questions, because a template may leave out a kind of thing always, or some texts only. Words that no conversation
-holds replace the user's, once for every shape of conversation: so nothing is taken to be shown because its words
-are elsewhere. Then the user's own words are looked for in the real text. An assistant's message may be shown shorter
-once others follow it, as thoughts are: it must have been whole when it was the last.
+There are two checks, because a template may always leave out some kind of part, or only some texts. The first replaces
+the user's words by marks that occur in no conversation, once for every shape of conversation, so that words which also
+occur elsewhere cannot hide a missing part. The second looks for the user's own words in the rendered text. A template
+may shorten an assistant's message once others follow it, for example by its reasoning; such a message must be complete
+when it is the last one.
 """
 
 import json
@@ -22,7 +23,7 @@ Words = tuple[str, str, str]  # field, what it is, the text
 
 
 def check_complete(template: ChatTemplate, messages: Messages, tools: Tools | None, *, answer_next: bool) -> None:
-    """Raises RenderError where the template never shows a part of such a conversation, whatever it says.
+    """Raises RenderError if the template leaves out a part of conversations of this shape, whatever their text.
 
     `answer_next` as in `ChatTemplate.render`.
     """
@@ -37,24 +38,24 @@ def check_complete(template: ChatTemplate, messages: Messages, tools: Tools | No
     try:
         text = template.render(marked, marked_tools or None, answer_next=answer_next)
     except RenderError:
-        if not template.dialect.calls:  # its own words seldom say that it is the calls that it does not know
-            _refuse_calls(messages)
+        if not template.dialect.calls:  # the template's own error rarely names the calls as the reason
+            _refuse_calls(template, messages)
         raise
     _check(template, marked, marked_tools or None, text, "")
     for index in range(len(tools or [])):
         if _tool_mark(index) not in text:
-            raise RenderError(f"tools[{index}]", "the base's chat template leaves out tools")
+            raise RenderError(f"tools[{index}]", left_out(template, "tools", "tools"))
     if len(template.shapes_seen) < SHAPES_KEPT:
         template.shapes_seen.add(shape)
 
 
 def check_words(template: ChatTemplate, messages: Messages, tools: Tools | None, text: str) -> None:
-    """Raises RenderError where `text`, which the template made of `messages`, lacks some of the user's words."""
+    """Raises RenderError if `text`, which the template rendered from `messages`, lacks some of the user's words."""
     _check(template, messages, tools, text, "part of ")
 
 
 def words_of(message: JsonObject, field: str) -> Iterable[Words]:
-    """What a reader of this message must be shown."""
+    """The texts of this message that the template must show."""
     if thoughts := message.get(REASONING):
         yield f"{field}.{REASONING}", "the reasoning of this message", thoughts
     if content := message["content"]:
@@ -67,9 +68,9 @@ def words_of(message: JsonObject, field: str) -> Iterable[Words]:
 
 
 def find_words(text: str, words: str, start: int = 0) -> int:
-    """Where `words` end in `text` from `start` on; -1 where they are not.
+    """The position in `text` after the first `words` from `start` on, or -1.
 
-    As they are, or as JSON or Python write them within quotes; space around them and around tags is free.
+    Matches them verbatim or escaped as in a JSON or Python string; space around them and around tags may differ.
     """
     stripped = words.strip()
     at = text.find(stripped, start)
@@ -118,22 +119,22 @@ def _check(template: ChatTemplate, messages: Messages, tools: Tools | None, text
 
 
 def _without_thoughts(template: ChatTemplate, words: str) -> str:
-    """What an answer of old is to a template that drops thoughts."""
+    """An earlier answer as a template that drops thoughts shows it."""
     return words.rpartition(template.end_of_thoughts)[2] if template.end_of_thoughts else words
 
 
 def left_out(template: ChatTemplate, field: str, what: str) -> str:
-    """The sentence for what is not shown."""
+    """The reason of a RenderError for a part that the template does not show."""
     if field.endswith(REASONING) and not template.dialect.reasoning:
         closing = template.end_of_thoughts
         opening = closing.replace("/", "")
-        inline = f", or write it into the content, as '{opening}\\n...\\n{closing}\\n\\n...'" if closing else ""
-        return f"the base's chat template shows no reasoning: leave it out{inline}"
-    return f"the base's chat template leaves out {what}"
+        inline = f", or write it in the content as '{opening}\\n...\\n{closing}\\n\\n...'" if closing else ""
+        return f"the base's chat template does not show reasoning; remove it{inline}"
+    return f"the base's chat template leaves out {what}; remove this part or use another base"
 
 
 def _leaves(value: Any) -> Iterable[str]:
-    """Keys, texts and numbers of a call's arguments; of true, false and null every template has its own writing."""
+    """Keys, texts and numbers of a call's arguments; templates differ in how they write true, false and null."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield key
@@ -147,11 +148,11 @@ def _leaves(value: Any) -> Iterable[str]:
         yield json.dumps(value)
 
 
-def _refuse_calls(messages: Messages) -> None:
+def _refuse_calls(template: ChatTemplate, messages: Messages) -> None:
     for index, message in enumerate(messages):
         if message.get("tool_calls"):
-            reason = "the base's chat template leaves out the names of tool calls"
-            raise RenderError(f"messages[{index}].tool_calls[0]", reason)
+            field = f"messages[{index}].tool_calls[0]"
+            raise RenderError(field, left_out(template, field, "the names of tool calls"))
 
 
 def _shape(message: JsonObject) -> tuple[object, ...]:

@@ -1,8 +1,8 @@
-"""OpenAI's messages in the words of chat templates, as vLLM sends them: text parts joined by newlines, the arguments of
-tool calls as objects, tools with their keys in OpenAI's order, a developer as system where the template knows no
-developer.
+"""Converts OpenAI's messages to those that chat templates expect, as vLLM does: text parts joined by newlines, the
+arguments of tool calls as objects, tools with their keys in OpenAI's order, and the role developer as system where the
+template has no developer.
 
-Knows dictionaries only; what a template makes of them is `workers.data.template`'s.
+Handles dictionaries only; `workers.data.template` renders them.
 """
 
 import json
@@ -17,14 +17,14 @@ from service.recipes.formats.chat import join_text, parse_arguments
 
 # Legacy function calls have no id; some templates want nine letters or digits.
 LEGACY_CALL_ID = "call00000"
-REASONING = "reasoning_content"  # how our own messages name it
+REASONING = "reasoning_content"  # the field's name in our messages; a template's is `Dialect.reasoning`
 
 Messages = list[JsonObject]
 Tools = list[Any]  # of dicts
 
 
 class RenderError(Exception):
-    """The base cannot show or learn this; `field` is a path as in `service.recipes.dataset.Problem`."""
+    """The base cannot be trained or prompted with this; `field` is a path as in `service.recipes.dataset.Problem`."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
@@ -34,11 +34,11 @@ class RenderError(Exception):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one template wants messages.
+    """The form in which one template expects messages.
 
-    `developer`: it knows that role. `reasoning`: the field of an assistant's thoughts, empty where none is shown.
-    `parts`: content as a list of parts. `calls`: it shows tool calls; `call_text`: with arguments as JSON text;
-    `call_null`: with null for a content that is empty.
+    `developer`: it supports that role. `reasoning`: its field for an assistant's reasoning, empty if it shows none.
+    `parts`: content is a list of parts. `calls`: it shows tool calls; `call_text`: with arguments as JSON text;
+    `call_null`: with null as an empty content.
     """
 
     developer: bool = False
@@ -49,7 +49,7 @@ class Dialect:
     call_null: bool = False
 
     def spell(self, messages: Messages) -> Messages:
-        """`messages` as the template wants them."""
+        """`messages` in the form that the template expects."""
         if not self.developer and any(message["role"] == "developer" for message in messages):
             messages = _with_one_system([_as_system(message) for message in messages])
         return [self._message(message) for message in messages]
@@ -73,7 +73,7 @@ def _as_system(message: JsonObject) -> JsonObject:
 
 
 def _with_one_system(messages: Messages) -> Messages:
-    """All system texts in one message in front, as vLLM makes it of what was a developer's."""
+    """All system texts in one first message, as vLLM does it for messages of a developer."""
     systems = [message for message in messages if message["role"] == "system"]
     if systems == messages[:1]:
         return messages
@@ -88,7 +88,7 @@ def _with_text(call: JsonObject) -> JsonObject:
 
 
 def template_messages(messages: Sequence[Mapping[str, Any]]) -> Messages:
-    """OpenAI's messages in the words of chat templates. Raises RenderError."""
+    """OpenAI's messages in our form for chat templates, before a `Dialect`. Raises RenderError."""
     return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
@@ -107,22 +107,22 @@ def _template_message(message: Mapping[str, Any], field: str) -> JsonObject:
     except PydanticCustomError as error:
         raise RenderError(f"{field}.content", error.message()) from error
     except ValueError as error:
-        raise RenderError(f"{field}.tool_calls", "the arguments are not the JSON text of an object") from error
+        raise RenderError(f"{field}.tool_calls", "has arguments that are not the JSON text of an object") from error
     if plain["role"] == "function":
         plain |= {"role": "tool", "tool_call_id": LEGACY_CALL_ID}
     return plain | ({REASONING: thoughts} if thoughts else {})
 
 
 def _thoughts(plain: JsonObject, field: str) -> str:
-    """Takes an assistant's thoughts out of `plain`: `reasoning_content`, or `reasoning` with the same meaning."""
+    """Removes an assistant's reasoning from `plain` and returns it: `reasoning_content`, or its synonym `reasoning`."""
     found = [plain.pop(name) for name in (REASONING, "reasoning") if plain.get(name)]
     plain.pop(REASONING, None), plain.pop("reasoning", None)
     if any(not isinstance(text, str) for text in found):
         raise RenderError(f"{field}.{REASONING}", "is not a string")
     if len(set(found)) > 1:
-        raise RenderError(f"{field}.{REASONING}", 'differs from "reasoning", which means the same; leave one out')
+        raise RenderError(f"{field}.{REASONING}", 'differs from "reasoning", which means the same; remove one of them')
     if found and plain["role"] != "assistant":
-        raise RenderError(f"{field}.{REASONING}", "only assistant messages have one")
+        raise RenderError(f"{field}.{REASONING}", "is allowed in assistant messages only; remove it")
     return str(found[0]) if found else ""
 
 
@@ -134,7 +134,7 @@ def _template_call(call: Mapping[str, Any]) -> JsonObject:
 
 
 def template_tools(tools: Sequence[Mapping[str, Any]]) -> Tools | None:
-    """OpenAI's tools in one order of keys, missing ones null; none is None."""
+    """OpenAI's tools with their keys in a fixed order and null for missing ones; None if there are no tools."""
     return [_template_tool(tool["function"]) for tool in tools] or None
 
 

@@ -1,38 +1,44 @@
-"""From a row to token ids and the flags of the trained ones; and the prompts that the engines feed, by the same code.
+"""Renders a row to token ids with a flag for each trained one, and the prompts of engines by the same code.
 
-The mask is never found by searching. Prompt and answer of every trained turn come from `workers.data.turn` as text, the
-prompt exactly as an engine feeds it; here they become tokens, so that those of the prompt are the engine's, too. Loss
-falls on the answer and on the token that ends it, and on nothing else.
+The mask is never found by searching. `workers.data.turn` returns prompt and answer of every trained turn as text, the
+prompt exactly as an engine gets it; here they become tokens such that the prompt's are exactly the engine's. The answer
+and the token that ends it are trained, and nothing else. The sequences of a preference pair begin with the same prompt.
 """
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.completion import PromptRow
+from service.recipes.formats.preference import PreferenceRow
 from workers.data.base_text import BaseText, UnknownToken
 from workers.data.complete import check_complete, check_words
-from workers.data.joining import Encoder, joined
 from workers.data.messages import Messages, RenderError, Tools, template_messages, template_tools
 from workers.data.template import ChatTemplate, refuse_special, refuse_special_messages, strings
 from workers.data.turn import trained_turn
 
+_MESSAGE = re.compile(r"messages\[(\d+)\]")
+# An answer is tokenised after one of these, so that a tokenizer which adds a space before its input adds it before
+# these instead.
+_ANCHORS = ("\n", "a", "0", ".", ")", "\u00e9")
+
 
 @dataclass
 class Rendered:
-    """One sequence to train on: `ids`, and for each of them whether the loss falls on it (0 or 1)."""
+    """One training sequence: `ids`, and for each of them whether it is trained (1) or not (0)."""
 
     ids: list[int]
     trained: bytearray
 
 
 def encode_prompt(text: BaseText, prompt: str) -> list[int]:
-    """What /v1/completions feeds: `tokenizer(prompt)`; its own set-up decides on a beginning-of-text token.
+    """The tokens of a prompt of /v1/completions; the tokenizer's settings decide on a beginning-of-text token.
 
-    Raises RenderError for a token that the weights do not know.
+    Raises RenderError for a token without an embedding.
     """
     try:
         return text.ids(prompt, add_special_tokens=True)
@@ -45,11 +51,11 @@ def encode_chat(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[int]:
-    """What /v1/chat/completions feeds for OpenAI's `messages` and `tools`: the base's template, answer next.
+    """The tokens of a prompt of /v1/chat/completions, from OpenAI's `messages` and `tools`, up to the answer.
 
-    Special tokens, a beginning-of-text token too, come from the template alone. Raises RenderError for what a training
-    file may not hold either: a conversation that the template refuses or does not show whole, the text of a special
-    token, a token that the weights do not know.
+    Special tokens, including a beginning-of-text token, come from the template alone. Raises RenderError for what is
+    invalid in a training file too: a conversation that the template rejects or does not show completely, the text of a
+    special token, a token without an embedding.
     """
     plain, plain_tools = template_messages(messages), template_tools(tools or [])
     refuse_special_messages(template.text.special, plain, plain_tools)
@@ -62,10 +68,34 @@ def encode_chat(
         raise _beyond(unknown, plain, plain_tools) from unknown
 
 
-class Renderer:
-    """Renders rows for one base, up to `context_tokens` where there is a limit.
+class _Encoder:
+    """Encodes texts each of which mostly begins with the one before, without tokenising that part again.
 
-    `day` is the date that the template is given as today's; None gives it the real one.
+    A tokenizer splits text at special tokens before anything else, so the tokens before one never depend on the text
+    after it.
+    """
+
+    def __init__(self, text: BaseText) -> None:
+        self._base = text
+        self._text = ""
+        self._ids: list[int] = []
+        self._cut = (0, 0)  # character and token index of the last special token
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`. Raises UnknownToken."""
+        start, kept = self._cut if text.startswith(self._text) else (0, 0)
+        ids = self._ids[:kept] + self._base.ids(text[start:], add_special_tokens=False)
+        self._text, self._ids, self._cut = text, ids, (start, kept)
+        if specials := list(self._base.special.finditer(text, start)):
+            special_id = self._base.special_id(specials[-1][0])
+            self._cut = specials[-1].start(), len(ids) - 1 - ids[::-1].index(special_id)
+        return ids
+
+
+class Renderer:
+    """Renders rows for one base, of at most `context_tokens` each.
+
+    `day` is the current date that the template gets; None is the real one.
     """
 
     def __init__(self, text: BaseText, context_tokens: int = sys.maxsize, day: date | None = None) -> None:
@@ -73,11 +103,14 @@ class Renderer:
         self._context_tokens = context_tokens
         self._template = ChatTemplate(text, day)
 
-    def render(self, row: ChatRow | PromptRow) -> list[Rendered]:
-        """The sequences of one row: one, or several where the template shows a turn differently once others follow it.
+    def render(self, row: ChatRow | PromptRow | PreferenceRow) -> list[Rendered]:
+        """The sequences of one row. A chat row has several if the template shows a turn differently once others follow.
 
-        A chat row ends with its last trained turn: what follows cannot change the loss. Raises RenderError.
+        A chat row ends with its last trained turn, since later messages cannot change the loss. A pair has two, the
+        preferred one first. Raises RenderError.
         """
+        if isinstance(row, PreferenceRow):
+            return self._pair(row)
         if isinstance(row, ChatRow):
             return self._chat(row)
         try:
@@ -90,18 +123,22 @@ class Renderer:
         return [sequence]
 
     def _prompt(self, row: PromptRow) -> Rendered:
-        """Prompt, completion, end-of-text; loss on the last two."""
+        """Prompt, completion and end-of-text token; the last two are trained."""
         text = self._text
         refuse_special(text.special, row.prompt, "prompt")
         refuse_special(text.special, row.completion, "completion")
         end_of_text = text.tokenizer.eos_token
         if not isinstance(end_of_text, str):
-            raise RenderError("completion", "the base has no end-of-text token to end a completion with")
+            raise RenderError(
+                "completion", "the base has no end-of-text token to end a completion with; use another base"
+            )
         prompt = text.ids(row.prompt, add_special_tokens=True)
         if not prompt:
-            raise RenderError("prompt", "is empty, and the base has no beginning-of-text token to answer to")
+            raise RenderError(
+                "prompt", "is empty, and the base has no beginning-of-text token to use instead; write a prompt"
+            )
         both = text.ids(row.prompt + row.completion, add_special_tokens=True)
-        ids = joined(text, prompt, both, row.completion, end_of_text)
+        ids = _joined(text, prompt, both, row.completion, end_of_text)
         return _flagged(len(prompt), [*ids, text.special_id(end_of_text)])
 
     def _chat(self, row: ChatRow) -> list[Rendered]:
@@ -111,7 +148,7 @@ class Renderer:
         tools = template_tools([{"function": function.model_dump()} for function in functions])
         refuse_special_messages(self._text.special, messages, tools)
         check_complete(self._template, messages, tools, answer_next=False)
-        encoder = Encoder(self._text)
+        encoder = _Encoder(self._text)
         sequences: list[Rendered] = []
         try:
             for index in row.trained:
@@ -124,20 +161,40 @@ class Renderer:
         check_words(self._template, messages[:-1], tools, prompt)
         return sequences
 
-    def _turn(self, encoder: Encoder, messages: Messages, tools: Tools | None) -> tuple[str, Rendered]:
-        """The prompt that an engine would feed before the last message, as text; and with that message, as tokens."""
+    def _pair(self, row: PreferenceRow) -> list[Rendered]:
+        preferred, other = (
+            self._answer(conversation, field) for field, conversation in zip(row.fields, row.conversations, strict=True)
+        )
+        if preferred.ids == other.ids:
+            reason = f"gives the base the same tokens as {row.fields[0]}; make the two answers differ"
+            raise RenderError(row.fields[1], reason)
+        return [preferred, other]
+
+    def _answer(self, conversation: ChatRow, answer_field: str) -> Rendered:
+        """One conversation of a pair. Raises RenderError with the field names of the pair."""
+        try:
+            (sequence,) = self._chat(conversation)
+        except RenderError as error:
+            field = _pair_field(error.field, len(conversation.messages) - 1, answer_field)
+            raise RenderError(field, error.reason) from error
+        return sequence
+
+    def _turn(self, encoder: _Encoder, messages: Messages, tools: Tools | None) -> tuple[str, Rendered]:
+        """The prompt that an engine gets before the last message, as text; and prompt and message as tokens."""
         prompt, answer = trained_turn(self._template, messages, tools)
         prompt_ids, both_ids = encoder.encode(prompt), encoder.encode(prompt + answer)
         end = [match[0] for match in self._text.special.finditer(answer)][-1]
-        return prompt, _flagged(len(prompt_ids), joined(self._text, prompt_ids, both_ids, answer, end))
+        return prompt, _flagged(len(prompt_ids), _joined(self._text, prompt_ids, both_ids, answer, end))
 
     def _too_long(self, sequence: Rendered) -> RenderError:
         num_tokens = len(sequence.ids)
-        return RenderError("", f"is too long for the base ({num_tokens} tokens, the base takes {self._context_tokens})")
+        return RenderError(
+            "", f"is too long for the base ({num_tokens} tokens, at most {self._context_tokens}); shorten it"
+        )
 
 
 def _beyond(unknown: UnknownToken, messages: Messages, tools: Tools | None) -> RenderError:
-    """Says where the user wrote the token; it may be the template's own."""
+    """The error with the field in which the user wrote the token; the template may have written it instead."""
     for index, message in enumerate(messages):
         for key, value in message.items():
             if any(unknown.token in text for text in strings(value)):
@@ -146,15 +203,54 @@ def _beyond(unknown: UnknownToken, messages: Messages, tools: Tools | None) -> R
     return RenderError("tools" if written else "messages", str(unknown))
 
 
+def _pair_field(field: str, answer_index: int, answer_field: str) -> str:
+    """The path in the pair's row of `field`, a path in one of its two conversations."""
+    message = _MESSAGE.match(field)
+    if message is not None and int(message[1]) == answer_index:
+        return f"{answer_field}[0]{field[message.end() :]}"
+    return f"input.{field}" if field else answer_field
+
+
 def _flagged(num_prompt_tokens: int, ids: list[int]) -> Rendered:
     return Rendered(ids, bytearray(num_prompt_tokens) + b"\x01" * (len(ids) - num_prompt_tokens))
 
 
 def _add(sequences: list[Rendered], turn: Rendered) -> None:
-    """A turn that continues exactly where a sequence ends takes it over; else it is a sequence of its own."""
+    """Extends the sequence that the turn begins with, or adds the turn as a sequence of its own."""
     for known in sorted(sequences, key=lambda sequence: -len(sequence.ids)):
         if turn.ids[: len(known.ids)] == known.ids:
             known.trained += turn.trained[len(known.ids) :]
             known.ids = turn.ids
             return
     sequences.append(turn)
+
+
+def _joined(base: BaseText, prompt: list[int], both: list[int], answer: str, special: str) -> list[int]:
+    """Ids that begin with exactly `prompt` and continue with `answer`.
+
+    These are `both` (prompt and answer tokenised as one text) if no token crosses the boundary. Otherwise the answer is
+    tokenised separately: after `special`, so that no tokenizer treats it as the beginning of a text, or, if the
+    tokenizer adds a space even there, after a character that stays a token of its own. Raises RenderError if none of
+    these decodes to the same text.
+    """
+    if both[: len(prompt)] == prompt:
+        return both
+    whole = base.tokenizer.decode(both)
+    for ids in _alone(base, answer, special):
+        if base.tokenizer.decode(prompt + ids) == whole:
+            return prompt + ids
+    raise RenderError(
+        "", "the base's tokenizer merges the end of the prompt with the beginning of the answer; change the text there"
+    )
+
+
+def _alone(base: BaseText, answer: str, special: str) -> Iterator[list[int]]:
+    yield base.ids(special + answer, add_special_tokens=False)[1:]
+    for anchor in _ANCHORS:
+        encoding = base.tokenizer(anchor + answer, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = [end for _, end in encoding["offset_mapping"]]
+        if len(anchor) in ends:  # no token crosses the boundary
+            first = len(ends) - ends[::-1].index(len(anchor))
+            ids = list(encoding["input_ids"])[first:]
+            base.check(ids)
+            yield ids

@@ -1,7 +1,7 @@
-"""A conversation as text: what a base's chat template makes of it, and what the template is found to know.
+"""Renders a conversation as text with a base's chat template, and finds out what the template supports.
 
-Nothing is known of any template by name: what it shows, and how it wants it, is found by asking it. Knows text only;
-tokens are `workers.data.render`'s, where a trained turn begins and ends is `workers.data.turn`'s.
+No template is known by its name: what it shows, and in which form it expects it, is found by rendering small
+conversations. Handles text only; `workers.data.render` tokenises it, `workers.data.turn` finds the bounds of a turn.
 """
 
 import re
@@ -21,7 +21,7 @@ MARK, THOUGHT, NAME, ARGUMENT = "luthier-mark", "luthier-thought", "luthier_name
 _KEY = {"type": "string", "description": "A key."}
 _PARAMETERS = {"type": "object", "properties": {"key": _KEY}, "required": ["key"]}
 _TOOL = {"type": "function", "function": {"name": NAME, "description": "Looks.", "parameters": _PARAMETERS}}
-# Of strftime, those that a date without a zone has.
+# The directives of strftime that a date without a time zone has.
 _DIRECTIVES = (*"aAbBcdDeFhHIjklmMpSTuUVwWxXyYGgCR", "-d", "-m", "-H", "-I", "-j", "-M", "-S", "-y")
 _PERCENT = "\ue000"  # in no format
 _TAG_BEFORE = re.compile(r"(<[^<>/\s|｜]+>)\s*$")
@@ -29,7 +29,7 @@ _TAG_BEHIND = re.compile(r"\s*(</[^<>\s|｜]+>)")
 
 
 class ChatTemplate:
-    """The chat template of one base. `day` is the date that it is given as today's; None gives it the real one."""
+    """The chat template of one base. `day` is the current date that it gets; None is the real one."""
 
     def __init__(self, text: BaseText, day: date | None = None) -> None:
         self.text = text
@@ -39,28 +39,28 @@ class ChatTemplate:
     def render(self, messages: Messages, tools: Tools | None = None, *, answer_next: bool) -> str:
         """The conversation as the base sees it; with `answer_next`, up to where the assistant's answer begins.
 
-        Raises RenderError in the template's words.
+        Raises RenderError with the template's own message.
         """
         return self._apply(self.dialect.spell(messages), tools, answer_next)
 
     def on(self, day: date | None) -> "ChatTemplate":
-        """The same template on another day."""
+        """The same template with another current date."""
         other = ChatTemplate(self.text, day)
         other.__dict__ |= {"dialect": self.dialect, "thought_tags": self.thought_tags, "shapes_seen": self.shapes_seen}
         return other
 
     @cached_property
     def dialect(self) -> Dialect:
-        """How the template wants messages."""
+        """The form in which the template expects messages."""
         template = str(self.text.tokenizer.chat_template)
-        # vLLM's own rule, so that it makes of a developer what training made of it.
+        # vLLM's own rule, so that training and serving treat a developer alike.
         dialect = Dialect(developer='"developer"' in template or "'developer'" in template)
         said = _question({"role": "assistant", "content": MARK})
         if not self._shows(dialect, said, MARK):
             parts = replace(dialect, parts=True)
             dialect = parts if self._shows(parts, said, MARK) else dialect
         dialect = next(filter(self._shows_calls, _with_calls(dialect)), replace(dialect, calls=False))
-        answers = {"role": "assistant", "content": MARK}, _call(1)  # some show only what led to a call
+        answers = {"role": "assistant", "content": MARK}, _call(1)  # some show reasoning only before a call
         for answer in answers if dialect.calls else answers[:1]:
             for name in (REASONING, "reasoning", "thinking"):
                 thinking = replace(dialect, reasoning=name)
@@ -70,17 +70,17 @@ class ChatTemplate:
 
     @cached_property
     def thought_tags(self) -> tuple[str, str] | None:
-        """What the template writes around the thoughts of an answer, such as <think> and </think>; else None."""
+        """The tags around the thoughts of an answer, such as <think> and </think>; None if there are none."""
         if not self.dialect.reasoning:
             return None
         thought = _question({"role": "assistant", "content": MARK, REASONING: THOUGHT})
-        before, _, behind = self.render(thought, answer_next=False).partition(THOUGHT)
-        opening, closing = _TAG_BEFORE.search(before), _TAG_BEHIND.match(behind)
+        before, _, after = self.render(thought, answer_next=False).partition(THOUGHT)
+        opening, closing = _TAG_BEFORE.search(before), _TAG_BEHIND.match(after)
         return (opening[1], closing[1]) if opening and closing else None
 
     @cached_property
     def end_of_thoughts(self) -> str:
-        """The tag that closes an answer's thoughts, also where only the generation prompt opens them; else empty."""
+        """The tag that closes an answer's thoughts, even if only the generation prompt opens them; else empty."""
         if self.thought_tags:
             return self.thought_tags[1]
         try:
@@ -91,9 +91,9 @@ class ChatTemplate:
 
     @cached_property
     def end_of_turn(self) -> str:
-        """The special token behind an assistant's answer. Raises RenderError.
+        """The special token after an assistant's answer. Raises RenderError.
 
-        Some templates write more once nothing follows, or end an answer only when something does.
+        Some templates write more after the last answer, or end an answer only if another message follows.
         """
         final = self._behind(answer_next=False)
         followed = self._behind({"role": "user", "content": "Hello"}, answer_next=False)
@@ -105,11 +105,13 @@ class ChatTemplate:
         begins_next = self.text.special.search(followed)
         if begins_next and begins_next[0] in self.text.end_tokens:
             return begins_next[0]
-        raise RenderError("messages", "the base's chat template ends no answer with a special token")
+        raise RenderError(
+            "messages", "the base's chat template does not end answers with a special token; use another base"
+        )
 
     @cached_property
     def ends(self) -> frozenset[str]:
-        """Every token that ends an answer: engines stop at these. Without a chat template, the end of the text."""
+        """Every token that ends an answer; engines stop at these. Without a chat template, the end-of-text token."""
         ends = set(self.text.end_tokens)
         try:
             ends |= {self.end_of_turn}
@@ -118,10 +120,15 @@ class ChatTemplate:
         return frozenset(ends | ({self.end_of_call} if self.end_of_call else set()))
 
     @cached_property
-    def end_of_call(self) -> str:
-        """The special token behind a tool call, where it is not one of `end_of_turn` and the base's own; else empty.
+    def end_ids(self) -> frozenset[int]:
+        """The tokens at which generation stops: those that the base's own settings name, and `ends`."""
+        return self.text.end_ids | set(map(self.text.special_id, self.ends))
 
-        A token that also stands between two calls ends none of them.
+    @cached_property
+    def end_of_call(self) -> str:
+        """The special token after a tool call, unless `end_of_turn` or an end token of the base follows; else empty.
+
+        A token that also separates two calls does not end them.
         """
         known = self.text.end_tokens | {self.end_of_turn}
         try:
@@ -134,10 +141,10 @@ class ChatTemplate:
             return ""
 
     def following(self, *, called: bool) -> str:
-        """What stands between an answer (or call) and the token with which the next message begins, that included.
+        """The text after an answer (or call) up to and including the token that begins the next message.
 
-        For templates that write no end of their own: the base ends its answer by beginning the next message. Empty
-        where that token is none of the base's ends.
+        For templates without an end of turn: the base ends its answer by beginning the next message. Empty if that
+        token is not an end token of the base.
         """
         answer = _call(1) if called else {"role": "assistant", "content": MARK}
         after = (
@@ -157,7 +164,7 @@ class ChatTemplate:
 
     @cached_property
     def prints_the_date(self) -> bool:
-        """Whether what it makes of a conversation depends on the day."""
+        """Whether its output depends on the current date."""
         days = (date(2001, 2, 3), date(2014, 11, 25))
         try:
             texts = {ChatTemplate(self.text, day)._apply(_question(), None, answer_next=True) for day in days}
@@ -178,7 +185,7 @@ class ChatTemplate:
                 add_generation_prompt=answer_next,
             )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            reason = f"the base's chat template refuses this conversation: {str(error)[:200]}"
+            reason = f"the base's chat template rejects this conversation: {str(error)[:200]}"
             raise RenderError("messages", reason) from error
         assert isinstance(text, str)
         return text
@@ -198,19 +205,19 @@ class ChatTemplate:
         return self.render(messages, answer_next=answer_next).partition(MARK)[2]
 
     def _called(self, num_calls: int) -> str:
-        """What the template writes behind the first argument of an assistant's calls."""
+        """The rendered text after the first argument of an assistant's calls."""
         return self.render(_question(_call(num_calls)), [_TOOL], answer_next=False).partition(ARGUMENT)[2]
 
 
 def refuse_special(pattern: re.Pattern[str], value: Any, field: str) -> None:
-    """Raises RenderError where text of the user's would be read as a special token."""
+    """Raises RenderError if a text of the user's would be tokenised as a special token."""
     for text in strings(value):
         if found := pattern.search(text):
-            raise RenderError(field, f"holds {found[0]!r}, which is a special token of the base; write it differently")
+            raise RenderError(field, f"contains {found[0]!r}, a special token of the base; write it differently")
 
 
 def refuse_special_messages(pattern: re.Pattern[str], messages: Messages, tools: Tools | None) -> None:
-    """`refuse_special` for all that a template is given."""
+    """`refuse_special` for all messages and tools that a template gets."""
     for index, message in enumerate(messages):
         for key, value in message.items():
             refuse_special(pattern, value, f"messages[{index}].{key}")
@@ -218,7 +225,7 @@ def refuse_special_messages(pattern: re.Pattern[str], messages: Messages, tools:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, the keys of objects too."""
+    """Every text in a JSON value, including the keys of objects."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -232,13 +239,13 @@ def strings(value: Any) -> Iterator[str]:
 
 @cache
 def _dated(day: date) -> str:
-    """The beginning of a template for which it is always that day's midnight.
+    """A prefix for a template that sets its clock to midnight of `day`.
 
-    Templates ask with strftime_now(format), which transformers gives them and nothing but the template can replace.
+    Templates call strftime_now(format), which transformers provides and which only the template can override.
     """
     midnight = datetime(day.year, day.month, day.day)
     written = {"%" + letter: midnight.strftime("%" + letter) for letter in _DIRECTIVES}
-    replaced = {"%%": _PERCENT} | written | {_PERCENT: "%"}  # in this order: %%d is no day
+    replaced = {"%%": _PERCENT} | written | {_PERCENT: "%"}  # in this order: %%d is not the day
     filters = "".join(f"|replace('{directive}', '{text}')" for directive, text in replaced.items())
     return "{% macro strftime_now(format) %}{{ format" + filters + " }}{% endmacro %}\n"
 
@@ -254,13 +261,13 @@ def _call(num_calls: int) -> JsonObject:
 
 
 def _with_calls(dialect: Dialect) -> Iterator[Dialect]:
-    """The ways to write a call, vLLM's own first."""
+    """The forms of a tool call, vLLM's own first."""
     for call_text in (False, True):
         for call_null in (False, True):
             yield replace(dialect, call_text=call_text, call_null=call_null)
 
 
 def shared_start(one: str, other: str) -> str:
-    """What both texts begin with."""
+    """The longest common prefix."""
     length = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     return one[: min(len(one), len(other)) if length is None else length]

@@ -1,13 +1,12 @@
-"""Tokenised rows, flat, in named columns: what validation writes once and every trainer reads.
+"""Tokenised rows, flat, in named columns: validation writes them once, every trainer reads them.
 
-Knows numbers only. N rows, T tokens of all rows together. An example is what a step counts: one row, or the rows of a
-pair, which stand next to each other. Which columns a file has follows from what the job's objective learns from
-(`require`).
+Does not depend on text or models. N rows, T tokens of all rows together. A step counts examples: an example is one row,
+or the adjacent rows of a pair. Which columns a file has depends on the job's objective (`require`).
 
 The file is safetensors; its header's metadata has the version:
 
     2   tokens, offsets, rows_per_example and the columns of `COLUMNS` that exist
-    -   files of before have no version: tokens, trained, offsets, and (but for the oldest) rows_per_example
+    -   older files have no version: tokens, trained, offsets, and (except the oldest) rows_per_example
 """
 
 from array import array
@@ -26,7 +25,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Column:
-    """One number for each token or each row; `second` columns are a ragged sequence per row, with offsets."""
+    """One number per token or per row; `second` columns hold one sequence of any length per row, with offsets."""
 
     per: Literal["token", "row", "second token", "second offset"]
     dtype: type[np.generic]
@@ -45,9 +44,9 @@ COLUMNS: Mapping[str, Column] = {
 
 @dataclass(frozen=True)
 class TokenizedDataset:
-    """Row i is `tokens[offsets[i]:offsets[i + 1]]`; `trained` says on which of its tokens the loss falls (0 or 1).
+    """Row i is `tokens[offsets[i]:offsets[i + 1]]`; `trained` is 1 for its trained tokens and 0 for others.
 
-    Columns that are None do not exist, except `prompt_lengths`: where nobody gave them they are counted.
+    A column that is None does not exist, except `prompt_lengths`, which is computed if it is missing.
     """
 
     tokens: NDArray[np.int32]  # T
@@ -55,9 +54,9 @@ class TokenizedDataset:
     offsets: NDArray[np.int64]  # N + 1
     rows_per_example: int = 1  # example k is the rows from k * rows_per_example on
     prompt_lengths: NDArray[np.int32] | None = None  # N; the tokens before the first trained one
-    token_weights: NDArray[np.float32] | None = None  # T; what each trained token counts
+    token_weights: NDArray[np.float32] | None = None  # T; the weight of each trained token
     row_labels: NDArray[np.int64] | None = None  # N; a class, or 0 and 1 for unwanted and wanted
-    row_weights: NDArray[np.float32] | None = None  # N; what each row counts
+    row_weights: NDArray[np.float32] | None = None  # N; the weight of each row
     second_tokens: NDArray[np.int32] | None = None  # second sequence of row i: [second_offsets[i]:second_offsets[i+1]]
     second_offsets: NDArray[np.int64] | None = None  # N + 1
 
@@ -83,7 +82,7 @@ class TokenizedDataset:
         return frozenset(self._columns())
 
     def require(self, columns: Iterable[str]) -> None:
-        """Raises ValueError unless all these columns exist: the objective learns from them."""
+        """Raises ValueError unless all these columns exist, which the objective uses."""
         if missing := sorted(set(columns) - self.columns):
             raise ValueError(f"the tokenised file has no column {', '.join(missing)}")
 
@@ -125,7 +124,7 @@ class TokenizedDataset:
         return int(self.trained.sum(dtype=np.int64))
 
     def save(self, path: Path) -> None:
-        """Writes one safetensors file; equal rows give equal bytes."""
+        """Writes one safetensors file; equal rows result in equal bytes."""
         arrays: dict[str, NDArray[Any]] = {
             "tokens": self.tokens,
             "offsets": self.offsets,
@@ -136,10 +135,10 @@ class TokenizedDataset:
 
     @classmethod
     def load(cls, path: Path) -> "TokenizedDataset":
-        """Reads what `save` of this or an earlier version wrote. Raises ValueError or KeyError for another file."""
+        """Reads a file that `save` of this or an earlier version wrote. Raises ValueError or KeyError for any other."""
         with safe_open(path, framework="numpy") as file:
             version = int((file.metadata() or {}).get("version", 1))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         if version > VERSION:
             raise ValueError(f"the tokenised file has version {version}; this installation reads up to {VERSION}")
         rows_per_example = arrays.get("rows_per_example", np.array([1]))  # files of 0.1.0 have no such array
@@ -165,7 +164,7 @@ class TokenizedDataset:
 
 
 class DatasetBuilder:
-    """Gathers rows one by one. Every row gives the same columns as the first."""
+    """Collects rows one by one. All rows must have the same columns."""
 
     def __init__(self) -> None:
         self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
@@ -194,7 +193,7 @@ class DatasetBuilder:
             self._second_offsets.append(len(self._second_tokens))
 
     def build(self, rows_per_example: int = 1) -> TokenizedDataset:
-        """Raises ValueError where only some rows gave a column."""
+        """Raises ValueError if only some rows have a column."""
         has_second = len(self._second_offsets) > 1
         return TokenizedDataset(
             np.array(self._tokens, dtype=np.int32),
@@ -209,9 +208,9 @@ class DatasetBuilder:
 
 
 def _prompt_lengths(trained: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Per row the tokens before the first trained one; the whole row where none is trained."""
+    """The number of tokens before the first trained one in each row; the row's length if none is trained."""
     lengths = np.diff(offsets)
-    # The next trained token at or after each row's first one; T where there is none.
+    # The next trained token at or after each row's first token; T if there is none.
     places = np.append(np.flatnonzero(trained), len(trained))
     first = places[np.searchsorted(places, offsets[:-1])]
     return np.minimum(first - offsets[:-1], lengths).astype(np.int32)

@@ -1,13 +1,13 @@
-"""One trained turn as text: what an engine feeds before it, and what the base should say then, its end included.
+"""One trained turn as text: the prompt that an engine gets, and the answer that the base should generate with its end.
 
-The turn is rendered twice: the conversation before it with the generation prompt, and the conversation up to it. What
-the second has more than the first is the answer. Three things may stand between the two, and none is guessed at:
+The turn is rendered twice: the conversation before it with the generation prompt, and the conversation including it.
+What the second text adds to the first is the answer. Three cases need care, and none is guessed:
 
-- the generation prompt begins the answer already (<think>): that much is prompt, and the answer continues there;
-- the template cuts thoughts out of finished answers: the base says them all the same, so they are trained;
-- the template shows the conversation differently once it is answered: the prompt is what an engine feeds.
+- the generation prompt already begins the answer (<think>): that part is prompt, and the answer continues after it;
+- the template removes thoughts from finished answers: the base generates them all the same, so they are trained;
+- the template shows the conversation differently once it has an answer: the prompt is the one that an engine gets.
 
-Knows text only; tokens are `workers.data.render`'s.
+Handles text only; `workers.data.render` tokenises it.
 """
 
 import re
@@ -17,13 +17,13 @@ from workers.data.complete import find_words, left_out, words_of
 from workers.data.messages import REASONING, Messages, RenderError, Tools
 from workers.data.template import MARK, ChatTemplate, shared_start
 
-LETTERS_SHOWN = 80  # of a prompt in a message
+LETTERS_SHOWN = 80  # of a prompt in an error message
 _FIRST_TAG = re.compile(r"\s*(<[^<>/\s|｜]+>)")
 _LAST_TAG = re.compile(r"<([^<>/\s|｜]+)>\s*$")
 
 
 def trained_turn(template: ChatTemplate, messages: Messages, tools: Tools | None) -> tuple[str, str]:
-    """The prompt before the last message, and that message with its end. Raises RenderError."""
+    """The prompt before the last message, and that message with the token that ends it. Raises RenderError."""
     turn = _Turn(template, messages, tools)
     answer = turn.answer()
     return turn.prompt, answer
@@ -35,14 +35,14 @@ class _Turn:
         self._tools = tools
         self._field = f"messages[{len(messages) - 1}]"
         if len(messages) == 1:
-            reason = "has nothing before it to answer to; add a user message, or give it weight 0"
+            reason = "has no message before it to respond to; add a user message before it, or set its weight to 0"
             raise RenderError(self._field, reason)
         self._before = messages[:-1]
         self.prompt = template.render(self._before, tools, answer_next=True)
         self._message = self._with_thoughts_apart(messages[-1])
 
     def answer(self) -> str:
-        """What the base should say behind `prompt`."""
+        """The text that the base should generate after `prompt`."""
         through = self._render(self._message)
         if through.startswith(self.prompt):
             said = through[len(self.prompt) :]
@@ -57,7 +57,7 @@ class _Turn:
         return self._ended(self._without_second_tag(said))
 
     def _with_thoughts_apart(self, message: JsonObject) -> JsonObject:
-        """Thoughts in the content go where the template wants them: else it may cut them, or add its own."""
+        """The message with the thoughts of its content in their own field; else the template may cut or repeat them."""
         content, tags = message["content"], self._template.thought_tags
         if tags is None or message.get(REASONING) or tags[1] not in content:
             return message
@@ -69,14 +69,14 @@ class _Turn:
         return message | {REASONING: thoughts.strip("\n"), "content": rest.lstrip("\n")}
 
     def _no_thoughts(self, through: str) -> str | None:
-        """The answer in `through`, where it closes at once what the generation prompt opens, with other space."""
+        """The answer in `through` if it closes the generation prompt's tag at once and only space between differs."""
         prompt = self.prompt.rstrip()
         tag = _LAST_TAG.search(prompt)
         closes = tag is not None and through[len(prompt) :].lstrip().startswith(f"</{tag[1]}>")
         return through[len(prompt) :] if closes and through.startswith(prompt) else None
 
     def _behind_another_prompt(self, through: str) -> str | None:
-        """The answer in `through`, where only what stands before the generation prompt is shown differently."""
+        """The answer in `through` if only the text before the generation prompt is shown differently."""
         generation = self._generation()
         shared = shared_start(through, self._marked()[0])
         at = shared.rfind(generation) if generation.strip() else -1
@@ -86,7 +86,7 @@ class _Turn:
         return through[at + len(generation) :]
 
     def _continued(self) -> str:
-        """The content as a continuation of the generation prompt, and what the template writes behind a content."""
+        """The content as a continuation of the generation prompt, with the text that the template writes after it."""
         opening, closing = self._marked()
         if not self.prompt.startswith(opening) or self._message.get(REASONING):
             raise self._begins_otherwise()
@@ -99,7 +99,7 @@ class _Turn:
         return rest + closing
 
     def _marked(self) -> tuple[str, str]:
-        """What the template writes before and behind the content of this message, without its reasoning."""
+        """The rendered text before and after the content of this message, without its reasoning."""
         plain = {key: value for key, value in self._message.items() if key != REASONING}
         opening, mark, closing = self._render(plain | {"content": MARK}).partition(MARK)
         if not mark:
@@ -107,22 +107,21 @@ class _Turn:
         return opening, closing
 
     def _generation(self) -> str:
-        """What the template adds to the conversation for the answer to come."""
+        """The text that the template adds to the conversation to begin an answer."""
         bare = self._template.render(self._before, self._tools, answer_next=False)
         return self.prompt[len(bare) :] if self.prompt.startswith(bare) else ""
 
     def _begins_otherwise(self) -> RenderError:
         prompt = self._generation() or self.prompt[-LETTERS_SHOWN:]
         reason = (
-            "the base's chat template begins this answer otherwise than its generation prompt, which ends with "
-            f"{prompt[-LETTERS_SHOWN:]!r}"
+            "the base's chat template begins this answer differently from its generation prompt, which ends with "
+            f"{prompt[-LETTERS_SHOWN:]!r}; "
         )
-        if self._message.get(REASONING):
-            reason += "; leave the reasoning out"
+        reason += "remove the reasoning" if self._message.get(REASONING) else "use another base"
         return RenderError(self._field, reason)
 
     def _missing(self, said: str) -> tuple[str, str] | None:
-        """Field and name of what `said` lacks of the user's words."""
+        """Field and name of the first part of the user's words that `said` lacks."""
         for field, what, words in words_of(self._message, self._field):
             if find_words(said, words) < 0 and not self._continues(words, said):
                 return field, what if what.startswith("the names") else f"part of {what}"
@@ -136,7 +135,10 @@ class _Turn:
         return said.strip().startswith(words[tag.end() :].strip())
 
     def _without_second_tag(self, said: str) -> str:
-        """The template must not begin an answer with the tag with which its content begins, too."""
+        """`said` without its first tag, if the generation prompt already ends with it.
+
+        Raises RenderError if the template writes that tag before the content in any other way.
+        """
         content = self._message["content"].strip()
         tag, at = _FIRST_TAG.match(content), said.find(content)
         if tag is None or at < 0:
@@ -148,12 +150,12 @@ class _Turn:
         if not said[:at].strip() and prefilled.rstrip().endswith(tag[1]):
             return said[at + len(tag[0]) :].lstrip("\n")
         shown = (prefilled + said[:at])[-LETTERS_SHOWN:]
-        instead = 'give the reasoning as "reasoning_content"' if self._template.dialect.reasoning else "leave it out"
+        instead = 'give the reasoning as "reasoning_content"' if self._template.dialect.reasoning else "remove the tag"
         reason = f"begins with {tag[1]!r}, but the base's chat template writes {shown!r} before it; {instead}"
         raise RenderError(f"{self._field}.content", reason)
 
     def _ended(self, said: str) -> str:
-        """`said` to the token that ends it."""
+        """`said` up to and including the token that ends it."""
         template = self._template
         words = (find_words(said, words) for _, _, words in words_of(self._message, self._field))
         for token in template.text.special.finditer(said, max(words, default=0)):
@@ -161,7 +163,7 @@ class _Turn:
                 return said[: token.end()]
         if following := template.following(called="tool_calls" in self._message):
             return said + following
-        reason = f"the base's chat template does not end this answer with {template.end_of_turn!r}"
+        reason = f"the base's chat template does not end this answer with {template.end_of_turn!r}; use another base"
         raise RenderError(self._field, reason)
 
     def _render(self, message: JsonObject) -> str:
@@ -169,21 +171,21 @@ class _Turn:
 
 
 def _behind(prefilled: str, content: str) -> str | None:
-    """What is left of `content` behind the beginning that the generation prompt has already; None if it has another."""
+    """The rest of `content` after the beginning that the generation prompt has; None if it begins differently."""
     if content.startswith(prefilled):
         return content[len(prefilled) :]
     if content.lstrip().startswith(prefilled.strip()):
         return content.lstrip()[len(prefilled.strip()) :].lstrip("\n")
     tag = _LAST_TAG.search(prefilled)
-    goes_on = tag is not None and f"</{tag[1]}>" in content and f"<{tag[1]}>" not in content
-    return content.lstrip("\n") if goes_on else None
+    continues = tag is not None and f"</{tag[1]}>" in content and f"<{tag[1]}>" not in content
+    return content.lstrip("\n") if continues else None
 
 
 def _advice(prefilled: str) -> str:
-    begun = f"the base's generation prompt has begun the answer with {prefilled!r}"
+    begun = f"the base's generation prompt already begins the answer with {prefilled!r};"
     tag = _LAST_TAG.search(prefilled)
     if tag is None:
-        return f"{begun}: begin the content with that"
+        return f"{begun} begin the content with the same text"
     return (
-        f"{begun}: write the content as '<{tag[1]}>\\n...\\n</{tag[1]}>\\n\\n...', the reasoning first, then the answer"
+        f"{begun} write the content as '<{tag[1]}>\\n...\\n</{tag[1]}>\\n\\n...', the reasoning first, then the answer"
     )

@@ -1,1 +1,1 @@
-"""A base in memory, adapters on it, tokens out of it. Below trainer and engines; knows no job and no request."""
+"""A base in memory, the adapters attached to it, and generation. Does not depend on jobs, requests or engines."""

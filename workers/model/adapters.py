@@ -1,7 +1,7 @@
 """The adapters attached to one model, and which of them every row of a forward pass uses.
 
-How a row computes with its adapter is the tuning's own; here rows are only sorted by it. Knows no requests and no
-storage. Used by one thread at a time.
+Each tuning implements how its rows are computed; here rows are only grouped by adapter. Does not depend on requests or
+storage. Not thread-safe: one thread at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,31 +20,31 @@ from workers.tunings.sites import Rows
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An attached tuning. `template_date` is what the chat template was given as today's when it was trained."""
+    """An attached tuning. `template_date` is the current date that the chat template got in its training."""
 
     tuning: Tuning
     template_date: date | None = None
 
 
 class Adapters:
-    """Attaches saved adapters to `model`, all of them inactive: rows choose theirs with `rows_use`."""
+    """Attaches saved adapters to `model`, all of them inactive: `rows_use` activates them for rows."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._numbers = count(1)
 
     def memory_bytes(self, folder: Path) -> int:
-        """What attaching the adapter saved in `folder` would take. Raises AdapterMismatch or JobError."""
+        """The memory that attaching the adapter saved in `folder` would take. Raises AdapterMismatch or JobError."""
         return read_tuning(folder, self._model, "adapter").memory_bytes()
 
     def attach(self, folder: Path) -> Adapter:
-        """Loads the adapter saved in `folder`. Raises AdapterMismatch or JobError when it does not fit the model."""
+        """Loads the adapter saved in `folder`. Raises AdapterMismatch or JobError if it does not fit the model."""
         tuning = read_tuning(folder, self._model, f"adapter{next(self._numbers)}")
         load_tuning(tuning, folder)
         return Adapter(tuning)
 
     def detach(self, adapter: Adapter) -> None:
-        """Frees its memory. No row may still use it."""
+        """Frees its memory. No row may be using it."""
         adapter.tuning.detach()
 
 
@@ -52,7 +52,7 @@ class Adapters:
 def rows_use(adapters: Sequence[Adapter | None], device: torch.device) -> Iterator[None]:
     """Within, row i of a batch computes with `adapters[i]`; None is the base alone.
 
-    Adapters that differ must all mix rows, and not even one that does not may stand beside the base.
+    Different adapters in one batch must all mix rows (`Tuning.mixes_rows`), as must an adapter beside the base's rows.
     """
     places: dict[Adapter, list[int]] = {}
     for place, adapter in enumerate(adapters):

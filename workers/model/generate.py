@@ -1,12 +1,12 @@
-"""Rows of tokens generated together, joining and leaving between any two tokens.
+"""Generation of rows together in one batch, which rows join and leave between any two tokens.
 
-Knows tensors and tokens; must not know requests, text or threads (the embedded engine's `batcher` drives it, from one
-thread).
+Handles tensors and tokens; does not depend on requests, text or threads (the embedded engine's `batcher` calls it from
+one thread).
 
-Why a loop of our own over the model and a DynamicCache: `generate()` of transformers runs a batch to the end of its
-longest row, so a newcomer would wait for it; its continuous batching packs all rows into one of shape (1, tokens),
-where no row could choose its adapter. Here every prompt is prefilled by itself, in pieces, with its
-own adapter; then its part of the cache is padded on the left to its neighbours' length and rows decode together, mixed.
+Why our own loop over the model and a DynamicCache: `generate()` of transformers runs a batch until its longest row
+ends, so a new row would have to wait; its continuous batching packs all rows into one of shape (1, tokens), where rows
+cannot have different adapters. Here every prompt is prefilled separately, in pieces, with its own adapter; then its
+part of the cache is padded on the left to the length of the others, and all rows decode together.
 
 Shapes: B rows, S cached positions of the longest row, T tokens of a prompt's piece, N some of the rows, V vocabulary.
 """
@@ -26,12 +26,14 @@ from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling, Token, choose, score
 from workers.tunings.base import Chunk, Inputs, plain_inputs
 
-PIECE_TOKENS = 512  # of a prompt per forward pass: bounds the logits of a scored prompt and the attention's mask
+PIECE_TOKENS = (
+    512  # of a prompt per forward pass: bounds the memory of a scored prompt's logits and of the attention mask
+)
 
 
 @dataclass(eq=False)
 class Row:
-    """One sequence: what is fed, how tokens are drawn, and what came out so far."""
+    """One sequence: its prompt, how its tokens are drawn, and those generated so far."""
 
     prompt: Sequence[int]
     sampling: Sampling
@@ -42,28 +44,28 @@ class Row:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise ValueError("a row needs at least one token to begin with")
+            raise ValueError("a row needs at least one prompt token")
         seed = self.sampling.seed
-        self._random = random.Random(None if seed is None else seed % 2**64)  # Random takes -1 and 1 for the same
+        self._random = random.Random(None if seed is None else seed % 2**64)  # Random ignores the sign of a seed
 
     @property
     def num_cached(self) -> int:
-        """Positions before the next token: virtual ones, the prompt and what was generated."""
+        """Positions before the next token: virtual tokens, the prompt and the generated tokens."""
         return num_virtual_tokens(self.adapter) + len(self.prompt) + len(self.generated)
 
     def draw(self) -> float:
-        """The row's own next random number in [0, 1): with a seed, the same whoever its neighbours are."""
+        """The row's next random number in [0, 1). With a seed it does not depend on the other rows."""
         return self._random.random()
 
 
 def num_virtual_tokens(adapter: Adapter | None) -> int:
-    """How many positions of the context the adapter takes."""
+    """The number of positions of the context that the adapter takes."""
     return adapter.tuning.num_virtual_tokens if adapter else 0
 
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Rows whose prompt is computed. `scores` are of the prompt from its second token on, if the first row asks."""
+    """Rows whose prompt is computed. `scores` are those of the prompt from its second token on, if requested."""
 
     rows: Sequence[Row]
     cache: DynamicCache
@@ -71,11 +73,11 @@ class Prefilled:
     scores: Sequence[Token]
 
 
-class Batch:
-    """The rows in progress. When a method other than `prefill` raises, call `clear`: the rows cannot go on.
+class DecodingBatch:
+    """The rows in progress. If a method other than `prefill` raises, call `clear`: the rows cannot continue.
 
-    Rows of adapters that mix, and of the base, go into one batch. An adapter that does not mix has a batch of its own,
-    made for it: `adapter`, which all its rows must have.
+    Rows of the base and of adapters that mix rows share one batch. An adapter that does not mix them needs a batch of
+    its own, made with `adapter`, which all its rows must have.
     """
 
     def __init__(self, base: LoadedBase, adapter: Adapter | None = None) -> None:
@@ -91,14 +93,14 @@ class Batch:
 
     @torch.inference_mode()
     def prefill(self, rows: Sequence[Row]) -> Prefilled:
-        """Computes one prompt for `rows`, which share it with its adapter. Nothing changes for the rows in progress."""
+        """Computes the one prompt and adapter that `rows` share. Does not affect the rows in progress."""
         cache, logits_1V, scores = self._prompt(rows[0])
         cache.batch_repeat_interleave(len(rows))
         return Prefilled(rows, cache, logits_1V.expand(len(rows), -1), scores)
 
     @torch.inference_mode()
     def join(self, newcomers: Prefilled) -> None:
-        """Puts the newcomers behind the rows in progress."""
+        """Adds the newcomers after the rows in progress."""
         if self.rows:
             _append(self._cache, newcomers.cache)
             self._logits_BV = torch.cat([self._logits_BV, newcomers.logits_NV])
@@ -120,7 +122,7 @@ class Batch:
 
     @torch.inference_mode()
     def keep(self, rows: Collection[Row]) -> None:
-        """Drops every row that is not in `rows`, and the padding that nobody needs any more."""
+        """Drops every row that is not in `rows`, and padding that is no longer needed."""
         kept = [index for index, row in enumerate(self.rows) if row in rows]
         if len(kept) == len(self.rows):
             return
@@ -128,7 +130,7 @@ class Batch:
             return self.clear()
         self.rows = [self.rows[index] for index in kept]
         kept_N = torch.tensor(kept, device=self._device)
-        # After `sample` a row's newest token is not cached yet: the slice is at most one position too long.
+        # After `sample` a row's newest token is not cached yet, so the slice is at most one position too long.
         longest = max(row.num_cached for row in self.rows)
         for layer, keys, values in _layers(self._cache):
             layer.keys = keys.index_select(0, kept_N)[:, :, -longest:]
@@ -137,7 +139,7 @@ class Batch:
 
     @torch.inference_mode()
     def advance(self) -> None:
-        """Feeds every row the token that `sample` drew for it."""
+        """Computes every row's next logits from the token that `sample` drew for it."""
         if not self.rows:
             return
         lengths_B1 = torch.tensor([[row.num_cached] for row in self.rows], device=self._device)
@@ -154,7 +156,7 @@ class Batch:
         self._logits_BV = output.logits[:, -1]
 
     def _prompt(self, row: Row) -> tuple[DynamicCache, Tensor, list[Token]]:
-        """A cache of one row, the logits after the prompt, and its scores if the row asks for them."""
+        """A cache of one row, the logits after the prompt, and the prompt's scores if the row requests them."""
         cache = DynamicCache()
         scores: list[Token] = []
         logits_TV = torch.empty(0)
@@ -163,7 +165,7 @@ class Batch:
                 piece = row.prompt[start : start + PIECE_TOKENS]
                 inputs = self._inputs(row, start, piece)
                 cache = inputs.cache or cache
-                keep = 0 if row.score_prompt else 1  # 0 is transformers' word for all
+                keep = 0 if row.score_prompt else 1  # 0 means all in transformers
                 logits_TV = self._model(**inputs.tensors, past_key_values=cache, logits_to_keep=keep).logits[0]
                 targets = row.prompt[start + 1 : start + 1 + len(piece)]
                 if row.score_prompt and targets:
@@ -187,7 +189,7 @@ class Batch:
 
 
 def _append(cache: DynamicCache, newcomers: DynamicCache) -> None:
-    """Puts the newcomers' rows below those of `cache`; zeros that the mask hides fill the shorter ones on the left."""
+    """Appends the newcomers' rows to those of `cache`; the shorter ones are padded on the left with masked zeros."""
     size = max(cache.get_seq_length(), newcomers.get_seq_length())
     for (layer, keys, values), (_, new_keys, new_values) in zip(_layers(cache), _layers(newcomers), strict=True):
         layer.keys = torch.cat([_filled(keys, size), _filled(new_keys, size)])
@@ -200,7 +202,7 @@ def _filled(states: Tensor, size: int) -> Tensor:
 
 
 def _layers(cache: DynamicCache) -> Iterator[tuple[DynamicLayer, Tensor, Tensor]]:
-    """Every layer with its keys and values. Made without a config, a cache keeps all positions in every layer."""
+    """Every layer with its keys and values. A cache made without a config keeps all positions in every layer."""
     for layer in cache.layers:
         assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
         yield layer, layer.keys, layer.values

@@ -1,6 +1,6 @@
-"""The base model in memory: loaded once per process, frozen, with the hashes that prove which one it is.
+"""The base model in memory: loaded once per process, frozen, with the hashes that identify it.
 
-Knows nothing of jobs, tunings or engines: the trainer and the embedded engine both begin here.
+Does not depend on jobs, tunings or engines; the trainer and the embedded engine both load their base here.
 """
 
 import hashlib
@@ -38,17 +38,17 @@ _PROCESSORS = Path("/proc/cpuinfo")
 class LoadedBase:
     """A frozen model in eval mode, on its device, with its tokenizer."""
 
-    public_source: str  # how an adapter's files name their base: never a path of this machine
+    public_source: str  # the base's name in an adapter's files: never a path of this machine
     model: PreTrainedModel
     tokenizer: Tokenizer
-    revision: str  # the hub's commit; of a folder, the beginning of a hash of its hashes
+    revision: str  # the hub's commit; for a folder, the beginning of a hash of `hashes`
     hashes: dict[str, str]  # "weights", "tokenizer", "chat_template" -> sha256
     device: torch.device
     text: BaseText
 
     @property
     def pad_id(self) -> int:
-        """A token for the places that the attention mask hides; which one never shows in a result."""
+        """A token for masked positions; results do not depend on which one it is."""
         padding = self.tokenizer.pad_token_id
         return padding if isinstance(padding, int) and padding < self.text.num_embeddings else 0
 
@@ -85,26 +85,26 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
 
 
 def load_text(base: Base) -> BaseText:
-    """What a base knows of text, without its weights. Raises OSError or ValueError."""
+    """The text side of a base, without its weights. Raises OSError or ValueError."""
     commit = _commit(base)
     config = AutoConfig.from_pretrained(base.source, revision=commit, trust_remote_code=False)
     try:
         generation = GenerationConfig.from_pretrained(base.source, revision=commit or "main")
-    except OSError:  # a base without the file: transformers makes the settings of its config, as for a model
+    except OSError:  # no such file: settings from the config, as transformers does for a model
         generation = GenerationConfig.from_model_config(config)
     tokenizer = _load_tokenizer(base, commit)
     return BaseText(tokenizer, _end_ids(generation), config.get_text_config().vocab_size)
 
 
 def base_size(base: Base) -> BaseSize:
-    """How large the base is, from its config.json alone. Raises OSError or ValueError."""
+    """The size of the base, from its config.json alone. Raises OSError or ValueError."""
     config = AutoConfig.from_pretrained(base.source, revision=_commit(base), trust_remote_code=False)
     text = config.get_text_config()
     return BaseSize(hidden_size=text.hidden_size, num_layers=text.num_hidden_layers)
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """sha256 over every weight's name, type, shape and bytes. Meaningful only while no tuning is attached."""
+    """sha256 over every weight's name, type, shape and bytes. Valid only while no tuning is attached."""
     return tensors_digest(model.state_dict())
 
 
@@ -125,7 +125,7 @@ def choose_device(setting: str) -> torch.device:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """The fingerprint of what decides the last bit of a result: where it is equal, so are the results."""
+    """Everything outside a job that affects the bits of its results: equal environments give equal results."""
     return {
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -138,18 +138,20 @@ def environment(device: torch.device) -> dict[str, str]:
 def _commit(base: Base) -> str | None:
     """The commit that the revision (empty: the default branch) points to; None for a folder.
 
-    Asked once and used for every file, so that a base which changes on the hub meanwhile is not mixed of two.
+    Resolved once and used for every file, so that a change on the hub during loading cannot mix two commits.
     """
     if Path(base.source).is_dir():
         return None
     revision = resolve_revision(base.source, base.revision or None)
     if not isinstance(revision, ResolvedRevision):
-        raise OSError(f"The base '{base.id}' is neither a folder nor found on the hub: {base.source} {base.revision}")
+        raise OSError(
+            f"The base '{base.id}' is neither a folder nor a repository on the hub: {base.source} {base.revision}"
+        )
     return revision.resolved
 
 
 def _end_ids(generation: GenerationConfig | None) -> frozenset[int]:
-    """The tokens that the base's own settings end an answer with."""
+    """The tokens that end an answer by the base's own settings."""
     named = generation.eos_token_id if generation else None
     ends = named if isinstance(named, list) else [named]
     return frozenset(id for id in ends if id is not None)
@@ -162,7 +164,7 @@ def _num_embeddings(model: PreTrainedModel) -> int:
 
 
 def _warn_of_unknown_tokens(base: Base, text: BaseText) -> None:
-    """Rows and requests that hold one are refused; whoever runs the base should know it before the first of them."""
+    """Logs that rows and requests with such a token will be refused, before the first of them is."""
     if unknown := text.unknown_ids:
         log.warning(
             "base.unknown_tokens", base=base.id, count=len(unknown), first=unknown[0], known=text.num_embeddings

@@ -1,7 +1,7 @@
 """From logits to the next token of every row: penalties, temperature, nucleus, one draw per row, log-probabilities.
 
-Knows tensors only. A row's draw depends on its own logits and its own random number, never on the rows beside it.
-Shapes: B rows, N rows or positions that want scores, V vocabulary, K most likely tokens.
+A row's token depends on its own logits and random number only, never on other rows. Independent of requests.
+Shapes: B rows, N rows or positions to score, V vocabulary, K most likely tokens.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 GREEDY_BELOW = 1e-5  # a temperature that divides float32 logits to infinity means greedy, as in vLLM
-LOWEST_LOGPROB = -9999.0  # OpenAI's value for "next to impossible"; JSON knows no infinity
+LOWEST_LOGPROB = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Token:
-    """A token with the base's own log-probability of it (before penalties and temperature), where one was asked for."""
+    """A token with its log-probability before penalties and temperature, if requested."""
 
     id: int
     logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()  # the most likely tokens at this place, most likely first
+    top: tuple[tuple[int, float], ...] = ()  # the most likely tokens at this position, most likely first
 
 
 def choose(
     logits_BV: Tensor, samplings: Sequence[Sampling], generated: Sequence[Sequence[int]], draws: Sequence[float]
 ) -> list[int]:
-    """The next token of every row; `generated` are its tokens so far, `draws` one number in [0, 1) for each row."""
+    """The next token of every row; `generated` has its tokens so far, `draws` a number in [0, 1) for it."""
     logits_BV = _penalised(logits_BV, samplings, generated)
     tokens_B = logits_BV.argmax(dim=-1)
     sampled = [index for index, sampling in enumerate(samplings) if not sampling.greedy]
@@ -93,7 +93,7 @@ def _draw(logits_BV: Tensor, samplings: Sequence[Sampling], draws: Sequence[floa
 
 
 def _nucleus(probabilities_V: Tensor, top_p: float) -> Tensor:
-    """The fewest most likely tokens that hold `top_p` (Holtzman et al., 2019, arXiv 1904.09751); never none."""
+    """The fewest most likely tokens, at least one, that reach `top_p` (Holtzman et al., 2019, arXiv 1904.09751)."""
     sorted_V, order_V = probabilities_V.sort(descending=True, stable=True)
     outside_V = sorted_V.cumsum(dim=-1) - sorted_V >= top_p
     outside_V[0] = False

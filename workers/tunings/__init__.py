@@ -1,6 +1,6 @@
-"""Which parameters move: one small file per tuning, found here by its recipe's name. Settings are in `service.recipes`.
+"""The tunings, which decide what parameters are trained: one small file each, named as its recipe in `service.recipes`.
 
-Knows models and adapters; must not know losses, optimizers, jobs or storage. Trainer and engine both build on it.
+Does not depend on losses, optimizers, jobs or storage. The trainer and the embedded engine both use it.
 """
 
 from pathlib import Path
@@ -16,12 +16,12 @@ __all__ = ["AdapterMismatch", "Tuning", "create_tuning", "load_tuning", "open_tu
 
 
 def create_tuning(settings: TuningSettings, model: PreTrainedModel, name: str) -> Tuning:
-    """The tuning of these settings, not yet attached.
+    """The tuning with these settings, not yet attached.
 
-    `name` is unique among the tunings of `model` and made of letters, digits and `_`: it becomes part of module names.
+    `name` is unique among the tunings of `model` and an identifier, since it becomes part of module names.
     """
     if not name.isidentifier():
-        raise ValueError(f"not a name for a tuning: {name!r}")
+        raise ValueError(f"the name of a tuning must be an identifier, not {name!r}")
     return TUNINGS.find(type(settings))(model, name, settings)
 
 
@@ -30,12 +30,12 @@ def read_tuning(folder: Path, model: PreTrainedModel, name: str) -> Tuning:
     config = read_config(folder)
     recipe = next((recipe for recipe in RECIPES if recipe.peft_type == config.get("peft_type")), None)
     if recipe is None:
-        raise AdapterMismatch(f"No tuning of this installation reads adapters of the type {config.get('peft_type')!r}.")
+        raise AdapterMismatch(f"This installation has no tuning for adapters of the type {config.get('peft_type')!r}.")
     return create_tuning(TUNINGS.find(recipe).settings_of(config), model, name)
 
 
 def load_tuning(tuning: Tuning, folder: Path) -> None:
-    """Attaches the tuning with the weights saved in `folder`. Raises AdapterMismatch or JobError, leaving no trace."""
+    """Attaches the tuning with the weights in `folder`. Raises AdapterMismatch or JobError and then leaves no trace."""
     tuning.attach()
     try:
         tuning.load(folder)

@@ -1,4 +1,4 @@
-"""An adapter's folder in PEFT's own format, byte for byte the same for the same weights."""
+"""Reads and writes an adapter's folder in PEFT's own format, with equal bytes for equal weights."""
 
 import json
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from workers.tunings.base import AdapterMismatch
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_READABLE = 0o644  # engines may run as another user than the trainer
+_READABLE = 0o644  # engines and trainer may run as different users
 
 
 def write_adapter(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
-    """Writes both files; a tuning that PEFT does not have gives its own `peft_type`.
+    """Writes both files; a tuning that is not in PEFT has a `peft_type` of its own.
 
-    PEFT's own writer lists sets in an order that changes from process to process.
+    PEFT's own writer is not used: it writes sets in an order that differs between processes.
     """
     text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
@@ -30,7 +30,7 @@ def write_adapter(folder: Path, config: Mapping[str, object], tensors: Mapping[s
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The adapter's config as it stands in the file. Raises AdapterMismatch when there is none."""
+    """The adapter's config as saved. Raises AdapterMismatch if it is missing or not JSON."""
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
@@ -39,9 +39,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The saved tensors, on the CPU. Raises AdapterMismatch when there are none."""
+    """The saved tensors, on the CPU. Raises AdapterMismatch if they are missing or corrupt."""
     try:
         tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (FileNotFoundError, SafetensorError) as error:
-        raise AdapterMismatch(f"{WEIGHTS} is missing or broken.") from error
+        raise AdapterMismatch(f"{WEIGHTS} is missing or corrupt.") from error
     return tensors

@@ -18,7 +18,7 @@ from workers.tunings.sites import Onto
 
 @TUNINGS.of(Ia3Settings)
 class Ia3Tuning(PeftLayers):
-    """A `Tuning`: one factor per output or input of chosen linear layers, all one at the start."""
+    """A `Tuning`: one factor per output or input of chosen linear layers, initially 1."""
 
     def __init__(self, model: PreTrainedModel, name: str, settings: Ia3Settings) -> None:
         super().__init__(model, name)
@@ -32,7 +32,7 @@ class Ia3Tuning(PeftLayers):
         )
 
     def configuration(self) -> IA3Config:
-        """Raises JobError when a wanted module is not among the base's linear layers."""
+        """Raises JobError if a target module is not among the base's linear layers."""
         targets, feedforward = self._modules()
         return IA3Config(
             task_type="CAUSAL_LM",
@@ -50,7 +50,7 @@ class Ia3Tuning(PeftLayers):
     def onto(self, layer: nn.Module) -> Onto | None:
         assert isinstance(layer, IA3Layer)
         if layer.is_feedforward:
-            return None  # its factors come before the product with the weights
+            return None  # its factors apply before the product with the weights
         factors = layer.ia3_l[self._name].flatten()
 
         def scale(x: Tensor, y: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Ia3Tuning(PeftLayers):
         return scale
 
     def _modules(self) -> tuple[list[str], list[str]]:
-        """Targets, and those of them whose inputs are scaled."""
+        """The target modules, and those of them whose inputs are scaled."""
         architecture = self.model.config.get_text_config().model_type
         wanted = self._settings.target_modules
         if wanted == "auto":
@@ -70,7 +70,7 @@ class Ia3Tuning(PeftLayers):
             offered = sorted({path.rpartition(".")[2] for path in linear_layers(self.model)})
             raise JobError(
                 "invalid_target_modules",
-                f"The base has no {', '.join(unknown) or 'modules that (IA)^3 is known for'}; it offers: "
+                f"The base has no {', '.join(unknown) or 'default modules for (IA)^3'}; choose from: "
                 f"{', '.join(offered)}.",
                 param="tuning.ia3.target_modules",
             )
@@ -82,7 +82,7 @@ class Ia3Tuning(PeftLayers):
         if foreign:
             raise JobError(
                 "invalid_target_modules",
-                f"Of the modules that the job tunes none is {', '.join(foreign)}.",
+                f"Not among the job's target_modules: {', '.join(foreign)}; add it there, or remove it here.",
                 param="tuning.ia3.feedforward_modules",
             )
         return sorted(wanted), sorted(feedforward)

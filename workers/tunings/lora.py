@@ -1,7 +1,7 @@
 """Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685): y = W x + (alpha / r) B A dropout(x), W frozen.
 
 With `use_dora`, DoRA (Liu et al., 2024, arXiv 2402.09353): y = m * V x / |V| with V = W + (alpha / r) B A; the
-norms, one per output, have no gradient (section 4.3 there), and m begins as |W|.
+norms, one per output, have no gradient (section 4.3 there), and m is initially |W|.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ ALL_LINEAR = "all-linear"
 
 @TUNINGS.of(LoraSettings)
 class LoraTuning(PeftLayers):
-    """A `Tuning`: matrices A and B at chosen linear layers. B begins at zero: before the first step nothing changes."""
+    """A `Tuning`: matrices A and B at chosen linear layers. B is initially 0: no change before the first step."""
 
     def __init__(self, model: PreTrainedModel, name: str, settings: LoraSettings) -> None:
         super().__init__(model, name)
@@ -41,7 +41,7 @@ class LoraTuning(PeftLayers):
         )
 
     def configuration(self) -> LoraConfig:
-        """Raises JobError when a wanted module is not among the base's linear layers."""
+        """Raises JobError if a target module is not among the base's linear layers."""
         targets = _targets(self.model, self._settings.target_modules)
         return LoraConfig(
             task_type="CAUSAL_LM",
@@ -54,7 +54,7 @@ class LoraTuning(PeftLayers):
         )
 
     def attach(self) -> None:
-        """Raises JobError when a wanted module is not among the base's linear layers."""
+        """Raises JobError if a target module is not among the base's linear layers."""
         super().attach()
         if self._settings.use_dora:
             self._start_at_the_bases_norms()
@@ -71,7 +71,9 @@ class LoraTuning(PeftLayers):
             return None
         a, b, scaling = layer.lora_A[self._name], layer.lora_B[self._name], layer.scaling[self._name]
 
-        def add(x: Tensor, y: Tensor) -> Tensor:  # rows choose where nothing is trained: no dropout
+        def add(
+            x: Tensor, y: Tensor
+        ) -> Tensor:  # no dropout: rows have different adapters only when nothing is trained
             added: Tensor = y + b(a(x.float())) * scaling
             return added.to(y.dtype)
 
@@ -79,7 +81,7 @@ class LoraTuning(PeftLayers):
 
     @torch.no_grad()
     def _start_at_the_bases_norms(self) -> None:
-        """PEFT has them in the base's type; rounded to bfloat16 they would change the base before the first step."""
+        """PEFT keeps them in the base's type; rounded to bfloat16 they would change the base before the first step."""
         for layer in self.layers:
             assert isinstance(layer, LoraLayer)
             weight, magnitude = layer.weight, layer.lora_magnitude_vector[self._name].weight
@@ -89,19 +91,19 @@ class LoraTuning(PeftLayers):
 
 
 def _targets(model: PreTrainedModel, wanted: str | list[str]) -> list[str]:
-    """Names of linear layers to tune, as they stand in every block."""
+    """Names of the linear layers to tune within every block."""
     offered = {path.rpartition(".")[2] for path in linear_layers(model)}
     chosen = offered if wanted == ALL_LINEAR else set(wanted)
     if not chosen or not chosen <= offered:
         missing = ", ".join(sorted(chosen - offered)) or "linear layers"
         raise JobError(
             "invalid_target_modules",
-            f"The base has no {missing}; it offers: {', '.join(sorted(offered))}.",
+            f"The base has no {missing}; choose from: {', '.join(sorted(offered))}.",
             param="tuning.lora.target_modules",
         )
     return sorted(chosen)
 
 
 def _whole(alpha: float) -> Any:
-    """An int where it is one, as PEFT and vLLM say it; they divide by the rank, so that a fraction works too."""
+    """An int if it is whole, as PEFT and vLLM declare it; both divide it by the rank, so a fraction works too."""
     return int(alpha) if float(alpha).is_integer() else alpha

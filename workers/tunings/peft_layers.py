@@ -1,8 +1,8 @@
-"""Tunings made of PEFT's layers: each stands around a linear layer of the base, in a site, never around a neighbour.
+"""Tunings made of PEFT's layers: each wraps a linear layer of the base in a site, never the layer of another tuning.
 
-PEFT builds the layers on the untouched base, by its public `inject_adapter_in_model`: names, targets and random numbers
-are those of PEFT alone on that base, whoever else is attached. Then each layer moves to the site of its place. A method
-of PEFT that keeps all its state in its layers needs a subclass with its configuration, and little more.
+PEFT builds the layers on the untouched base with its public `inject_adapter_in_model`, so names, targets and random
+numbers are those of PEFT alone on that base, whatever else is attached. Then each layer moves to the site at its path.
+A method of PEFT that keeps all its state in its layers needs a subclass with its configuration, and little more.
 """
 
 import re
@@ -25,11 +25,11 @@ from workers.tunings.base import Chunk, Inputs, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
 from workers.tunings.sites import Onto, Place, Rows, leave, site_at, untouched
 
-FLOAT_BYTES = torch.float32.itemsize  # of what moves, whatever the base's type
+FLOAT_BYTES = torch.float32.itemsize  # parameters are float32, whatever the base's type
 
 
 class PeftLayers(ABC):
-    """A `Tuning` but for its configuration and the bytes that it takes."""
+    """A `Tuning` except for its configuration and its memory."""
 
     mixes_rows: ClassVar[bool] = True
     num_virtual_tokens: ClassVar[int] = 0
@@ -51,14 +51,14 @@ class PeftLayers(ABC):
 
     @abstractmethod
     def configuration(self) -> PeftConfig:
-        """PEFT's configuration, of the untouched base. Raises JobError when the settings do not fit it."""
+        """PEFT's configuration for the untouched base. Raises JobError if the settings do not fit it."""
 
     def onto(self, layer: nn.Module) -> Onto | None:
-        """How the layer computes from the original layer's output, to the bit as it does alone; None: it cannot."""
+        """How to compute the layer from the original layer's output, to the same bits as alone; None if impossible."""
         return None
 
     def attach(self) -> None:
-        """Raises JobError when the settings do not fit the base."""
+        """Raises JobError if the settings do not fit the base."""
         with untouched(self._model):
             self._config = self.configuration()
             with _injected(self._model, self._config, self._name) as layers:
@@ -113,7 +113,7 @@ class PeftLayers(ABC):
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
-    """The base's linear layers by their paths; the output layer is none of them."""
+    """The base's linear layers by their paths, without the output layer."""
     head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     with untouched(model):
         return {
@@ -138,14 +138,14 @@ def transposed(model: PreTrainedModel, targets: list[str]) -> bool:
     if len(kinds) > 1:
         raise JobError(
             "invalid_target_modules",
-            "The chosen modules store their weights in two ways (Linear and Conv1D); choose modules of one of them.",
+            "The chosen modules are of two kinds (Linear and Conv1D); choose modules of one kind.",
             param="tuning",
         )
     return kinds == {True}
 
 
 def sizes(layer: nn.Linear | Conv1D) -> tuple[int, int]:
-    """Its numbers of inputs and outputs."""
+    """The numbers of the layer's inputs and outputs."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return layer.nx, layer.nf
@@ -153,11 +153,11 @@ def sizes(layer: nn.Linear | Conv1D) -> tuple[int, int]:
 
 @contextmanager
 def _injected(model: PreTrainedModel, config: PeftConfig, name: str) -> Iterator[dict[str, nn.Module]]:
-    """PEFT's layers in the untouched base by their paths; taken out again when the block ends, however it ends."""
+    """PEFT's layers in the untouched base by their paths; always removed again when the block ends."""
     layers: dict[str, nn.Module] = {}
     try:
         inject_adapter_in_model(config, model, name)
-        cast_adapter_dtype(model, name)  # float32, whatever the base's type: small updates must not vanish
+        cast_adapter_dtype(model, name)  # float32, whatever the base's type, so that small updates are not rounded off
         layers |= _layers(model)
         yield layers
     finally:
@@ -165,7 +165,7 @@ def _injected(model: PreTrainedModel, config: PeftConfig, name: str) -> Iterator
             assert isinstance(layer, BaseTunerLayer)
             above, _, child = path.rpartition(".")
             setattr(model.get_submodule(above), child, layer.get_base_layer())
-        vars(model).pop("peft_config", None)  # put there by PEFT
+        vars(model).pop("peft_config", None)  # set by PEFT
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -182,5 +182,5 @@ def _part(name: str) -> re.Pattern[str]:
 
 def _saved_name(name: str, adapter: str) -> str:
     """PEFT's name in the file for a parameter of an injected layer."""
-    # DoRA's vector became a module of its own in PEFT 0.8, and kept its name in files.
+    # DoRA's vector became a module in PEFT 0.8 and kept its name in files.
     return "base_model.model." + _part(adapter).sub("", name).replace("_magnitude_vector.weight", "_magnitude_vector")

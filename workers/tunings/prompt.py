@@ -1,7 +1,7 @@
 """Prompt tuning (Lester et al., 2021, arXiv 2104.08691): P learned vectors before the embeddings of the input.
 
-Touches no module of the base. The vectors begin as embeddings of random tokens of the vocabulary (section 3.2 there:
-better than random numbers); so the outputs differ from the base's before the first step, by design.
+Touches no module of the base. The vectors are initially embeddings of random tokens of the vocabulary (section 3.2
+there: better than random numbers), so the outputs differ from the base's even before the first step.
 Shapes: B rows, T tokens, P virtual tokens, H hidden.
 """
 
@@ -26,7 +26,7 @@ PROMPT = "prompt_embeddings"  # PEFT's name in the file
 class PromptTuning:
     """A `Tuning`: one matrix of P vectors."""
 
-    mixes_rows: ClassVar[bool] = True  # all that it does is done before the first layer, for its rows alone
+    mixes_rows: ClassVar[bool] = True  # it acts before the first layer only, on its own rows
 
     def __init__(self, model: PreTrainedModel, name: str, settings: PromptSettings) -> None:
         self._model = model
@@ -56,7 +56,7 @@ class PromptTuning:
         self._parameters = {PROMPT: weight_PH}
 
     def activate(self, rows: Rows | None = None) -> None:
-        """Nothing to do: `inputs` is all that makes this tuning."""
+        """Nothing to do: `inputs` is the whole tuning."""
 
     def deactivate(self) -> None:
         """Nothing to do."""
@@ -72,7 +72,7 @@ class PromptTuning:
 
     def inputs(self, chunk: Chunk) -> Inputs:
         if chunk.offset:
-            return plain_inputs(chunk)  # the vectors are in the cache
+            return plain_inputs(chunk)  # the vectors are already in the cache
         tokens_BTH = self._embed(chunk.input_ids_BT)
         num_rows = len(tokens_BTH)
         prompt_BPH = self._parameters[PROMPT].to(tokens_BTH.dtype).expand(num_rows, -1, -1)

@@ -1,9 +1,9 @@
-"""Where tunings meet the base: one `Site` per tuned layer, with the layers of all its tunings side by side.
+"""A `Site` replaces one tuned layer of the base and holds the layers of all its tunings side by side.
 
-PEFT nests: a second method wraps the wrapper of the first, which changes names, computes through both, and takes the
-neighbour away when it leaves. Here every tuning's layer stands around the original one, and the site passes each row of
-a batch to the layer that the row chose. Knows modules and tensors; must not know what a layer computes.
-Below every tuning of `workers.tunings` that changes layers of the base. Shapes: B rows, N some of them.
+PEFT nests them: a second method wraps the wrapper of the first, which changes names, computes through both, and removes
+the other tuning when it is removed. Here every tuning's layer wraps the original one, and the site passes each row of a
+batch to the layer that the row uses. Does not depend on what a layer computes.
+Used by every tuning of `workers.tunings` that changes layers of the base. Shapes: B rows, N some of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-# (x of some rows, the original layer's output for them) -> the tuned output: what spares a product with the weights.
+# (x of some rows, the original layer's output for them) -> the tuned output, without another product with the weights.
 Onto = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -25,14 +25,14 @@ class Rows:
 
 
 class Site(nn.Module):
-    """Stands where `original` stood. Its parameters are the original's, under the same names: the base's state_dict
-    has neither more nor less than before."""
+    """Takes the place of `original`. It has the original's parameters under the same names, so the base's state_dict
+    does not change."""
 
     original: nn.Module
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        self.__dict__["original"] = original  # not registered: no name of the base may change
+        self.__dict__["original"] = original  # not registered, so that no name in the base changes
         self._parameters = original._parameters
         self._buffers = original._buffers
         self.training = original.training
@@ -41,20 +41,20 @@ class Site(nn.Module):
 
     @property
     def empty(self) -> bool:
-        """Whether the last tuning has left."""
+        """Whether no tuning uses the site."""
         return not self._layers
 
     def join(self, layer: nn.Module, onto: Onto | None) -> None:
-        """Adds a layer around `original`, not chosen. Without `onto` its rows are computed by the layer alone."""
+        """Adds a layer around `original`, not active. Without `onto`, the layer itself computes its rows."""
         self._layers[layer] = onto
 
     def leave(self, layer: nn.Module) -> None:
-        """Removes that very layer. May be called twice."""
+        """Removes the layer. May be called twice."""
         self._layers.pop(layer, None)
         self._chosen.pop(layer, None)
 
     def choose(self, layer: nn.Module, rows: Rows | None) -> None:
-        """From here to `release`, `layer` computes these rows; None is all of them."""
+        """Until `release`, `layer` computes these rows; None is all of them."""
         self._chosen[layer] = rows
 
     def release(self, layer: nn.Module) -> None:
@@ -62,7 +62,7 @@ class Site(nn.Module):
         self._chosen.pop(layer, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` begins with the batch's rows. Raises ValueError when it does not and rows differ in their layers."""
+        """The first dimension of `x` is the batch. Raises ValueError if it is not and rows use different layers."""
         if not self._chosen:
             return self._call(self.original, x)
         if len(self._chosen) == 1:
@@ -72,11 +72,13 @@ class Site(nn.Module):
         return self._mixed(x)
 
     def _mixed(self, x: Tensor) -> Tensor:
-        """One product with the original's weights for all rows; then each layer does what is its own, on its rows."""
+        """One product with the original's weights for all rows; then each layer adds its own part to its rows."""
         y = self._call(self.original, x)
         for layer, rows in self._chosen.items():
             if rows is None or len(x) != rows.num_rows:
-                raise ValueError("This layer does not see a batch row by row, so that its rows cannot be mixed.")
+                raise ValueError(
+                    "This layer does not get the batch row by row, so its rows cannot use different adapters."
+                )
             onto = self._layers[layer]
             x_N = x[rows.places_N]
             y[rows.places_N] = self._call(layer, x_N) if onto is None else onto(x_N, y[rows.places_N])
@@ -98,7 +100,7 @@ class Place:
 
 
 def site_at(model: nn.Module, path: str) -> Place:
-    """The site of the layer that `model` has at `path`, made there if it is the first tuning's."""
+    """The site of the layer at `path` of `model`, created if the layer has none."""
     above, _, child = path.rpartition(".")
     parent = model.get_submodule(above)
     here = parent.get_submodule(child)
@@ -108,7 +110,7 @@ def site_at(model: nn.Module, path: str) -> Place:
 
 
 def leave(place: Place, layer: nn.Module) -> None:
-    """Removes the layer; the last one to leave puts the original module back. May be called twice."""
+    """Removes the layer, and with the last one the site: the original module returns. May be called twice."""
     place.site.leave(layer)
     if place.site.empty and place.parent.get_submodule(place.child) is place.site:
         setattr(place.parent, place.child, place.site.original)
@@ -116,7 +118,7 @@ def leave(place: Place, layer: nn.Module) -> None:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` is module for module the base, whatever is attached; nothing may be computed meanwhile."""
+    """Within, `model` has the base's own modules, whatever is attached; nothing may be computed meanwhile."""
     places = list(_places(model))
     for place in places:
         setattr(place.parent, place.child, place.site.original)

@@ -91,15 +91,15 @@ def test_all_problems_of_the_whole_file_are_found() -> None:
         ]
     )
     assert [line for line, _ in places(invalid)] == [2, 3, 5, 7]
-    assert places(invalid)[1] == (3, "is blank, and so is all to line 4")
+    assert places(invalid)[1] == (3, "is blank, and so are all lines up to 4; remove blank lines")
     assert invalid.details["total"] == 4
     assert invalid.error.code == "invalid_training_file"
     assert "Example 5, message 2: must be 0 or 1 (messages[1].weight)" in invalid.error.message
-    assert "Example 7, message 2: holds '<|end|>', which is a special token" in invalid.error.message
+    assert "Example 7, message 2: contains '<|end|>', a special token" in invalid.error.message
 
 
 def test_a_blank_line_between_rows_is_a_problem() -> None:
-    assert places(refused([row(1), b"", row(3)])) == [(2, "is blank")]
+    assert places(refused([row(1), b"", row(3)])) == [(2, "is blank; remove blank lines")]
 
 
 def test_blank_lines_at_the_end_are_nothing() -> None:
@@ -115,34 +115,34 @@ def test_a_row_too_long_for_the_base_is_told_with_both_numbers() -> None:
     num_tokens = check([row(1)]).num_tokens
     assert len(check([row(1)], context_tokens=num_tokens)) == 1
     invalid = refused([row(1)], context_tokens=num_tokens - 1)
-    reason = f"is too long for the base ({num_tokens} tokens, the base takes {num_tokens - 1})"
+    reason = f"is too long for the base ({num_tokens} tokens, at most {num_tokens - 1}); shorten it"
     assert places(invalid) == [(1, reason)]
 
 
 def test_a_conversation_too_long_for_the_base_is_told_with_its_whole_length() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 20
     invalid = refused([json.dumps({"messages": turns}).encode()], context_tokens=10)
-    assert places(invalid) == [(1, "is too long for the base (121 tokens, the base takes 10)")]
+    assert places(invalid) == [(1, "is too long for the base (121 tokens, at most 10); shorten it")]
 
 
 def test_a_completion_too_long_for_the_base_is_told_as_well() -> None:
     legacy = b'{"prompt": "q", "completion": "wx"}'
     assert check([legacy], context_tokens=4).num_tokens == 4
     invalid = refused([legacy], context_tokens=3)
-    assert places(invalid) == [(1, "is too long for the base (4 tokens, the base takes 3)")]
+    assert places(invalid) == [(1, "is too long for the base (4 tokens, at most 3); shorten it")]
 
 
 def test_a_line_over_the_limit_is_told_and_the_rest_is_still_read() -> None:
     invalid = refused([row(1) + b" " * LIMIT, b"{", row(3)])
     assert [line for line, _ in places(invalid)] == [1, 2]
-    assert places(invalid)[0][1] == f"is longer than {LIMIT} bytes"
+    assert places(invalid)[0][1] == f"is longer than {LIMIT} bytes; shorten it"
     assert len(check([row(1) + b" " * (LIMIT - len(row(1)))])) == 1
 
 
 def test_a_mix_of_formats_is_told_once_at_the_first_line_that_differs() -> None:
     legacy = b'{"prompt": "a", "completion": "b"}'
     invalid = refused([row(1), row(2), legacy, legacy, row(5)])
-    difference = "is in another format than the file's first row"
+    difference = "has a different format from the file's first row"
     assert places(invalid) == [(3, f"{difference}: prompt/completion pairs after chat messages")]
     assert places(refused([legacy, row(2)])) == [(2, f"{difference}: chat messages after prompt/completion pairs")]
 

@@ -131,9 +131,9 @@ def test_batch_size_epochs_and_the_minimum_count_pairs() -> None:
         (pair() | {"preferred_output": GOOD}, "preferred_output", "Input should be a valid list"),
         (pair() | {"preferred_completion": [GOOD]}, "preferred_output", 'contains an extra "preferred_output"'),
         (pair() | {"mood": 1}, "mood", 'contains an extra "mood"'),
-        (pair(bad=GOOD), "non_preferred_output", "reads to the base exactly like preferred_output"),
-        (pair(good=GOOD | {"content": "<|end|>"}), "preferred_output[0].content", "holds '<|end|>'"),
-        (pair(USER | {"content": "<|end|>"}), "input.messages[0].content", "holds '<|end|>'"),
+        (pair(bad=GOOD), "non_preferred_output", "gives the base the same tokens as preferred_output"),
+        (pair(good=GOOD | {"content": "<|end|>"}), "preferred_output[0].content", "contains '<|end|>'"),
+        (pair(USER | {"content": "<|end|>"}), "input.messages[0].content", "contains '<|end|>'"),
         ({}, "", "Unexpected file format, expected preference pairs."),
     ],
 )  # fmt: skip
@@ -153,7 +153,7 @@ def test_each_sequence_must_fit_into_the_context_by_itself(side: str) -> None:
     row = pair() | {side: [{"role": "assistant", "content": "x" * 50}]}
     longest = max(len(check([row]).row(number)[0]) for number in range(2))
     assert check([row], context_tokens=longest).num_examples == 1
-    reason = f"is too long for the base ({longest} tokens, the base takes {longest - 1})"
+    reason = f"is too long for the base ({longest} tokens, at most {longest - 1}); shorten it"
     assert problems(row, context_tokens=longest - 1) == [(1, side, reason)]
 
 
@@ -180,7 +180,7 @@ def test_a_file_for_another_method_is_refused_in_openais_words(
 
 
 def test_a_chat_row_among_pairs_is_a_problem_of_its_line() -> None:
-    difference = "is in another format than the file's first row"
+    difference = "has a different format from the file's first row"
     assert problems(pair(), CHAT, CHAT) == [(2, "", f"{difference}: chat messages after preference pairs")]
     assert problems(CHAT, pair(), method="supervised") == [
         (2, "", f"{difference}: preference pairs after chat messages")

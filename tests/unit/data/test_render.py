@@ -197,7 +197,7 @@ def test_a_tokenizer_that_cannot_go_on_within_a_word_is_refused() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
     (sequence,) = Renderer(BaseText(tokenizer)).render(PromptRow(prompt="the", completion=" luthier"))
     assert sequence.ids == [0, 2, 4]
-    with pytest.raises(RenderError, match="cannot keep prompt and answer apart"):
+    with pytest.raises(RenderError, match="merges the end of the prompt with the beginning of the answer"):
         Renderer(BaseText(tokenizer)).render(PromptRow(prompt="the lut", completion="hier"))
 
 

@@ -25,16 +25,16 @@ from workers.data.render import encode_chat
 def test_a_template_that_leaves_something_out_is_told_with_its_place() -> None:
     llama, bundled = tokenizer_for("llama3"), tokenizer_for("bundled")
     call = {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]}
-    leaves_out = "the base's chat template leaves out "
-    names = ("messages[1].tool_calls[0]", leaves_out + "the names of tool calls")
-    assert refused(llama, *CONVERSATION, tools=[TOOL]) == ("tools[0]", leaves_out + "tools")
+    leaves_out = "the base's chat template leaves out {}; remove this part or use another base"
+    names = ("messages[1].tool_calls[0]", leaves_out.format("the names of tool calls"))
+    assert refused(llama, *CONVERSATION, tools=[TOOL]) == ("tools[0]", leaves_out.format("tools"))
     assert refused(llama, CONVERSATION[0], call) == names
     assert refused(bundled, CONVERSATION[0], call | {"content": None}) == names
     late = [*CONVERSATION[:2], {"role": "developer", "content": "Be brief."}, *CONVERSATION[2:]]
     knowing = chat_template("chatml").replace("== 'tool'", "== 'tool' or message['role'] == 'developer' and loop.first")
     assert refused(altered("chatml", knowing), *late) == (
         "messages[2].content",
-        leaves_out + "the content of this developer message",
+        leaves_out.format("the content of this developer message"),
     )
 
 
@@ -66,7 +66,7 @@ def test_a_template_without_an_end_of_turn_is_refused() -> None:
     endless = altered("chatml", chat_template("chatml").replace("<|im_end|>", ""))
     assert refused(endless, *CONVERSATION) == (
         "messages",
-        "the base's chat template ends no answer with a special token",
+        "the base's chat template does not end answers with a special token; use another base",
     )
 
 
@@ -79,7 +79,7 @@ def test_a_turn_of_another_kind_without_the_end_of_turn_is_refused() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     assert refused(altered("chatml", template), CONVERSATION[0], call) == (
         "messages[1]",
-        "the base's chat template does not end this answer with '<|im_end|>'",
+        "the base's chat template does not end this answer with '<|im_end|>'; use another base",
     )
 
 
@@ -95,7 +95,7 @@ def test_a_generation_prompt_that_no_answer_begins_with_is_refused() -> None:
     thinker = altered("chatml", chat_template("chatml").replace("assistant\\n' -", "assistant\\n<think>\\n' -"))
     assert refused(thinker, *CONVERSATION) == (
         "messages[1].content",
-        r"the base's generation prompt has begun the answer with '<think>\n': write the content as "
+        r"the base's generation prompt already begins the answer with '<think>\n'; write the content as "
         r"'<think>\n...\n</think>\n\n...', the reasoning first, then the answer",
     )
 
@@ -124,7 +124,7 @@ def test_an_answer_to_nothing_is_refused_unless_its_weight_is_0() -> None:
 def test_text_that_would_be_read_as_a_special_token_is_refused(messages: list[dict[str, Any]], field: str) -> None:
     found, reason = refused(tokenizer_for("chatml"), *messages)
     assert found == field
-    assert "is a special token of the base" in reason
+    assert "a special token of the base" in reason
 
 
 def test_special_tokens_in_names_of_arguments_and_in_tools_are_refused() -> None:
@@ -160,7 +160,7 @@ def test_special_tokens_of_other_bases_are_only_text() -> None:
 
 
 def test_an_engine_is_told_of_special_tokens_too() -> None:
-    with pytest.raises(RenderError, match=r"messages\[0\]\.content: holds '<\|im_end\|>'"):
+    with pytest.raises(RenderError, match=r"messages\[0\]\.content: contains '<\|im_end\|>'"):
         encode_chat(template_for(tokenizer_for("chatml")), [{"role": "user", "content": "<|im_end|>"}])
 
 

@@ -68,7 +68,7 @@ def test_an_answer_that_cannot_follow_the_generation_prompt_says_how_to_write_it
     field, reason = refused(kind("cutting"), USER, PLAIN)
     assert field == "messages[1].content"
     assert reason.startswith(
-        r"the base's generation prompt has begun the answer with '<think>\n': write the content as"
+        r"the base's generation prompt already begins the answer with '<think>\n'; write the content as"
     )
     assert trained(kind("cutting"), USER, PLAIN | {"content": "<think>\n\n</think>\n\n16 legs."})
 
@@ -107,35 +107,36 @@ def test_what_stands_between_two_closing_tags_is_not_lost() -> None:
     field, reason = refused(kind("splitting"), USER, PLAIN | {"content": "Eight.</think>That is </think> twice."})
     assert (field, reason) == (
         "messages[1].content",
-        "the base's chat template leaves out part of the content of this assistant message",
+        "the base's chat template leaves out part of the content of this assistant message; "
+        "remove this part or use another base",
     )
 
 
 def test_thoughts_behind_an_empty_block_of_the_template_are_refused() -> None:
     field, reason = refused(tokenizer_for("thinking"), USER, INLINE)
     assert field == "messages[1].content"
-    assert "writes '<|im_start|>assistant\\n<think>" in reason or "before it; leave it out" in reason
+    assert "writes '<|im_start|>assistant\\n<think>" in reason or "before it; remove the tag" in reason
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama3", "bundled"])
 def test_reasoning_is_refused_where_the_template_shows_none(name: str) -> None:
     assert refused(tokenizer_for(name), USER, APART) == (
         "messages[1].reasoning_content",
-        "the base's chat template shows no reasoning: leave it out",
+        "the base's chat template does not show reasoning; remove it",
     )
 
 
 def test_reasoning_is_refused_with_the_way_to_write_it_where_only_the_prompt_opens_it() -> None:
     field, reason = refused(kind("cutting"), USER, APART)
     assert field == "messages[1].reasoning_content"
-    assert reason.endswith(r"or write it into the content, as '<think>\n...\n</think>\n\n...'")
+    assert reason.endswith(r"or write it in the content as '<think>\n...\n</think>\n\n...'")
 
 
 def test_two_names_of_one_reasoning_must_agree_and_only_an_assistant_has_one() -> None:
     base = kind("splitting")
     assert render(base, USER, APART | {"reasoning": THOUGHT}) == render(base, USER, APART)
     field, reason = refused(base, USER, APART | {"reasoning": "Another."})
-    assert (field, "leave one out" in reason) == ("messages[1].reasoning_content", True)
+    assert (field, "remove one of them" in reason) == ("messages[1].reasoning_content", True)
     row = parse_row(
         json.dumps({"messages": [USER | {"reasoning_content": "x"}, PLAIN]}).encode(), 1, SupervisedSettings
     )
@@ -169,14 +170,16 @@ def test_a_template_that_changes_some_answers_is_found_by_the_words_of_the_row(a
     base = text_of(template, ("<|im_end|>",))
     assert trained(base, USER, PLAIN) == [["16 legs.<|im_end|>"]]
     left_out = "the base's chat template leaves out part of the content of this assistant message"
-    assert refused(base, USER, PLAIN | {"content": content}) == ("messages[1].content", left_out)
+    expected = ("messages[1].content", f"{left_out}; remove this part or use another base")
+    assert refused(base, USER, PLAIN | {"content": content}) == expected
 
 
 def test_a_context_that_loses_words_is_refused_in_training_and_serving_alike() -> None:
     template = chat_template("chatml").replace("~ message['content'] ~", "~ message['content'].split('##')[0] ~")
     tokenizer = altered("chatml", template)
     asked = USER | {"content": "Legs of a spider? ## Answer briefly."}
-    expected = ("messages[0].content", "the base's chat template leaves out part of the content of this user message")
+    reason = "the base's chat template leaves out part of the content of this user message"
+    expected = ("messages[0].content", f"{reason}; remove this part or use another base")
     assert refused(tokenizer, asked, PLAIN) == expected
     with pytest.raises(RenderError) as caught:
         encode_chat(ChatTemplate(BaseText(tokenizer)), [asked])
@@ -269,7 +272,7 @@ def test_where_only_the_next_message_ends_an_answer_its_first_token_is_the_end()
     ]
     assert ChatTemplate(base).ends == {"<|endoftext|>", "<|user|>", "<|observation|>"}
     assert refused(kind("endless", ("<|endoftext|>",)), USER, PLAIN)[1] == (
-        "the base's chat template ends no answer with a special token"
+        "the base's chat template does not end answers with a special token; use another base"
     )
 
 
@@ -284,7 +287,8 @@ def test_a_token_between_two_calls_ends_none() -> None:
     )
     base = text_of(template, ("<|im_end|>",))
     assert "<|done|>" not in ChatTemplate(base).ends
-    assert refused(base, USER, CALLS, tools=[TOOL])[1].endswith("does not end this answer with '<|im_end|>'")
+    reason = "the base's chat template does not end this answer with '<|im_end|>'; use another base"
+    assert refused(base, USER, CALLS, tools=[TOOL]) == ("messages[1]", reason)
 
 
 def test_an_end_that_the_bases_settings_name_is_refused_as_text() -> None:

@@ -11,7 +11,7 @@ from tests.given.engines import LORA, PROMPT, greedy, load_tiny, logits_of, save
 from tests.given.own_tunings import OWN_SPECS, offer_own
 from workers.engines.embedded.batcher import lane_of
 from workers.model.adapters import Adapters
-from workers.model.generate import PIECE_TOKENS, Batch, Row
+from workers.model.generate import PIECE_TOKENS, DecodingBatch, Row
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling, choose
 
@@ -27,7 +27,7 @@ def ids_of(length: int, seed: int) -> list[int]:
     return torch.randint(6, 262, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def run(batch: Batch, rows: list[Row], num_tokens: int) -> None:
+def run(batch: DecodingBatch, rows: list[Row], num_tokens: int) -> None:
     """Joins the rows one turn after the other; each leaves after `num_tokens`."""
     waiting = list(rows)
     while waiting or batch.rows:
@@ -51,7 +51,7 @@ def test_mixed_batch_says_what_each_adapter_says_alone(loaded: LoadedBase, tmp_p
     adapters = Adapters(loaded.model)
     attached = [folder and adapters.attach(folder) for folder in folders]
     rows = [Row(prompt, GREEDY, adapter) for prompt, adapter in zip(prompts, attached, strict=True)]
-    run(Batch(loaded), rows, 12)
+    run(DecodingBatch(loaded), rows, 12)
     assert [row.generated for row in rows] == expected
     assert len({tuple(answer) for answer in expected}) == len(expected)
 
@@ -65,7 +65,7 @@ def test_sliding_windows_see_as_far_as_they_should(loaded: LoadedBase) -> None:
     sliding = replace(loaded, model=MistralForCausalLM(config).eval())
     prompts = [ids_of(length, length) for length in (9, 3, 17)]
     rows = [Row(prompt, GREEDY) for prompt in prompts]
-    run(Batch(sliding), rows, 12)
+    run(DecodingBatch(sliding), rows, 12)
     assert [row.generated for row in rows] == [greedy(sliding, None, prompt, 12) for prompt in prompts]
 
 
@@ -74,7 +74,7 @@ def test_detached_adapters_leave_the_base_as_it_was(loaded: LoadedBase, tmp_path
     prompt = ids_of(8, 0)
     before, tuned = greedy(loaded, None, prompt, 8), greedy(loaded, folder, prompt, 8)
     adapters = Adapters(loaded.model)
-    batch = Batch(loaded)
+    batch = DecodingBatch(loaded)
     for _ in range(2):
         adapter = adapters.attach(folder)
         row = Row(prompt, GREEDY, adapter)
@@ -88,7 +88,7 @@ def test_detached_adapters_leave_the_base_as_it_was(loaded: LoadedBase, tmp_path
 
 
 def test_seeded_row_does_not_depend_on_its_neighbours(loaded: LoadedBase) -> None:
-    batch = Batch(loaded)
+    batch = DecodingBatch(loaded)
     seeded = [Row(ids_of(6, 6), Sampling(seed=7)) for _ in range(2)]
     run(batch, [seeded[0]], 20)
     run(batch, [Row(ids_of(30, 1), Sampling()), seeded[1], Row(ids_of(2, 2), Sampling())], 20)
@@ -99,7 +99,7 @@ def test_seeded_row_does_not_depend_on_its_neighbours(loaded: LoadedBase) -> Non
 
 
 def test_rows_that_share_a_prompt_are_computed_once_and_draw_for_themselves(loaded: LoadedBase) -> None:
-    batch = Batch(loaded)
+    batch = DecodingBatch(loaded)
     alone = [Row(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
     together = [Row(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
     run(batch, alone, 10)
@@ -118,7 +118,7 @@ def test_logprobs_are_those_of_a_plain_forward_pass(loaded: LoadedBase, tmp_path
     answer = greedy(loaded, folder, prompt, 5)
     expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt + answer), dim=-1)
     adapters = Adapters(loaded.model)
-    batch = Batch(loaded)
+    batch = DecodingBatch(loaded)
     row = Row(prompt, GREEDY, folder and adapters.attach(folder), num_top=3, score_prompt=True)
     prefilled = batch.prefill([row])
     batch.join(prefilled)
@@ -144,7 +144,7 @@ def test_long_prompt_is_fed_in_pieces(
     prompt = ids_of(PIECE_TOKENS + 30, 5)
     expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt), dim=-1)
     adapter = folder and Adapters(loaded.model).attach(folder)
-    batch = Batch(loaded, lane_of(adapter))
+    batch = DecodingBatch(loaded, lane_of(adapter))
     row = Row(prompt, GREEDY, adapter, num_top=0, score_prompt=True)
     prefilled = batch.prefill([row])
     batch.join(prefilled)

@@ -19,7 +19,7 @@ from tests.given.tiny_models import make_tiny_base, random_rows
 from tests.given.tuned import tuned_logits
 from workers.data.batches import collate
 from workers.model.adapters import Adapter, Adapters
-from workers.model.generate import Batch, Row
+from workers.model.generate import DecodingBatch, Row
 from workers.model.load import LoadedBase, environment, load_base, weights_digest
 from workers.model.sampling import Sampling
 from workers.trainer.process.slot import Slot
@@ -148,7 +148,7 @@ def test_rows_of_all_and_of_the_base_decode_together_as_alone(base: LoadedBase, 
 
     def decode(rows: list[Row]) -> list[Tensor]:
         """logits_NV of each row over ten tokens."""
-        batch = Batch(base)
+        batch = DecodingBatch(base)
         for row in rows:
             batch.join(batch.prefill([row]))
         logits = []

@@ -18,7 +18,7 @@ from workers.model.load import LoadedBase, environment, load_base, weights_diges
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
 from workers.tunings import create_tuning
-from workers.tunings.private import private_bytes, private_copy
+from workers.tunings.base import private_bytes, private_copy
 from workers.tunings.sites import Site
 
 LORA: dict[str, Any] = {

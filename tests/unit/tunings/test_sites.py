@@ -148,8 +148,8 @@ def test_a_layer_that_sees_no_rows_refuses_to_mix_them() -> None:
 @pytest.mark.parametrize(
     ("settings", "param", "message"),
     [
-        ({"target_modules": ["k_proj", "c_attn"]}, "target_modules", "no c_attn; it offers: down_proj"),
-        ({"feedforward_modules": ["up_proj"]}, "feedforward_modules", "none is up_proj"),
+        ({"target_modules": ["k_proj", "c_attn"]}, "target_modules", "no c_attn; choose from: down_proj"),
+        ({"feedforward_modules": ["up_proj"]}, "feedforward_modules", "target_modules: up_proj"),
     ],
 )
 def test_modules_that_ia3_cannot_have_are_the_jobs_error(settings: dict[str, Any], param: str, message: str) -> None:

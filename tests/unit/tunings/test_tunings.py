@@ -221,7 +221,7 @@ def test_another_shape_is_refused_whole(base: LoadedBase, tmp_path: Path) -> Non
 
 def test_a_module_that_the_base_lacks_is_the_jobs_error(base: LoadedBase) -> None:
     wanted = {**SPECS["lora"]["lora"], "target_modules": ["q_proj", "query"]}
-    with pytest.raises(JobError, match="no query; it offers: down_proj, gate_proj") as raised:
+    with pytest.raises(JobError, match="no query; choose from: down_proj, gate_proj") as raised:
         create_tuning(tuning_of({"type": "lora", "lora": wanted}), base.model, "one").attach()
     assert raised.value.param == "tuning.lora.target_modules"
 

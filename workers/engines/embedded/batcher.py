@@ -23,7 +23,7 @@ from service.domain.errors import LuthierError, Unavailable
 from workers.engines.embedded.choice import Choice, Piece
 from workers.engines.embedded.request import GenerationRequest
 from workers.model.adapters import Adapter
-from workers.model.generate import Batch, Prefilled
+from workers.model.generate import DecodingBatch, Prefilled
 from workers.model.load import LoadedBase
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ class Lane:
     """
 
     def __init__(self, base: LoadedBase, adapter: Adapter | None) -> None:
-        self._batch = Batch(base, adapter)
+        self._batch = DecodingBatch(base, adapter)
         self._running: dict[Choice, GenerationRequest] = {}  # in the order of the batch's rows
 
     @property

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer, decoders
 
+from workers.data.template import ChatTemplate
 from workers.engines.embedded.text import BROKEN
-from workers.model.ends import end_tokens
 from workers.model.load import LoadedBase
 from workers.model.sampling import Token
 
@@ -44,7 +44,7 @@ class Vocabulary:
 
     def __init__(self, base: LoadedBase) -> None:
         self.tokenizer: Tokenizer = base.tokenizer.backend_tokenizer
-        self.end_tokens = end_tokens(base)
+        self.end_tokens = ChatTemplate(base.text).end_ids
         self.size = base.text.num_embeddings
         self._byte_level = isinstance(self.tokenizer.decoder, decoders.ByteLevel)
         self._added = self.tokenizer.get_added_tokens_decoder()

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.adapters import Adapter
-from workers.model.ends import end_tokens
-from workers.model.generate import Batch, Row
+from workers.model.generate import DecodingBatch, Row
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling
 from workers.objectives import Sampled, SamplingObjective
@@ -27,7 +27,7 @@ class TuningSampler:
     def __init__(self, base: LoadedBase, tuning: Tuning) -> None:
         self._base = base
         self._adapter = Adapter(tuning)
-        self._ends = end_tokens(base)
+        self._ends = ChatTemplate(base.text).end_ids
         self.begin("")
 
     def begin(self, seed: str) -> None:
@@ -47,7 +47,7 @@ class TuningSampler:
             ]
             for place, prompt in enumerate(prompts)
         ]
-        batch = Batch(self._base, self._adapter)
+        batch = DecodingBatch(self._base, self._adapter)
         for group in groups:
             batch.join(batch.prefill(group))
         while batch.rows:
