@@ -41,7 +41,7 @@ TRAINING, OTHER = rows(STEPS, seed=1), rows(24, seed=2)
 
 @dataclass(frozen=True)
 class Sites:
-    """An installation, the empty place where it is made anew, and what the operator's shell has in both."""
+    """An installation, the empty place where it is restored, and what the operator's shell has in both."""
 
     heading: str
     original: RunningService
@@ -50,7 +50,7 @@ class Sites:
 
     def run(self, service: RunningService, command: str) -> None:
         """One documented command, with the settings of `service` in the environment."""
-        settings = {"LUTHIER_DATA_DIR": str(service.folder), **service.settings.environment}
+        settings = {"LUTHIER_DATA_DIR": str(service.folder), **service.environment}
         environment = os.environ | settings | self.shell
         shell = ["bash", "-euo", "pipefail", "-c", command]
         done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=False, timeout=120)
@@ -189,7 +189,7 @@ def seen(service: RunningService, look: Callable[[Context], Awaitable[Found]]) -
 
 @asynccontextmanager
 async def context(service: RunningService) -> AsyncIterator[Context]:
-    names = {name.removeprefix("LUTHIER_").lower(): value for name, value in service.settings.environment.items()}
+    names = {name.removeprefix("LUTHIER_").lower(): value for name, value in service.environment.items()}
     ctx = create_context(Settings(**{**names, "data_dir": service.folder, "orphan_age_seconds": 0}))  # type: ignore[arg-type]
     try:
         yield ctx
