@@ -11,7 +11,7 @@ from workers.trainer.process.loop import Trainer
 from workers.trainer.process.slot import Slot, Step
 
 JOURNAL = Path(os.environ["LUTHIER_FAULT_JOURNAL"]).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
-train_step, seat, remove = Slot.train_step, Trainer._seat, Trainer._remove
+train_step, seat, leave = Slot.train_step, Trainer._seat, Slot.leave
 
 
 def told_step(slot: Slot) -> Step:
@@ -25,13 +25,13 @@ def told_seat(trainer: Trainer, job_id: str, folder: Path) -> None:
     JOURNAL.write(f"seated {job_id}\n")
 
 
-def told_remove(trainer: Trainer, job_id: str) -> None:
-    remove(trainer, job_id)
-    JOURNAL.write(f"left {job_id}\n")
+def told_leave(slot: Slot) -> None:
+    leave(slot)
+    JOURNAL.write(f"left {slot.spec.job_id}\n")
 
 
 if __name__ == "__main__":
     Slot.train_step = told_step  # type: ignore[method-assign]
     Trainer._seat = told_seat  # type: ignore[method-assign]
-    Trainer._remove = told_remove  # type: ignore[method-assign]
+    Slot.leave = told_leave  # type: ignore[method-assign]
     process.main()
