@@ -62,7 +62,7 @@ def table(seconds: Mapping[str, float], root: Path) -> str:
         for file, took in sorted(seconds.items())
         if took >= LEAST_SECONDS and (root / file).is_file()
     ]
-    head = "# Seconds of each test file in `make test`; written by `make test-seconds`.\n"
+    head = "# Seconds of each test file in `make test`; `make test-seconds` rewrites it.\n"
     return head + "\n".join(lines) + "\n"
 
 

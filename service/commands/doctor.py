@@ -25,6 +25,7 @@ from service.recipes.catalogue import CatalogueError
 from service.settings.settings import Settings
 from service.storage import StorageError, StorageUnusable
 from service.storage.base import one_chunk, read
+from service.work import claims
 
 State = Literal["ok", "warning", "problem"]
 FREE_BYTES = 1024**3
@@ -154,7 +155,7 @@ async def _workers(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     try:
         await schema.check(ctx.database)
         waiting, held = await counts.waiting_and_held(ctx, WAITING_SECONDS)
-        living = await counts.living_workers(ctx)
+        living = await claims.living_workers(ctx)
     except (Unavailable, schema.SchemaError):
         yield "problem", "cannot be checked without a database of this version"
         return

@@ -33,9 +33,3 @@ async def waiting_and_held(ctx: Context, seconds: int) -> tuple[int, int]:
     """Jobs that nobody holds although they were made more than `seconds` ago, and jobs that a worker holds."""
     async with ctx.database.reading() as tx:
         return await jobs.waiting(tx, seconds), await jobs.held(tx)
-
-
-async def living_workers(ctx: Context) -> list[WorkerState]:
-    """Workers that have reported their state within a lease."""
-    async with ctx.database.reading() as tx:
-        return await workers.living(tx, ctx.settings.lease_seconds)
