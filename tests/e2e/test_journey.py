@@ -4,26 +4,33 @@ import csv
 import io
 import json
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 import torch
 from openai import NotFoundError
+from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from service.recipes.base import Base
 from tests.given import journey
 from tests.given.journey import artifact_folder, messages, rows, upload, weights_hash
-from tests.given.running_service import RunningService, wait_for_status
+from tests.given.running_service import RunningService, wait_for, wait_for_status
 
 pytestmark = pytest.mark.slow
 create_job = partial(journey.create_job, model="luthier-tiny")
 
 
 @pytest.fixture
-def service(shared_service: RunningService) -> RunningService:
-    return shared_service
+def service(shared_service: RunningService) -> Iterator[RunningService]:
+    """Whatever a test leaves running is cancelled: a test that fails must not fail those after it."""
+    yield shared_service
+    client = shared_service.client()
+    for job in client.fine_tuning.jobs.list():
+        if job.status not in ("succeeded", "failed", "cancelled"):
+            client.fine_tuning.jobs.cancel(job.id)
 
 
 @pytest.fixture
@@ -158,11 +165,16 @@ def test_a_queued_and_a_running_job_can_be_cancelled(service: RunningService) ->
     client = service.client()
     training = upload(client, rows(200))
     crowd = [create_job(client, training, epochs=50, batch=1) for _ in range(5)]  # four slots
-    for job in crowd[:4]:
-        wait_for_status(client, job.id, "running")
-    queued = wait_for_status(client, crowd[4].id, "queued")
-    assert queued.progress["queue_position"] == 0  # type: ignore[attr-defined]
-    for job in (crowd[4], *crowd[:4]):
+    reached: list[FineTuningJob] = []
+
+    def seated() -> bool:  # any four: the first one checks the file, and the others may be ready before it
+        reached[:] = [client.fine_tuning.jobs.retrieve(job.id) for job in crowd]
+        return sorted(job.status for job in reached) == ["queued", *["running"] * 4]
+
+    wait_for(seated, 120, "four running jobs and a queued one")
+    reached.sort(key=lambda job: job.status)
+    assert reached[0].progress["queue_position"] == 0  # type: ignore[attr-defined]
+    for job in reached:
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     time.sleep(1)
     for job in crowd:

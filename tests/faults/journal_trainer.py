@@ -26,8 +26,11 @@ def told_seat(trainer: Trainer, job_id: str, folder: Path) -> None:
 
 
 def told_leave(slot: Slot) -> None:
+    """Written once, though `leave` may be called twice."""
     leave(slot)
-    JOURNAL.write(f"left {slot.spec.job_id}\n")
+    if not getattr(slot, "told", False):
+        JOURNAL.write(f"left {slot.spec.job_id}\n")
+        slot.told = True  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

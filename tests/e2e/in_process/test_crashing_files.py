@@ -24,13 +24,17 @@ async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
 async def test_a_file_that_ends_its_worker_fails_its_job_alone(ctx: Context, caller: Caller) -> None:
     file = await upload(ctx, caller)
     deadly = await create(ctx, caller, 1, training_file=file)
+
+    async def checked(id: str) -> bool:
+        return (await jobs.retrieve(ctx, caller, id)).job.status != "validating_files"
+
     beside = [await create(ctx, caller, seed) for seed in (2, 3)]
     ends = 0
     async with asyncio.timeout(END_SECONDS):
-        while (await jobs.retrieve(ctx, caller, deadly)).job.status == "validating_files":
+        while not await checked(deadly):
             async with worker_process(ctx, "tests.faults.worker", LUTHIER_FAULT_DEADLY_FILE=file) as process:
                 while process.returncode is None:
-                    if (await jobs.retrieve(ctx, caller, deadly)).job.status != "validating_files":
+                    if all([await checked(id) for id in (deadly, *beside)]):  # a kill before would be a crash more
                         break
                     await asyncio.sleep(0.05)
                 else:

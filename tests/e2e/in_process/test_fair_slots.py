@@ -46,10 +46,10 @@ def lines(journal: Path) -> list[list[str]]:
     return [line.split() for line in journal.read_text(encoding="utf-8").splitlines()]
 
 
-def stays(journal: Path, job_id: str) -> list[int]:
+def stays(told: list[list[str]], job_id: str) -> list[int]:
     """How many steps the job did in each of its stays in a slot that are over."""
     found, count = [], 0
-    for what, job, *_ in lines(journal):
+    for what, job, *_ in told:
         if job == job_id and what == "step":
             count += 1
         elif job == job_id and what == "left":
@@ -58,11 +58,20 @@ def stays(journal: Path, job_id: str) -> list[int]:
     return found
 
 
+async def seated_jobs(ctx: Context, caller: Caller) -> list[str]:
+    """Long jobs, one in each slot. Only then are others created: of several in validation, any may be first."""
+    found = [await create(ctx, caller, seed, **LONG) for seed in range(SLOTS)]
+    for id in found:
+        await reached(ctx, caller, id, lambda job: job.step > 0)
+    return found
+
+
 async def test_five_steps_wait_for_no_more_than_two_turns_of_twelve_long_jobs(
     ctx: Context, caller: Caller, other: Caller, journal: Path
 ) -> None:
     async with worker(ctx, "tests.faults.journal_trainer"):
-        many = [await create(ctx, caller, seed, **LONG) for seed in range(12)]
+        many = await seated_jobs(ctx, caller)
+        many += [await create(ctx, caller, seed, **LONG) for seed in range(SLOTS, 12)]
         for id in many[:SLOTS]:
             await reached(ctx, caller, id, lambda job: job.step > SLOT_STEPS)
         for id in many[SLOTS:]:
@@ -85,7 +94,7 @@ async def test_five_steps_wait_for_no_more_than_two_turns_of_twelve_long_jobs(
     # Its neighbour steps on while the job's snapshot is written and stored, and delays nobody by that.
     assert waited[made_room] <= 2 * SLOT_STEPS, waited
     assert sum(beside.values()) <= (SLOTS - 1) * (5 + 1), beside  # its neighbours step in turns with it
-    assert min(steps for id in many for steps in stays(journal, id)[:1]) >= SLOT_STEPS
+    assert min(steps for id in many for steps in stays(told, id)[:1]) >= SLOT_STEPS
 
 
 async def test_a_job_that_made_room_again_and_again_ends_in_the_same_bits(
@@ -102,7 +111,7 @@ async def test_a_job_that_made_room_again_and_again_ends_in_the_same_bits(
     assert [found.status for found in (job, neighbour)] == ["succeeded"] * 2
     assert weights(ctx, job) == weights(ctx, calm)
     for id in (made_room, beside):
-        over = stays(journal, id)
+        over = stays(lines(journal), id)
         assert sum(over) == 20, over  # nothing was trained twice
         assert len(over) > 1 and min(over[:-1]) >= SLOT_STEPS, over
     messages = [event.message for event in (await jobs.event_page(ctx, caller, made_room, after=None, limit=100)).items]
@@ -114,12 +123,11 @@ async def test_a_job_of_another_base_gets_the_trainer_after_everybodys_turn(
     ctx: Context, caller: Caller, other: Caller, journal: Path
 ) -> None:
     async with worker(ctx, "tests.faults.journal_trainer"):
-        long = [await create(ctx, caller, seed, **LONG) for seed in range(3)]
-        for id in long[:SLOTS]:
-            await reached(ctx, caller, id, lambda job: job.step > 0)
+        long = await seated_jobs(ctx, caller)
+        long.append(await create(ctx, caller, SLOTS, **LONG))
         (job,) = await ended(ctx, other, await create(ctx, other, 9, model="other", **SHORT))
-        await reached(ctx, caller, long[0], lambda found: found.step > stays(journal, found.id)[0])  # it goes on
+        await reached(ctx, caller, long[0], lambda found: found.step > stays(lines(journal), found.id)[0])  # it goes on
         for id in long:
             await jobs.cancel(ctx, caller, id)
     assert job.status == "succeeded", job.error
-    assert stays(journal, long[0])[0] < 2000
+    assert stays(lines(journal), long[0])[0] < 2000
