@@ -1,8 +1,8 @@
 """Two rules about transactions, watched in every test: one BEGIN per operation; nobody else is spoken to inside one.
 
-BEGINs are counted where SQLAlchemy makes them, per call of a public coroutine of `service.operations`. Inside an open
-transaction its task, or a thread that it waits for, may use neither storage nor queue, nor a socket that is not the
-database's. A breach fails the test at its end, whatever became of it meanwhile.
+BEGINs are counted where SQLAlchemy makes them, per call of a public coroutine of service.operations or service.work.
+Inside an open transaction its task, or a thread that it waits for, may use neither storage nor queue, nor a socket that
+is not the database's. A breach fails the test at its end, whatever became of it meanwhile.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 import service.operations
 import service.queue
 import service.storage
+import service.work
 from service.db.connection import Database
 
 SEVERAL = {  # operations that open more than one, and why
@@ -77,7 +78,7 @@ def _modules(package: ModuleType) -> Iterator[ModuleType]:
 
 
 def _watch_operations() -> None:
-    for module in _modules(service.operations):
+    for module in [*_modules(service.operations), *_modules(service.work)]:
         for name, thing in list(vars(module).items()):
             if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
                 continue

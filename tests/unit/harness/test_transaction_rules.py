@@ -116,3 +116,7 @@ def test_nobody_has_an_operation_by_a_name_of_its_own() -> None:
         if callable(thing) and thing.__hash__ is not None and thing in watched
     ]
     assert escaped == []
+
+
+def test_work_is_watched_as_operations_are() -> None:
+    assert {"service.work.claims.claim", "service.work.held.HeldWork.postpone"} <= transaction_rules.originals.keys()
