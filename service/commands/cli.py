@@ -1,4 +1,4 @@
-"""`luthierd`: up | serve | migrate | doctor | keys | openapi. Parses arguments; the work is elsewhere."""
+"""`luthierd`: up | serve | migrate | doctor | keys | bases | openapi. Parses arguments; the work is elsewhere."""
 
 import asyncio
 import json
@@ -13,10 +13,11 @@ import uvicorn
 from service.api.app import create_app
 from service.api.openapi import document
 from service.commands import up
+from service.commands.bases import bases_app
 from service.commands.doctor import examine
 from service.db import schema
 from service.db.keys import ApiKey
-from service.domain.errors import Unavailable
+from service.domain.errors import LuthierError
 from service.installation.create import create_context, opened
 from service.operations import keys
 from service.processes.parent import end_with_parent
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of this installation.")
 app.add_typer(keys_app, name="keys")
+app.add_typer(bases_app, name="bases")
 log = structlog.get_logger()
 
 
@@ -119,7 +121,7 @@ def main() -> None:
         schema.SchemaError,
         keys.InstallationError,
         StorageUnusable,
-        Unavailable,
+        LuthierError,
         ValueError,
     ) as error:
         sys.exit(f"luthierd: {error}")

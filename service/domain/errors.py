@@ -14,6 +14,7 @@ JobError                  not an HTTP error: why a job failed, stored in `job.er
 LeaseLost                 not an HTTP error: a worker's claim is no longer its own
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 
@@ -65,8 +66,13 @@ class NotFound(LuthierError):
 class ModelNotFound(NotFound):
     default_code = "model_not_found"
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"The model '{model}' does not exist or you do not have access to it.", param="model")
+    def __init__(self, model: str, available: Sequence[str] = (), *, total: int = 0) -> None:
+        """`available`: some of the `total` models that the caller may use instead."""
+        message = f"The model '{model}' does not exist or you do not have access to it."
+        if available:
+            more = f" and {total - len(available)} more (GET /v1/models)" if total > len(available) else ""
+            message += f" You may call: {', '.join(available)}{more}."
+        super().__init__(message, param="model")
 
 
 class RateLimited(LuthierError):
