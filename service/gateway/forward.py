@@ -114,6 +114,11 @@ class EngineResponse:
         self._outcome: Outcome = "hung_up"
         self._usage: JsonObject = {}
 
+    @property
+    def model(self) -> str:
+        """The engine's name of what responds."""
+        return self._request.model
+
     async def body(self) -> bytes:
         """The whole body, unchanged. Raises Unavailable if the engine ends or stops sending."""
         with self._watched():
