@@ -20,6 +20,7 @@ from service.db.keys import ApiKey
 from service.domain.errors import LuthierError
 from service.installation.create import create_context, opened
 from service.operations import keys
+from service.processes.http_server import ConnectionLimits, serving
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError
 from service.settings import logs
@@ -52,16 +53,9 @@ def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -
     """Run the API alone; rejects a database of another schema version, and a storage that cannot be used."""
     settings = Settings()
     asyncio.run(_check_parts(settings))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(create_context(settings)),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=5,
-        )
-    )
+    limits = ConnectionLimits(write_seconds=settings.write_seconds)
+    app = create_app(create_context(settings))
+    server = uvicorn.Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
     if die_with_parent:
         end_with_parent()
     server.run()

@@ -19,7 +19,7 @@ from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, 
 from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
-from service.operations import aliases
+from service.operations import aliases, quotas
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
@@ -107,6 +107,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         await _check_file(tx, caller, "training_file", new.training_file)
         if new.validation_file is not None:
             await _check_file(tx, caller, "validation_file", new.validation_file)
+        await quotas.check_job(ctx, tx, caller)
         await jobs.add(tx, job)
         await work.add(tx, VALIDATE.name, job.id, job.project_id, job.base)
         await events.add(

@@ -23,7 +23,7 @@ from service.api.schemas.inference import (
     CreateCompletionRequest,
     Generation,
 )
-from service.api.web.auth import ApiRoute
+from service.api.web.auth import GenerationRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope
 from service.api.web.traffic import Traffic
@@ -32,6 +32,7 @@ from service.domain.json import JsonObject
 from service.gateway.fields import Endpoint, engine_fields
 from service.gateway.forward import EngineRequest, EngineResponse, RequestCost, log_usage
 from service.gateway.limits import estimated_tokens
+from service.gateway.prompt_length import check_length, sequences
 from service.installation.context import Context
 from service.operations import models
 from service.operations.keys import Caller
@@ -69,7 +70,9 @@ def _responses(model: type[Completion] | type[ChatCompletion], chunk: str) -> di
     return {200: {"model": model, "content": {"text/event-stream": stream}}}
 
 
-router = APIRouter(route_class=ApiRoute, responses={429: {"model": ErrorEnvelope, "description": "Too many requests"}})
+router = APIRouter(
+    route_class=GenerationRoute, responses={429: {"model": ErrorEnvelope, "description": "Too many requests"}}
+)
 
 
 @router.post(
@@ -105,10 +108,25 @@ async def _respond(
 ) -> Response:
     request = await _prepared(ctx, caller, endpoint, body)
     await ctx.limits.admit(request, caller.organization)
-    opening = ctx.gateway.open(request, partial(_account, ctx, client.app.state.traffic))
+    opening = _opened(ctx, request, partial(_account, ctx, client.app.state.traffic))
     if request.streams:
         return RelayedEvents(await _while_connected(client, opening), as_events or _events)
     return Response(await _while_connected(client, _whole(opening, as_body)), media_type="application/json")
+
+
+async def _opened(ctx: Context, request: EngineRequest, account: Callable[[RequestCost], None]) -> EngineResponse:
+    """The engine's response, once it was the project's turn; its places are free when it is closed."""
+    release = await ctx.places.take(request)
+
+    def done(cost: RequestCost) -> None:
+        release()
+        account(cost)
+
+    try:
+        return await ctx.gateway.open(request, done)
+    except BaseException:
+        release()
+        raise
 
 
 def _account(ctx: Context, traffic: Traffic, usage: RequestCost) -> None:
@@ -122,6 +140,9 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
     """The request for an engine. Raises ModelNotFound, then InvalidRequest for what engines cannot do."""
     model = await models.resolve_for_inference(ctx, caller, body.model)
     fields = body.model_dump(exclude={"model"}, exclude_unset=True, exclude_none=True)
+    base = ctx.catalogue.find(model.base_id)
+    assert base is not None, "the model was resolved to it"
+    check_length(fields, base.context_tokens)
     return EngineRequest(
         endpoint,
         caller.project_id,
@@ -130,6 +151,7 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
         engine_fields(endpoint, fields, model.serving),
         key_id=caller.key_id,
         reserved_tokens=estimated_tokens(fields),
+        sequences=sequences(fields),
     )
 
 
