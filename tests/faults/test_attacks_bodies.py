@@ -114,7 +114,7 @@ async def test_no_body_holds_the_event_loop(client: httpx.AsyncClient) -> None:
         async with watched_loop() as gap:
             response = await client.post(path, content=body, headers={"Content-Type": "application/json"})
         assert response.status_code in ((200,) if shape == "blanks" else (400, 404, 413)), (shape, response.text[:300])
-        assert gap.ticks > 1
+        assert gap.ticks >= 1
         seconds[shape] = gap.cpu_seconds
     assert {shape: taken for shape, taken in seconds.items() if taken > LOOP_SECONDS * SLACK} == {}
 
