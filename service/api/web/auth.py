@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from service.domain.errors import Unauthenticated
+from service.domain.json import read_json
 from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
@@ -73,9 +74,17 @@ def _bearer(request: Request) -> str:
     return bearer.strip()
 
 
+class _JsonRequest(Request):
+    """A request whose JSON body has no key twice in an object."""
+
+    async def json(self) -> Any:
+        """The body. FastAPI turns what this raises into an HTTPException of the status 400, with its cause."""
+        return read_json(await self.body())
+
+
 def _bounded(request: Request) -> Request:
     """The request with a body that ends in an error beyond the limit; FastAPI lets only HTTPException through."""
-    return Request(request.scope, _counted(request.receive))
+    return _JsonRequest(request.scope, _counted(request.receive))
 
 
 def _counted(receive: Receive) -> Receive:
