@@ -7,7 +7,16 @@ OpenAPI document shows such fields with the only value that is served.
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from service.api.schemas.fields import Text, Wire
@@ -40,7 +49,20 @@ class Other(BaseModel):
     type: str
 
 
-class InputTextPart(Wire):
+def _given(value: Any) -> Any:
+    """Without nulls, also of unknown names: programs send items back with every field of their classes."""
+    if not isinstance(value, dict):
+        return value
+    return {name: field for name, field in value.items() if field is not None}
+
+
+class Given(Wire):
+    """A part or an item, without what is null."""
+
+    without_nulls = model_validator(mode="before")(_given)
+
+
+class InputTextPart(Given):
     type: Literal["input_text", "output_text"]
     text: Unicode
     annotations: list[JsonObject] | None = Field(None, description="Only `[]`: citations cannot be shown to a model.")
@@ -48,7 +70,7 @@ class InputTextPart(Wire):
     prompt_cache_breakpoint: JsonObject | None = Field(None, description="Accepted; changes nothing.")
 
 
-class InputReasoningPart(Wire):
+class InputReasoningPart(Given):
     type: Literal["reasoning_text"]
     text: Unicode
 
@@ -63,7 +85,7 @@ Part: TypeAlias = Annotated[
 Content = Annotated[list[Part], Field(min_length=1, max_length=MESSAGE_LIMIT)] | Unicode
 
 
-class Item(Wire):
+class Item(Given):
     """What every item of `input` may have."""
 
     id: Text | None = Field(None, description="Accepted; nothing is stored that it could name.")

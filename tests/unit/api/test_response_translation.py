@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 from pydantic import ValidationError
 
 from service.api.responses.events import begun, streamed
@@ -89,6 +89,16 @@ def test_an_output_may_be_parts_or_empty() -> None:
         {"role": "tool", "content": chat_parts, "tool_call_id": "c1", "name": "f"}
     ]
     assert messages(OUTPUT | {"output": []})[0]["content"] == messages(OUTPUT | {"output": ""})[0]["content"] == ""
+
+
+def test_items_come_back_as_the_sdks_classes_dump_them() -> None:
+    call = ResponseFunctionToolCall(**CALL, id="fc_1", status="completed")
+    text = ResponseOutputText(type="output_text", text="a", annotations=[])
+    message = ResponseOutputMessage(id="msg_1", type="message", role="assistant", status="completed", content=[text])
+    assert messages(message.model_dump(), call.model_dump(), OUTPUT) == [
+        {"role": "assistant", "content": [{"type": "text", "text": "a"}], "tool_calls": [CHAT_CALL]},
+        {"role": "tool", "content": "4", "tool_call_id": "c1"},
+    ]
 
 
 def test_formats_limits_and_choices() -> None:
