@@ -120,6 +120,8 @@ def test_formats_limits_and_choices() -> None:
     assert fields(max_output_tokens=3, reasoning={"effort": "none"}) == {
         "max_completion_tokens": 3, "reasoning_effort": "none",
     }  # fmt: skip
+    assert fields(tools=[TOOL | {"async": False, "strict": None}]) == {"tools": tools}
+    assert fields(max_output_tokens=3.0) == {"max_completion_tokens": 3}
     assert fields(tools=[TOOL], tool_choice="required") == {"tools": tools, "tool_choice": "required"}
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
     assert fields(tools=[OTHER_TOOL, TOOL], tool_choice=allowed) == {"tools": tools, "tool_choice": "auto"}
@@ -145,7 +147,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "mcp", "server_label": "s"}]}, "tools[0].type"),
     ({"tools": [{"type": "custom", "name": "c"}]}, "tools[0].type"),
     ({"tools": [TOOL | {"defer_loading": True}]}, "tools[0].defer_loading"),
-    ({"tools": [TOOL | {"async": True}]}, "tools[0].async"),
     ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
     ({"tools": [TOOL], "tool_choice": ALLOWED}, "tool_choice.tools"),
     ({"input": [said("user", [{"type": "input_text", "text": "a"}, IMAGE])]}, "input[0].content[1]"),
@@ -180,7 +181,8 @@ def test_a_reference_to_what_is_not_stored_says_what_to_send() -> None:
     [
         {"input": ""}, {"input": []}, {"input": [said("tool", "x")]}, {"input": [{}]}, {"input": ["Hi"]}, {"seed": 1},
         {"input": [said("user", "x")] * (ITEM_LIMIT + 1)}, {"max_output_tokens": 0}, {"temperature": 3},
-        {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, {"text": {"format": {"type": "xml"}}},
+        {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, {"text": {"format": "xml"}},
+        {"input": [CALL | {"async": True}]}, {"tools": [TOOL | {"async": True}]},
         {"input": [said("user", [{"text": "a"}])]}, {"tools": [{"type": "function"}]}, {"input": "\ud800"},
     ],
 )  # fmt: skip
