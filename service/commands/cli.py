@@ -74,9 +74,11 @@ def openapi(path: Annotated[Path, typer.Argument()] = Path("openapi/openapi.json
 
 
 @app.command()
-def doctor() -> None:
-    """Check every part and report problems; exits with 1 if there are any."""
-    findings = asyncio.run(examine(Settings()))
+def doctor(
+    probe: Annotated[bool, typer.Option(help="Also write an object into storage, and remove it.")] = False,
+) -> None:
+    """Check every part and report problems; exits with 1 if there are any. Writes nothing without --probe."""
+    findings = asyncio.run(examine(Settings(), probe=probe))
     for finding in findings:
         typer.echo(f"{finding.state:7}  {finding.part:9}  {finding.message}")
     raise typer.Exit(any(finding.state == "problem" for finding in findings))

@@ -15,12 +15,16 @@ from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
 
 
-def create_context(settings: Settings) -> Context:
-    """The parts of this installation. Raises CatalogueError or ValueError for settings that cannot work."""
+def create_context(settings: Settings, *, prepare: bool = True) -> Context:
+    """The parts of this installation. Raises CatalogueError or ValueError for settings that cannot work.
+
+    `prepare` makes the data folder where it is missing; without it nothing is written.
+    """
     redis = RedisConnection(settings.redis_url) if settings.redis_url else None
     catalogue = read_catalogue(settings.catalogue)
     engines = engines_by_base(catalogue, settings.engines)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if prepare:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
     return Context(
         settings=settings,
         catalogue=catalogue,

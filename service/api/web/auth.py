@@ -1,5 +1,6 @@
 """From `Authorization: Bearer ...`, and the project that it selects, to a Caller, before a byte of the body is read.
 
+Clients of Azure send the key as `api-key: ...`.
 Keys are cached for at most CACHE_SECONDS, so a revoked one stops working within that time.
 """
 
@@ -33,7 +34,7 @@ class KnownKeys:
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request. Raises Unauthenticated."""
-        claimed = (_bearer(request), *(request.headers.get(name, "").strip() for name in SELECTING_HEADERS))
+        claimed = (sent_key(request), *(request.headers.get(name, "").strip() for name in SELECTING_HEADERS))
         known = self._callers.get(claimed)
         if known is not None and self._clock() < known[1]:
             return known[0]
@@ -69,8 +70,11 @@ class GenerationRoute(ApiRoute):
     body_limits = GENERATION
 
 
-def _bearer(request: Request) -> str:
+def sent_key(request: Request) -> str:
+    """The key in `Authorization`, or where that is absent in Azure's `api-key`. Raises Unauthenticated."""
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if not scheme and (key := request.headers.get("api-key", "").strip()):
+        return key
     if scheme.lower() != "bearer" or not bearer.strip():
         raise Unauthenticated(
             "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
+from service.api.web.addresses import where
 from service.domain.errors import InvalidRequest, LuthierError, NotFound, QuotaExceeded, RateLimited, TooLarge
 from service.domain.json import DoubledKey
 from service.recipes.dialects import spelling_here
@@ -145,7 +146,7 @@ def _translated(request: Request, error: HTTPException) -> LuthierError:
     method, path = request.method, request.url.path
     match error.status_code:
         case 404:
-            return NotFound(f"Invalid URL ({method} {path})")
+            return NotFound(f"Invalid URL ({method} {path}){where(path)}")
         case 405:
             hint = "(HINT: Perhaps you meant to use a different HTTP method?)"
             return MethodNotAllowed(f"Not allowed to {method} on {path} {hint}")

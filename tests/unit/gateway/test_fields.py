@@ -298,3 +298,17 @@ def test_the_document_tells_the_same() -> None:
             neutral = name in NEUTRAL or name == "best_of"
             expected = "honoured" if honoured or name == "model" else "harmless" if name in HARMLESS else "neutral"
             assert place == (expected if neutral or expected != "neutral" else "refused"), name
+
+
+@pytest.mark.parametrize("order", [("tool_choice", "tools"), ("tools", "tool_choice")])
+async def test_tools_are_named_before_their_choice_and_with_the_engine_that_has_them(
+    client: httpx.AsyncClient, engine: ScriptedEngine, order: tuple[str, str]
+) -> None:
+    asked = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
+    error = (await post(client, "/chat/completions", **{name: asked[name] for name in order})).json()["error"]
+    assert error["param"] == "tools"
+    assert "'vllm'" in error["message"] and "serving.engine" in error["message"]
+    shaped = await post(client, "/chat/completions", response_format={"type": "json_object"})
+    assert "'vllm'" in shaped.json()["error"]["message"]
+    audio = await post(client, "/chat/completions", modalities=["audio"])
+    assert "serving.engine" not in audio.json()["error"]["message"]  # nobody here has it

@@ -32,7 +32,7 @@ from workers.engines.embedded.parse import Order
 from workers.engines.embedded.replies import ChatReply, CompletionReply, Json, Reply
 from workers.engines.embedded.streaming import ClientGone, ReplyStream, error_body, events, unless_gone, whole
 from workers.engines.embedded.wire import ChatRequest, CompletionRequest, explain
-from workers.model.load import choose_device, load_base
+from workers.model.load import choose_device, load_or_explain
 
 log = structlog.get_logger()
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
@@ -49,7 +49,7 @@ def serve_engine(settings: Settings) -> None:
     storage = open_storage(settings)
     asyncio.run(storage.check())
     torch.set_num_threads(settings.engine_threads)
-    loaded = load_base(base, choose_device(settings.device))
+    loaded = load_or_explain(base, choose_device(settings.device))
     limits = EngineLimits(
         batch_rows=settings.engine_batch_rows,
         resident_adapters=settings.engine_resident_adapters,

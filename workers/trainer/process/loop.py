@@ -19,7 +19,7 @@ from service.domain.errors import JobError
 from service.settings import logs
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import DiskFull, disk_errors
-from workers.model.load import LoadedBase, choose_device, environment, load_base
+from workers.model.load import BaseUnusable, LoadedBase, choose_device, environment, load_or_explain
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.process.channel import Channel, Order
 from workers.trainer.process.slot import Phase, Slot, Step
@@ -270,7 +270,10 @@ def main() -> None:
     channel = Channel(config.lease_seconds)
     logs.configure("info")
     _be_deterministic(config.threads)
-    base = load_base(config.base, choose_device(config.device))
+    try:
+        base = load_or_explain(config.base, choose_device(config.device))
+    except BaseUnusable as error:
+        sys.exit(f"trainer: {error}")
     Trainer(base, config.turn_tokens, channel).run()
 
 
