@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from service.api.openapi import add_routes, document
+from service.api.routes.health import Parts
 from service.api.web import errors
 from service.api.web.admins import Admins
 from service.api.web.auth import KnownKeys
@@ -36,6 +37,7 @@ def create_app(ctx: Context) -> FastAPI:
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
     app.state.job_feeds = JobFeeds()
+    app.state.parts = Parts(ctx)
     app.state.admins = Admins(app.state.known_keys)
     add_routes(app)
     _serve_document(app)

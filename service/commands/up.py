@@ -145,7 +145,7 @@ async def _announce(settings: Settings) -> None:
                     log.warning("up.not_ready", url=url)
                     return
                 await asyncio.sleep(0.2)
-    sys.stdout.write(_welcome(settings))
+    sys.stdout.write(welcome(settings, to_a_terminal=sys.stdout.isatty()))
     sys.stdout.flush()
 
 
@@ -157,13 +157,17 @@ async def _responds(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _welcome(settings: Settings) -> str:
+def welcome(settings: Settings, *, to_a_terminal: bool) -> str:
+    """How to call the service. Only a terminal is shown the key: what is not one may be a log, which others read."""
     url, key_file = f"http://{settings.host}:{settings.port}/v1", settings.data_dir / KEY_FILE
-    key = key_file.read_text(encoding="utf-8").strip() if key_file.exists() else "<your key>"
+    key, shown = "$LUTHIER_API_KEY", f"in {key_file}: export LUTHIER_API_KEY=$(cat {key_file})"
+    if to_a_terminal:
+        key = key_file.read_text(encoding="utf-8").strip() if key_file.exists() else "<your key>"
+        shown = f"{key}   (stored in {key_file})"
     return f"""
 Luthier is ready.
   URL      {url}
-  API key  {key}   (stored in {key_file})
+  API key  {shown}
 
 Paste one of these:
   curl {url}/models -H "Authorization: Bearer {key}"

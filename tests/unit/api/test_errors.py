@@ -184,8 +184,12 @@ async def test_a_revoked_key_dies_when_the_cache_forgets_it(
 async def test_health_needs_no_key_and_names_what_is_away(app: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://luthier") as client:
         response = await client.get("/health")
+        ready, alive = await client.get("/readyz"), await client.get("/livez")
     assert response.status_code == 200
-    assert response.json() == {"status": "ok", "database": "ok", "engines": {"http://127.0.0.1:1": "unavailable"}}
+    parts = {"status": "ok", "database": "ok", "storage": "ok"}
+    assert response.json() == {**parts, "engines": {"http://127.0.0.1:1": "unavailable"}}
+    assert (ready.status_code, ready.json()) == (200, parts)
+    assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
 
 
 async def test_without_its_database_the_service_says_503(settings: Settings) -> None:
@@ -193,10 +197,12 @@ async def test_without_its_database_the_service_says_503(settings: Settings) -> 
     app = create_app(ctx)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://luthier") as client:
         health = await client.get("/health")
+        ready, alive = await client.get("/readyz"), await client.get("/livez")
         models = await client.get("/v1/models", headers={"Authorization": "Bearer sk-luthier-x"})
     await ctx.close()
     await asyncio.sleep(0.2)  # the threads of the failed connections still want to tell this loop
     assert (health.status_code, health.json()["database"]) == (503, "unavailable")
+    assert (ready.status_code, alive.status_code) == (503, 200)
     assert models.status_code == 503
     assert error_of(models)["type"] == "server_error"
 
