@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
 import structlog
 from fastapi import FastAPI
+from starlette.types import Message
 
 from service.api.app import create_app
 from service.api.web import auth
@@ -220,3 +222,36 @@ async def test_a_text_that_a_database_cannot_hold_is_no_crash(client: httpx.Asyn
     form = {"file": ("a\0.jsonl", b"{}")}
     answers.append(await client.post("/files", files=form, data={"purpose": "fine-tune"}))
     assert all(answer.status_code in (200, 400, 404) for answer in answers), [answer.text for answer in answers]
+
+
+async def test_a_request_that_the_server_ends_with_itself_gets_the_envelope(app: FastAPI) -> None:
+    """uvicorn cancels what has not ended some seconds after SIGTERM."""
+
+    async def upload(send: Callable[[Message], Awaitable[None]]) -> None:
+        headers = [(b"authorization", b"Bearer sk-luthier-x"), (b"content-type", b"application/json")]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/fine_tuning/jobs", "raw_path": b"/v1/fine_tuning/jobs",
+            "query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+        }  # fmt: skip
+        await app(scope, never, send)
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    known_keys = app.state.known_keys
+    app.state.known_keys = type("Slow", (), {"caller": staticmethod(lambda request: never())})()
+    request = asyncio.create_task(upload(send))
+    await asyncio.sleep(0.05)
+    request.cancel()
+    await asyncio.wait([request], timeout=5)
+    app.state.known_keys = known_keys
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["message"] == "The server is shutting down. Please try again."
