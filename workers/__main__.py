@@ -8,6 +8,7 @@ from collections.abc import Callable
 from service.db import schema
 from service.domain.errors import Unavailable
 from service.installation.create import opened
+from service.installation.private import keep_private, make_private
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings import logs
@@ -18,6 +19,7 @@ from service.storage import StorageUnusable
 
 def main() -> None:
     """The console script: errors in the settings end in one line."""
+    keep_private()
     parser = argparse.ArgumentParser(prog="luthier-worker", description="Train adapters, or serve them.")
     parser.add_argument(
         "command",
@@ -43,6 +45,7 @@ def main() -> None:
             warn_of_unknown()
         else:
             end_with_parent()
+        make_private(settings.data_dir)
         COMMANDS[arguments.command](settings, flags)
     except (CatalogueError, schema.SchemaError, StorageUnusable, Unavailable, ValueError) as error:
         sys.exit(f"luthier-worker: {error}")

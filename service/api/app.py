@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
 from service.api.openapi import add_routes, document
+from service.api.routes.health import Parts
 from service.api.web import errors
 from service.api.web.addresses import Addresses
 from service.api.web.admins import Admins
@@ -38,6 +39,7 @@ def create_app(ctx: Context) -> FastAPI:
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
     app.state.job_feeds = JobFeeds()
+    app.state.parts = Parts(ctx)
     app.state.admins = Admins(app.state.known_keys)
     add_routes(app)
     _serve_document(app)

@@ -35,6 +35,7 @@ ERRORS = {
     "500": "An error in the server",
     "503": "A part of the service is unavailable; try again",
 }
+PUBLIC = ("/", "/health", "/livez", "/readyz")
 FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
@@ -55,7 +56,7 @@ def document() -> JsonObject:
     found = app.openapi()
     for path, operations in found["paths"].items():
         for operation in operations.values():
-            _describe(operation, public=path in ("/", "/health"))
+            _describe(operation, public=path in PUBLIC)
     components = found["components"]
     components["schemas"] = {
         name: schema for name, schema in components["schemas"].items() if name not in FRAMEWORK_SCHEMAS

@@ -19,6 +19,7 @@ from service.db import schema
 from service.db.keys import ApiKey
 from service.domain.errors import LuthierError
 from service.installation.create import create_context, opened
+from service.installation.private import keep_private
 from service.operations import keys
 from service.processes.http_server import ConnectionLimits, serving
 from service.processes.parent import end_with_parent
@@ -107,6 +108,7 @@ def revoke_key(id: str) -> None:
 
 def main() -> None:
     """The console script: errors in the settings end in one line that names them."""
+    keep_private()
     try:
         logs.configure(read_settings().log_level)
         if "--die-with-parent" not in sys.argv:  # else the parent has logged it

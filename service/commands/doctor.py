@@ -20,6 +20,7 @@ from service.domain.work import LOADING
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
+from service.installation.engine_key import bearer, engine_key
 from service.operations import counts, sweeps
 from service.recipes.base_folder import folder_problems, has_chat_template
 from service.recipes.catalogue import CatalogueError
@@ -190,13 +191,15 @@ async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 
 async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    key = bearer(engine_key(ctx.settings, create=False))
     for base in ctx.catalogue.bases.values():
         urls = ctx.engines[base.id]
         if not urls:
             yield "warning", f"base {base.id}: no engine is set; its models cannot be called. Set LUTHIER_ENGINE_URLS"
-        for url, served in (await engine_models(urls)).items():
+        for url, served in (await engine_models(urls, key)).items():
             if served is None:
-                yield "problem", f"{url} does not respond: start `luthier-worker engine` or `luthier-worker vllm` there"
+                remedy = "start `luthier-worker engine` or `luthier-worker vllm` there, with our LUTHIER_ENGINE_API_KEY"
+                yield "problem", f"{url} does not respond: {remedy}"
             elif base.id not in served:
                 yield (
                     "problem",

@@ -155,7 +155,8 @@ async def announce(settings: Settings) -> None:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         await _wait_for(session, f"http://{settings.host}:{settings.port}/health")
         missing = [url for url in engines if not await _responds(session, url)]
-        _say(_welcome(settings, [url.removesuffix("/health") for url in missing]))
+        silent = [url.removesuffix("/health") for url in missing]
+        _say(welcome(settings, silent, to_a_terminal=sys.stdout.isatty()))
         await asyncio.gather(*(_wait_for(session, url) for url in missing))
         if missing:
             _say("Every engine responds: models can be called.\n")
@@ -184,9 +185,16 @@ async def _responds(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _welcome(settings: Settings, missing: Sequence[str]) -> str:
+def welcome(settings: Settings, missing: Sequence[str] = (), *, to_a_terminal: bool) -> str:
+    """How to call the service, and which engines are `missing`.
+
+    Only a terminal is shown the key: what is not one may be a log, which others read.
+    """
     url, key_file = f"http://{settings.host}:{settings.port}/v1", settings.data_dir / KEY_FILE
-    key = key_file.read_text(encoding="utf-8").strip() if key_file.exists() else "<your key>"
+    key, shown = "$LUTHIER_API_KEY", f"in {key_file}: export LUTHIER_API_KEY=$(cat {key_file})"
+    if to_a_terminal:
+        key = key_file.read_text(encoding="utf-8").strip() if key_file.exists() else "<your key>"
+        shown = f"{key}   (stored in {key_file})"
     state = "Luthier is ready."
     if missing:
         silent = ", ".join(missing)
@@ -194,7 +202,7 @@ def _welcome(settings: Settings, missing: Sequence[str]) -> str:
     return f"""
 {state}
   URL      {url}
-  API key  {key}   (stored in {key_file})
+  API key  {shown}
 
 Paste one of these:
   curl {url}/models -H "Authorization: Bearer {key}"

@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     engine_base: str = Field("", description="Id of the base that an engine serves; empty means the catalogue's first.")
     engine_host: str = Field("127.0.0.1", description="Address that an engine listens on; keep it private.")
     engine_port: int = Field(8001, ge=0, le=65535, description="Port that an engine listens on.")
+    engine_api_key: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that engines expect of API and workers, the same on every machine; empty: one is made and "
+        "kept in the data folder; `off`: they check none.",
+    )
     engine_cache_bytes: int = Field(
         512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
     )
@@ -128,6 +133,9 @@ class Settings(BaseSettings):
     )
     vllm_arguments: str = Field("", description="More flags for `vllm serve`, as on a command line.")
 
+    reserve_bytes: int = Field(
+        2 * MIB, ge=0, description="Bytes of disk that are kept for deleting, with the embedded database; 0: none."
+    )
     file_limit_bytes: int = Field(512 * MIB, ge=1, description="Largest file that POST /v1/files accepts.")
     result_files: Literal["base64", "csv"] = Field(
         "base64",
@@ -159,6 +167,10 @@ class Settings(BaseSettings):
     )
     wandb_api_key: SecretStr = Field(
         SecretStr(""), description="Key of Weights & Biases for jobs that ask for it; empty: they get a warning event."
+    )
+    wandb_entities: str = Field(
+        "",
+        description="Comma-separated `entity` that jobs may name on the account of the key; `*`: any; empty: none.",
     )
     wandb_base_url: str = Field(
         "", description="URL of a Weights & Biases server of your own; empty means its public service."
@@ -224,6 +236,11 @@ class Settings(BaseSettings):
     def allowed_origins(self) -> list[str]:
         """The origins in `cors_origins`, as browsers send them."""
         return [origin.strip().rstrip("/") for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def allowed_entities(self) -> list[str]:
+        """The names in `wandb_entities`."""
+        return [name.strip() for name in self.wandb_entities.split(",") if name.strip()]
 
     @property
     def engines(self) -> list[str]:

@@ -10,7 +10,7 @@ states; `announce` decides what a result means.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -110,8 +110,10 @@ class _Envelope(BaseModel):
 class Engines:
     """The engines of one base, in rotation: each call begins with the engine after the last one that was tried."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], headers: Mapping[str, str] | None = None) -> None:
+        """`headers` of every request, which prove to an engine who calls."""
         self._urls = list(urls)
+        self._headers = dict(headers or {})
 
     async def score(self, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """log p(token | tokens before) of every token of every row but its first, from the first engine that has it.
@@ -121,7 +123,7 @@ class Engines:
         reasons = []
         for url in list(self._urls):
             try:
-                return await _score(url, model, rows)
+                return await _score(url, self._headers, model, rows)
             except EngineUnavailable as error:
                 reasons.append(f"{url}: {error}")
             finally:
@@ -129,11 +131,11 @@ class Engines:
         raise EngineUnavailable("; ".join(reasons))
 
 
-async def _score(url: str, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+async def _score(url: str, headers: Mapping[str, str], model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
     """One request per row: several scored prompts in one request crash vLLM 0.32 on a CPU."""
     timeout = aiohttp.ClientTimeout(total=RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
             return [await _score_row(session, url, model, row) for row in rows]
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
         raise EngineUnavailable(type(error).__name__) from error

@@ -20,6 +20,7 @@ from service.domain.errors import JobError
 from service.domain.event import NewEvent
 from service.domain.job import Publication
 from service.domain.model import Model
+from service.installation.engine_key import bearer, engine_key
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
 from service.storage import ObjectMissing
@@ -78,7 +79,7 @@ class JobAnnouncement:
         urls = self._ctx.engines[self._base.id]
         if not urls:
             return wording.not_compared()
-        rows, engines = await self._agreement(), Engines(urls)
+        rows, engines = await self._agreement(), Engines(urls, bearer(engine_key(self._ctx.settings)))
         for contradiction in range(1, CONTRADICTIONS + 1):
             try:
                 found = await self._comparison(engines, rows)

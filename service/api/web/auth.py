@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from service.api.web.bodies import GENERATION, PLAIN, read_within
-from service.domain.errors import Unauthenticated
+from service.domain.errors import Unauthenticated, Unavailable
 from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 SELECTING_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 CACHE_SECONDS = 5.0
 CACHE_KEYS = 1024
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class KnownKeys:
@@ -59,6 +61,8 @@ class ApiRoute(APIRoute):
 
         async def handle_authenticated(request: Request) -> Response:
             request.state.caller = await request.app.state.known_keys.caller(request)
+            if request.method == "DELETE":
+                return await _delete(request, handle)
             return await handle(await read_within(request, self.body_limits) if reads_json else request)
 
         return handle_authenticated
@@ -68,6 +72,17 @@ class GenerationRoute(ApiRoute):
     """A route whose body holds prompts."""
 
     body_limits = GENERATION
+
+
+async def _delete(request: Request, handle: Handler) -> Response:
+    """Tried twice where it failed on a full disk, of which some is kept for it."""
+    try:
+        return await handle(request)
+    except Unavailable:
+        context: Context = request.app.state.context
+        if not await context.reserve.release():
+            raise
+    return await handle(request)
 
 
 def sent_key(request: Request) -> str:

@@ -26,7 +26,8 @@ async def test_every_part_is_looked_at_whatever_the_others_say(ctx: Context, key
         "disk", "catalogue", "database", "storage", "bell", "engines", "workers",
     ]  # fmt: skip
     assert problems(findings) == [
-        "engines: http://127.0.0.1:1 does not respond: start `luthier-worker engine` or `luthier-worker vllm` there"
+        "engines: http://127.0.0.1:1 does not respond: "
+        "start `luthier-worker engine` or `luthier-worker vllm` there, with our LUTHIER_ENGINE_API_KEY"
     ]
 
 
