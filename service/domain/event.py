@@ -67,14 +67,25 @@ def checkpoint_created(step_number: int, model: str) -> NewEvent:
     return NewEvent(message, data={"step": step_number, "model": model}, key=f"checkpoint-{step_number}")
 
 
-def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
-    """An engine's log-probabilities of the agreement rows are close to the trainer's; differences are in nats."""
+def agrees(figures: Mapping[str, Any]) -> NewEvent:
+    """The adapter's effect on the agreement rows is the same in an engine as in the trainer; in nats per token."""
     message = (
-        "New fine-tuned model's log-probabilities agree with its training "
-        f"(mean difference {mean:.7f} over {num_tokens} tokens)"
+        "New fine-tuned model's log-probabilities agree with its training (the adapter moves them by "
+        f"{figures['served_effect']:.4g} in the engine and by {figures['trained_effect']:.4g} in the trainer, "
+        f"over {figures['tokens']} tokens)"
     )
-    data = {"mean_difference": mean, "largest_difference": largest, "tokens": num_tokens}
-    return NewEvent(message, data=data, key="agreement")
+    return NewEvent(message, data=figures, key="agreement")
+
+
+def agrees_as_far_as_known(figures: Mapping[str, Any]) -> NewEvent:
+    """Nothing contradicts the engine, but the effect is too small beside the rounding of both to be compared."""
+    message = (
+        "The engine serves the model, but its effect is too small to be compared with the training: "
+        f"{figures['served_effect']:.2g} per token in the engine and {figures['trained_effect']:.2g} in the trainer, "
+        f"where the base's own numbers differ by {figures['base_difference']:.2g}; more steps or a larger "
+        "learning_rate_multiplier make a model that can be told from its base"
+    )
+    return NewEvent(message, level="warn", data=figures, key="agreement")
 
 
 def waiting_for_engine() -> NewEvent:

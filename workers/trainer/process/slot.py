@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from service.domain.errors import JobError
 from service.recipes.tasks import TASKS
@@ -25,6 +25,17 @@ from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
+from workers.trainer.process.agreement import (
+    LIMIT_ROWS,
+    LIMIT_TOKENS,
+    EffectMeter,
+    candidates,
+    check_noticeable,
+    effects,
+    is_coarse,
+    nudged,
+    scored,
+)
 from workers.trainer.process.faults import check_room, job_errors
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Measured, Passes, Sums
@@ -37,7 +48,6 @@ from workers.tunings import AdapterMismatch, create_tuning
 
 # Of one batch, forward only: at most a third of the cost of training an epoch, far less for a long epoch.
 VALIDATIONS_PER_EPOCH = 20
-AGREEMENT_ROWS = 4
 PARAMETER, RANDOM = "parameter/", "random/"
 OWN = "objective/"  # before the names of the objective's own parameters, among the tuning's
 TRAINING, VALIDATION = "train", "valid"
@@ -185,14 +195,39 @@ class Slot:
         return Step(metrics, train.cost_tokens + valid_tokens, time.perf_counter() - started_at)
 
     def agreement_rows(self) -> list[ScoredRow]:
-        """The first tokens of a few rows, of the validation file if there is one, scored with the current weights."""
-        dataset = self._train if self._valid is None else self._valid
-        rows = [dataset.row(row)[0][: self.spec.agreement_tokens] for row in range(min(AGREEMENT_ROWS, len(dataset)))]
+        """Rows of the validation file, then of the training file, scored with the current weights and without them.
+
+        More of them where the effect is small. Raises JobError where it could not change an answer.
+        """
+        files = [file for file in (self._valid, self._train) if file is not None]
+        meter = EffectMeter()
+        rows: list[ScoredRow] = []
+        for ids in candidates(files, self.spec.agreement_tokens):
+            if meter.enough or len(rows) == LIMIT_ROWS or meter.num_tokens + len(ids) > LIMIT_TOKENS:
+                break
+            row = self._score(ids, meter)
+            self._check_finite("log-probability of a row", sum(row.logprobs))
+            rows.append(row)
+        check_noticeable(meter.effect())
+        return rows
+
+    def _score(self, ids: list[int], meter: EffectMeter) -> ScoredRow:
+        row, tuned_KV, base_KV = self._score_once(ids)
+        nudged_KV = None
+        if is_coarse(self._base.model.dtype):
+            with nudged(self._base.model.get_input_embeddings()):
+                aside, _, nudged_KV = self._score_once(ids)
+            row = row.model_copy(update={"nudged_effects": effects(aside)})
+        meter.add(row, tuned_KV, base_KV, nudged_KV)
+        return row
+
+    def _score_once(self, ids: list[int]) -> tuple[ScoredRow, Tensor, Tensor]:
+        """With the row, the log-probabilities of all tokens at its places, tuned and the base's."""
         with self._working():
-            scored = [(ids.tolist(), self._passes.score(ids.tolist())) for ids in rows if len(ids) > 1]
-        for _, logprobs in scored:
-            self._check_finite("log-probability of a row", sum(logprobs))
-        return [ScoredRow(ids=ids, logprobs=logprobs) for ids, logprobs in scored]
+            tuned_KV = self._passes.next_logprobs(ids)
+        with self._random.in_force(), job_errors():  # the tuning is not active
+            base_KV = self._passes.base_next_logprobs(ids)
+            return scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter in PEFT's format, and the objective's own parameters beside it."""
