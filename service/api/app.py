@@ -15,6 +15,7 @@ from service.api.web import errors
 from service.api.web.admins import Admins
 from service.api.web.auth import KnownKeys
 from service.api.web.headers import ResponseHeaders
+from service.api.web.job_feeds import JobFeeds
 from service.api.web.traffic import Traffic
 from service.installation.context import Context
 from service.operations import chores
@@ -34,6 +35,7 @@ def create_app(ctx: Context) -> FastAPI:
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
+    app.state.job_feeds = JobFeeds()
     app.state.admins = Admins(app.state.known_keys)
     add_routes(app)
     _serve_document(app)

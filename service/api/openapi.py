@@ -8,11 +8,11 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from service.api.routes import files, health, inference, jobs, metrics, models, permissions, uploads
+from service.api.routes import files, health, inference, jobs, metrics, models, permissions, responses, uploads
 from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
 from service.domain.json import JsonObject
 
-V1 = (files.router, uploads.router, jobs.router, permissions.router, models.router, inference.router)
+V1 = (files.router, uploads.router, jobs.router, permissions.router, models.router, inference.router, responses.router)
 DESCRIPTION = "OpenAI's fine-tuning API on your own machine. Errors are always `{error: {message, type, param, code}}`."
 ERRORS = {
     "400": "The request is wrong; the message says where",

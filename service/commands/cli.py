@@ -1,4 +1,4 @@
-"""`luthierd`: up | serve | migrate | doctor | keys | openapi. Parses arguments; the work is elsewhere."""
+"""`luthierd`: up | serve | migrate | doctor | keys | bases | openapi. Parses arguments; the work is elsewhere."""
 
 import asyncio
 import json
@@ -13,12 +13,14 @@ import uvicorn
 from service.api.app import create_app
 from service.api.openapi import document
 from service.commands import up
+from service.commands.bases import bases_app
 from service.commands.doctor import examine
 from service.db import schema
 from service.db.keys import ApiKey
-from service.domain.errors import Unavailable
+from service.domain.errors import LuthierError
 from service.installation.create import create_context, opened
 from service.operations import keys
+from service.processes.http_server import ConnectionLimits, serving
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError
 from service.settings import logs
@@ -34,6 +36,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of this installation.")
 app.add_typer(keys_app, name="keys")
+app.add_typer(bases_app, name="bases")
 log = structlog.get_logger()
 
 
@@ -50,16 +53,9 @@ def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -
     """Run the API alone; rejects a database of another schema version, and a storage that cannot be used."""
     settings = Settings()
     asyncio.run(_check_parts(settings))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(create_context(settings)),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=5,
-        )
-    )
+    limits = ConnectionLimits(write_seconds=settings.write_seconds)
+    app = create_app(create_context(settings))
+    server = uvicorn.Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
     if die_with_parent:
         end_with_parent()
     server.run()
@@ -119,7 +115,7 @@ def main() -> None:
         schema.SchemaError,
         keys.InstallationError,
         StorageUnusable,
-        Unavailable,
+        LuthierError,
         ValueError,
     ) as error:
         sys.exit(f"luthierd: {error}")

@@ -47,6 +47,7 @@ class Database:
         """Connects to nothing yet. Raises ValueError for a URL that cannot work."""
         self.url = _parse(url) if isinstance(url, str) else url
         self._embedded = self.url.get_backend_name() == "sqlite"
+        self._file = sqlite.DatabaseFile(self.url) if self._embedded and self.url.database else None
         self.engine = self._create_engine(limits or ConnectionLimits())
         self._is_unavailable = sqlite.is_unavailable if self._embedded else postgres.is_unavailable
         event.listen(self.engine.sync_engine, "handle_error", self._translate)
@@ -89,10 +90,15 @@ class Database:
 
     async def _connect(self) -> AsyncConnection:
         """A connection of the pool. Errors that are not a driver's are raised here: refused, silent, none free."""
+        if self._file is not None:
+            self._file.check()
         try:
-            return await self.engine.connect()
+            connection = await self.engine.connect()
         except (OSError, PoolTimeoutError) as error:
             raise _unavailable(error) from error
+        if self._file is not None:
+            self._file.opened()
+        return connection
 
     def _translate(self, context: ExceptionContext) -> BaseException | None:
         """SQLAlchemy's hook at every failed connect, BEGIN, command and COMMIT: what to raise instead, or None."""

@@ -60,6 +60,12 @@ async def all_callable(tx: Transaction, project_id: str) -> list[Model]:
     return [_model(row) for row in await tx.connection.execute(query.order_by(models.c.sequence))]
 
 
+async def newest_callable(tx: Transaction, project_id: str, limit: int) -> list[Model]:
+    """At most `limit` of these, newest first."""
+    query = select(*_MODEL).where(_callable(project_id)).order_by(models.c.sequence.desc()).limit(limit)
+    return [_model(row) for row in await tx.connection.execute(query)]
+
+
 def _callable(project_id: str) -> ColumnElement[bool]:
     granted = select(checkpoint_permissions.c.id).where(
         checkpoint_permissions.c.model_name == models.c.name, checkpoint_permissions.c.project_id == project_id

@@ -4,17 +4,53 @@ Uses no table. `service.db.connection` picks it for URLs that begin with `sqlite
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
+from service.domain.errors import Unavailable
+
+log = structlog.get_logger()
 BUSY_TIMEOUT_SECONDS = 30
 SWITCH_SECONDS = 5
 SIGNS = ("database is locked", "disk is full", "disk i/o", "unable to open database")
+
+
+class DatabaseFile:
+    """The file that the connections of one process have opened.
+
+    An open connection reads and writes a file that was moved or deleted as before, and what it writes is lost; a new
+    connection would begin with an empty file in its place. Both are refused until the file is back.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._path = Path(url.database or "")
+        self._identity: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Raises Unavailable unless the path still leads to the file that was opened first."""
+        if self._identity is None or self._now() == self._identity:
+            return
+        log.error("database.file_missing", path=str(self._path))
+        raise Unavailable("The database file was moved or replaced; the service works again when it is back.")
+
+    def opened(self) -> None:
+        """Remembers the file, which exists now."""
+        if self._identity is None:
+            self._identity = self._now()
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def create_engine(url: URL) -> AsyncEngine:

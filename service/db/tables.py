@@ -71,6 +71,14 @@ bases = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
+base_aliases = Table(
+    "base_aliases",  # set by command; the catalogue's file may have more
+    metadata,
+    Column("alias", String(255), primary_key=True),
+    Column("base", String(255), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 files = Table(
     "files",
     metadata,
@@ -130,6 +138,7 @@ jobs = Table(
     Column("validation_data", Text),
     Column("swept_at", BigInteger),  # its snapshots and samples are gone
     Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
+    Column("alias", String(255)),  # of its base: its models are named after it
     Column("publication", JSON(none_as_null=True)),  # trained and stored: what is still to be announced
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),

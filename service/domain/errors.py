@@ -9,11 +9,13 @@ LuthierError (status, type, code, param, message)
 +-- NotFound              404  invalid_request_error   also another project's objects
 |   +-- ModelNotFound     404                          model_not_found
 +-- RateLimited           429  requests | tokens       rate_limit_exceeded, Retry-After
++-- QuotaExceeded         429  insufficient_quota      more than a project may have; waiting alone does not help
 +-- Unavailable           503  server_error            a part of the service is unavailable; retrying is right
 JobError                  not an HTTP error: why a job failed, stored in `job.error`
 LeaseLost                 not an HTTP error: a worker's claim is no longer its own
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 
@@ -65,8 +67,13 @@ class NotFound(LuthierError):
 class ModelNotFound(NotFound):
     default_code = "model_not_found"
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"The model '{model}' does not exist or you do not have access to it.", param="model")
+    def __init__(self, model: str, available: Sequence[str] = (), *, total: int = 0) -> None:
+        """`available`: some of the `total` models that the caller may use instead."""
+        message = f"The model '{model}' does not exist or you do not have access to it."
+        if available:
+            more = f" and {total - len(available)} more (GET /v1/models)" if total > len(available) else ""
+            message += f" You may call: {', '.join(available)}{more}."
+        super().__init__(message, param="model")
 
 
 class RateLimited(LuthierError):
@@ -87,6 +94,14 @@ class RateLimited(LuthierError):
         self.type = kind
         self.retry_after_seconds = retry_after_seconds
         self.may_retry = may_retry
+
+
+class QuotaExceeded(LuthierError):
+    """One more than a project may have; the message has the number and what to do."""
+
+    status = 429
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
 
 
 class Unavailable(LuthierError):

@@ -76,3 +76,24 @@ def upload_id() -> str:
 
 def part_id() -> str:
     return f"part_{secrets.token_hex(16)}"
+
+
+def response_id() -> str:
+    return f"resp_{secrets.token_hex(24)}"
+
+
+def message_id() -> str:
+    return f"msg_{secrets.token_hex(24)}"
+
+
+def reasoning_id() -> str:
+    return f"rs_{secrets.token_hex(24)}"
+
+
+def function_call_id() -> str:
+    return f"fc_{secrets.token_hex(24)}"
+
+
+def call_id() -> str:
+    """For a call that its engine gave no id: its output names it."""
+    return f"call_{random_text(24)}"

@@ -64,8 +64,14 @@ class Job:
     seconds_per_step: float | None = None
     training_data: str | None = None  # key of the tokenised training file, from its check on
     validation_data: str | None = None
+    alias: str | None = None  # of its base, which it or its parent was created through: its models are named after it
     pause_requested_at: int | None = None  # set while a running job is to come to rest
     publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
+
+
+def named_after(job: Job) -> str:
+    """What the names of the job's models say for its base: the alias that it was created through, or the base's id."""
+    return job.alias or job.base
 
 
 def template_date(job: Job) -> date:

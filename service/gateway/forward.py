@@ -46,7 +46,8 @@ _DONE = b"[DONE]"
 class EngineRequest:
     """A request for an engine of `base`: `fields` are allowed ones, `model` is the name that the engine uses.
 
-    `reserved_tokens` were charged to the key `key_id` before the cost of the response was known.
+    `reserved_tokens` were charged to the key `key_id` before the cost of the response was known. `sequences` are what
+    an engine generates for it: `n` for every prompt.
     """
 
     endpoint: Endpoint
@@ -56,6 +57,7 @@ class EngineRequest:
     fields: JsonObject
     key_id: str = ""
     reserved_tokens: int = 0
+    sequences: int = 1
 
     @property
     def streams(self) -> bool:
@@ -113,6 +115,11 @@ class EngineResponse:
         self._closed = False
         self._outcome: Outcome = "hung_up"
         self._usage: JsonObject = {}
+
+    @property
+    def model(self) -> str:
+        """The engine's name of what responds."""
+        return self._request.model
 
     async def body(self) -> bytes:
         """The whole body, unchanged. Raises Unavailable if the engine ends or stops sending."""

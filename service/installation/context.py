@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from service.db.connection import Database
 from service.gateway.forward import Gateway
 from service.gateway.limits import RateLimits
+from service.gateway.places import Places
 from service.queue import Queue, Turns
 from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
@@ -25,6 +26,7 @@ class Context:
     engines: Mapping[str, Sequence[str]]  # base id -> the URLs of its engines
     gateway: Gateway
     limits: RateLimits
+    places: Places
 
     async def close(self) -> None:
         await self.gateway.close()

@@ -1,15 +1,16 @@
 """Settings to Context: the one place that picks implementations."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from service.db.connection import ConnectionLimits, Database
 from service.gateway.forward import Gateway
 from service.gateway.limits import PerMinute, create_limits
+from service.gateway.places import Capacity, create_places
 from service.installation.context import Context
 from service.installation.storage import open_storage
 from service.queue import RedisConnection, create_queue, create_turns
-from service.recipes.catalogue import read_catalogue
+from service.recipes.catalogue import Catalogue, read_catalogue
 from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
 
@@ -30,6 +31,7 @@ def create_context(settings: Settings) -> Context:
         engines=engines,
         gateway=Gateway(engines, settings.engine_timeout_seconds),
         limits=create_limits(PerMinute(settings.requests_per_minute, settings.tokens_per_minute), redis),
+        places=create_places(_capacity(settings, catalogue, engines), redis),
     )
 
 
@@ -41,6 +43,13 @@ async def opened(settings: Settings) -> AsyncIterator[Context]:
         yield ctx
     finally:
         await ctx.close()
+
+
+def _capacity(settings: Settings, catalogue: Catalogue, engines: Mapping[str, Sequence[str]]) -> Capacity:
+    """What the engines of each base can generate at once."""
+    each = {"embedded": settings.engine_batch_rows, "vllm": settings.vllm_sequences}
+    places = {base.id: each[base.serving.engine] * len(engines[base.id]) for base in catalogue.bases.values()}
+    return Capacity(places, settings.project_requests, settings.engine_timeout_seconds)
 
 
 def _database_limits(settings: Settings) -> ConnectionLimits:

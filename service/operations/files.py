@@ -17,7 +17,7 @@ from service.domain.file import File, Segment, check_purpose, life_seconds
 from service.domain.job import Job
 from service.domain.storage_keys import file_key
 from service.installation.context import Context
-from service.operations import segments
+from service.operations import quotas, segments
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 from service.operations.segments import STORAGE_UNAVAILABLE
@@ -53,11 +53,12 @@ class Incoming:
         self._segment = await segments.store(self._ctx, key, chunks, limit_bytes, too_large(limit_bytes))
 
     async def create(self, caller: Caller, new: NewFile) -> File:
-        """Makes the stored bytes a file of the caller's project. Raises InvalidRequest for an unknown purpose."""
+        """Makes the stored bytes a file of the caller's project. Raises InvalidRequest, QuotaExceeded or TooLarge."""
         assert self._segment is not None, "nothing was stored"
         check_purpose(new.purpose)
         file = _file(self._id, caller, new, self._segment)
         async with self._ctx.database.transaction() as tx:
+            await quotas.check_file(self._ctx, tx, caller, file.bytes)
             await files.add(tx, file, [self._segment])
         self._created = True
         return file

@@ -19,6 +19,7 @@ from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, 
 from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
+from service.operations import aliases, quotas
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
@@ -26,6 +27,7 @@ from service.recipes.base import Base
 from service.recipes.objective import OBJECTIVES, Hyperparameters
 from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning, tuning_of
 
+NAMES_SHOWN = 10
 QUEUE_LIMIT = 1000  # how far places in the queue are counted
 
 
@@ -58,6 +60,14 @@ class JobView:
 
 
 @dataclass(frozen=True)
+class CheckpointView:
+    """A checkpoint, and the objective of its job."""
+
+    checkpoint: Checkpoint
+    objective: str
+
+
+@dataclass(frozen=True)
 class NextEvents:
     """Events that a follower of a job has not seen yet; `ended`: no event will follow these."""
 
@@ -69,9 +79,12 @@ class NextEvents:
 class Origin:
     """What a new job starts from: a base, or a tuned model of its project, whose weights it continues.
 
+    `alias`: what the caller said for the base, or what the parent is named after; None for the base's id.
+
     `parent` and the tuning that made it are None for a job that starts from the base itself."""
 
     base: Base
+    alias: str | None = None
     parent: str | None = None
     parent_tuning: TuningSettings | None = None
 
@@ -89,11 +102,12 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         origin = await _find_origin(ctx, tx, caller, new.model)
         tuning = origin.tuning(new.tuning)
         check_servable(origin.base, tuning)
-        check_suffix(origin.base.id, caller.organization, new.suffix)
+        check_suffix(origin.alias or origin.base.id, caller.organization, new.suffix)
         job = _job(caller, origin, new, tuning)
         await _check_file(tx, caller, "training_file", new.training_file)
         if new.validation_file is not None:
             await _check_file(tx, caller, "validation_file", new.validation_file)
+        await quotas.check_job(ctx, tx, caller)
         await jobs.add(tx, job)
         await work.add(tx, VALIDATE.name, job.id, job.project_id, job.base)
         await events.add(
@@ -194,11 +208,14 @@ async def next_events(ctx: Context, caller: Caller, id: str, sequence: int, limi
     return NextEvents(found, ended=job.status in FINAL and len(found) < limit)
 
 
-async def checkpoint_page(ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int) -> Page[Checkpoint]:
+async def checkpoint_page(
+    ctx: Context, caller: Caller, id: str, *, after: str | None, limit: int
+) -> Page[CheckpointView]:
     """The job's callable checkpoints, newest first, older than `after`. Raises NotFound."""
     async with ctx.database.reading() as tx:
-        await _find(tx, caller, id)
-        return cut(await models.checkpoint_page(tx, id, after, limit + 1), limit)
+        job = await _find(tx, caller, id)
+        found = await models.checkpoint_page(tx, id, after, limit + 1)
+        return cut([CheckpointView(checkpoint, job.objective) for checkpoint in found], limit)
 
 
 async def _find(tx: Transaction, caller: Caller, id: str, *, lock: bool = False) -> Job:
@@ -221,16 +238,18 @@ async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
 
 async def _find_origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Origin:
     """What `name` stands for. Raises InvalidRequest, for deleted models and other projects' too."""
-    base = ctx.catalogue.find(name)
-    if base is not None:
-        return Origin(base)
+    named = await aliases.find_base(ctx, tx, name)
+    if named is not None:
+        return Origin(named.base, named.alias)
     model = await models.find(tx, caller.project_id, name, lock=True)  # its artifact must outlive the job
     if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
         job = await jobs.find(tx, None, model.job_id)
         assert job is not None, "a model has the job that made it"
-        return Origin(ctx.catalogue.bases[model.base], name, _tuning_of(job))
+        return Origin(ctx.catalogue.bases[model.base], job.alias, name, _tuning_of(job))
     raise InvalidRequest(
-        f"Model {name} is not available for fine-tuning or does not exist.", code="model_not_available"
+        f"Model {name} is not available for fine-tuning or does not exist. The bases here are: "
+        f"{', '.join((await aliases.base_names(ctx, tx))[:NAMES_SHOWN])}.",
+        code="model_not_available",
     )
 
 
@@ -268,6 +287,7 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) ->
         project_id=caller.project_id,
         base=origin.base.id,
         parent_model=origin.parent,
+        alias=origin.alias,
         training_file=new.training_file,
         validation_file=new.validation_file,
         objective=new.objective,

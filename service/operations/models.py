@@ -4,6 +4,7 @@ When a completion is requested, the name of the model is resolved here to what t
 at the grantee's next request, and so has its revocation.
 """
 
+import difflib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from service.domain import ids
 from service.domain.errors import Forbidden, InvalidRequest, ModelNotFound, NotFound, Unavailable
 from service.domain.model import Model, Permission
 from service.installation.context import Context
+from service.operations import aliases
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
-from service.recipes.base import Serving
+from service.recipes.base import NAME_LIMIT, Base, Serving
 
 BASE_OWNER = "luthier"
+NAMES_SHOWN = 10  # of what exists, by the error about what does not
+NAMES_COMPARED = 100
 
 
 @dataclass(frozen=True)
@@ -44,38 +48,42 @@ async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
     """Every base, under its id and its aliases, then tuned models, oldest first."""
     async with ctx.database.reading() as tx:
         tuned = await models.all_callable(tx, caller.project_id)
-    names = [name for base in ctx.catalogue.bases.values() for name in (base.id, *base.aliases)]
+        names = await aliases.base_names(ctx, tx)
     return [*(_base_view(name) for name in names), *(_view(caller, model) for model in tuned)]
 
 
 async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
     """One callable model. Raises ModelNotFound, for another project's too, unless it was granted."""
-    if ctx.catalogue.find(name) is not None:
+    if aliases.in_catalogue(ctx.catalogue, name) is not None:
         return _base_view(name)
     async with ctx.database.reading() as tx:
-        return _view(caller, await _find(tx, caller, name))
+        if await aliases.find_base(ctx, tx, name) is not None:
+            return _base_view(name)
+        return _view(caller, await _find(ctx, tx, caller, name))
 
 
 async def delete(ctx: Context, caller: Caller, name: str) -> None:
     """Deletes one of the project's own tuned models permanently. Raises ModelNotFound, or Forbidden for a base."""
-    if ctx.catalogue.find(name) is not None:
-        raise Forbidden(
-            f"The model '{name}' is a base model of this installation: only your own fine-tuned models can be deleted.",
-            param="model",
-        )
     async with ctx.database.transaction() as tx:
+        if await aliases.find_base(ctx, tx, name) is not None:
+            raise Forbidden(
+                f"The model '{name}' is a base model of this installation: only your own fine-tuned models can be "
+                "deleted.",
+                param="model",
+            )
         model = await models.find(tx, caller.project_id, name)
         if model is None or not await models.mark_deleted(tx, name):
-            raise ModelNotFound(name)
+            raise await _not_found(ctx, tx, caller, name)
 
 
 async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> ResolvedModel:
     """Resolves an id, an alias or a tuned model's name to the name for engines. Raises ModelNotFound or Unavailable."""
-    base = ctx.catalogue.find(name)
-    if base is not None:
-        return ResolvedModel(base.id, base.id, None, base.serving)
+    if (named := aliases.in_catalogue(ctx.catalogue, name)) is not None:
+        return _resolved(named.base)
     async with ctx.database.reading() as tx:
-        model = await _find(tx, caller, name)
+        if (named := await aliases.find_base(ctx, tx, name)) is not None:
+            return _resolved(named.base)
+        model = await _find(ctx, tx, caller, name)
     base = ctx.catalogue.find(model.base)
     if base is None:
         raise Unavailable(f"The base of the model '{name}' is not in the catalogue any more.", param="model")
@@ -116,11 +124,23 @@ async def revoke(ctx: Context, caller: Caller, model: str, id: str) -> None:
             raise NotFound(f"No such permission of the checkpoint {model}: {id}", param="permission_id")
 
 
-async def _find(tx: Transaction, caller: Caller, name: str) -> Model:
+async def _find(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Model:
     model = await models.find_callable(tx, caller.project_id, name)
     if model is None:
-        raise ModelNotFound(name)
+        raise await _not_found(ctx, tx, caller, name)
     return model
+
+
+async def _not_found(ctx: Context, tx: Transaction, caller: Caller, name: str) -> ModelNotFound:
+    """The error, which names what this caller may call: the nearest to `name`, bases, newest models."""
+    tuned = [model.name for model in await models.newest_callable(tx, caller.project_id, NAMES_COMPARED)]
+    names = [*await aliases.base_names(ctx, tx), *tuned]
+    near = difflib.get_close_matches(name[:NAME_LIMIT], names, n=3)
+    return ModelNotFound(name, list(dict.fromkeys([*near, *names]))[:NAMES_SHOWN], total=len(names))
+
+
+def _resolved(base: Base) -> ResolvedModel:
+    return ResolvedModel(base.id, base.id, None, base.serving)
 
 
 def _base_view(name: str) -> ModelView:

@@ -27,7 +27,7 @@ from service.domain.upload import (
     put_in_order,
 )
 from service.installation.context import Context
-from service.operations import segments
+from service.operations import quotas, segments
 from service.operations.keys import Caller
 from service.storage import StorageError
 from service.storage.hashed import Hashed
@@ -75,6 +75,7 @@ class IncomingPart:
                 check_pending(upload)
                 check_room(upload, part.segment.bytes)
             assert added, "a pending upload with room takes a part"
+            await quotas.check_part(self._ctx, tx, self._caller)
         self._added = True
         return part
 
@@ -101,6 +102,7 @@ async def create(ctx: Context, caller: Caller, new: NewUpload) -> Upload:
         life_seconds=life_seconds(new.purpose, new.life_seconds),
     )
     async with ctx.database.transaction() as tx:
+        await quotas.check_upload(ctx, tx, caller, new.bytes)
         await uploads.add(tx, upload)
     return upload
 

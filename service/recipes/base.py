@@ -1,13 +1,21 @@
 """A base model as the catalogue lists it, and what its engines can serve. Read by `service.recipes.catalogue`."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.recipes.tasks import TaskName
 
 EngineKind = Literal["embedded", "vllm"]
+NAME_LIMIT = 255
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+
+
+def is_base_name(text: str) -> bool:
+    """Whether a base may have `text` as its id or as an alias; a tuned model's name never is one."""
+    return re.fullmatch(_NAME, text) is not None and len(text) <= NAME_LIMIT
 
 
 class Serving(BaseModel):
@@ -32,10 +40,12 @@ class Base(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+        pattern=_NAME,
         description="a name of letters, digits, '.', '_', '/' and '-' that begins with a letter or digit",
     )
-    aliases: tuple[str, ...] = Field((), description="other names of the base, in a list")
+    aliases: tuple[Annotated[str, StringConstraints(pattern=_NAME)], ...] = Field(
+        (), description="other names of the base, each of letters, digits, '.', '_', '/' and '-', in a list"
+    )
     task: TaskName = Field("causal", description='"causal"')
     source: str = Field(min_length=1, description="a folder, relative to the catalogue, or a hub id")
     revision: str = Field("", description="a commit of the hub, or nothing")

@@ -100,9 +100,11 @@ def _entry(entry: Any, number: int) -> str:
 def _contradictions(base: Base) -> Iterator[str]:
     """What is well formed, but does not exist or is not possible."""
     serving, served, known = base.serving, served_by(base.serving.engine), TUNINGS.names
-    room = suffix_room(base.id, "x" * ORGANIZATION_LIMIT)
-    if room < 0:
-        yield f"has an id that is {-room} characters too long for its models' names; write a shorter one."
+    for name in (base.id, *base.aliases):
+        room = suffix_room(name, "x" * ORGANIZATION_LIMIT)
+        if room < 0:
+            what = "an id" if name == base.id else "an alias"
+            yield f"has {what} that is {-room} characters too long for its models' names; write a shorter one."
     for name in sorted(serving.tunings - set(known)):
         yield f"names '{name}' in serving.tunings, which is no tuning; write one of {_listed(known)}."
     for name in sorted(serving.tunings & set(known) - set(served)):

@@ -12,16 +12,20 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from service.domain.errors import JobError
-from service.domain.json import JsonObject
-from service.recipes.format import Format, Row, recognise
+from service.domain.json import DoubledKey, JsonObject, check_keys, shortened
+from service.recipes.foreign_files import BOM, why_no_json
+from service.recipes.foreign_rows import ForeignShape, foreign_shape, foreign_values
+from service.recipes.format import FORMATS, Format, Row, has_all_keys, recognise
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
 PROBLEMS_SHOWN = 20
 PROBLEMS_KEPT = 10_000
 ROW_PROBLEMS_LIMIT = 100
 
-BOM = b"\xef\xbb\xbf"
 ROLES = "system, developer, user, assistant, tool, function"
+_FOREIGN_ROLES = {"human": "user", "person": "user", "customer": "user"} | dict.fromkeys(
+    ("gpt", "model", "bot", "chatbot", "ai"), "assistant"
+)
 _EXTRA = "contains an extra"
 _MESSAGE_INDEX = re.compile(r"(?:input\.)?messages\[(\d+)\]")
 
@@ -32,6 +36,17 @@ class WrongFormat(Exception):
     def __init__(self, format: type[Format]) -> None:
         super().__init__(format.name)
         self.format = format
+
+
+class ForeignRow(Exception):
+    """A row as another tool trains on it; `reason` names the tool, and how to write the row here."""
+
+    def __init__(self, shape: ForeignShape, objective: type[ObjectiveSettings]) -> None:
+        format = FORMATS.find(shape.format)
+        assert format is not None, "the built-in formats are registered"
+        readers = "" if format in objective.formats else f", which is for the method {_readers(format)}"
+        self.reason = f"looks like {shape.name}{readers}; {shape.rewriting}"
+        super().__init__(self.reason)
 
 
 @dataclass(frozen=True)
@@ -51,20 +66,25 @@ class Problem:
 def parse_row(line: bytes, number: int, objective: type[ObjectiveSettings]) -> tuple[type[Format], Row] | list[Problem]:
     """The row on line `number` (1-based) and its format, or what is wrong with it. A BOM before the first line is fine.
 
-    Raises WrongFormat where the row is of a format that the job's objective does not read.
+    Raises WrongFormat where the row is of a format that the job's objective does not read, ForeignRow where it is of
+    none, but of a known one of other tools.
     """
     if number == 1:
         line = line.removeprefix(BOM)
     try:
-        line.decode("utf-8")
+        text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        return [Problem(number, "", f"is not UTF-8 (byte {error.start + 1})")]
+        return [Problem(number, "", f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8")]
     try:
         data = from_json(line, allow_inf_nan=False)
     except ValueError as error:
-        return [Problem(number, "", f"is not JSON: {_column_only(str(error))}")]
+        return [Problem(number, "", why_no_json(line, _column_only(str(error))))]
     if not isinstance(data, dict):
-        return [Problem(number, "", "is not an object")]
+        return [Problem(number, "", _why_no_object(data))]
+    try:
+        check_keys(text)
+    except DoubledKey as doubled:
+        return [Problem(number, doubled.path, _twice(doubled))]
     return _validate(data, number, objective)
 
 
@@ -73,17 +93,36 @@ def _column_only(message: str) -> str:
     return message.replace(" at line 1 column", " at column")
 
 
+def _why_no_object(data: object) -> str:
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        return 'is an array; write a conversation as {"messages": [...]}, and each row on a line of its own'
+    return "is not an object"
+
+
+def _twice(doubled: DoubledKey) -> str:
+    return f'has the key "{doubled.key}" twice; remove one of them'
+
+
 def _validate(
     data: JsonObject, number: int, objective: type[ObjectiveSettings]
 ) -> tuple[type[Format], Row] | list[Problem]:
-    format = recognise(data.keys())
+    given = {key for key, value in data.items() if value is not None}  # a null is the same as a missing key
+    keys = given if recognise(given) else data.keys()
+    format = recognise(keys)
+    if format is None or not has_all_keys(format, keys, and_no_more=True):
+        complete = format is not None and has_all_keys(format, keys, and_no_more=False)
+        shape = foreign_shape(data, complete=complete)
+        if shape is not None:
+            raise ForeignRow(shape, objective)
     if format is None:
         return [Problem(number, "", f"Unexpected file format, expected {_expected(objective)}.")]
     if format not in objective.formats:
         raise WrongFormat(format)
     try:
-        return format, format.model_of(data.keys()).model_validate(data)
+        return format, format.model_of(keys).model_validate(data)
     except ValidationError as invalid:
+        if shape := foreign_values(data):
+            raise ForeignRow(shape, objective) from None
         errors = invalid.errors(include_url=False, include_input=False)[:ROW_PROBLEMS_LIMIT]
         return [_problem(error, number) for error in errors]
 
@@ -109,10 +148,12 @@ def _problem(error: ErrorDetails, number: int) -> Problem:
 
 
 def _reason(error: ErrorDetails, location: list[str | int]) -> str:
-    key = _shortened(location[-1]) if location else ""
+    key = shortened(str(location[-1])) if location else ""
     match error["type"]:
         case "extra_forbidden" if key == "weight" and "messages" in location[:2]:
             return f'{_EXTRA} "weight": only assistant messages have one'
+        case "extra_forbidden" if key in ("annotations", "refusal", "audio") and "messages" in location[:2]:
+            return f'{_EXTRA} "{key}" that is not empty, which no chat template shows; remove it'
         case "extra_forbidden":
             return f'{_EXTRA} "{key}"'
         case "missing":
@@ -120,7 +161,9 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
         case "union_tag_not_found":
             return "Discriminator 'role' is missing in value"
         case "union_tag_invalid":
-            return f'has the unknown role "{_shortened(error["ctx"]["tag"])}"; the roles are {ROLES}'
+            tag = str(error["ctx"]["tag"])
+            meant = f'write "{_FOREIGN_ROLES[tag.lower()]}": ' if tag.lower() in _FOREIGN_ROLES else ""
+            return f'has the unknown role "{shortened(tag)}"; {meant}the roles are {ROLES}'
         case "too_short" if key == "messages":
             return "has no messages"
         case "too_long" if key == "messages":
@@ -135,13 +178,8 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
 def _path(location: list[str | int]) -> str:
     path = ""
     for step in location:
-        path += f"[{step}]" if isinstance(step, int) else f".{_shortened(step)}"
+        path += f"[{step}]" if isinstance(step, int) else f".{shortened(step)}"
     return path.removeprefix(".")
-
-
-def _shortened(text: str | int) -> str:
-    """Keys and roles are the user's and may be as long as the line."""
-    return str(text) if len(str(text)) <= 64 else f"{str(text)[:64]}..."
 
 
 def report(problems: Sequence[Problem], total: int, param: str) -> JobError:
@@ -157,15 +195,25 @@ def report(problems: Sequence[Problem], total: int, param: str) -> JobError:
     return JobError(code, f"{lead} Invalid file format. {shown}{more}", param)
 
 
+def report_file(reason: str, param: str) -> JobError:
+    """The job's error for a file that holds no JSON lines; `reason` is the end of a sentence "The file ..."."""
+    message = f"The job failed due to an invalid {param.replace('_', ' ')}. Invalid file format. The file {reason}."
+    return JobError(f"invalid_{param}", message, param)
+
+
 def report_wrong_format(format: type[Format], objective: type[ObjectiveSettings], file_id: str, param: str) -> JobError:
     """The job's error for a file whose rows are meant for other methods; OpenAI's words."""
-    readers = " or ".join(f"'{other.name}'" for other in OBJECTIVES if format in other.formats)
+    readers = _readers(format)
     message = (
         f"The job failed due to an invalid {param.replace('_', ' ')}. Invalid file format. "
         f"Input file {file_id} is in the {format.public_name()} format, but the specified fine-tuning job is not using "
         f"{readers} as the training method (provided method={objective.name})."
     )
     return JobError(f"invalid_{param}", message, param)
+
+
+def _readers(format: type[Format]) -> str:
+    return " or ".join(f"'{other.name}'" for other in OBJECTIVES if format in other.formats)
 
 
 def report_too_few(found: int, minimum: int, param: str) -> JobError:

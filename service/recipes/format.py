@@ -58,6 +58,12 @@ def recognise(keys: Set[str]) -> type[Format] | None:
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
+def has_all_keys(format: type[Format], keys: Set[str], *, and_no_more: bool) -> bool:
+    """Whether a row with these keys lacks none of the format's; with `and_no_more`, whether it has no others either."""
+    model = format.model_of(keys)
+    return not (_distance(model, keys) if and_no_more else _required(model) - keys)
+
+
 def _required(model: type[Row]) -> set[str]:
     return {name for name, field in model.model_fields.items() if field.is_required()}
 

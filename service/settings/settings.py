@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         description="Whether an `OpenAI-Organization` or `OpenAI-Project` of elsewhere is refused; else it is ignored.",
     )
 
+    write_seconds: float = Field(
+        60.0, gt=0, description="How long a client may read nothing of its response before its connection is ended."
+    )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
     engine_urls: str = Field(
@@ -110,6 +113,9 @@ class Settings(BaseSettings):
     vllm_python: Path = Field(
         Path(".cache/vllm/bin/python"), description="Python of vLLM's own environment, with Luthier's plugin in it."
     )
+    vllm_sequences: int = Field(
+        128, ge=1, description="Sequences that the API sends to one vLLM at a time; more wait, and projects take turns."
+    )
     vllm_max_loras: int = Field(8, ge=1, description="Adapters that one batch of vLLM may mix.")
     vllm_kv_cache_gib: int = Field(4, ge=1, description="GiB of vLLM's key-value cache on a machine without a GPU.")
     vllm_drain_seconds: float = Field(
@@ -126,6 +132,16 @@ class Settings(BaseSettings):
     )
     tokens_per_minute: int = Field(
         0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
+    )
+
+    project_files: int = Field(10_000, ge=1, description="Files that one project may have.")
+    project_bytes: int = Field(
+        100 * 1024 * MIB, ge=1, description="Bytes that the files and open uploads of one project may have together."
+    )
+    project_uploads: int = Field(100, ge=1, description="Uploads that one project may have open at a time.")
+    project_jobs: int = Field(200, ge=1, description="Jobs that one project may have that have not started.")
+    project_requests: int = Field(
+        256, ge=1, description="Completions that one project may have in progress in an API process, waiting ones too."
     )
 
     bases: str = Field(

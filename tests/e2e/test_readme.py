@@ -56,6 +56,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     file.parent.mkdir(parents=True)
     lines = (ROOT / "examples" / "demo" / file.name).read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(lines[:ROWS]), encoding="utf-8")
+    (folder / ".venv").symlink_to(Path(sys.prefix))
     base = make_tiny_base(tmp_path_factory.mktemp("base")).model_copy(update={"id": "luthier-tiny"})
     with running(folder / "data", base, trainer_threads=1, engine_threads=1) as service:
         yield Reader(folder, service)
@@ -75,6 +76,7 @@ def test_the_shell_blocks_go_from_a_file_to_a_tuned_answer_and_a_catalogue(reade
     assert re.search(r"^succeeded$", printed, re.MULTILINE)
     assert re.search(r'"model":\s*"ft:luthier-tiny:luthier:workshop:\w{8}"', printed)
     assert '"content":' in printed
+    assert "gpt-4o-mini-2024-07-18  stands for luthier-tiny" in printed
     named = read_catalogue(reader.folder / "bases.toml").named([])
     assert [base.source for base in named] == ["Qwen/Qwen2.5-0.5B-Instruct"]
 

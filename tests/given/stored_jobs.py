@@ -25,13 +25,20 @@ from tests.given.work import KINDS, add_work, claim_training, remove_work, set_w
 BASES = ["luthier-tiny"]
 
 
-async def add_job(ctx: Context, caller: Caller, status: Status = "validating_files", base: str = "luthier-tiny") -> Job:
+async def add_job(
+    ctx: Context,
+    caller: Caller,
+    status: Status = "validating_files",
+    base: str = "luthier-tiny",
+    alias: str | None = None,
+) -> Job:
     """A job of a file whose bytes are nowhere."""
     file = a_file(caller)
     job = Job(
         id=ids.job_id(),
         project_id=caller.project_id,
         base=base,
+        alias=alias,
         training_file=file.id,
         validation_file=None,
         objective="supervised",
@@ -49,9 +56,9 @@ async def add_job(ctx: Context, caller: Caller, status: Status = "validating_fil
     return job
 
 
-async def claimed(ctx: Context, caller: Caller, owner: str = "one") -> HeldJob:
+async def claimed(ctx: Context, caller: Caller, owner: str = "one", alias: str | None = None) -> HeldJob:
     """A new job, held by `owner` for training."""
-    await add_job(ctx, caller, "queued")
+    await add_job(ctx, caller, "queued", alias=alias)
     claim = await claim_training(ctx, owner, BASES)
     assert claim is not None
     return claim

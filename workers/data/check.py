@@ -1,25 +1,28 @@
 """One pass over a file that parses, renders and tokenises every line, or collects every problem.
 
-Called in a worker thread by `workers.jobs.validate`, which streams the bytes. Keeps one line and the tokens so far in
+Called in a worker thread by `workers.jobs.validate`, which streams the bytes. Keeps two lines and the tokens so far in
 memory, never the whole file.
 """
 
 from collections.abc import Iterable, Iterator
 from datetime import date
+from itertools import chain, islice
 from typing import Any
 
 from service.domain.errors import JobError
 from service.recipes.dataset import (
-    BOM,
     PROBLEMS_KEPT,
+    ForeignRow,
     Problem,
     WrongFormat,
     details,
     parse_row,
     report,
+    report_file,
     report_too_few,
     report_wrong_format,
 )
+from service.recipes.foreign_files import BOM, foreign_file
 from service.recipes.format import Format, Row
 from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.completion import PromptRow
@@ -78,16 +81,21 @@ def check_file(
 
     `day` is the current date that chat templates get.
 
-    Raises DatasetInvalid with every problem of the whole file, or only with the wrong format if the job's objective
-    cannot use the format of the first row. The dataset may have more rows than the file (see
-    `Renderer.render`); `examples_minimum` is compared with the rows of the file.
+    Raises DatasetInvalid with every problem of the whole file; with one sentence if the file holds no JSON lines; or
+    only with the wrong format if the job's objective cannot use the format of the first row. The dataset may have more
+    rows than the file (see `Renderer.render`); `examples_minimum` is compared with the rows of the file.
     """
+    rest = iter(lines)
+    head = list(islice(rest, 2))
+    if looks := foreign_file(head):
+        raise DatasetInvalid(report_file(looks, param), details([Problem(1, "", f"the file {looks}")], 1))
     check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, objective)
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(chain(head, rest), start=1):
         check.read(line, number)
         if check.wrong_format is not None:
             error = report_wrong_format(check.wrong_format, objective, file_id, param)
             raise DatasetInvalid(error, details([], 0))
+    check.finish()
     if check.num_problems:
         raise DatasetInvalid(
             report(check.problems, check.num_problems, param), details(check.problems, check.num_problems)
@@ -107,6 +115,7 @@ class _Check:
         self._format: type[Format] | None = None
         self._mixed = False
         self._blank_since: int | None = None
+        self._foreign: dict[str, list[int]] = {}  # reason -> the first line, and how many lines
         self._rows = DatasetBuilder()
         self.wrong_format: type[Format] | None = None  # of the first row, if the job's objective cannot use it
         self.num_examples = 0
@@ -127,10 +136,20 @@ class _Check:
         except WrongFormat as wrong:
             self._refuse_format(wrong.format, number)
             return
+        except ForeignRow as foreign:
+            self._foreign.setdefault(foreign.reason, [number, 0])[1] += 1
+            return
         if isinstance(found, list):
             self._add(*found)
         elif self._same_format(found[0], number):
             self._render(found[1], number)
+
+    def finish(self) -> None:
+        """Adds one problem for all rows of one shape of other tools, where the first of them is."""
+        for reason, (first, count) in self._foreign.items():
+            others = f"; {count - 1} later rows are of the same kind" if count > 1 else ""
+            self._add(Problem(first, "", reason + others))
+        self.problems.sort(key=lambda problem: problem.line)
 
     def dataset(self) -> TokenizedDataset:
         return self._rows.build(rows_per_example=self._objective.rows_per_example)

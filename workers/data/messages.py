@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from service.domain.json import JsonObject
+from service.domain.json import DoubledKey, JsonObject
 from service.recipes.formats.chat import join_text, parse_arguments
 
 # Legacy function calls have no id; some templates want nine letters or digits.
@@ -106,6 +106,9 @@ def _template_message(message: Mapping[str, Any], field: str) -> JsonObject:
             plain["tool_calls"] = [_template_call(call) for call in calls]
     except PydanticCustomError as error:
         raise RenderError(f"{field}.content", error.message()) from error
+    except DoubledKey as doubled:
+        reason = f"has arguments with the key {doubled.key!r} twice; remove one of them"
+        raise RenderError(f"{field}.tool_calls", reason) from doubled
     except ValueError as error:
         raise RenderError(f"{field}.tool_calls", "has arguments that are not the JSON text of an object") from error
     if plain["role"] == "function":

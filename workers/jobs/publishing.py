@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.domain import ids
 from service.domain.errors import InvalidRequest, JobError
-from service.domain.job import Publication, template_date
+from service.domain.job import Publication, named_after, template_date
 from service.domain.model import Manifest, Model, model_name
 from service.operations import lookups
 from service.operations.progress import HeldJob
@@ -70,7 +70,7 @@ class Publisher:
         job = self._held.job
         self._check_servable()
         installation = await lookups.find_installation(self._ctx)
-        name = model_name(job.base, installation.organization, job.suffix, ids.publication_id(), step)
+        name = model_name(named_after(job), installation.organization, job.suffix, ids.publication_id(), step)
         manifest = await self._manifest(report, name)
         await storage_retry(store_artifact)(self._ctx.storage, Path(report.folder), manifest)
         return name

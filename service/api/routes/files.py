@@ -20,7 +20,7 @@ from service.api.web.multipart import FormReader, Part, boundary_of
 from service.api.web.pagination import LONGEST_FILES_PAGE, After, CursorList, FilesLimit, as_cursor_list
 from service.domain.errors import InvalidRequest
 from service.domain.json import JsonObject
-from service.operations import files
+from service.operations import files, quotas
 from service.operations.files import Incoming, NewFile, too_large
 
 router = APIRouter(prefix="/files", tags=["Files"], route_class=ApiRoute)
@@ -45,6 +45,8 @@ Fields = JsonObject
 @router.post("", operation_id="createFile", openapi_extra={"requestBody": UPLOAD_BODY})
 async def create(ctx: ContextDep, caller: CallerDep, request: Request) -> FileObject:
     """Upload a file, which other endpoints take by its id."""
+    length = request.headers.get("content-length", "")
+    await quotas.check_room(ctx, caller, max(0, int(length) - FIELDS_BYTES) if length.isdigit() else 0)
     async with files.incoming(ctx) as incoming:
         new = await _received(request, incoming, ctx.settings.file_limit_bytes)
         return FileObject.of(await incoming.create(caller, new))

@@ -1,14 +1,14 @@
 """POST /v1/completions and /v1/chat/completions: checks a request, resolves its model, relays the response.
 
 Uses what the client sent and whether it is still connected. The gateway chooses the engine and reads its response. When
-a client disconnects, the work on its request ends at once.
+a client disconnects, the work on its request ends at once. `responses` uses the same way, and translates on both sides.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
@@ -23,7 +23,7 @@ from service.api.schemas.inference import (
     CreateCompletionRequest,
     Generation,
 )
-from service.api.web.auth import ApiRoute
+from service.api.web.auth import GenerationRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope
 from service.api.web.traffic import Traffic
@@ -32,6 +32,7 @@ from service.domain.json import JsonObject
 from service.gateway.fields import Endpoint, engine_fields
 from service.gateway.forward import EngineRequest, EngineResponse, RequestCost, log_usage
 from service.gateway.limits import estimated_tokens
+from service.gateway.prompt_length import check_length, sequences
 from service.installation.context import Context
 from service.operations import models
 from service.operations.keys import Caller
@@ -41,7 +42,16 @@ STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the
 T = TypeVar("T")
 
 
-Respond = Callable[[Endpoint, Generation], Awaitable[Response]]
+Events = Callable[[EngineResponse], AsyncGenerator[bytes]]
+Body = Callable[[EngineResponse], Awaitable[bytes]]
+
+
+class Respond(Protocol):
+    """Responds with what an engine makes of a request; `as_events` and `as_body` write it, else it passes unchanged."""
+
+    async def __call__(
+        self, endpoint: Endpoint, body: Generation, as_events: Events = ..., as_body: Body = ...
+    ) -> Response: ...
 
 
 async def _respond_to(request: Request, ctx: ContextDep, caller: CallerDep) -> Respond:
@@ -60,7 +70,9 @@ def _responses(model: type[Completion] | type[ChatCompletion], chunk: str) -> di
     return {200: {"model": model, "content": {"text/event-stream": stream}}}
 
 
-router = APIRouter(route_class=ApiRoute, responses={429: {"model": ErrorEnvelope, "description": "Too many requests"}})
+router = APIRouter(
+    route_class=GenerationRoute, responses={429: {"model": ErrorEnvelope, "description": "Too many requests"}}
+)
 
 
 @router.post(
@@ -85,13 +97,36 @@ async def create_chat_completion(body: CreateChatCompletionRequest, respond: Res
     return await respond("chat/completions", body)
 
 
-async def _respond(client: Request, ctx: Context, caller: Caller, endpoint: Endpoint, body: Generation) -> Response:
+async def _respond(
+    client: Request,
+    ctx: Context,
+    caller: Caller,
+    endpoint: Endpoint,
+    body: Generation,
+    as_events: Events | None = None,
+    as_body: Body = EngineResponse.body,
+) -> Response:
     request = await _prepared(ctx, caller, endpoint, body)
     await ctx.limits.admit(request, caller.organization)
-    opening = ctx.gateway.open(request, partial(_account, ctx, client.app.state.traffic))
+    opening = _opened(ctx, request, partial(_account, ctx, client.app.state.traffic))
     if request.streams:
-        return RelayedEvents(await _while_connected(client, opening))
-    return Response(await _while_connected(client, _whole(opening)), media_type="application/json")
+        return RelayedEvents(await _while_connected(client, opening), as_events or _events)
+    return Response(await _while_connected(client, _whole(opening, as_body)), media_type="application/json")
+
+
+async def _opened(ctx: Context, request: EngineRequest, account: Callable[[RequestCost], None]) -> EngineResponse:
+    """The engine's response, once it was the project's turn; its places are free when it is closed."""
+    release = await ctx.places.take(request)
+
+    def done(cost: RequestCost) -> None:
+        release()
+        account(cost)
+
+    try:
+        return await ctx.gateway.open(request, done)
+    except BaseException:
+        release()
+        raise
 
 
 def _account(ctx: Context, traffic: Traffic, usage: RequestCost) -> None:
@@ -105,6 +140,9 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
     """The request for an engine. Raises ModelNotFound, then InvalidRequest for what engines cannot do."""
     model = await models.resolve_for_inference(ctx, caller, body.model)
     fields = body.model_dump(exclude={"model"}, exclude_unset=True, exclude_none=True)
+    base = ctx.catalogue.find(model.base_id)
+    assert base is not None, "the model was resolved to it"
+    check_length(fields, base.context_tokens)
     return EngineRequest(
         endpoint,
         caller.project_id,
@@ -113,13 +151,14 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
         engine_fields(endpoint, fields, model.serving),
         key_id=caller.key_id,
         reserved_tokens=estimated_tokens(fields),
+        sequences=sequences(fields),
     )
 
 
-async def _whole(opening: Coroutine[Any, Any, EngineResponse]) -> bytes:
+async def _whole(opening: Coroutine[Any, Any, EngineResponse], as_body: Body) -> bytes:
     response = await opening
     try:
-        return await response.body()
+        return await as_body(response)
     finally:
         response.close()
 
@@ -146,9 +185,9 @@ async def _disconnected(client: Request) -> None:
 class RelayedEvents(StreamingResponse):
     """An engine's events, each relayed as it arrives; the engine's connection closes as soon as the client's does."""
 
-    def __init__(self, response: EngineResponse) -> None:
+    def __init__(self, response: EngineResponse, as_events: Events) -> None:
         self._response = response
-        self._events = _events(response)
+        self._events = as_events(response)
         super().__init__(self._events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,10 +1,9 @@
 """/v1/fine_tuning/jobs: from the wire to `operations.jobs` and back; a job's events also as server-sent events.
 
-A stream of events follows the sequence number, so that no event is missed or sent twice. It polls the database, because
-workers in other processes write events, in batches. It holds one batch at a time and ends when the client hangs up.
+A stream of events follows the sequence number, so that no event is missed or sent twice. All streams of a job share one
+poller (`web.job_feeds`). A stream holds one batch at a time and ends when the client hangs up or its key is revoked.
 """
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -19,6 +18,7 @@ from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope
+from service.api.web.job_feeds import JobFeeds
 from service.api.web.pagination import After, CursorList, Limit, ListObject, as_cursor_list, as_list
 from service.domain.errors import LuthierError
 from service.domain.event import Event
@@ -48,6 +48,7 @@ METADATA_PARAMETER: JsonObject = {
 
 POLL_SECONDS = 0.3
 HEARTBEAT_SECONDS = 15.0
+LOOK_SECONDS = 1.0  # how often a stream looks whether its key still works, and whether a heartbeat is due
 BATCH_EVENTS = 100
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second is nginx's
 
@@ -139,6 +140,7 @@ async def resume(ctx: ContextDep, caller: CallerDep, fine_tuning_job_id: JobId) 
     responses=EVENT_STREAM,
 )
 async def events(
+    request: Request,
     ctx: ContextDep,
     caller: CallerDep,
     fine_tuning_job_id: JobId,
@@ -149,7 +151,7 @@ async def events(
 ) -> ListObject[EventObject] | StreamingResponse:
     """List the events of a fine-tuning job, newest first; or follow them, oldest first, until the job has ended."""
     if stream:
-        return await _follow(ctx, caller, fine_tuning_job_id, after=last_event_id or after)
+        return await _follow(request, ctx, caller, fine_tuning_job_id, after=last_event_id or after)
     return as_list(await jobs.event_page(ctx, caller, fine_tuning_job_id, after=after, limit=limit), EventObject.of)
 
 
@@ -192,31 +194,34 @@ def _hyperparameters(body: CreateJob) -> Hyperparameters:
     return (Hyperparameters if objective is None else hyperparameters_type(objective))(**merged)
 
 
-async def _follow(ctx: Context, caller: Caller, job_id: str, *, after: str | None) -> StreamingResponse:
+async def _follow(
+    request: Request, ctx: Context, caller: Caller, job_id: str, *, after: str | None
+) -> StreamingResponse:
     """The stream behind the event `after`. Raises NotFound or InvalidRequest before it begins."""
     sequence = await jobs.event_position(ctx, caller, job_id, after)
     return StreamingResponse(
-        _events(ctx, caller, job_id, sequence), media_type="text/event-stream", headers=STREAM_HEADERS
+        _events(request, ctx, caller, job_id, sequence), media_type="text/event-stream", headers=STREAM_HEADERS
     )
 
 
-async def _events(ctx: Context, caller: Caller, job_id: str, sequence: int) -> AsyncGenerator[bytes]:
+async def _events(request: Request, ctx: Context, caller: Caller, job_id: str, sequence: int) -> AsyncGenerator[bytes]:
     """Whole batches as they come; if the stream breaks off, the reason in the error envelope."""
+    feeds: JobFeeds = request.app.state.job_feeds
     sent_at = time.monotonic()
     try:
-        while True:
-            found = await jobs.next_events(ctx, caller, job_id, sequence, BATCH_EVENTS)
-            if found.events:
-                yield b"".join(_rendered(event) for event in found.events)
-                sequence, sent_at = found.events[-1].sequence, time.monotonic()
-            if found.ended:
-                yield DONE
-                return
-            if len(found.events) < BATCH_EVENTS:
-                await asyncio.sleep(POLL_SECONDS)
-            if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
-                yield HEARTBEAT
-                sent_at = time.monotonic()
+        with feeds.following(ctx, caller, job_id, sequence, POLL_SECONDS) as feed:
+            while True:
+                found = await feed.next(sequence, BATCH_EVENTS, min(LOOK_SECONDS, max(HEARTBEAT_SECONDS, POLL_SECONDS)))
+                await request.app.state.known_keys.caller(request)  # a revoked key's streams end with it
+                if found.events:
+                    yield b"".join(_rendered(event) for event in found.events)
+                    sequence, sent_at = found.events[-1].sequence, time.monotonic()
+                if found.ended:
+                    yield DONE
+                    return
+                if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
+                    yield HEARTBEAT
+                    sent_at = time.monotonic()
     except LuthierError as error:
         yield b"data: " + bytes(envelope(error).body) + b"\n\n"
 

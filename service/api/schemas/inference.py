@@ -20,12 +20,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.api.schemas.fields import Text, Wire
+from service.api.schemas.fields import Text, Wire, at_most
 from service.domain.json import JsonObject
 
 PROMPT_LIMIT = 2048
 MESSAGE_LIMIT = 2048
 TOKEN_LIMIT = 2**20
+BIAS_LIMIT = 2048
+METADATA_LIMIT = 16
 
 
 def _unicode(text: str) -> str:
@@ -53,19 +55,19 @@ def _prompt(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 Unicode = Annotated[str, AfterValidator(_unicode)]  # of any length: the body has a limit
 NonEmpty = Annotated[Unicode, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=TOKEN_LIMIT)]
+Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=TOKEN_LIMIT, fail_fast=True)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[int, Field(ge=-100, le=100)]
 
 Prompt = Annotated[
     NonEmpty
-    | Annotated[list[NonEmpty], Field(min_length=1, max_length=PROMPT_LIMIT)]
+    | Annotated[list[NonEmpty], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)]
     | Tokens
-    | Annotated[list[Tokens], Field(min_length=1, max_length=PROMPT_LIMIT)],
+    | Annotated[list[Tokens], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)],
     WrapValidator(_prompt),
 ]
-Stop = Annotated[list[NonEmpty], Field(max_length=4)] | NonEmpty
+Stop = Annotated[list[NonEmpty], Field(max_length=4, fail_fast=True)] | NonEmpty
 ToolChoice = Literal["none", "auto", "required"] | JsonObject
 
 
@@ -82,7 +84,7 @@ class Generation(Wire):
     )
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: dict[Text, Bias] | None = Field(
+    logit_bias: Annotated[dict[Text, Bias], Field(max_length=BIAS_LIMIT), at_most(BIAS_LIMIT)] | None = Field(
         None, description="Token ids to what is added to their logits; the embedded engine takes only an empty one."
     )
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -119,7 +121,7 @@ class OtherPart(BaseModel):
 
 
 Part = Annotated[TextPart | OtherPart, Field(discriminator="type")]
-Content = Annotated[list[Part], Field(min_length=1, max_length=MESSAGE_LIMIT)] | Unicode
+Content = Annotated[list[Part], Field(min_length=1, max_length=MESSAGE_LIMIT, fail_fast=True)] | Unicode
 
 
 class FunctionCall(Wire):
@@ -141,21 +143,28 @@ class RequestMessage(Wire):
     name: Text | None = None
     tool_call_id: Text | None = None
     refusal: Unicode | None = None
-    tool_calls: list[ToolCall] | None = Field(None, max_length=128)
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128, fail_fast=True)] | None = None
     function_call: FunctionCall | None = None
     audio: JsonObject | None = None
-    annotations: list[JsonObject] | None = None
+    annotations: Annotated[list[JsonObject], Field(max_length=MESSAGE_LIMIT, fail_fast=True)] | None = None
     reasoning: Unicode | None = None
     reasoning_content: Unicode | None = None
 
 
 class CreateChatCompletionRequest(Generation):
-    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=MESSAGE_LIMIT)]
+    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=MESSAGE_LIMIT, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
-    metadata: dict[Annotated[Text, StringConstraints(max_length=64)], Text] | None = Field(None, max_length=16)
+    metadata: (
+        Annotated[
+            dict[Annotated[Text, StringConstraints(max_length=64)], Text],
+            Field(max_length=METADATA_LIMIT),
+            at_most(METADATA_LIMIT),
+        ]
+        | None
+    ) = None
     safety_identifier: Annotated[Text, StringConstraints(max_length=128)] | None = None
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
@@ -164,8 +173,8 @@ class CreateChatCompletionRequest(Generation):
 
     audio: JsonObject | None = None
     function_call: ToolChoice | None = None
-    functions: list[JsonObject] | None = Field(None, max_length=128)
-    modalities: list[Literal["text", "audio"]] | None = None
+    functions: Annotated[list[JsonObject], Field(max_length=128, fail_fast=True)] | None = None
+    modalities: Annotated[list[Literal["text", "audio"]], Field(max_length=16, fail_fast=True)] | None = None
     moderation: JsonObject | None = None
     prediction: JsonObject | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -173,7 +182,7 @@ class CreateChatCompletionRequest(Generation):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     store: bool | None = None
     tool_choice: ToolChoice | None = None
-    tools: list[JsonObject] | None = Field(None, max_length=128)
+    tools: Annotated[list[JsonObject], Field(max_length=128, fail_fast=True)] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: JsonObject | None = None
 

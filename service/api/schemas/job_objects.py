@@ -4,16 +4,18 @@ Keys have the order of OpenAI's real responses; `progress` and `tuning` at the e
 """
 
 import time
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from service.domain.event import Event, Kind, Level
-from service.domain.job import FINAL, Checkpoint, Job, Status
+from service.domain.job import FINAL, Job, Status, named_after
 from service.domain.json import JsonObject
-from service.operations.jobs import JobView
+from service.operations.jobs import CheckpointView, JobView
 from service.recipes.fields import Auto
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings, camel
+
+LEFT_OUT = Field(exclude_if=lambda value: value is None)  # a metric that was not measured
 
 
 class JobHyperparameters(BaseModel):
@@ -116,7 +118,7 @@ class JobObject(BaseModel):
         remaining = _seconds_remaining(job)
         return cls(
             id=job.id,
-            model=job.parent_model or job.base,
+            model=job.parent_model or named_after(job),
             created_at=job.created_at,
             finished_at=job.finished_at,
             fine_tuned_model=job.fine_tuned_model,
@@ -162,6 +164,24 @@ class EventObject(BaseModel):
         )
 
 
+class CheckpointMetrics(BaseModel):
+    """OpenAI's `metrics`, and those of other objectives; `step` is a whole number, which strict clients insist on.
+
+    `type` is the job's method, which OpenAI sends although its reference has no such field."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    step: int
+    train_loss: Annotated[float | None, LEFT_OUT] = None
+    train_mean_token_accuracy: Annotated[float | None, LEFT_OUT] = None
+    valid_loss: Annotated[float | None, LEFT_OUT] = None
+    valid_mean_token_accuracy: Annotated[float | None, LEFT_OUT] = None
+    full_valid_loss: Annotated[float | None, LEFT_OUT] = None
+    full_valid_mean_token_accuracy: Annotated[float | None, LEFT_OUT] = None
+    type: str
+
+
 class CheckpointObject(BaseModel):
     """OpenAI's `fine_tuning.job.checkpoint`."""
 
@@ -170,17 +190,18 @@ class CheckpointObject(BaseModel):
     created_at: int
     fine_tuned_model_checkpoint: str
     fine_tuning_job_id: str
-    metrics: dict[str, float]
+    metrics: CheckpointMetrics
     step_number: int
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "CheckpointObject":
+    def of(cls, view: CheckpointView) -> "CheckpointObject":
+        checkpoint = view.checkpoint
         return cls(
             id=checkpoint.id,
             created_at=checkpoint.created_at,
             fine_tuned_model_checkpoint=checkpoint.model_name,
             fine_tuning_job_id=checkpoint.job_id,
-            metrics=checkpoint.metrics,
+            metrics=CheckpointMetrics(**{"step": checkpoint.step, **checkpoint.metrics, "type": view.objective}),
             step_number=checkpoint.step,
         )
 

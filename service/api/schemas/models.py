@@ -14,6 +14,7 @@ class ModelObject(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    shutdown_date: None = None  # a model stays until its owner deletes it
 
     @classmethod
     def of(cls, model: ModelView) -> "ModelObject":

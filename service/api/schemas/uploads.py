@@ -49,7 +49,9 @@ class CreateUpload(Wire):
 class CompleteUpload(Wire):
     """The body of POST /v1/uploads/{upload_id}/complete."""
 
-    part_ids: Annotated[list[Text], Field(min_length=1, max_length=PARTS_LIMIT, description="In the file's order.")]
+    part_ids: Annotated[
+        list[Text], Field(min_length=1, max_length=PARTS_LIMIT, description="In the file's order.", fail_fast=True)
+    ]
     md5: Annotated[Text | None, Field(description="Of the whole file, in hex; a wrong one is rejected.")] = None
 
 

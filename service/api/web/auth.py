@@ -10,9 +10,8 @@ from typing import Any
 import structlog
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive
 
+from service.api.web.bodies import GENERATION, PLAIN, read_within
 from service.domain.errors import Unauthenticated
 from service.installation.context import Context
 from service.operations import keys
@@ -22,7 +21,6 @@ log = structlog.get_logger()
 SELECTING_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 CACHE_SECONDS = 5.0
 CACHE_KEYS = 1024
-JSON_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 class KnownKeys:
@@ -50,7 +48,9 @@ class KnownKeys:
 
 
 class ApiRoute(APIRoute):
-    """A route that authenticates its caller first, and then reads a JSON body of at most JSON_LIMIT_BYTES."""
+    """A route that authenticates its caller first, and then reads a JSON body within `body_limits`."""
+
+    body_limits = PLAIN
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -58,9 +58,15 @@ class ApiRoute(APIRoute):
 
         async def handle_authenticated(request: Request) -> Response:
             request.state.caller = await request.app.state.known_keys.caller(request)
-            return await handle(_bounded(request) if reads_json else request)
+            return await handle(await read_within(request, self.body_limits) if reads_json else request)
 
         return handle_authenticated
+
+
+class GenerationRoute(ApiRoute):
+    """A route whose body holds prompts."""
+
+    body_limits = GENERATION
 
 
 def _bearer(request: Request) -> str:
@@ -71,22 +77,3 @@ def _bearer(request: Request) -> str:
             "auth (i.e. Authorization: Bearer YOUR_KEY). `luthierd keys create` makes one."
         )
     return bearer.strip()
-
-
-def _bounded(request: Request) -> Request:
-    """The request with a body that ends in an error beyond the limit; FastAPI lets only HTTPException through."""
-    return Request(request.scope, _counted(request.receive))
-
-
-def _counted(receive: Receive) -> Receive:
-    size = 0
-
-    async def receive_counted() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > JSON_LIMIT_BYTES:
-            raise HTTPException(413, f"The body of this request may have at most {JSON_LIMIT_BYTES:,} bytes.")
-        return message
-
-    return receive_counted

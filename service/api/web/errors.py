@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
-from service.domain.errors import InvalidRequest, LuthierError, NotFound, RateLimited, TooLarge
+from service.domain.errors import InvalidRequest, LuthierError, NotFound, QuotaExceeded, RateLimited, TooLarge
 
 log = structlog.get_logger()
 FRAMES = 8
@@ -114,6 +114,8 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
 
 def _retry_headers(error: LuthierError) -> dict[str, str]:
     """When to retry a request that was over a limit: in the two headers that the SDKs read."""
+    if isinstance(error, QuotaExceeded):
+        return {"x-should-retry": "false"}
     if not isinstance(error, RateLimited):
         return {}
     if not error.may_retry:

@@ -4,6 +4,7 @@ Every request is counted here. Plain ASGI, so that streams pass untouched. Reque
 from a client.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 
@@ -15,11 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.web import errors
 from service.api.web.traffic import Traffic
 from service.domain import ids
+from service.domain.errors import Unavailable
 from service.gateway.limits import Standing, duration
 from service.operations.keys import Caller
 
 log = structlog.get_logger()
 API_VERSION = "2020-10-01"
+SHUTTING_DOWN = "The server is shutting down. Please try again."
 
 
 class ResponseBroken(Exception):
@@ -46,6 +49,11 @@ class ResponseHeaders:
             await self._app(scope, receive, response.send)
         except ClientDisconnect:
             log.info("request.abandoned")
+        except asyncio.CancelledError:  # the server ends, and has waited for this request long enough
+            if response.status is not None:
+                raise
+            log.info("request.cancelled")
+            await errors.envelope(Unavailable(SHUTTING_DOWN))(scope, receive, response.send)
         except Exception as error:
             refusal = errors.unexpected(error)
             if response.status is not None:

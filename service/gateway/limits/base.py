@@ -86,6 +86,8 @@ def _characters(prompt: Any) -> int:
             return len(prompt)
         case int():
             return CHARACTERS_PER_TOKEN
+        case [int(), *_]:
+            return CHARACTERS_PER_TOKEN * len(prompt)
         case list():
             return sum(_characters(item) for item in prompt)
         case dict():

@@ -5,11 +5,24 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
-from service.domain.json import JsonObject
+from service.domain.json import DoubledKey, JsonObject, check_keys
+from service.recipes.fields import Integer, Whole
 from service.recipes.format import FORMATS, Format, Row
 
 MESSAGES_LIMIT = 2048
 TOOLS_LIMIT = 128
+
+
+# What OpenAI's own messages have besides, mostly null or empty.
+_EMPTY_EXTRAS = ("annotations", "refusal", "audio", "tool_calls", "function_call")
+_PARTS = {
+    "input_text": "is one of the Responses API; write it",
+    "output_text": "is one of the Responses API; write it",
+    "refusal": "no chat template shows; write it",
+    "thinking": 'is one of Anthropic\'s; write the thoughts as "reasoning_content" of the message, and the text',
+    "tool_use": 'is one of Anthropic\'s; write the call into "tool_calls" of the message, and the text',
+    "tool_result": 'is one of Anthropic\'s; write it as a message with the role "tool", and other text',
+}
 
 
 def join_text(content: Any) -> Any:
@@ -23,6 +36,9 @@ def _part_text(part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("image_url", "input_image", "image"):
         raise PydanticCustomError("part", "holds an image; only text can be trained on")
+    if isinstance(kind, str) and kind in _PARTS:
+        reason = 'holds a "{kind}" part, which {what} as {"type": "text", "text": "..."}'
+        raise PydanticCustomError("part", reason, {"kind": kind, "what": _PARTS[kind]})
     if kind != "text" or not isinstance(part.get("text"), str):
         raise PydanticCustomError("part", 'holds a part that is not {"type": "text", "text": "..."}')
     if len(part) > 2:
@@ -37,16 +53,21 @@ def _filled(text: str) -> str:
 
 
 def parse_arguments(arguments: str) -> JsonObject:
-    """The arguments of a tool call; the empty string means none. Raises ValueError."""
+    """The arguments of a tool call; the empty string means none. Raises ValueError, DoubledKey for a key that is
+    there twice."""
     parsed = from_json(arguments or "{}", allow_inf_nan=False)
     if not isinstance(parsed, dict):
         raise ValueError("not an object")
+    check_keys(arguments or "{}")
     return parsed
 
 
 def _object_text(arguments: str) -> str:
     try:
         parse_arguments(arguments)
+    except DoubledKey as doubled:
+        reason = 'has the key "{key}" twice; remove one of them'
+        raise PydanticCustomError("arguments", reason, {"key": doubled.key}) from None
     except ValueError:
         raise PydanticCustomError("arguments", "is not the JSON text of an object") from None
     return arguments
@@ -81,7 +102,18 @@ class ToolCall(Row):
     function: FunctionCall
 
 
-class SystemMessage(Row):
+class _Message(Row):
+    """Of any role. Empty fields of OpenAI's own messages mean nothing, so that responses can be pasted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_extras(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if key not in _EMPTY_EXTRAS or value not in ("", [], {})}
+
+
+class SystemMessage(_Message):
     """Its content may be empty: that suppresses a chat template's default system message."""
 
     role: Literal["system", "developer"]
@@ -89,13 +121,13 @@ class SystemMessage(Row):
     name: str | None = None
 
 
-class UserMessage(Row):
+class UserMessage(_Message):
     role: Literal["user"]
     content: FilledText
     name: str | None = None
 
 
-class Answer(Row):
+class Answer(_Message):
     """What an assistant says or calls. `reasoning` is another word for `reasoning_content`."""
 
     role: Literal["assistant"]
@@ -116,17 +148,17 @@ class Answer(Row):
 class AssistantMessage(Answer):
     """An answer within a conversation; `weight` 0 keeps it from being learned."""
 
-    weight: Annotated[int, Field(ge=0, le=1)] | None = None
+    weight: Annotated[Integer, Whole, Field(ge=0, le=1)] | None = None
 
 
-class ToolMessage(Row):
+class ToolMessage(_Message):
     role: Literal["tool"]
     content: Text
     tool_call_id: str
     name: str | None = None
 
 
-class FunctionMessage(Row):
+class FunctionMessage(_Message):
     """Legacy: the answer to a `function_call`."""
 
     role: Literal["function"]

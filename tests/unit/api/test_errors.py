@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.web import auth
 from service.api.web.auth import KnownKeys
+from service.api.web.bodies import PLAIN
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.operations import keys
@@ -99,7 +100,7 @@ async def test_a_json_body_under_another_content_type_is_refused(client: httpx.A
 
 
 async def test_a_json_body_beyond_its_limit_is_refused_while_it_comes_in(client: httpx.AsyncClient) -> None:
-    response = await client.post(CREATE, json={"model": "x" * auth.JSON_LIMIT_BYTES})
+    response = await client.post(CREATE, json={"model": "x" * PLAIN.bytes})
     assert response.status_code == 413
     assert "at most" in error_of(response)["message"]
 

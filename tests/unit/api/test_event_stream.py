@@ -11,8 +11,9 @@ import pytest
 from openai.types.fine_tuning import FineTuningJobEvent
 
 from service.api.routes import jobs as event_stream
+from service.api.web import auth
 from service.installation.context import Context
-from service.operations import jobs
+from service.operations import jobs, keys
 from tests.conftest import ClientOf
 from tests.given.jobs_by_http import JOBS, create, listed
 from tests.given.stored_jobs import tell
@@ -161,3 +162,47 @@ async def test_what_is_wrong_is_said_before_the_stream(
         response = await client.get(f"{JOBS}/{id}/events", params=query, headers={"Last-Event-ID": unknown})
         assert (response.status_code, response.json()["error"]["param"]) == (400, "after")
         assert unknown in response.json()["error"]["message"]
+
+
+async def test_many_followers_share_one_poller(
+    ctx: Context, client: httpx.AsyncClient, base_url: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def counted(*args: object) -> object:
+        nonlocal looks
+        looks += 1
+        return await next_events(*args)  # type: ignore[arg-type]
+
+    next_events = jobs.next_events
+    monkeypatch.setattr(jobs, "next_events", counted)
+    monkeypatch.setattr(event_stream, "POLL_SECONDS", 0.1)
+    id = (await create(client))["id"]
+    headers = {"Authorization": f"Bearer {key}"}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=60, limits=limits) as follower:
+        asked = [asyncio.create_task(follower.get(f"{JOBS}/{id}/events", params={"stream": "true"})) for _ in range(40)]
+        await asyncio.sleep(1)
+        await tell(ctx, id, 1, 2)
+        await client.post(f"{JOBS}/{id}/cancel")
+        responses = await asyncio.gather(*asked)
+    expected = await listed(client, id)
+    assert all(told(response.text) == expected for response in responses)
+    assert looks < 40 * 3  # each reads at most what was there before it came; by itself it would look ten times
+
+
+async def test_a_revoked_keys_stream_ends(
+    ctx: Context, client: httpx.AsyncClient, base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(auth, "CACHE_SECONDS", 0.02)
+    id = (await create(client))["id"]
+    key = await keys.create_key(ctx, "default", "project", "revoked")
+    async with asyncio.timeout(30), following(base_url, key, id) as lines:
+        await anext(lines)
+        (revoked,) = [found.id for found in await keys.list_keys(ctx) if found.name == "revoked"]
+        await keys.revoke_key(ctx, revoked)
+        last = ""
+        async for line in lines:
+            last = line or last
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "invalid_api_key"

@@ -30,7 +30,7 @@ async def job_id(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str
 async def test_a_list_shows_the_bases_and_then_ones_own(client: httpx.AsyncClient, job_id: str) -> None:
     found = (await client.get("/models")).json()
     assert [model["id"] for model in found["data"]] == ["luthier-tiny", STEP, FINAL]
-    assert list(found["data"][0]) == ["id", "object", "created", "owned_by"]
+    assert list(found["data"][0]) == ["id", "object", "created", "owned_by", "shutdown_date"]
     assert [model["owned_by"] for model in found["data"]] == ["luthier"] * 3
 
 
@@ -46,6 +46,7 @@ async def test_checkpoints_are_listed_newest_first(client: httpx.AsyncClient, jo
     assert list(page["data"][0]) == [
         "object", "id", "created_at", "fine_tuned_model_checkpoint", "fine_tuning_job_id", "metrics", "step_number",
     ]  # fmt: skip
+    assert '"metrics":{"step":20,"type":"supervised"}' in (await client.get(f"{JOBS}/{job_id}/checkpoints")).text
     first = (await client.get(f"{JOBS}/{job_id}/checkpoints", params={"limit": 1})).json()
     assert first["has_more"] is True
 
@@ -73,6 +74,29 @@ async def test_an_unknown_model_is_a_404(client: httpx.AsyncClient, name: str) -
     error = response.json()["error"]
     if name:
         assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+async def test_a_404_names_what_this_caller_may_call(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient, job_id: str
+) -> None:
+    ours = (await client.get("/models/luthier-tinny")).json()["error"]["message"]
+    assert ours.endswith(f"You may call: luthier-tiny, {FINAL}, {STEP}.")
+    theirs = (await stranger.get(f"/models/{FINAL}")).json()["error"]["message"]
+    assert theirs.endswith("You may call: luthier-tiny.")
+    question = {"model": "gpt-4o", "messages": [{"role": "user", "content": "?"}]}
+    assert "You may call: luthier-tiny, " in (await client.post("/chat/completions", json=question)).text
+
+
+async def test_a_404_names_a_few_of_many_the_nearest_first(
+    ctx: Context, client: httpx.AsyncClient, caller: Caller, job_id: str
+) -> None:
+    for number in range(12):
+        await add_model(ctx, caller, job_id, f"ft:luthier-tiny:luthier:many:AAAAAA{number:02}")
+    message = (await client.get("/models/ft:luthier-tiny:luthier:many:AAAAAA0")).json()["error"]["message"]
+    named = message.partition("You may call: ")[2]
+    assert named.startswith("ft:luthier-tiny:luthier:many:AAAAAA")  # nearest first
+    assert named.count("ft:") == 9 and "luthier-tiny," in named
+    assert named.endswith(" and 5 more (GET /v1/models).")
 
 
 async def test_another_projects_model_is_not_there(stranger: httpx.AsyncClient, job_id: str) -> None:

@@ -88,13 +88,15 @@ async def test_lanes_take_turns_token_by_token(shop: Shop) -> None:
 
 async def test_what_fails_in_one_lane_ends_no_row_of_another(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     async with AsyncExitStack() as stack:
-        asked = {kind: await shop.submit(stack, kind) for kind in shop.names}
+        asked: dict[str, tuple[Row, GenerationRequest]] = {}
 
         def fail(self: LastBlock, rows: Rows | None = None) -> None:
             if self._parameters and any(row.generated for row, _ in asked.values()):
                 raise RuntimeError("broken")
 
         monkeypatch.setattr(LastBlock, "activate", fail)
+        for kind in shop.names:
+            asked[kind] = await shop.submit(stack, kind)
         failing = asked.pop("last_block")[1]
         with pytest.raises(LuthierError, match="failed to generate"):
             await finished(failing)

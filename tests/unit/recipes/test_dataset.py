@@ -14,6 +14,11 @@ from service.recipes.objectives.supervised import SupervisedSettings
 USER = {"role": "user", "content": "How long does it dry?"}
 ANSWER = {"role": "assistant", "content": "A day."}
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"shelf": 2}'}}
+ONE_LINE = "a row is one line: write a line break in a text as \\n"
+PYTHON = "it looks like a Python object: write rows with json.dumps"
+LINE_FEED = "end each with a line feed (LF)"
+JOINED = "as where files were joined; write a line feed instead"
+ARRAY = 'write a conversation as {"messages": [...]}, and each row on a line of its own'
 
 
 def line(*messages: Any, **rest: Any) -> bytes:
@@ -70,6 +75,55 @@ def test_a_message_pasted_from_an_api_answer_is_read_with_its_nulls() -> None:
     assert chat(USER, pasted).trained == [1]
 
 
+def test_a_message_pasted_from_an_api_answer_is_read_with_what_is_empty_in_it() -> None:
+    empty = {"refusal": "", "annotations": [], "audio": {}, "tool_calls": [], "function_call": {}, "reasoning": None}
+    assert chat(USER | {"annotations": []}, ANSWER | empty).trained == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("refusal", "No."), ("annotations", [{"type": "url_citation"}]), ("audio", {"id": "a"})]
+)
+def test_what_an_api_answer_says_beside_its_text_is_refused(name: str, value: Any) -> None:
+    reason = f'contains an extra "{name}" that is not empty, which no chat template shows; remove it'
+    assert problems(line(USER, ANSWER | {name: value})) == [(f"messages[1].{name}", reason)]
+
+
+@pytest.mark.parametrize(("weight", "trained"), [(1.0, [1, 3]), (0.0, [3]), (1, [1, 3]), (0, [3])])
+def test_a_weight_is_a_number_of_json(weight: float, trained: list[int]) -> None:
+    assert chat(USER, ANSWER | {"weight": weight}, USER, ANSWER).trained == trained
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "key"),
+    [
+        ('{"prompt": "a", "completion": "b", "completion": "c"}', "completion", "completion"),
+        ('{"messages": [{"role": "user", "content": "a", "content": "a"}]}', "messages[0].content", "content"),
+        ('{"messages": [], "tools": [{"function": {"parameters": {"x": {"y": 1, "z": 2, "y": 1}}}}]}',
+         "tools[0].function.parameters.x.y", "y"),
+        ('{"prompt": "a", "completion": "b", "pr\\u006fmpt": "c"}', "prompt", "prompt"),
+        ('{"a": ' + "9" * 4000 + ', "a": 1e5}', "a", "a"),
+    ],
+)  # fmt: skip
+def test_a_doubled_key_is_named_at_any_depth(text: str, field: str, key: str) -> None:
+    assert problems(text.encode()) == [(field, f'has the key "{key}" twice; remove one of them')]
+
+
+def test_a_doubled_key_in_the_arguments_of_a_call_is_named() -> None:
+    call = CALL | {"function": {"name": "look", "arguments": '{"shelf": 2, "shelf": 3}'}}
+    field = "messages[1].tool_calls[0].function.arguments"
+    found = problems(line(USER, {"role": "assistant", "tool_calls": [call]}))
+    assert found == [(field, 'has the key "shelf" twice; remove one of them')]
+
+
+def test_the_same_key_in_two_objects_is_fine() -> None:
+    assert chat(USER, ANSWER, USER, ANSWER).trained == [1, 3]
+
+
+def test_columns_that_a_table_left_empty_do_not_decide_the_format() -> None:
+    row = parsed(json.dumps({"messages": [USER, ANSWER], "prompt": None, "completion": None}).encode())
+    assert isinstance(row, ChatRow)
+
+
 def test_prompt_and_completion_are_read_as_they_stand() -> None:
     assert parsed(b'{"prompt": " a ", "completion": " b\\n"}') == PromptRow(prompt=" a ", completion=" b\n")
 
@@ -77,7 +131,9 @@ def test_prompt_and_completion_are_read_as_they_stand() -> None:
 def test_a_bom_is_fine_on_the_first_line_only() -> None:
     marked = b"\xef\xbb\xbf" + line(USER, ANSWER)
     assert isinstance(parsed(marked), ChatRow)
-    assert problems(marked, 2)[0][1].startswith("is not JSON")
+    joined = "as where two files were joined; remove the mark"
+    assert problems(marked, 2) == [("", f"begins with a byte-order mark (BOM), {joined}")]
+    assert problems(b"\xef\xbb\xbf" + marked, 1) == [("", f"begins with a byte-order mark (BOM), {joined}")]
 
 
 def test_a_carriage_return_at_the_end_is_fine() -> None:
@@ -87,10 +143,15 @@ def test_a_carriage_return_at_the_end_is_fine() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b'{"messages": "\xff"}', [("", "is not UTF-8 (byte 15)")]),
-        ("größe".encode("utf-16"), [("", "is not UTF-8 (byte 1)")]),
-        (b'{"messages": [', [("", "is not JSON: EOF while parsing a list at column 14")]),
-        (b"{} {}", [("", "is not JSON: trailing characters at column 4")]),
+        (b'{"messages": "\xff"}', [("", "is not UTF-8 (byte 15); save the file as UTF-8")]),
+        ("größe".encode("utf-16"), [("", "is not UTF-8 (byte 1); save the file as UTF-8")]),
+        (b'{"messages": [', [("", f"is not JSON: EOF while parsing a list at column 14; {ONE_LINE}")]),
+        (b"{} {}", [("", "is not JSON: trailing characters at column 4; write one object on each line")]),
+        (b"{},", [("", "is not JSON: trailing characters at column 3; remove the comma at the end of the line")]),
+        (b"{'a': 1}", [("", f"is not JSON: key must be a string at column 2; {PYTHON}")]),
+        (b"{}\r{}", [("", f"holds several rows, separated by carriage returns (CR) alone; {LINE_FEED}")]),
+        (b"{}\xef\xbb\xbf{}", [("", f"holds a byte-order mark (BOM) between two rows, {JOINED}")]),
+        (b'[{"role": "user"}]', [("", f"is an array; {ARRAY}")]),
         (b"[1]", [("", "is not an object")]),
         (b"null", [("", "is not an object")]),
         ({}, [("", "Unexpected file format, expected either prompt/completion pairs or chat messages.")]),
@@ -109,7 +170,8 @@ def test_a_carriage_return_at_the_end_is_fine() -> None:
             [
                 (
                     "messages[0].role",
-                    'has the unknown role "bot"; the roles are system, developer, user, assistant, tool, function',
+                    'has the unknown role "bot"; write "assistant": the roles are '
+                    "system, developer, user, assistant, tool, function",
                 )
             ],
         ),

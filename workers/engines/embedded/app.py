@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from service.domain.errors import LuthierError
 from service.installation.storage import open_storage
+from service.processes.http_server import ConnectionLimits, serving
 from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from workers.engines.embedded.engine import Engine, EngineLimits
@@ -57,14 +58,13 @@ def serve_engine(settings: Settings) -> None:
     )
     cache = settings.scratch_dir / f"engine-{settings.engine_port}"  # two on one machine have different ports
     engine = Engine(base, loaded, storage, cache, limits)
-    config = uvicorn.Config(
+    connections = ConnectionLimits(write_seconds=settings.write_seconds)
+    config = serving(
         create_engine_app(engine),
-        host=settings.engine_host,
-        port=settings.engine_port,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        settings.engine_host,
+        settings.engine_port,
+        connections,
+        shutdown_seconds=SHUTDOWN_SECONDS,
     )
     _Server(config, base.id).run()
 
@@ -119,7 +119,7 @@ class _Endpoints:
         generation = held.enter_context(closing(self._engine.batcher.submit(order.prompts)))
         if body.stream:
             stream = events(generation, reply, order.prompt_tokens, include_usage=body.include_usage)
-            return ReplyStream(stream, held.pop_all())
+            return ReplyStream(stream, generation.generated, held.pop_all())
         return _json(await unless_gone(request, whole(generation, reply, order.prompt_tokens)))
 
     async def models(self) -> Response:

@@ -10,7 +10,7 @@ are attached and detached in the same thread, between turns. Has no HTTP and no 
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +29,7 @@ from workers.model.load import LoadedBase
 log = structlog.get_logger()
 PREFILL_TOKENS = 2048  # prompt tokens per turn, one prompt at least: rows in progress wait for these
 WAITING_LIMIT = 1024  # sequences in the queue
+RESERVED = 4  # one of so many rows is never given to a request that has all the others
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +59,11 @@ class Lane:
     @property
     def requests(self) -> set[GenerationRequest]:
         return set(self._running.values())
+
+    @property
+    def rows(self) -> list[GenerationRequest]:
+        """The request of each row."""
+        return list(self._running.values())
 
     def __len__(self) -> int:
         return len(self._running)
@@ -158,13 +164,25 @@ class Batcher:
                 request.deliver(Unavailable("The engine is shutting down."))
 
     def _admit(self) -> list[Group]:
-        """The choices that join now: requests take turns; while several wait, each gets its share of the free rows."""
+        """The choices that join now: requests take turns; while several wait, each gets its share of the free rows.
+
+        One request never has all rows, so that a short one which comes next need not wait for the end of a long one.
+        """
         admitted: list[Group] = []
         free, tokens = self._rows_limit - self.num_running, 0
-        while free > 0 and tokens < PREFILL_TOKENS and self._waiting:
+        held = Counter(request for lane in self._lanes.values() for request in lane.rows)
+        most = self._rows_limit - self._rows_limit // RESERVED
+        skipped = 0  # in a row
+        while free > 0 and tokens < PREFILL_TOKENS and skipped < len(self._waiting):
             share = max(1, free // len(self._waiting))
             request = self._waiting.popleft()
-            choices = request.take(share)
+            if held[request] >= most:
+                self._waiting.append(request)
+                skipped += 1
+                continue
+            skipped = 0
+            choices = request.take(min(share, most - held[request]))
+            held[request] += len(choices)
             if request.num_waiting:
                 self._waiting.append(request)
             if choices:

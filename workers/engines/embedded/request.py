@@ -18,6 +18,8 @@ class GenerationRequest:
         self._choices = [choice for choices in prompts for choice in choices]
         self._waiting = deque(prompts)
         self._news: asyncio.Queue[Piece | LuthierError] = asyncio.Queue()
+        self._unfinished = len(self._choices)
+        self.generated = asyncio.Event()  # set with the last token: what follows is only sending
 
     @property
     def num_choices(self) -> int:
@@ -41,6 +43,9 @@ class GenerationRequest:
 
     def deliver(self, news: Piece | LuthierError) -> None:
         self._news.put_nowait(news)
+        self._unfinished -= isinstance(news, Piece) and news.finish_reason is not None
+        if isinstance(news, LuthierError) or not self._unfinished:
+            self.generated.set()
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Until every choice is finished. Raises the LuthierError that ended the request instead."""

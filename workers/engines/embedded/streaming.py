@@ -27,15 +27,27 @@ class ClientGone(Exception):
 
 
 class ReplyStream(StreamingResponse):
-    """Server-sent events; `held` is released when the response has ended, in whatever way."""
+    """Server-sent events; `held` is released when all tokens are made or the response has ended, in whatever way.
 
-    def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+    A client that does not read its response does not keep the adapter in memory.
+    """
+
+    def __init__(self, events: AsyncIterator[bytes], generated: asyncio.Event, held: AsyncExitStack) -> None:
         super().__init__(events, media_type="text/event-stream; charset=utf-8", headers={"cache-control": "no-cache"})
+        self._generated = generated
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
+        releasing = asyncio.create_task(self._release())
+        try:
             await super().__call__(scope, receive, send)
+        finally:
+            self._generated.set()
+            await releasing
+
+    async def _release(self) -> None:
+        await self._generated.wait()
+        await self._held.aclose()
 
 
 def error_body(error: LuthierError) -> Json:

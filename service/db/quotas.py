@@ -1,0 +1,39 @@
+"""What a project has: files, their bytes, open uploads, jobs that have not started."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from service.db.connection import Transaction
+from service.db.tables import files, jobs, projects, uploads
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`bytes` are those of living files and of open uploads: announced, or stored where that is more."""
+
+    files: int
+    bytes: int
+    uploads: int
+    jobs: int
+
+
+async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usage:
+    """Of one project. `lock`: no other transaction that locks adds to it before this one ends."""
+    if lock:
+        await tx.connection.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update())
+    living = select(func.count(), func.coalesce(func.sum(files.c.bytes), 0)).where(
+        files.c.project_id == project_id, files.c.deleted_at.is_(None)
+    )
+    num_files, file_bytes = (await tx.connection.execute(living)).one()
+    announced = func.sum(func.coalesce(uploads.c.bytes, 0)), func.sum(uploads.c.stored_bytes)
+    pending = select(func.count(), *announced).where(
+        uploads.c.project_id == project_id, uploads.c.status == "pending", uploads.c.swept_at.is_(None)
+    )
+    num_uploads, upload_bytes, stored_bytes = (await tx.connection.execute(pending)).one()
+    waiting = select(func.count()).where(
+        jobs.c.project_id == project_id, jobs.c.status.in_(("validating_files", "queued"))
+    )
+    num_jobs = (await tx.connection.execute(waiting)).scalar_one()
+    held = max(int(upload_bytes or 0), int(stored_bytes or 0))
+    return Usage(int(num_files), int(file_bytes) + held, int(num_uploads), int(num_jobs))

@@ -1,0 +1,65 @@
+"""How much one project may have, so that none fills the disk or the queue of all. Checked before bytes are received and
+again in the transaction that writes the row.
+"""
+
+from service.db import quotas
+from service.db.connection import Transaction
+from service.domain.errors import QuotaExceeded, TooLarge
+from service.installation.context import Context
+from service.operations.keys import Caller
+
+
+async def check_room(ctx: Context, caller: Caller, num_bytes: int) -> None:
+    """Raises QuotaExceeded or TooLarge unless the project may store one more file of `num_bytes`."""
+    async with ctx.database.reading() as tx:
+        await check_file(ctx, tx, caller, num_bytes, lock=False)
+
+
+async def check_file(ctx: Context, tx: Transaction, caller: Caller, num_bytes: int, *, lock: bool = True) -> None:
+    """Before a file's row is written. Raises QuotaExceeded or TooLarge."""
+    found, limit = await quotas.usage(tx, caller.project_id, lock=lock), ctx.settings.project_files
+    if found.files >= limit:
+        raise QuotaExceeded(
+            f"Your project has {found.files:,} files, and may have {limit:,}. Please delete files that are not needed "
+            "any more, or ask for a higher LUTHIER_PROJECT_FILES.",
+            param="file",
+        )
+    _check_bytes(ctx, found.bytes, num_bytes, "file")
+
+
+async def check_part(ctx: Context, tx: Transaction, caller: Caller) -> None:
+    """After a part's row is written, which the caller's transaction takes back. Raises TooLarge."""
+    found = await quotas.usage(tx, caller.project_id, lock=True)
+    _check_bytes(ctx, found.bytes, 0, "data")
+
+
+async def check_upload(ctx: Context, tx: Transaction, caller: Caller, num_bytes: int) -> None:
+    """Before an upload's row is written. Raises QuotaExceeded or TooLarge."""
+    found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_uploads
+    if found.uploads >= limit:
+        raise QuotaExceeded(
+            f"Your project has {found.uploads:,} open uploads, and may have {limit:,}. Please complete or cancel some; "
+            "each expires after an hour."
+        )
+    _check_bytes(ctx, found.bytes, num_bytes, "bytes")
+
+
+async def check_job(ctx: Context, tx: Transaction, caller: Caller) -> None:
+    """Before a job's row is written. Raises QuotaExceeded."""
+    found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
+    if found.jobs >= limit:
+        raise QuotaExceeded(
+            f"Your project has {found.jobs:,} jobs that have not started, and may have {limit:,}. Please wait until "
+            "some have started, or cancel some."
+        )
+
+
+def _check_bytes(ctx: Context, used: int, wanted: int, param: str) -> None:
+    limit = ctx.settings.project_bytes
+    if used + wanted > limit:
+        raise TooLarge(
+            f"Your project's files and open uploads have {used:,} bytes, and may have {limit:,}: {wanted:,} more do "
+            "not fit. Please delete files that are not needed any more, or ask for a higher LUTHIER_PROJECT_BYTES.",
+            param=param,
+            code="project_bytes_exceeded",
+        )
