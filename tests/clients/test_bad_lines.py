@@ -223,6 +223,25 @@ async def test_a_stream_that_breaks_raises_after_what_came(
     assert said == ["a\u2028b"] and len(api.seen) == 1
 
 
+@both
+async def test_a_stream_without_a_last_word_ends_with_its_response(ask: Ask) -> None:
+    async def read_async(sdk: AsyncLuthier) -> list[Any]:
+        return [one async for one in await sdk.responses.stream(model="m", input="x")]
+
+    def read(sdk: Any) -> Any:
+        if isinstance(sdk, AsyncLuthier):
+            return read_async(sdk)
+        return list(sdk.responses.stream(model="m", input="x"))
+
+    event = b'data: {"type": "response.created"}\n\n'
+    async with scripted_api(streams(event), streams(event, cut=True), streams(b"data: []\n\n")) as api:
+        assert await ask(api, read) == [{"type": "response.created"}]
+        with pytest.raises(luthier.APIConnectionError):
+            await ask(api, read)
+        with pytest.raises(luthier.APIResponseValidationError):
+            await ask(api, read)
+
+
 def test_events_are_read_as_the_standard_says() -> None:
     events = Events()
     text = b"\ndata:one\rdata:  two\r\nid: 7\n\ndata\nother: x\n\n: comment\n\ndata: [1]\n\ndata: unfinished"

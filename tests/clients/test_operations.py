@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from luthier import AsyncLuthier, Luthier, models
+from luthier import AsyncLuthier, Luthier, NotFoundError, models
 from luthier.downloads import AsyncDownload, Download
 from luthier.generated import async_operations
 from luthier.generated import operations as sync_operations
@@ -34,6 +34,10 @@ PIECE = (
     b'data: {"id":"c","object":"text_completion","created":1,"model":"luthier-tiny",'
     b'"choices":[{"index":0,"text":"Hi","logprobs":null,"finish_reason":null}]}\n\n'
 )
+LAST = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"luthier-tiny",'
+    b'"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+)
 DONE = b"data: [DONE]\n\n"
 ASKED: list[models.RequestMessageParam] = [{"role": "user", "content": "Hello"}]
 
@@ -43,6 +47,11 @@ Call = Callable[[Any, Given], Any]
 
 class Table(dict[str, tuple[Call, Callable[[Any], bool]]]):
     """Each operation by its path of attributes: how it is called, and what is true of its result."""
+
+
+def is_missing(found: object) -> bool:
+    """Responses are not stored, so there is none to find."""
+    return isinstance(found, NotFoundError)
 
 
 CALLS = Table(
@@ -148,8 +157,20 @@ CALLS = Table(
         ),
         "chat.completions.stream": (
             lambda api, ids: api.chat.completions.stream(model="luthier-tiny", messages=ASKED),
-            lambda found: [one["choices"][0]["delta"]["content"] for one in found] == ["Hi\u2028"],
+            lambda found: [one["choices"][0]["delta"].get("content") for one in found] == ["Hi\u2028", None],
         ),
+        "responses.create": (
+            lambda api, ids: api.responses.create(model="luthier-tiny", input="Hello"),
+            lambda found: isinstance(found, models.ResponseObject) and found.status == "completed",
+        ),
+        "responses.stream": (
+            lambda api, ids: api.responses.stream(model="luthier-tiny", input="Hello"),
+            lambda found: (found[0]["type"], found[-1]["type"]) == ("response.created", "response.completed"),
+        ),
+        "responses.get": (lambda api, ids: api.responses.get("resp_1"), is_missing),
+        "responses.delete": (lambda api, ids: api.responses.delete("resp_1"), is_missing),
+        "responses.cancel": (lambda api, ids: api.responses.cancel("resp_1"), is_missing),
+        "responses.input_items.list": (lambda api, ids: api.responses.input_items.list("resp_1"), is_missing),
         "models.delete": (lambda api, ids: api.models.delete(MODEL), lambda found: found.deleted),
         "files.delete": (lambda api, ids: api.files.delete(ids["other file"]), lambda found: found.deleted),
     }
@@ -198,7 +219,8 @@ async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier
 def script(engine: ScriptedEngine, name: str) -> None:
     """What the engine sends to this operation."""
     bodies = {"chat.completions.create": answers(CHAT), "completions.stream": streams(PIECE, DONE)}
-    bodies["chat.completions.stream"] = streams(CHUNK, DONE)
+    bodies["chat.completions.stream"] = bodies["responses.stream"] = streams(CHUNK, LAST, DONE)
+    bodies["responses.create"] = answers(CHAT)
     engine.script = bodies.get(name, engine.script)
 
 
@@ -222,7 +244,10 @@ async def every(names: set[str], engine: ScriptedEngine, ids: Given, call: Calla
     wrong = {}
     for name, (operation, holds) in CALLS.items():
         script(engine, name)
-        found = await call(operation)
+        try:
+            found = await call(operation)
+        except NotFoundError as error:
+            found = error
         if name == "fine_tuning.checkpoints.permissions.create":
             ids["permission"] = found[0].id
         if not holds(found):

@@ -15,7 +15,7 @@ from clients.python.make_sdk.naming import camel, identifier, words
 HTTP_METHODS = ("get", "post", "put", "patch", "delete")
 CRUD = {"create", "list", "retrieve", "update", "delete", "add"}  # they act on what the path names
 
-Result = Literal["object", "page", "stream", "download", "text", "nothing"]
+Result = Literal["object", "page", "json", "stream", "download", "text", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Method:
     whole_body: bool = False
     form: Optional[Sequence[tuple[str, str]]] = None
     files: Sequence[tuple[str, str]] = ()
+    marked: bool = True  # a stream that ends with [DONE]
 
     def returns(self, is_async: bool) -> str:
         prefix = "Async" if is_async else ""
@@ -47,6 +48,7 @@ class Method:
             "page": f"{'AsyncPages' if is_async else 'Page'}[{kind}]",
             "stream": f"{prefix}Stream[{kind}]",
             "download": f"{prefix}Download",
+            "json": "Any",
             "text": "str",
             "nothing": "None",
         }
@@ -154,8 +156,17 @@ def _json_result(document: Document, id: str, schema: Schema) -> tuple[Result, s
     else:
         kind = document.type_of(schema, f"{id} response", taken=False)
     if not kind.startswith(OPEN):
-        raise DocumentError(f"{id}: a response must be an object with properties, or a list of such; it is {kind}.")
-    return ("page" if (items and "has_more" in listed) or items else "object"), kind.strip(OPEN + CLOSE)
+        return "json", ""
+    return ("page" if items else "object"), kind.strip(OPEN + CLOSE)
+
+
+def _stream_description(document: Document, operation: Schema) -> str:
+    """What the document says of the events of an operation."""
+    responses = [document.resolved(one) for one in operation["responses"].values()]
+    streams = [
+        one["content"]["text/event-stream"] for one in responses if "text/event-stream" in one.get("content", {})
+    ]
+    return " ".join(str(one.get("schema", {}).get("description", "")) for one in streams)
 
 
 def _event_kind(document: Document, content: Schema) -> str:
@@ -217,6 +228,7 @@ def _method(
         whole_body=body.whole,
         form=body.form,
         files=body.files,
+        marked="[DONE]" in _stream_description(document, operation),
     )
 
 

@@ -39,6 +39,13 @@ def read(kind: type[R], value: Any) -> R:
     return found
 
 
+def read_object(value: Any) -> JsonObject:
+    """`value` as the JSON object that it is, where the document gives it no shape. Raises MismatchError."""
+    if not isinstance(value, Mapping):
+        raise MismatchError(f"expected an object, got {type(value).__name__}")
+    return dict(value)
+
+
 def _record(kind: Any, value: Any, place: str) -> Any:
     if not isinstance(value, Mapping):
         raise MismatchError(f"{place}: expected an object, got {type(value).__name__}")

@@ -1,7 +1,7 @@
 """Server-sent events (WHATWG HTML, 9.2.6), read from a response that is open; each event's data is JSON.
 
-A stream ends with `data: [DONE]`. One that ends otherwise is cut, and one that holds `{"error": ...}` has failed: both
-raise. Lines end with LF, CR or CRLF and with nothing else: JSON may hold U+2028 as it is.
+Most streams end with `data: [DONE]`; such a one that ends otherwise is cut. One that holds `{"error": ...}` has failed.
+Both raise. Lines end with LF, CR or CRLF and with nothing else: JSON may hold U+2028 as it is.
 """
 
 import json
@@ -53,8 +53,9 @@ class Events:
 class _Reader(Generic[T]):
     """What both streams share: from data to objects, and how they end."""
 
-    def __init__(self, response: httpx.Response, read: Read[T]) -> None:
+    def __init__(self, response: httpx.Response, read: Read[T], *, marked: bool = True) -> None:
         self.response = response
+        self.marked = marked  # whether `[DONE]` is the end; otherwise it is that of the response
         self.ended = False
         self.on_chunk: Callable[[], object] = lambda: None  # called when bytes come, a heartbeat's too; it may raise
         self._read = read
@@ -107,7 +108,8 @@ class Stream(_Reader[T]):
             raise self._cut(error) from error
         finally:
             self.close()
-        raise self._cut()
+        if self.marked:
+            raise self._cut()
 
     def close(self) -> None:
         self.response.close()
@@ -134,7 +136,8 @@ class AsyncStream(_Reader[T]):
             raise self._cut(error) from error
         finally:
             await self.close()
-        raise self._cut()
+        if self.marked:
+            raise self._cut()
 
     async def close(self) -> None:
         await self.response.aclose()

@@ -40,6 +40,10 @@ class Transport:
         """The response as `kind`."""
         return _read(kind, self._send(request))
 
+    def json(self, request: Request) -> Any:
+        """The response as it is, where the document gives it no shape."""
+        return _json(self._send(request))
+
     def text(self, request: Request) -> str:
         return self._send(request).text
 
@@ -51,9 +55,9 @@ class Transport:
         data, has_more = _page(kind, self._send(request))
         return Page(data, has_more, lambda after: self.page(kind, _after(request, after)))
 
-    def stream(self, read: Read[T], request: Request) -> Stream[T]:
-        """The response as a stream that has begun."""
-        return Stream(self._send(request, stream=True), read)
+    def stream(self, read: Read[T], request: Request, *, marked: bool = True) -> Stream[T]:
+        """The response as a stream that has begun; `marked`: it ends with `[DONE]`."""
+        return Stream(self._send(request, stream=True), read, marked=marked)
 
     def download(self, request: Request) -> Download:
         return Download(self._send(request, stream=True))
@@ -99,6 +103,9 @@ class AsyncTransport:
     async def object(self, kind: type[R], request: Request) -> R:
         return _read(kind, await self._send(request))
 
+    async def json(self, request: Request) -> Any:
+        return _json(await self._send(request))
+
     async def text(self, request: Request) -> str:
         return (await self._send(request)).text
 
@@ -112,8 +119,8 @@ class AsyncTransport:
         data, has_more = _page(kind, await self._send(request))
         return AsyncPage(data, has_more, lambda after: self._page(kind, _after(request, after)))
 
-    async def stream(self, read: Read[T], request: Request) -> AsyncStream[T]:
-        return AsyncStream(await self._send(request, stream=True), read)
+    async def stream(self, read: Read[T], request: Request, *, marked: bool = True) -> AsyncStream[T]:
+        return AsyncStream(await self._send(request, stream=True), read, marked=marked)
 
     async def download(self, request: Request) -> AsyncDownload:
         return AsyncDownload(await self._send(request, stream=True))

@@ -9,7 +9,7 @@ from typing import Any, Literal, Optional, Union
 from luthier.downloads import AsyncDownload
 from luthier.generated import models
 from luthier.pages import AsyncPages
-from luthier.records import JsonObject, read
+from luthier.records import JsonObject, read, read_object
 from luthier.requests import OMIT, FileInput, Omit, Request, filled
 from luthier.streams import AsyncStream
 from luthier.transport import AsyncTransport
@@ -25,10 +25,10 @@ class AsyncFineTuningCheckpointsPermissions:
         self,
         fine_tuned_model_checkpoint: str,
         *,
-        project_id: Union[Optional[str], Omit] = OMIT,
-        after: Union[Optional[str], Omit] = OMIT,
-        limit: Union[int, Omit] = OMIT,
-        order: Union[Literal["ascending", "descending"], Omit] = OMIT,
+        project_id: Union[Omit, Optional[str]] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        order: Union[Omit, Literal["ascending", "descending"]] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> AsyncPages[models.PermissionObject]:
@@ -113,8 +113,8 @@ class AsyncFineTuningJobsCheckpoints:
         self,
         fine_tuning_job_id: str,
         *,
-        after: Union[Optional[str], Omit] = OMIT,
-        limit: Union[int, Omit] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> AsyncPages[models.CheckpointObject]:
@@ -146,9 +146,9 @@ class AsyncFineTuningJobsEvents:
         self,
         fine_tuning_job_id: str,
         *,
-        after: Union[Optional[str], Omit] = OMIT,
-        limit: Union[int, Omit] = OMIT,
-        last_event_id: Union[Optional[str], Omit] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        last_event_id: Union[Omit, Optional[str]] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> AsyncPages[models.EventObject]:
@@ -178,9 +178,9 @@ class AsyncFineTuningJobsEvents:
         self,
         fine_tuning_job_id: str,
         *,
-        after: Union[Optional[str], Omit] = OMIT,
-        limit: Union[int, Omit] = OMIT,
-        last_event_id: Union[Optional[str], Omit] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        last_event_id: Union[Omit, Optional[str]] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> AsyncStream[models.EventObject]:
@@ -219,42 +219,42 @@ class AsyncChatCompletions:
         *,
         model: str,
         messages: Sequence[models.RequestMessageParam],
-        frequency_penalty: Union[Optional[float], Omit] = OMIT,
-        presence_penalty: Union[Optional[float], Omit] = OMIT,
-        logit_bias: Union[Optional[Mapping[str, int]], Omit] = OMIT,
-        max_tokens: Union[Optional[int], Omit] = OMIT,
-        n: Union[Optional[int], Omit] = OMIT,
-        seed: Union[Optional[int], Omit] = OMIT,
-        stop: Union[Optional[Union[Sequence[str], str]], Omit] = OMIT,
-        stream_options: Union[Optional[models.StreamOptionsParam], Omit] = OMIT,
-        temperature: Union[Optional[float], Omit] = OMIT,
-        top_p: Union[Optional[float], Omit] = OMIT,
-        user: Union[Optional[str], Omit] = OMIT,
-        max_completion_tokens: Union[Optional[int], Omit] = OMIT,
-        logprobs: Union[Optional[bool], Omit] = OMIT,
-        top_logprobs: Union[Optional[int], Omit] = OMIT,
-        metadata: Union[Optional[Mapping[str, str]], Omit] = OMIT,
-        safety_identifier: Union[Optional[str], Omit] = OMIT,
-        prompt_cache_key: Union[Optional[str], Omit] = OMIT,
-        prompt_cache_retention: Union[Optional[Literal["in_memory", "24h"]], Omit] = OMIT,
-        prompt_cache_options: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        parallel_tool_calls: Union[Optional[bool], Omit] = OMIT,
-        audio: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        function_call: Union[Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]], Omit] = OMIT,
-        functions: Union[Optional[Sequence[Mapping[str, Any]]], Omit] = OMIT,
-        modalities: Union[Optional[Sequence[Literal["text", "audio"]]], Omit] = OMIT,
-        moderation: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        prediction: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        max_completion_tokens: Union[Omit, Optional[int]] = OMIT,
+        logprobs: Union[Omit, Optional[bool]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        audio: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        function_call: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        functions: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        modalities: Union[Omit, Optional[Sequence[Literal["text", "audio"]]]] = OMIT,
+        moderation: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        prediction: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
         reasoning_effort: Union[
-            Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]], Omit
+            Omit, Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]]
         ] = OMIT,
-        response_format: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        service_tier: Union[Optional[Literal["auto", "default", "flex", "scale", "priority", "fast"]], Omit] = OMIT,
-        store: Union[Optional[bool], Omit] = OMIT,
-        tool_choice: Union[Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]], Omit] = OMIT,
-        tools: Union[Optional[Sequence[Mapping[str, Any]]], Omit] = OMIT,
-        verbosity: Union[Optional[Literal["low", "medium", "high"]], Omit] = OMIT,
-        web_search_options: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
+        response_format: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast"]]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        tool_choice: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        tools: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        verbosity: Union[Omit, Optional[Literal["low", "medium", "high"]]] = OMIT,
+        web_search_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -319,42 +319,42 @@ class AsyncChatCompletions:
         *,
         model: str,
         messages: Sequence[models.RequestMessageParam],
-        frequency_penalty: Union[Optional[float], Omit] = OMIT,
-        presence_penalty: Union[Optional[float], Omit] = OMIT,
-        logit_bias: Union[Optional[Mapping[str, int]], Omit] = OMIT,
-        max_tokens: Union[Optional[int], Omit] = OMIT,
-        n: Union[Optional[int], Omit] = OMIT,
-        seed: Union[Optional[int], Omit] = OMIT,
-        stop: Union[Optional[Union[Sequence[str], str]], Omit] = OMIT,
-        stream_options: Union[Optional[models.StreamOptionsParam], Omit] = OMIT,
-        temperature: Union[Optional[float], Omit] = OMIT,
-        top_p: Union[Optional[float], Omit] = OMIT,
-        user: Union[Optional[str], Omit] = OMIT,
-        max_completion_tokens: Union[Optional[int], Omit] = OMIT,
-        logprobs: Union[Optional[bool], Omit] = OMIT,
-        top_logprobs: Union[Optional[int], Omit] = OMIT,
-        metadata: Union[Optional[Mapping[str, str]], Omit] = OMIT,
-        safety_identifier: Union[Optional[str], Omit] = OMIT,
-        prompt_cache_key: Union[Optional[str], Omit] = OMIT,
-        prompt_cache_retention: Union[Optional[Literal["in_memory", "24h"]], Omit] = OMIT,
-        prompt_cache_options: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        parallel_tool_calls: Union[Optional[bool], Omit] = OMIT,
-        audio: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        function_call: Union[Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]], Omit] = OMIT,
-        functions: Union[Optional[Sequence[Mapping[str, Any]]], Omit] = OMIT,
-        modalities: Union[Optional[Sequence[Literal["text", "audio"]]], Omit] = OMIT,
-        moderation: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        prediction: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        max_completion_tokens: Union[Omit, Optional[int]] = OMIT,
+        logprobs: Union[Omit, Optional[bool]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        audio: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        function_call: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        functions: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        modalities: Union[Omit, Optional[Sequence[Literal["text", "audio"]]]] = OMIT,
+        moderation: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        prediction: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
         reasoning_effort: Union[
-            Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]], Omit
+            Omit, Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]]
         ] = OMIT,
-        response_format: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
-        service_tier: Union[Optional[Literal["auto", "default", "flex", "scale", "priority", "fast"]], Omit] = OMIT,
-        store: Union[Optional[bool], Omit] = OMIT,
-        tool_choice: Union[Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]], Omit] = OMIT,
-        tools: Union[Optional[Sequence[Mapping[str, Any]]], Omit] = OMIT,
-        verbosity: Union[Optional[Literal["low", "medium", "high"]], Omit] = OMIT,
-        web_search_options: Union[Optional[Mapping[str, Any]], Omit] = OMIT,
+        response_format: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast"]]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        tool_choice: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        tools: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        verbosity: Union[Omit, Optional[Literal["low", "medium", "high"]]] = OMIT,
+        web_search_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -413,7 +413,7 @@ class AsyncChatCompletions:
             extra_headers=extra_headers,
             timeout_seconds=timeout_seconds,
         )
-        return await self._transport.stream(JsonObject, request)
+        return await self._transport.stream(read_object, request)
 
 
 class AsyncFineTuningCheckpoints:
@@ -435,9 +435,9 @@ class AsyncFineTuningJobs:
     def list(
         self,
         *,
-        after: Union[Optional[str], Omit] = OMIT,
-        limit: Union[int, Omit] = OMIT,
-        metadata: Union[Mapping[str, str], Omit] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        metadata: Union[Omit, Mapping[str, str]] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> AsyncPages[models.JobObject]:
@@ -465,14 +465,14 @@ class AsyncFineTuningJobs:
         *,
         model: str,
         training_file: str,
-        validation_file: Union[Optional[str], Omit] = OMIT,
-        hyperparameters: Union[Optional[models.HyperparametersParam], Omit] = OMIT,
-        method: Union[Optional[models.MethodParam], Omit] = OMIT,
-        suffix: Union[Optional[str], Omit] = OMIT,
-        seed: Union[Optional[int], Omit] = OMIT,
-        metadata: Union[Optional[Mapping[str, str]], Omit] = OMIT,
-        integrations: Union[Optional[Sequence[models.IntegrationParam]], Omit] = OMIT,
-        tuning: Union[Optional[models.TuningParam], Omit] = OMIT,
+        validation_file: Union[Omit, Optional[str]] = OMIT,
+        hyperparameters: Union[Omit, Optional[models.HyperparametersParam]] = OMIT,
+        method: Union[Omit, Optional[models.MethodParam]] = OMIT,
+        suffix: Union[Omit, Optional[str]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        integrations: Union[Omit, Optional[Sequence[models.IntegrationParam]]] = OMIT,
+        tuning: Union[Omit, Optional[models.TuningParam]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -567,6 +567,29 @@ class AsyncFineTuningJobs:
         return await self._transport.object(models.JobObject, request)
 
 
+class AsyncResponsesInputItems:
+    """The operations of `responses.input_items`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored."""
+        request = Request(
+            "GET",
+            filled("/v1/responses/{response_id}/input_items", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.json(request)
+
+
 class AsyncUploadsParts:
     """The operations of `uploads.parts`."""
 
@@ -617,21 +640,21 @@ class AsyncCompletions:
         *,
         model: str,
         prompt: Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]],
-        frequency_penalty: Union[Optional[float], Omit] = OMIT,
-        presence_penalty: Union[Optional[float], Omit] = OMIT,
-        logit_bias: Union[Optional[Mapping[str, int]], Omit] = OMIT,
-        max_tokens: Union[Optional[int], Omit] = OMIT,
-        n: Union[Optional[int], Omit] = OMIT,
-        seed: Union[Optional[int], Omit] = OMIT,
-        stop: Union[Optional[Union[Sequence[str], str]], Omit] = OMIT,
-        stream_options: Union[Optional[models.StreamOptionsParam], Omit] = OMIT,
-        temperature: Union[Optional[float], Omit] = OMIT,
-        top_p: Union[Optional[float], Omit] = OMIT,
-        user: Union[Optional[str], Omit] = OMIT,
-        best_of: Union[Optional[int], Omit] = OMIT,
-        echo: Union[Optional[bool], Omit] = OMIT,
-        logprobs: Union[Optional[int], Omit] = OMIT,
-        suffix: Union[Optional[str], Omit] = OMIT,
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        best_of: Union[Omit, Optional[int]] = OMIT,
+        echo: Union[Omit, Optional[bool]] = OMIT,
+        logprobs: Union[Omit, Optional[int]] = OMIT,
+        suffix: Union[Omit, Optional[str]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -679,21 +702,21 @@ class AsyncCompletions:
         *,
         model: str,
         prompt: Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]],
-        frequency_penalty: Union[Optional[float], Omit] = OMIT,
-        presence_penalty: Union[Optional[float], Omit] = OMIT,
-        logit_bias: Union[Optional[Mapping[str, int]], Omit] = OMIT,
-        max_tokens: Union[Optional[int], Omit] = OMIT,
-        n: Union[Optional[int], Omit] = OMIT,
-        seed: Union[Optional[int], Omit] = OMIT,
-        stop: Union[Optional[Union[Sequence[str], str]], Omit] = OMIT,
-        stream_options: Union[Optional[models.StreamOptionsParam], Omit] = OMIT,
-        temperature: Union[Optional[float], Omit] = OMIT,
-        top_p: Union[Optional[float], Omit] = OMIT,
-        user: Union[Optional[str], Omit] = OMIT,
-        best_of: Union[Optional[int], Omit] = OMIT,
-        echo: Union[Optional[bool], Omit] = OMIT,
-        logprobs: Union[Optional[int], Omit] = OMIT,
-        suffix: Union[Optional[str], Omit] = OMIT,
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        best_of: Union[Omit, Optional[int]] = OMIT,
+        echo: Union[Omit, Optional[bool]] = OMIT,
+        logprobs: Union[Omit, Optional[int]] = OMIT,
+        suffix: Union[Omit, Optional[str]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -747,10 +770,10 @@ class AsyncFiles:
     def list(
         self,
         *,
-        purpose: Union[Optional[str], Omit] = OMIT,
-        limit: Union[int, Omit] = OMIT,
-        order: Union[Literal["asc", "desc"], Omit] = OMIT,
-        after: Union[Optional[str], Omit] = OMIT,
+        purpose: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        order: Union[Omit, Literal["asc", "desc"]] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> AsyncPages[models.FileObject]:
@@ -780,8 +803,8 @@ class AsyncFiles:
         *,
         file: FileInput,
         purpose: Literal["fine-tune", "assistants", "batch", "user_data", "vision", "evals"],
-        expires_after_anchor: Union[Literal["created_at"], Omit] = OMIT,
-        expires_after_seconds: Union[int, Omit] = OMIT,
+        expires_after_anchor: Union[Omit, Literal["created_at"]] = OMIT,
+        expires_after_seconds: Union[Omit, int] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> models.FileObject:
@@ -917,6 +940,275 @@ class AsyncModels:
         return await self._transport.object(models.ModelDeleted, request)
 
 
+class AsyncResponses:
+    """The operations of `responses`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self.input_items = AsyncResponsesInputItems(transport)
+
+    async def create(
+        self,
+        *,
+        model: str,
+        input: Union[
+            Sequence[
+                Union[
+                    models.MessageItemParam,
+                    models.FunctionCallItemParam,
+                    models.FunctionCallOutputItemParam,
+                    models.ReasoningItemParam,
+                ]
+            ],
+            str,
+        ],
+        instructions: Union[Omit, Optional[str]] = OMIT,
+        include: Union[Omit, Optional[Sequence[str]]] = OMIT,
+        max_output_tokens: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        reasoning: Union[Omit, Optional[models.ReasoningSettingsParam]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamSettingsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        text: Union[Omit, Optional[models.TextSettingsParam]] = OMIT,
+        tool_choice: Union[
+            Omit,
+            Optional[
+                Union[Union[models.NamedFunctionParam, models.AllowedToolsParam], Literal["none", "auto", "required"]]
+            ],
+        ] = OMIT,
+        tools: Union[Omit, Optional[Sequence[models.FunctionToolParam]]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        truncation: Union[Omit, Optional[Literal["disabled"]]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        max_tool_calls: Union[Omit, Optional[int]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[
+            Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]]
+        ] = OMIT,
+        background: Union[Omit, Optional[Literal[False]]] = OMIT,
+        previous_response_id: Union[Omit, None] = OMIT,
+        conversation: Union[Omit, None] = OMIT,
+        prompt: Union[Omit, None] = OMIT,
+        moderation: Union[Omit, None] = OMIT,
+        context_management: Union[Omit, None] = OMIT,
+        access_programs: Union[Omit, None] = OMIT,
+        image: Union[Omit, None] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ResponseObject:
+        """Generate the next output items of a conversation.
+
+        model: A base, an alias of one, or a tuned model.
+        instructions: A system message before `input`.
+        store: Accepted; nothing is stored, and a header of the response says so.
+        max_tool_calls: Accepted; it counts calls of tools that OpenAI runs.
+        """
+        request = Request(
+            "POST",
+            "/v1/responses",
+            body={
+                "model": model,
+                "input": input,
+                "instructions": instructions,
+                "include": include,
+                "max_output_tokens": max_output_tokens,
+                "metadata": metadata,
+                "parallel_tool_calls": parallel_tool_calls,
+                "reasoning": reasoning,
+                "store": store,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "text": text,
+                "tool_choice": tool_choice,
+                "tools": tools,
+                "top_logprobs": top_logprobs,
+                "top_p": top_p,
+                "truncation": truncation,
+                "user": user,
+                "safety_identifier": safety_identifier,
+                "max_tool_calls": max_tool_calls,
+                "prompt_cache_key": prompt_cache_key,
+                "prompt_cache_retention": prompt_cache_retention,
+                "prompt_cache_options": prompt_cache_options,
+                "service_tier": service_tier,
+                "background": background,
+                "previous_response_id": previous_response_id,
+                "conversation": conversation,
+                "prompt": prompt,
+                "moderation": moderation,
+                "context_management": context_management,
+                "access_programs": access_programs,
+                "image": image,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ResponseObject, request)
+
+    async def stream(
+        self,
+        *,
+        model: str,
+        input: Union[
+            Sequence[
+                Union[
+                    models.MessageItemParam,
+                    models.FunctionCallItemParam,
+                    models.FunctionCallOutputItemParam,
+                    models.ReasoningItemParam,
+                ]
+            ],
+            str,
+        ],
+        instructions: Union[Omit, Optional[str]] = OMIT,
+        include: Union[Omit, Optional[Sequence[str]]] = OMIT,
+        max_output_tokens: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        reasoning: Union[Omit, Optional[models.ReasoningSettingsParam]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamSettingsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        text: Union[Omit, Optional[models.TextSettingsParam]] = OMIT,
+        tool_choice: Union[
+            Omit,
+            Optional[
+                Union[Union[models.NamedFunctionParam, models.AllowedToolsParam], Literal["none", "auto", "required"]]
+            ],
+        ] = OMIT,
+        tools: Union[Omit, Optional[Sequence[models.FunctionToolParam]]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        truncation: Union[Omit, Optional[Literal["disabled"]]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        max_tool_calls: Union[Omit, Optional[int]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[
+            Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]]
+        ] = OMIT,
+        background: Union[Omit, Optional[Literal[False]]] = OMIT,
+        previous_response_id: Union[Omit, None] = OMIT,
+        conversation: Union[Omit, None] = OMIT,
+        prompt: Union[Omit, None] = OMIT,
+        moderation: Union[Omit, None] = OMIT,
+        context_management: Union[Omit, None] = OMIT,
+        access_programs: Union[Omit, None] = OMIT,
+        image: Union[Omit, None] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> AsyncStream[JsonObject]:
+        """Generate the next output items of a conversation.
+
+        model: A base, an alias of one, or a tuned model.
+        instructions: A system message before `input`.
+        store: Accepted; nothing is stored, and a header of the response says so.
+        max_tool_calls: Accepted; it counts calls of tools that OpenAI runs.
+        """
+        request = Request(
+            "POST",
+            "/v1/responses",
+            body={
+                "model": model,
+                "input": input,
+                "instructions": instructions,
+                "include": include,
+                "max_output_tokens": max_output_tokens,
+                "metadata": metadata,
+                "parallel_tool_calls": parallel_tool_calls,
+                "reasoning": reasoning,
+                "store": store,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "text": text,
+                "tool_choice": tool_choice,
+                "tools": tools,
+                "top_logprobs": top_logprobs,
+                "top_p": top_p,
+                "truncation": truncation,
+                "user": user,
+                "safety_identifier": safety_identifier,
+                "max_tool_calls": max_tool_calls,
+                "prompt_cache_key": prompt_cache_key,
+                "prompt_cache_retention": prompt_cache_retention,
+                "prompt_cache_options": prompt_cache_options,
+                "service_tier": service_tier,
+                "background": background,
+                "previous_response_id": previous_response_id,
+                "conversation": conversation,
+                "prompt": prompt,
+                "moderation": moderation,
+                "context_management": context_management,
+                "access_programs": access_programs,
+                "image": image,
+                "stream": True,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.stream(read_object, request, marked=False)
+
+    async def get(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored."""
+        request = Request(
+            "GET",
+            filled("/v1/responses/{response_id}", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.json(request)
+
+    async def delete(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored."""
+        request = Request(
+            "DELETE",
+            filled("/v1/responses/{response_id}", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.json(request)
+
+    async def cancel(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored, and none is made in the background."""
+        request = Request(
+            "POST",
+            filled("/v1/responses/{response_id}/cancel", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.json(request)
+
+
 class AsyncUploads:
     """The operations of `uploads`."""
 
@@ -931,7 +1223,7 @@ class AsyncUploads:
         purpose: Literal["fine-tune", "assistants", "batch", "user_data", "vision", "evals"],
         bytes: int,
         mime_type: str,
-        expires_after: Union[Optional[models.FileExpirationAfterParam], Omit] = OMIT,
+        expires_after: Union[Omit, Optional[models.FileExpirationAfterParam]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -958,7 +1250,7 @@ class AsyncUploads:
         upload_id: str,
         *,
         part_ids: Sequence[str],
-        md5: Union[Optional[str], Omit] = OMIT,
+        md5: Union[Omit, Optional[str]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -1009,6 +1301,7 @@ class AsyncApi:
         self.models = AsyncModels(transport)
         self.completions = AsyncCompletions(transport)
         self.chat = AsyncChat(transport)
+        self.responses = AsyncResponses(transport)
 
     async def health(
         self,

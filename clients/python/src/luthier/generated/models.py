@@ -10,9 +10,11 @@ from typing import Any, Literal, Optional, TypedDict, Union
 from luthier.records import Record
 
 __all__ = [
+    "AllowedToolsParam",
     "ChatChoice",
     "ChatCompletion",
     "ChatLogprobs",
+    "CheckpointMetrics",
     "CheckpointObject",
     "Completion",
     "CompletionChoice",
@@ -27,31 +29,58 @@ __all__ = [
     "FileDeleted",
     "FileExpirationAfterParam",
     "FileObject",
+    "FunctionCallItemParam",
+    "FunctionCallOutputItemOutputParam",
+    "FunctionCallOutputItemParam",
     "FunctionCallParam",
+    "FunctionToolParam",
     "Health",
     "HyperparametersParam",
     "Ia3SettingsParam",
+    "IncompleteDetails",
+    "InputDetails",
+    "InputReasoningPartParam",
     "IntegrationParam",
     "JobFailure",
     "JobHyperparameters",
     "JobObject",
     "LoraSettingsParam",
+    "MessageItemContentParam",
+    "MessageItemParam",
     "MethodParam",
     "ModelDeleted",
     "ModelObject",
+    "NamedFunctionParam",
     "OtherMethod",
     "OtherPartParam",
+    "OutputCall",
+    "OutputDetails",
+    "OutputLogprob",
+    "OutputMessage",
+    "OutputReasoning",
+    "OutputText",
+    "OutputTopLogprob",
     "PermissionDeleted",
     "PermissionObject",
+    "PlainFormatParam",
     "Progress",
     "PromptSettingsParam",
+    "ReasoningItemParam",
+    "ReasoningSettingsParam",
+    "ReasoningText",
     "RequestMessageParam",
+    "ResponseError",
     "ResponseMessage",
+    "ResponseObject",
+    "ResponseUsage",
+    "SchemaFormatParam",
     "StreamOptionsParam",
+    "StreamSettingsParam",
     "SupervisedMethod",
     "SupervisedParam",
     "SupervisedSettings",
     "TextPartParam",
+    "TextSettingsParam",
     "TokenLogprob",
     "ToolCallParam",
     "TopLogprob",
@@ -93,6 +122,24 @@ class ChatLogprobs(Record):
 
 
 @dataclass(frozen=True)
+class CheckpointMetrics(Record):
+    """OpenAI's `metrics`, and those of other objectives; `step` is a whole number, which strict clients insist
+    on.
+
+    `type` is the job's method, which OpenAI sends although its reference has no such field.
+    """
+
+    step: int
+    type: str
+    train_loss: Optional[float] = None
+    train_mean_token_accuracy: Optional[float] = None
+    valid_loss: Optional[float] = None
+    valid_mean_token_accuracy: Optional[float] = None
+    full_valid_loss: Optional[float] = None
+    full_valid_mean_token_accuracy: Optional[float] = None
+
+
+@dataclass(frozen=True)
 class CheckpointObject(Record):
     """OpenAI's `fine_tuning.job.checkpoint`."""
 
@@ -100,7 +147,7 @@ class CheckpointObject(Record):
     created_at: int
     fine_tuned_model_checkpoint: str
     fine_tuning_job_id: str
-    metrics: dict[str, float]
+    metrics: "CheckpointMetrics"
     step_number: int
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
 
@@ -219,6 +266,21 @@ class Health(Record):
 
 
 @dataclass(frozen=True)
+class IncompleteDetails(Record):
+    """`IncompleteDetails`."""
+
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+@dataclass(frozen=True)
+class InputDetails(Record):
+    """`InputDetails`."""
+
+    cache_write_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class JobFailure(Record):
     """Why the job failed."""
 
@@ -284,6 +346,7 @@ class ModelObject(Record):
     created: int
     owned_by: str
     object: Literal["model"] = "model"
+    shutdown_date: None = None
 
 
 @dataclass(frozen=True)
@@ -293,6 +356,76 @@ class OtherMethod(Record):
     """
 
     type: str
+
+
+@dataclass(frozen=True)
+class OutputCall(Record):
+    """`OutputCall`."""
+
+    id: str
+    call_id: str
+    name: str
+    type: Literal["function_call"] = "function_call"
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
+class OutputDetails(Record):
+    """`OutputDetails`."""
+
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class OutputLogprob(Record):
+    """`OutputLogprob`."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+    top_logprobs: list["OutputTopLogprob"]
+
+
+@dataclass(frozen=True)
+class OutputMessage(Record):
+    """`OutputMessage`."""
+
+    id: str
+    type: Literal["message"] = "message"
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    role: Literal["assistant"] = "assistant"
+    content: Optional[list["OutputText"]] = None
+
+
+@dataclass(frozen=True)
+class OutputReasoning(Record):
+    """`OutputReasoning`."""
+
+    id: str
+    type: Literal["reasoning"] = "reasoning"
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    summary: Optional[list[dict[str, Any]]] = None
+    content: Optional[list["ReasoningText"]] = None
+
+
+@dataclass(frozen=True)
+class OutputText(Record):
+    """`OutputText`."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str = ""
+    annotations: Optional[list[dict[str, Any]]] = None
+    logprobs: Optional[list["OutputLogprob"]] = None
+
+
+@dataclass(frozen=True)
+class OutputTopLogprob(Record):
+    """`OutputTopLogprob`."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
 
 
 @dataclass(frozen=True)
@@ -326,12 +459,76 @@ class Progress(Record):
 
 
 @dataclass(frozen=True)
+class ReasoningText(Record):
+    """`ReasoningText`."""
+
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class ResponseError(Record):
+    """`ResponseError`."""
+
+    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    message: str
+
+
+@dataclass(frozen=True)
 class ResponseMessage(Record):
     """`ResponseMessage`."""
 
     role: Literal["assistant"]
     content: Optional[str]
     refusal: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ResponseObject(Record):
+    """The response to POST /v1/responses; a stream's events hold it as far as it has come."""
+
+    id: str
+    created_at: int
+    instructions: Optional[str]
+    max_output_tokens: Optional[int]
+    max_tool_calls: Optional[int]
+    model: str
+    parallel_tool_calls: bool
+    prompt_cache_key: Optional[str]
+    prompt_cache_retention: Optional[Literal["in_memory", "24h"]]
+    reasoning: dict[str, Any]
+    safety_identifier: Optional[str]
+    temperature: Optional[float]
+    text: dict[str, Any]
+    tool_choice: Union[str, dict[str, Any]]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: Optional[float]
+    user: Optional[str]
+    metadata: dict[str, str]
+    object: Literal["response"] = "response"
+    status: Literal["in_progress", "completed", "incomplete", "failed"] = "in_progress"
+    background: Literal[False] = False
+    completed_at: Optional[int] = None
+    error: Optional["ResponseError"] = None
+    incomplete_details: Optional["IncompleteDetails"] = None
+    output: Optional[list[Union["OutputMessage", "OutputReasoning", "OutputCall"]]] = None
+    previous_response_id: None = None
+    service_tier: Literal["default"] = "default"
+    store: Literal[False] = False
+    truncation: Literal["disabled"] = "disabled"
+    usage: Optional["ResponseUsage"] = None
+
+
+@dataclass(frozen=True)
+class ResponseUsage(Record):
+    """`ResponseUsage`."""
+
+    input_tokens: int
+    input_tokens_details: "InputDetails"
+    output_tokens: int
+    output_tokens_details: "OutputDetails"
+    total_tokens: int
 
 
 @dataclass(frozen=True)
@@ -393,6 +590,14 @@ class UploadPartObject(Record):
     object: Literal["upload.part"] = "upload.part"
 
 
+class AllowedToolsParam(TypedDict):
+    """Only these of the tools may be called."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Sequence["NamedFunctionParam"]
+
+
 class DpoHyperparametersParam(TypedDict, total=False):
     """Direct preference optimization (Rafailov et al., 2023, [arXiv
     2305.18290](https://arxiv.org/abs/2305.18290)): of two answers to the same conversation, one is preferred.
@@ -422,11 +627,77 @@ class FileExpirationAfterParam(TypedDict):
     seconds: int
 
 
+FunctionCallItemParam = TypedDict(
+    "FunctionCallItemParam",
+    {
+        "call_id": "str",
+        "type": 'Literal["function_call"]',
+        "name": "str",
+        "arguments": "str",
+        "id": "Optional[str]",
+        "status": 'Optional[Literal["in_progress", "completed", "incomplete"]]',
+        "namespace": "None",
+        "caller": "None",
+        "async": "Optional[Literal[False]]",
+    },
+    total=False,
+)
+
+
+class _FunctionCallOutputItemOutputParamRequired(TypedDict):
+    """`FunctionCallOutputItemOutput`."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class FunctionCallOutputItemOutputParam(_FunctionCallOutputItemOutputParamRequired, total=False):
+    """`FunctionCallOutputItemOutput`."""
+
+    annotations: Optional[Sequence[Mapping[str, Any]]]
+    logprobs: Optional[Sequence[Mapping[str, Any]]]
+    prompt_cache_breakpoint: Optional[Mapping[str, Any]]
+
+
+FunctionCallOutputItemParam = TypedDict(
+    "FunctionCallOutputItemParam",
+    {
+        "call_id": "str",
+        "type": 'Literal["function_call_output"]',
+        "output": 'Union[Sequence["FunctionCallOutputItemOutputParam"], str]',
+        "id": "Optional[str]",
+        "status": 'Optional[Literal["in_progress", "completed", "incomplete"]]',
+        "namespace": "None",
+        "caller": "None",
+        "async": "Optional[Literal[False]]",
+        "name": "Optional[str]",
+    },
+    total=False,
+)
+
+
 class FunctionCallParam(TypedDict):
     """`FunctionCall`."""
 
     name: str
     arguments: str
+
+
+FunctionToolParam = TypedDict(
+    "FunctionToolParam",
+    {
+        "type": 'Literal["function"]',
+        "name": "str",
+        "description": "Optional[str]",
+        "parameters": "Optional[Mapping[str, Any]]",
+        "strict": "Optional[bool]",
+        "defer_loading": "Optional[Literal[False]]",
+        "async": "Optional[Literal[False]]",
+        "allowed_callers": "Optional[Literal[['direct']]]",
+        "output_schema": "None",
+    },
+    total=False,
+)
 
 
 class HyperparametersParam(TypedDict, total=False):
@@ -446,6 +717,13 @@ class Ia3SettingsParam(TypedDict, total=False):
 
     target_modules: Union[Literal["auto"], Sequence[str]]
     feedforward_modules: Union[Literal["auto"], Sequence[str]]
+
+
+class InputReasoningPartParam(TypedDict):
+    """`InputReasoningPart`."""
+
+    type: Literal["reasoning_text"]
+    text: str
 
 
 class IntegrationParam(TypedDict):
@@ -471,6 +749,37 @@ class LoraSettingsParam(TypedDict, total=False):
     use_dora: bool
 
 
+class _MessageItemContentParamRequired(TypedDict):
+    """`MessageItemContent`."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class MessageItemContentParam(_MessageItemContentParamRequired, total=False):
+    """`MessageItemContent`."""
+
+    annotations: Optional[Sequence[Mapping[str, Any]]]
+    logprobs: Optional[Sequence[Mapping[str, Any]]]
+    prompt_cache_breakpoint: Optional[Mapping[str, Any]]
+
+
+class _MessageItemParamRequired(TypedDict):
+    """`MessageItem`."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Union[Sequence["MessageItemContentParam"], str]
+
+
+class MessageItemParam(_MessageItemParamRequired, total=False):
+    """`MessageItem`."""
+
+    id: Optional[str]
+    status: Optional[Literal["in_progress", "completed", "incomplete"]]
+    type: Optional[Literal["message"]]
+    phase: Optional[Literal["commentary", "final_answer"]]
+
+
 class _MethodParamRequired(TypedDict):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
@@ -485,10 +794,23 @@ class MethodParam(_MethodParamRequired, total=False):
     reinforcement: Optional[Mapping[str, Any]]
 
 
+class NamedFunctionParam(TypedDict):
+    """`NamedFunction`."""
+
+    type: Literal["function"]
+    name: str
+
+
 class OtherPartParam(TypedDict):
     """A content part of OpenAI's that no engine here can read; rejected by its index."""
 
     type: Literal["image_url", "input_audio", "file", "refusal"]
+
+
+class PlainFormatParam(TypedDict):
+    """`PlainFormat`."""
+
+    type: Literal["text", "json_object"]
 
 
 class PromptSettingsParam(TypedDict, total=False):
@@ -499,6 +821,36 @@ class PromptSettingsParam(TypedDict, total=False):
     """
 
     num_virtual_tokens: int
+
+
+class _ReasoningItemParamRequired(TypedDict):
+    """Reasoning of an earlier response, in words; neither a summary nor an encrypted text can be shown to a
+    model.
+    """
+
+    type: Literal["reasoning"]
+
+
+class ReasoningItemParam(_ReasoningItemParamRequired, total=False):
+    """Reasoning of an earlier response, in words; neither a summary nor an encrypted text can be shown to a
+    model.
+    """
+
+    id: Optional[str]
+    status: Optional[Literal["in_progress", "completed", "incomplete"]]
+    content: Optional[Sequence["InputReasoningPartParam"]]
+    summary: Sequence[Any]
+    encrypted_content: None
+
+
+class ReasoningSettingsParam(TypedDict, total=False):
+    """`ReasoningSettings`."""
+
+    effort: Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]]
+    summary: None
+    generate_summary: None
+    context: None
+    mode: None
 
 
 class _RequestMessageParamRequired(TypedDict):
@@ -522,10 +874,31 @@ class RequestMessageParam(_RequestMessageParamRequired, total=False):
     reasoning_content: Optional[str]
 
 
+class _SchemaFormatParamRequired(TypedDict):
+    """`SchemaFormat`."""
+
+    type: Literal["json_schema"]
+    name: str
+    schema: Mapping[str, Any]
+
+
+class SchemaFormatParam(_SchemaFormatParamRequired, total=False):
+    """`SchemaFormat`."""
+
+    description: Optional[str]
+    strict: Optional[bool]
+
+
 class StreamOptionsParam(TypedDict, total=False):
     """`StreamOptions`."""
 
     include_usage: Optional[bool]
+    include_obfuscation: Optional[bool]
+
+
+class StreamSettingsParam(TypedDict, total=False):
+    """`StreamSettings`."""
+
     include_obfuscation: Optional[bool]
 
 
@@ -546,6 +919,13 @@ class TextPartParam(_TextPartParamRequired, total=False):
     """`TextPart`."""
 
     prompt_cache_breakpoint: Optional[Mapping[str, Any]]
+
+
+class TextSettingsParam(TypedDict, total=False):
+    """`TextSettings`."""
+
+    format: Optional[Union["PlainFormatParam", "SchemaFormatParam"]]
+    verbosity: Optional[Literal["low", "medium", "high"]]
 
 
 class ToolCallParam(TypedDict):
