@@ -6,18 +6,18 @@ STAMP := $(VENV)/.installed
 VLLM_STAMP := .cache/vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo up production test test-seconds test-fast soak mutate lint format base openapi clean
+.PHONY: help install servers demo up production test test-seconds test-fast soak mutate lint format base openapi sdk clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## Make .venv with everything that the project needs
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml clients/python/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Luthier needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev]' --editable clients/python
 	touch $@
 
 servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's packages: radosgw and vLLM's environment
@@ -75,6 +75,9 @@ base: install ## Remake the bundled base from a folder of .txt files: make base 
 
 openapi: install ## Rewrite openapi/openapi.json from the routes
 	$(BIN)/luthierd openapi openapi/openapi.json
+
+sdk: install ## Rewrite the generated part of clients/python from openapi/openapi.json
+	$(BIN)/python -m clients.python.make_sdk
 
 clean: ## Remove what can be remade
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache

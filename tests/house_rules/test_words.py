@@ -46,7 +46,8 @@ EXEMPT = {
     "examples/demo/phrases.py",  # what customers of a workshop write
     "docs/soak.txt",  # a run's output, kept as it was printed
 }
-CHECKED = ("service", "workers", "docs", "examples", "deploy", "openapi", "README.md", "AGENTS.md", "CHANGELOG.md")
+CODE_AND_DOCUMENTS = ("service", "workers", "clients", "docs", "examples", "deploy", "openapi")
+CHECKED = (*CODE_AND_DOCUMENTS, "README.md", "AGENTS.md", "CHANGELOG.md")
 DOCUMENTS = {".md", ".toml", ".yaml", ".sh", ".mjs", ".example", ".txt"}
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 

@@ -1,0 +1,231 @@
+"""`AsyncLuthier`: `luthier.client` for asyncio. Files are read in threads."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Optional, Union
+
+import httpx
+
+from luthier.client import TIMEOUT, AnyPath, OnEvent, Purpose, headers_of, mime_type_of
+from luthier.configuration import cache_folder, find_service
+from luthier.errors import APIError, APIStatusError
+from luthier.following import Follower, has_ended
+from luthier.generated import models
+from luthier.generated.async_operations import AsyncApi
+from luthier.large_files import (
+    LARGE_BYTES,
+    PARALLEL,
+    PART_BYTES,
+    Journal,
+    OnProgress,
+    Part,
+    journal_of,
+    parts_of,
+    read_part,
+)
+from luthier.requests import OMIT
+from luthier.retries import MAX_RETRIES
+from luthier.transport import AsyncTransport
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+class AsyncLuthier(AsyncApi):
+    """A service and a key, as `Luthier` takes them: from arguments, the environment, or `luthier login`.
+
+    Requests that fail for a passing reason are sent again, `max_retries` times. Close it, or use it as a context
+    manager, when it is not needed any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: Optional[str] = None,
+        api_key: Optional[str] = None,
+        timeout: Union[float, httpx.Timeout] = TIMEOUT,
+        max_retries: int = MAX_RETRIES,
+        headers: Optional[Mapping[str, str]] = None,
+        http_client: Optional[httpx.AsyncClient] = None,
+    ) -> None:
+        service = find_service(url, api_key)
+        self.api_key, self.url = service.api_key, service.url
+        self.http_client = http_client or httpx.AsyncClient(timeout=timeout)
+        self.http_client.headers.update(headers_of(service.api_key, headers))
+        super().__init__(AsyncTransport(self.http_client, service.url, max_retries))
+
+    async def close(self) -> None:
+        await self.http_client.aclose()
+
+    async def __aenter__(self) -> "AsyncLuthier":
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        await self.close()
+
+    def openai(self) -> "AsyncOpenAI":
+        """The official OpenAI client, pointed at this service. Needs `pip install 'luthier-client[openai]'`."""
+        from openai import AsyncOpenAI  # noqa: PLC0415, an extra
+
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.api_key)
+
+    async def tune(
+        self,
+        path: AnyPath,
+        base: str,
+        *,
+        wait: bool = True,
+        on_event: Optional[OnEvent] = None,
+        validation: Optional[AnyPath] = None,
+        method: Optional[models.MethodParam] = None,
+        tuning: Optional[models.TuningParam] = None,
+        suffix: Optional[str] = None,
+        seed: Optional[int] = None,
+        metadata: Optional[Mapping[str, str]] = None,
+        integrations: Optional[Sequence[models.IntegrationParam]] = None,
+    ) -> models.JobObject:
+        """Upload a file of rows and tune `base` on it; `base` may also be a tuned model.
+
+        With `wait`, returns the job when it has ended, however it ended: look at its `status`. Without, as it was made.
+        """
+        training_file = (await self.upload(path)).id
+        validation_file = None if validation is None else (await self.upload(validation)).id
+        job = await self.fine_tuning.jobs.create(
+            model=base,
+            training_file=training_file,
+            validation_file=OMIT if validation_file is None else validation_file,
+            method=OMIT if method is None else method,
+            tuning=OMIT if tuning is None else tuning,
+            suffix=OMIT if suffix is None else suffix,
+            seed=OMIT if seed is None else seed,
+            metadata=OMIT if metadata is None else metadata,
+            integrations=OMIT if integrations is None else integrations,
+        )
+        return await self.wait(job.id, on_event=on_event) if wait else job
+
+    async def wait(
+        self, job_id: str, *, on_event: Optional[OnEvent] = None, timeout_seconds: Optional[float] = None
+    ) -> models.JobObject:
+        """The job when it has ended. `on_event` is called for each of its events, from the first, oldest first.
+
+        A lost connection is made again and no event is missed. Raises WaitTimeoutError; the job continues then.
+        """
+        follower = Follower(job_id, timeout_seconds)
+        while True:
+            try:
+                await self._follow(follower, on_event)
+                job = await self.fine_tuning.jobs.retrieve(job_id)
+                if has_ended(job):
+                    return job
+                await asyncio.sleep(1)  # the stream has ended before the job
+            except APIError as error:
+                await asyncio.sleep(follower.pause_seconds(error))
+
+    async def _follow(self, follower: Follower, on_event: Optional[OnEvent]) -> None:
+        """Events until the job has ended, or until the connection is lost."""
+        after = follower.last_event_id
+        stream = await self.fine_tuning.jobs.events.stream(
+            follower.job_id, last_event_id=OMIT if after is None else after, timeout_seconds=follower.read_seconds()
+        )
+        stream.on_chunk = follower.read_seconds
+        async with stream:
+            async for event in stream:
+                follower.seen(event)
+                if on_event is not None:
+                    on_event(event)
+
+    async def download(self, job_id: str, folder: AnyPath = ".") -> list[Path]:
+        """The result files of a job, written into `folder` under their names."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        written = []
+        for file_id in (await self.fine_tuning.jobs.retrieve(job_id)).result_files:
+            name = Path((await self.files.retrieve(file_id)).filename).name
+            download = await self.files.download(file_id)
+            written.append(await download.write_to_file(target / name))
+        return written
+
+    async def upload(
+        self, path: AnyPath, *, purpose: Purpose = "fine-tune", on_progress: Optional[OnProgress] = None
+    ) -> models.FileObject:
+        """Upload a file: in one request, or in parts if it is large."""
+        file = Path(path)
+        length = file.stat().st_size
+        if length >= LARGE_BYTES:
+            return await self.upload_large(file, purpose=purpose, on_progress=on_progress)
+        made = await self.files.create(file=file, purpose=purpose)
+        if on_progress is not None:
+            on_progress(length, length)
+        return made
+
+    async def upload_large(
+        self,
+        path: AnyPath,
+        *,
+        purpose: Purpose = "fine-tune",
+        part_bytes: int = PART_BYTES,
+        parallel: int = PARALLEL,
+        on_progress: Optional[OnProgress] = None,
+        journals: Optional[AnyPath] = None,
+    ) -> models.FileObject:
+        """Upload a file in parts, `parallel` at a time. Called again after an interruption, it sends what is missing.
+
+        What was sent is remembered in `journals`, by default in the user's cache.
+        """
+        file = Path(path)
+        parts = parts_of(file.stat().st_size, part_bytes)
+        folder = Path(journals) if journals is not None else cache_folder() / "uploads"
+        journal = journal_of(file, self.url, part_bytes, purpose, folder)
+        continued = journal.upload_id is not None
+        while True:
+            try:
+                return await self._upload(file, purpose, parts, parallel, journal, on_progress)
+            except APIStatusError as error:
+                if not continued or error.status_code not in (400, 404, 409):
+                    raise
+                journal.forget()  # what was begun has expired, or was cancelled
+                continued = False
+
+    async def _upload(
+        self,
+        file: Path,
+        purpose: Purpose,
+        parts: list[Part],
+        parallel: int,
+        journal: Journal,
+        on_progress: Optional[OnProgress],
+    ) -> models.FileObject:
+        length = parts[-1].start + parts[-1].length
+        if journal.upload_id is None:
+            new = await self.uploads.create(
+                filename=file.name, purpose=purpose, bytes=length, mime_type=mime_type_of(file)
+            )
+            journal.begin(new.id)
+        upload_id = journal.upload_id
+        assert upload_id is not None
+
+        free = asyncio.Semaphore(parallel)
+
+        async def send(part: Part) -> None:
+            async with free:
+                content = await asyncio.to_thread(read_part, file, part)
+                made = await self.uploads.parts.add(upload_id, data=(file.name, content))
+            journal.add(part, made.id)
+            if on_progress is not None:
+                on_progress(journal.bytes_of(parts), length)
+
+        sending = [asyncio.ensure_future(send(part)) for part in journal.missing(parts)]
+        try:
+            await asyncio.gather(*sending)
+        finally:
+            for one in sending:
+                one.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
+        done = await self.uploads.complete(upload_id, part_ids=journal.ordered(parts))
+        journal.forget()
+        assert done.file is not None
+        return done.file

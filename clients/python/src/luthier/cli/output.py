@@ -1,0 +1,116 @@
+"""What a command prints: data on stdout as a table, as JSON or as ids; everything else on stderr.
+
+Tables go to people and JSON to programs: the JSON is what the service sent, one array or object per command.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from luthier.records import Record
+
+R = TypeVar("R", bound="Record")
+
+
+class Format(str, Enum):
+    """What `-o` takes."""
+
+    table = "table"
+    json = "json"
+    id = "id"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed on stdout.")]
+
+Column = tuple[str, Callable[[R], object]]
+
+
+def console() -> "Console":
+    """For data."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def messages() -> "Console":
+    """For people: progress and what to do next."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """One line on stderr."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_records(records: Iterable[R], columns: Sequence[Column[R]], output: Format) -> None:
+    """A list of objects."""
+    if output is Format.json:
+        print_json([record.to_dict() for record in records])
+    elif output is Format.id:
+        for record in records:
+            typer.echo(record.to_dict()["id"])
+    else:
+        print_table([name for name, _ in columns], [[show(record) for _, show in columns] for record in records])
+
+
+def print_record(record: "Record", output: Format) -> None:
+    """One object, every field."""
+    if output is Format.json:
+        print_json(record.to_dict())
+    elif output is Format.id:
+        typer.echo(record.to_dict()["id"])
+    else:
+        print_table(["field", "value"], [[name, _flat(name, value)] for name, value in record.to_dict().items()])
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as what is in them; without a terminal nothing is cut off."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*[Text("" if cell is None else str(cell)) for cell in row])
+    if not screen.is_terminal:
+        screen.width = max(80, screen.measure(table).maximum)
+    screen.print(table)
+
+
+def when(seconds: object) -> str:
+    """A unix time in the time of this machine."""
+    if not isinstance(seconds, (int, float)):
+        return ""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(length: int) -> str:
+    """`3.2 MB`."""
+    amount = float(length)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def _flat(name: str, value: Any) -> str:
+    if name.endswith("_at") and isinstance(value, int):
+        return when(value)
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,204 @@
+"""`luthier tune`: from a file of rows to a tuned model, in one command."""
+
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from luthier.cli.output import Format, Output, messages, note, print_record, print_table, size
+from luthier.cli.session import EXIT_USAGE, VERDICTS, client
+
+if TYPE_CHECKING:
+    from luthier.client import Luthier
+    from luthier.generated.models import FileObject, JobObject
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be asked of the service. What is None or empty is not sent: the service's defaults hold."""
+
+    file: Path
+    base: str
+    validation: Optional[Path]
+    method: Optional[str]
+    hyperparameters: dict[str, Any]
+    tuning: Optional[str]
+    tuning_settings: dict[str, Any]
+    suffix: Optional[str]
+    seed: Optional[int]
+
+
+def tune(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="Rows as JSONL.")],
+    base: Annotated[
+        Optional[str], typer.Option(help="The base, or a tuned model to continue from. Asked for if it is missing.")
+    ] = None,
+    validation: Annotated[
+        Optional[Path], typer.Option(exists=True, dir_okay=False, readable=True, help="Rows that are not trained.")
+    ] = None,
+    method: Annotated[Optional[str], typer.Option(help="The loss: supervised (the default) or dpo.")] = None,
+    tuning: Annotated[Optional[str], typer.Option(help="What moves: lora (the default), ia3 or prompt.")] = None,
+    setting: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", help="A setting: n_epochs=3 of the method, lora.r=16 of the tuning. May be repeated."),
+    ] = None,
+    suffix: Annotated[Optional[str], typer.Option(help="A part of the tuned model's name.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="The same seed gives the same weights.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start the job and do not follow it.")] = False,
+    output: Output = Format.table,
+) -> None:
+    """Upload FILE and tune a base on it; follow the job to its end. The exit code is the verdict.
+
+    Ctrl-C leaves the job running.
+
+    Example: luthier tune training.jsonl --base luthier-tiny --set n_epochs=6 --set lora.r=8
+    """
+    from luthier.cli.follow import follow
+
+    hyperparameters, tuning, tuning_settings = _settings(setting or [], tuning)
+    with client() as luthier:
+        chosen = base or _asked_base(luthier)
+        plan = Plan(file, chosen, validation, method, hyperparameters, tuning, tuning_settings, suffix, seed)
+        _show(plan)
+        if not yes:
+            _confirm()
+        job = _create(luthier, plan)
+        note(f"Created {job.id}. Follow it again: luthier watch {job.id}")
+        if not detach:
+            job = follow(luthier, job.id)
+    finish(job, output, ended=not detach)
+
+
+def finish(job: "JobObject", output: Format, *, ended: bool) -> None:
+    """Prints the job and, when it has ended, exits with its verdict."""
+    if output is Format.table:
+        _summary(job)
+    else:
+        print_record(job, output)
+    if ended:
+        raise typer.Exit(VERDICTS[job.status])
+
+
+def _summary(job: "JobObject") -> None:
+    rows: list[tuple[str, object]] = [("job", job.id), ("status", job.status), ("base", job.model)]
+    rows += [("model", job.fine_tuned_model)] if job.fine_tuned_model else []
+    rows += [("trained tokens", job.trained_tokens)] if job.trained_tokens is not None else []
+    rows += [("error", job.error.message)] if job.error is not None else []
+    print_table(["field", "value"], rows)
+    if job.fine_tuned_model:
+        note(f"Call it: luthier chat {job.fine_tuned_model} --compare {job.model}")
+    elif job.status == "failed":
+        note(f"All of its events: luthier logs {job.id}")
+
+
+def _settings(given: list[str], tuning: Optional[str]) -> tuple[dict[str, Any], Optional[str], dict[str, Any]]:
+    """Settings of the method, the tuning and its settings; the service checks names and values."""
+    of_method: dict[str, Any] = {}
+    of_tuning: dict[str, Any] = {}
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"'{one}' is not NAME=VALUE, such as n_epochs=3.", param_hint="--set")
+        owner, dot, below = name.partition(".")
+        if not dot:
+            of_method[name] = _value(text)
+            continue
+        tuning = tuning or owner
+        if owner != tuning:
+            remedy = f"'{name}' is a setting of '{owner}', but the tuning is '{tuning}'. Name settings of one tuning."
+            raise typer.BadParameter(remedy, param_hint="--set")
+        of_tuning[below] = _value(text)
+    return of_method, tuning, of_tuning
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or a list as JSON has them; else the text, such as `auto`."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _asked_base(luthier: "Luthier") -> str:
+    names = [model.id for model in luthier.models.list()]
+    if not sys.stdin.isatty():
+        note(f"luthier: name the base with --base. There are: {', '.join(names) or 'none'}")
+        raise typer.Exit(EXIT_USAGE)
+    note("Models that can be tuned or continued: " + ", ".join(names))
+    return str(typer.prompt("Base", default=names[0] if names else None, err=True))
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        note("luthier: there is no terminal to ask on; start without asking: -y")
+        raise typer.Exit(EXIT_USAGE)
+    if not typer.confirm("Start?", default=True, err=True):
+        note("Nothing was started or uploaded.")
+        raise typer.Exit(0)
+
+
+def _rows(file: Path) -> int:
+    """Lines that are not blank."""
+    with file.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
+def _show(plan: Plan) -> None:
+    """What is about to happen, on stderr."""
+    note(f"  base        {plan.base}")
+    note(f"  training    {_about(plan.file)}")
+    if plan.validation is not None:
+        note(f"  validation  {_about(plan.validation)}")
+    note(f"  method      {_said(plan.method, plan.hyperparameters)}")
+    note(f"  tuning      {_said(plan.tuning, plan.tuning_settings)}")
+
+
+def _about(file: Path) -> str:
+    return f"{file} ({_rows(file)} rows, {size(file.stat().st_size)})"
+
+
+def _said(name: Optional[str], settings: dict[str, Any]) -> str:
+    parts = [name or "the service's default", *(f"{key}={value}" for key, value in settings.items())]
+    return ", ".join(parts)
+
+
+def upload_with_bar(luthier: "Luthier", file: Path) -> "FileObject":
+    """Uploads with a bar, where there is a terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    screen = messages()
+    columns = (TextColumn("upload"), BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=screen, transient=True) if screen.is_terminal else None
+    with bar or nullcontext():
+        task = bar.add_task("upload", total=file.stat().st_size) if bar is not None else None
+
+        def moved(done: int, total: int) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, completed=done, total=total)
+
+        return luthier.upload(file, on_progress=moved)
+
+
+def _create(luthier: "Luthier", plan: Plan) -> "JobObject":
+    """Uploads and creates. Names of methods go through as they are: the service may know more than this package."""
+    from luthier.requests import OMIT
+
+    extra: dict[str, Any] = {}
+    if plan.method is not None or plan.hyperparameters:
+        method = plan.method or "supervised"
+        extra["method"] = {"type": method, method: {"hyperparameters": plan.hyperparameters}}
+    if plan.tuning is not None:
+        extra["tuning"] = {"type": plan.tuning, plan.tuning: plan.tuning_settings}
+    return luthier.fine_tuning.jobs.create(
+        model=plan.base,
+        training_file=upload_with_bar(luthier, plan.file).id,
+        validation_file=OMIT if plan.validation is None else upload_with_bar(luthier, plan.validation).id,
+        suffix=OMIT if plan.suffix is None else plan.suffix,
+        seed=OMIT if plan.seed is None else plan.seed,
+        extra_body=extra,
+    )

@@ -1,0 +1,959 @@
+"""The objects that the service sends (dataclasses) and those that it takes (typed dicts, `...Param`).
+
+Generated from openapi/openapi.json by `make sdk`; changes by hand are lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Optional, TypedDict, Union
+
+from luthier.records import Record
+
+__all__ = [
+    "AllowedToolsParam",
+    "ChatChoice",
+    "ChatCompletion",
+    "ChatLogprobs",
+    "CheckpointMetrics",
+    "CheckpointObject",
+    "Completion",
+    "CompletionChoice",
+    "CompletionLogprobs",
+    "CompletionUsage",
+    "DpoHyperparametersParam",
+    "DpoJobHyperparameters",
+    "DpoMethod",
+    "DpoParam",
+    "DpoSettings",
+    "EventObject",
+    "FileDeleted",
+    "FileExpirationAfterParam",
+    "FileObject",
+    "FunctionCallItemParam",
+    "FunctionCallOutputItemOutputParam",
+    "FunctionCallOutputItemParam",
+    "FunctionCallParam",
+    "FunctionToolParam",
+    "Health",
+    "HyperparametersParam",
+    "Ia3SettingsParam",
+    "IncompleteDetails",
+    "InputDetails",
+    "InputReasoningPartParam",
+    "IntegrationParam",
+    "JobFailure",
+    "JobHyperparameters",
+    "JobObject",
+    "LoraSettingsParam",
+    "MessageItemContentParam",
+    "MessageItemParam",
+    "MethodParam",
+    "ModelDeleted",
+    "ModelObject",
+    "NamedFunctionParam",
+    "OtherMethod",
+    "OtherPartParam",
+    "OutputCall",
+    "OutputDetails",
+    "OutputLogprob",
+    "OutputMessage",
+    "OutputReasoning",
+    "OutputText",
+    "OutputTopLogprob",
+    "PermissionDeleted",
+    "PermissionObject",
+    "PlainFormatParam",
+    "Progress",
+    "PromptSettingsParam",
+    "ReasoningItemParam",
+    "ReasoningSettingsParam",
+    "ReasoningText",
+    "RequestMessageParam",
+    "ResponseError",
+    "ResponseMessage",
+    "ResponseObject",
+    "ResponseUsage",
+    "SchemaFormatParam",
+    "StreamOptionsParam",
+    "StreamSettingsParam",
+    "SupervisedMethod",
+    "SupervisedParam",
+    "SupervisedSettings",
+    "TextPartParam",
+    "TextSettingsParam",
+    "TokenLogprob",
+    "ToolCallParam",
+    "TopLogprob",
+    "TuningParam",
+    "UploadObject",
+    "UploadPartObject",
+    "WandbParam",
+]
+
+
+@dataclass(frozen=True)
+class ChatChoice(Record):
+    """`ChatChoice`."""
+
+    index: int
+    message: "ResponseMessage"
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+    logprobs: Optional["ChatLogprobs"] = None
+
+
+@dataclass(frozen=True)
+class ChatCompletion(Record):
+    """The response to POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list["ChatChoice"]
+    system_fingerprint: Optional[str] = None
+    usage: Optional["CompletionUsage"] = None
+
+
+@dataclass(frozen=True)
+class ChatLogprobs(Record):
+    """`ChatLogprobs`."""
+
+    content: Optional[list["TokenLogprob"]]
+
+
+@dataclass(frozen=True)
+class CheckpointMetrics(Record):
+    """OpenAI's `metrics`, and those of other objectives; `step` is a whole number, which strict clients insist
+    on.
+
+    `type` is the job's method, which OpenAI sends although its reference has no such field.
+    """
+
+    step: int
+    type: str
+    train_loss: Optional[float] = None
+    train_mean_token_accuracy: Optional[float] = None
+    valid_loss: Optional[float] = None
+    valid_mean_token_accuracy: Optional[float] = None
+    full_valid_loss: Optional[float] = None
+    full_valid_mean_token_accuracy: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class CheckpointObject(Record):
+    """OpenAI's `fine_tuning.job.checkpoint`."""
+
+    id: str
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: "CheckpointMetrics"
+    step_number: int
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+
+
+@dataclass(frozen=True)
+class Completion(Record):
+    """The response to POST /v1/completions; each event of a stream has this form as well."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list["CompletionChoice"]
+    system_fingerprint: Optional[str] = None
+    usage: Optional["CompletionUsage"] = None
+
+
+@dataclass(frozen=True)
+class CompletionChoice(Record):
+    """`CompletionChoice`."""
+
+    index: int
+    text: str
+    finish_reason: Optional[Literal["stop", "length", "content_filter"]]
+    logprobs: Optional["CompletionLogprobs"]
+
+
+@dataclass(frozen=True)
+class CompletionLogprobs(Record):
+    """`CompletionLogprobs`."""
+
+    text_offset: list[int]
+    token_logprobs: list[Optional[float]]
+    tokens: list[str]
+    top_logprobs: Optional[list[Optional[dict[str, float]]]]
+
+
+@dataclass(frozen=True)
+class CompletionUsage(Record):
+    """`CompletionUsage`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True)
+class DpoJobHyperparameters(Record):
+    """`DpoJobHyperparameters`."""
+
+    n_epochs: Union[Literal["auto"], int]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    beta: Union[Literal["auto"], float]
+
+
+@dataclass(frozen=True)
+class DpoMethod(Record):
+    """The loss of dpo jobs, with what is known of its settings."""
+
+    dpo: "DpoSettings"
+    type: Literal["dpo"] = "dpo"
+
+
+@dataclass(frozen=True)
+class DpoSettings(Record):
+    """`DpoSettings`."""
+
+    hyperparameters: "DpoJobHyperparameters"
+
+
+@dataclass(frozen=True)
+class EventObject(Record):
+    """OpenAI's `fine_tuning.job.event`."""
+
+    id: str
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"]
+    data: dict[str, Any]
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+
+
+@dataclass(frozen=True)
+class FileDeleted(Record):
+    """The response to a deletion."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+@dataclass(frozen=True)
+class FileObject(Record):
+    """OpenAI's file object; `status` is deprecated there, and here a file is ready as soon as it exists."""
+
+    id: str
+    purpose: str
+    filename: str
+    bytes: int
+    created_at: int
+    expires_at: Optional[int]
+    object: Literal["file"] = "file"
+    status: Literal["uploaded", "processed", "error"] = "processed"
+    status_details: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Health(Record):
+    """`status` is about the API itself; an unavailable engine affects completions only."""
+
+    status: Literal["ok", "unavailable"]
+    database: Literal["ok", "unavailable"]
+    engines: dict[str, Literal["ok", "unavailable"]]
+
+
+@dataclass(frozen=True)
+class IncompleteDetails(Record):
+    """`IncompleteDetails`."""
+
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+@dataclass(frozen=True)
+class InputDetails(Record):
+    """`InputDetails`."""
+
+    cache_write_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class JobFailure(Record):
+    """Why the job failed."""
+
+    code: str
+    message: str
+    param: Optional[str]
+
+
+@dataclass(frozen=True)
+class JobHyperparameters(Record):
+    """ "auto" until the files are validated, then the resolved number."""
+
+    n_epochs: Union[Literal["auto"], int]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+
+
+@dataclass(frozen=True)
+class JobObject(Record):
+    """OpenAI's `fine_tuning.job`."""
+
+    id: str
+    model: str
+    created_at: int
+    finished_at: Optional[int]
+    fine_tuned_model: Optional[str]
+    organization_id: str
+    result_files: list[str]
+    status: Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+    validation_file: Optional[str]
+    training_file: str
+    hyperparameters: "JobHyperparameters"
+    trained_tokens: Optional[int]
+    error: Optional["JobFailure"]
+    user_provided_suffix: Optional[str]
+    seed: int
+    estimated_finish: Optional[int]
+    integrations: list[dict[str, Any]]
+    metadata: Optional[dict[str, str]]
+    method: Union["SupervisedMethod", "DpoMethod", "OtherMethod"]
+    progress: "Progress"
+    tuning: dict[str, Any]
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    usage_metrics: None = None
+    shared_with_openai: bool = False
+    eval_id: None = None
+
+
+@dataclass(frozen=True)
+class ModelDeleted(Record):
+    """The response to a deletion."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True
+
+
+@dataclass(frozen=True)
+class ModelObject(Record):
+    """OpenAI's model object."""
+
+    id: str
+    created: int
+    owned_by: str
+    object: Literal["model"] = "model"
+    shutdown_date: None = None
+
+
+@dataclass(frozen=True)
+class OtherMethod(Record):
+    """The loss of jobs whose method this installation no longer has; its settings are beside `type`, by its
+    name.
+    """
+
+    type: str
+
+
+@dataclass(frozen=True)
+class OutputCall(Record):
+    """`OutputCall`."""
+
+    id: str
+    call_id: str
+    name: str
+    type: Literal["function_call"] = "function_call"
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
+class OutputDetails(Record):
+    """`OutputDetails`."""
+
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class OutputLogprob(Record):
+    """`OutputLogprob`."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+    top_logprobs: list["OutputTopLogprob"]
+
+
+@dataclass(frozen=True)
+class OutputMessage(Record):
+    """`OutputMessage`."""
+
+    id: str
+    type: Literal["message"] = "message"
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    role: Literal["assistant"] = "assistant"
+    content: Optional[list["OutputText"]] = None
+
+
+@dataclass(frozen=True)
+class OutputReasoning(Record):
+    """`OutputReasoning`."""
+
+    id: str
+    type: Literal["reasoning"] = "reasoning"
+    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    summary: Optional[list[dict[str, Any]]] = None
+    content: Optional[list["ReasoningText"]] = None
+
+
+@dataclass(frozen=True)
+class OutputText(Record):
+    """`OutputText`."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str = ""
+    annotations: Optional[list[dict[str, Any]]] = None
+    logprobs: Optional[list["OutputLogprob"]] = None
+
+
+@dataclass(frozen=True)
+class OutputTopLogprob(Record):
+    """`OutputTopLogprob`."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+@dataclass(frozen=True)
+class PermissionDeleted(Record):
+    """The response to a deletion."""
+
+    id: str
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    deleted: bool = True
+
+
+@dataclass(frozen=True)
+class PermissionObject(Record):
+    """OpenAI's `checkpoint.permission`."""
+
+    id: str
+    created_at: int
+    project_id: str
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+
+
+@dataclass(frozen=True)
+class Progress(Record):
+    """How far the job is. `queue_position` counts the jobs before it, and is null once it has left the queue."""
+
+    percent: float
+    step: int
+    total_steps: Optional[int]
+    seconds_remaining: Optional[int]
+    queue_position: Optional[int]
+
+
+@dataclass(frozen=True)
+class ReasoningText(Record):
+    """`ReasoningText`."""
+
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class ResponseError(Record):
+    """`ResponseError`."""
+
+    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    message: str
+
+
+@dataclass(frozen=True)
+class ResponseMessage(Record):
+    """`ResponseMessage`."""
+
+    role: Literal["assistant"]
+    content: Optional[str]
+    refusal: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ResponseObject(Record):
+    """The response to POST /v1/responses; a stream's events hold it as far as it has come."""
+
+    id: str
+    created_at: int
+    instructions: Optional[str]
+    max_output_tokens: Optional[int]
+    max_tool_calls: Optional[int]
+    model: str
+    parallel_tool_calls: bool
+    prompt_cache_key: Optional[str]
+    prompt_cache_retention: Optional[Literal["in_memory", "24h"]]
+    reasoning: dict[str, Any]
+    safety_identifier: Optional[str]
+    temperature: Optional[float]
+    text: dict[str, Any]
+    tool_choice: Union[str, dict[str, Any]]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: Optional[float]
+    user: Optional[str]
+    metadata: dict[str, str]
+    object: Literal["response"] = "response"
+    status: Literal["in_progress", "completed", "incomplete", "failed"] = "in_progress"
+    background: Literal[False] = False
+    completed_at: Optional[int] = None
+    error: Optional["ResponseError"] = None
+    incomplete_details: Optional["IncompleteDetails"] = None
+    output: Optional[list[Union["OutputMessage", "OutputReasoning", "OutputCall"]]] = None
+    previous_response_id: None = None
+    service_tier: Literal["default"] = "default"
+    store: Literal[False] = False
+    truncation: Literal["disabled"] = "disabled"
+    usage: Optional["ResponseUsage"] = None
+
+
+@dataclass(frozen=True)
+class ResponseUsage(Record):
+    """`ResponseUsage`."""
+
+    input_tokens: int
+    input_tokens_details: "InputDetails"
+    output_tokens: int
+    output_tokens_details: "OutputDetails"
+    total_tokens: int
+
+
+@dataclass(frozen=True)
+class SupervisedMethod(Record):
+    """The loss of supervised jobs, with what is known of its settings."""
+
+    supervised: "SupervisedSettings"
+    type: Literal["supervised"] = "supervised"
+
+
+@dataclass(frozen=True)
+class SupervisedSettings(Record):
+    """`SupervisedSettings`."""
+
+    hyperparameters: "JobHyperparameters"
+
+
+@dataclass(frozen=True)
+class TokenLogprob(Record):
+    """`TokenLogprob`."""
+
+    token: str
+    logprob: float
+    bytes: Optional[list[int]]
+    top_logprobs: list["TopLogprob"]
+
+
+@dataclass(frozen=True)
+class TopLogprob(Record):
+    """`TopLogprob`."""
+
+    token: str
+    logprob: float
+    bytes: Optional[list[int]]
+
+
+@dataclass(frozen=True)
+class UploadObject(Record):
+    """OpenAI's upload object; `file` is present once the upload is completed."""
+
+    id: str
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled", "expired"]
+    expires_at: int
+    object: Literal["upload"] = "upload"
+    file: Optional["FileObject"] = None
+
+
+@dataclass(frozen=True)
+class UploadPartObject(Record):
+    """OpenAI's part object."""
+
+    id: str
+    created_at: int
+    upload_id: str
+    object: Literal["upload.part"] = "upload.part"
+
+
+class AllowedToolsParam(TypedDict):
+    """Only these of the tools may be called."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Sequence["NamedFunctionParam"]
+
+
+class DpoHyperparametersParam(TypedDict, total=False):
+    """Direct preference optimization (Rafailov et al., 2023, [arXiv
+    2305.18290](https://arxiv.org/abs/2305.18290)): of two answers to the same conversation, one is preferred.
+    With the reward r = beta (log p - log p_ref) of an answer, the loss of a pair is -log sigmoid(r of the
+    preferred - r of the other). The reference p_ref is the policy at step 0: the base, or the model that the
+    job continues. Its log-probabilities are computed once, before the first step, so no second model is held.
+    At step 0 the loss is log 2; `accuracy` is the share of pairs whose preferred answer has the greater
+    reward.
+    """
+
+    beta: Union[Literal["auto"], float]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    n_epochs: Union[Literal["auto"], int]
+
+
+class DpoParam(TypedDict, total=False):
+    """Settings of the method dpo."""
+
+    hyperparameters: Optional["DpoHyperparametersParam"]
+
+
+class FileExpirationAfterParam(TypedDict):
+    """When the file expires."""
+
+    anchor: Literal["created_at"]
+    seconds: int
+
+
+FunctionCallItemParam = TypedDict(
+    "FunctionCallItemParam",
+    {
+        "call_id": "str",
+        "type": 'Literal["function_call"]',
+        "name": "str",
+        "arguments": "str",
+        "id": "Optional[str]",
+        "status": 'Optional[Literal["in_progress", "completed", "incomplete"]]',
+        "namespace": "None",
+        "caller": "None",
+        "async": "Optional[Literal[False]]",
+    },
+    total=False,
+)
+
+
+class _FunctionCallOutputItemOutputParamRequired(TypedDict):
+    """`FunctionCallOutputItemOutput`."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class FunctionCallOutputItemOutputParam(_FunctionCallOutputItemOutputParamRequired, total=False):
+    """`FunctionCallOutputItemOutput`."""
+
+    annotations: Optional[Sequence[Mapping[str, Any]]]
+    logprobs: Optional[Sequence[Mapping[str, Any]]]
+    prompt_cache_breakpoint: Optional[Mapping[str, Any]]
+
+
+FunctionCallOutputItemParam = TypedDict(
+    "FunctionCallOutputItemParam",
+    {
+        "call_id": "str",
+        "type": 'Literal["function_call_output"]',
+        "output": 'Union[Sequence["FunctionCallOutputItemOutputParam"], str]',
+        "id": "Optional[str]",
+        "status": 'Optional[Literal["in_progress", "completed", "incomplete"]]',
+        "namespace": "None",
+        "caller": "None",
+        "async": "Optional[Literal[False]]",
+        "name": "Optional[str]",
+    },
+    total=False,
+)
+
+
+class FunctionCallParam(TypedDict):
+    """`FunctionCall`."""
+
+    name: str
+    arguments: str
+
+
+FunctionToolParam = TypedDict(
+    "FunctionToolParam",
+    {
+        "type": 'Literal["function"]',
+        "name": "str",
+        "description": "Optional[str]",
+        "parameters": "Optional[Mapping[str, Any]]",
+        "strict": "Optional[bool]",
+        "defer_loading": "Optional[Literal[False]]",
+        "async": "Optional[Literal[False]]",
+        "allowed_callers": "Optional[Literal[['direct']]]",
+        "output_schema": "None",
+    },
+    total=False,
+)
+
+
+class HyperparametersParam(TypedDict, total=False):
+    """Of every objective; "auto" is replaced once the files are validated."""
+
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    n_epochs: Union[Literal["auto"], int]
+
+
+class Ia3SettingsParam(TypedDict, total=False):
+    """(IA)^3 (Liu et al., 2022, [arXiv 2205.05638](https://arxiv.org/abs/2205.05638)): one learned factor for
+    each output of the attention's key and value layers, y = l * W x, and for each input of the feed-forward's
+    last layer, y = W (l * x). Factors begin at one, so the first step starts from the base's own answers.
+    Fewer parameters than a low-rank adapter of rank 1 has: for many small models, and few examples.
+    """
+
+    target_modules: Union[Literal["auto"], Sequence[str]]
+    feedforward_modules: Union[Literal["auto"], Sequence[str]]
+
+
+class InputReasoningPartParam(TypedDict):
+    """`InputReasoningPart`."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class IntegrationParam(TypedDict):
+    """An integration: stored with the job as it was sent; an event reports where it cannot run."""
+
+    type: Literal["wandb"]
+    wandb: "WandbParam"
+
+
+class LoraSettingsParam(TypedDict, total=False):
+    """Low-rank adaptation (Hu et al., 2021, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685)): beside the
+    frozen matrix W of a linear layer come two small ones, y = W x + (alpha / r) B A dropout(x). B begins at
+    zero, so the first step starts from the base's own answers. The first choice for most jobs. `use_dora`
+    learns the magnitude of each output beside its direction (DoRA; Liu et al., 2024, [arXiv
+    2402.09353](https://arxiv.org/abs/2402.09353)): closer to full fine-tuning at low ranks, slower, and
+    served by the embedded engine only.
+    """
+
+    r: int
+    alpha: float
+    dropout: float
+    target_modules: Union[Literal["all-linear"], Sequence[str]]
+    use_dora: bool
+
+
+class _MessageItemContentParamRequired(TypedDict):
+    """`MessageItemContent`."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class MessageItemContentParam(_MessageItemContentParamRequired, total=False):
+    """`MessageItemContent`."""
+
+    annotations: Optional[Sequence[Mapping[str, Any]]]
+    logprobs: Optional[Sequence[Mapping[str, Any]]]
+    prompt_cache_breakpoint: Optional[Mapping[str, Any]]
+
+
+class _MessageItemParamRequired(TypedDict):
+    """`MessageItem`."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Union[Sequence["MessageItemContentParam"], str]
+
+
+class MessageItemParam(_MessageItemParamRequired, total=False):
+    """`MessageItem`."""
+
+    id: Optional[str]
+    status: Optional[Literal["in_progress", "completed", "incomplete"]]
+    type: Optional[Literal["message"]]
+    phase: Optional[Literal["commentary", "final_answer"]]
+
+
+class _MethodParamRequired(TypedDict):
+    """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
+
+    type: Literal["supervised", "dpo", "reinforcement"]
+
+
+class MethodParam(_MethodParamRequired, total=False):
+    """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
+
+    supervised: Optional["SupervisedParam"]
+    dpo: Optional["DpoParam"]
+    reinforcement: Optional[Mapping[str, Any]]
+
+
+class NamedFunctionParam(TypedDict):
+    """`NamedFunction`."""
+
+    type: Literal["function"]
+    name: str
+
+
+class OtherPartParam(TypedDict):
+    """A content part of OpenAI's that no engine here can read; rejected by its index."""
+
+    type: Literal["image_url", "input_audio", "file", "refusal"]
+
+
+class PlainFormatParam(TypedDict):
+    """`PlainFormat`."""
+
+    type: Literal["text", "json_object"]
+
+
+class PromptSettingsParam(TypedDict, total=False):
+    """Prompt tuning (Lester et al., 2021, [arXiv 2104.08691](https://arxiv.org/abs/2104.08691)): learned vectors
+    stand before the embeddings of the input; no weight of the base is touched. They begin as embeddings of
+    random tokens of the vocabulary, so the answers differ from the base's before the first step. For very
+    small artifacts, and bases whose layers shall stay untouched.
+    """
+
+    num_virtual_tokens: int
+
+
+class _ReasoningItemParamRequired(TypedDict):
+    """Reasoning of an earlier response, in words; neither a summary nor an encrypted text can be shown to a
+    model.
+    """
+
+    type: Literal["reasoning"]
+
+
+class ReasoningItemParam(_ReasoningItemParamRequired, total=False):
+    """Reasoning of an earlier response, in words; neither a summary nor an encrypted text can be shown to a
+    model.
+    """
+
+    id: Optional[str]
+    status: Optional[Literal["in_progress", "completed", "incomplete"]]
+    content: Optional[Sequence["InputReasoningPartParam"]]
+    summary: Sequence[Any]
+    encrypted_content: None
+
+
+class ReasoningSettingsParam(TypedDict, total=False):
+    """`ReasoningSettings`."""
+
+    effort: Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]]
+    summary: None
+    generate_summary: None
+    context: None
+    mode: None
+
+
+class _RequestMessageParamRequired(TypedDict):
+    """A message of any role. Fields that engines do not read may be null or empty: SDKs send responses back."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+
+
+class RequestMessageParam(_RequestMessageParamRequired, total=False):
+    """A message of any role. Fields that engines do not read may be null or empty: SDKs send responses back."""
+
+    content: Optional[Union[Sequence[Union["TextPartParam", "OtherPartParam"]], str]]
+    name: Optional[str]
+    tool_call_id: Optional[str]
+    refusal: Optional[str]
+    tool_calls: Optional[Sequence["ToolCallParam"]]
+    function_call: Optional["FunctionCallParam"]
+    audio: Optional[Mapping[str, Any]]
+    annotations: Optional[Sequence[Mapping[str, Any]]]
+    reasoning: Optional[str]
+    reasoning_content: Optional[str]
+
+
+class _SchemaFormatParamRequired(TypedDict):
+    """`SchemaFormat`."""
+
+    type: Literal["json_schema"]
+    name: str
+    schema: Mapping[str, Any]
+
+
+class SchemaFormatParam(_SchemaFormatParamRequired, total=False):
+    """`SchemaFormat`."""
+
+    description: Optional[str]
+    strict: Optional[bool]
+
+
+class StreamOptionsParam(TypedDict, total=False):
+    """`StreamOptions`."""
+
+    include_usage: Optional[bool]
+    include_obfuscation: Optional[bool]
+
+
+class StreamSettingsParam(TypedDict, total=False):
+    """`StreamSettings`."""
+
+    include_obfuscation: Optional[bool]
+
+
+class SupervisedParam(TypedDict, total=False):
+    """Settings of the method supervised."""
+
+    hyperparameters: Optional["HyperparametersParam"]
+
+
+class _TextPartParamRequired(TypedDict):
+    """`TextPart`."""
+
+    type: Literal["text"]
+    text: str
+
+
+class TextPartParam(_TextPartParamRequired, total=False):
+    """`TextPart`."""
+
+    prompt_cache_breakpoint: Optional[Mapping[str, Any]]
+
+
+class TextSettingsParam(TypedDict, total=False):
+    """`TextSettings`."""
+
+    format: Optional[Union["PlainFormatParam", "SchemaFormatParam"]]
+    verbosity: Optional[Literal["low", "medium", "high"]]
+
+
+class ToolCallParam(TypedDict):
+    """`ToolCall`."""
+
+    id: str
+    type: Literal["function"]
+    function: "FunctionCallParam"
+
+
+class TuningParam(TypedDict, total=False):
+    """Luthier's own field `tuning`: which parameters move. The settings of the named type only."""
+
+    type: Literal["lora", "ia3", "prompt"]
+    lora: Optional["LoraSettingsParam"]
+    ia3: Optional["Ia3SettingsParam"]
+    prompt: Optional["PromptSettingsParam"]
+
+
+class _WandbParamRequired(TypedDict):
+    """Settings of the Weights & Biases integration, as OpenAI takes them."""
+
+    project: str
+
+
+class WandbParam(_WandbParamRequired, total=False):
+    """Settings of the Weights & Biases integration, as OpenAI takes them."""
+
+    name: Optional[str]
+    entity: Optional[str]
+    tags: Optional[Sequence[str]]

@@ -1,0 +1,1336 @@
+"""Every operation of the API: one class per path, one method per operation.
+
+Generated from openapi/openapi.json by `make sdk`; changes by hand are lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Optional, Union
+
+from luthier.downloads import Download
+from luthier.generated import models
+from luthier.pages import Page
+from luthier.records import JsonObject, read, read_object
+from luthier.requests import OMIT, FileInput, Omit, Request, filled
+from luthier.streams import Stream
+from luthier.transport import Transport
+
+
+class FineTuningCheckpointsPermissions:
+    """The operations of `fine_tuning.checkpoints.permissions`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        fine_tuned_model_checkpoint: str,
+        *,
+        project_id: Union[Omit, Optional[str]] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        order: Union[Omit, Literal["ascending", "descending"]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.PermissionObject]:
+        """List the projects that may call a checkpoint besides its own.
+
+        project_id: Only the permission of this project.
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        order: `descending`: newest first.
+        """
+        request = Request(
+            "GET",
+            filled(
+                "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions",
+                fine_tuned_model_checkpoint=fine_tuned_model_checkpoint,
+            ),
+            query={
+                "project_id": project_id,
+                "after": after,
+                "limit": limit,
+                "order": order,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.PermissionObject, request)
+
+    def create(
+        self,
+        fine_tuned_model_checkpoint: str,
+        *,
+        project_ids: Sequence[str],
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.PermissionObject]:
+        """Let other projects call a checkpoint."""
+        request = Request(
+            "POST",
+            filled(
+                "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions",
+                fine_tuned_model_checkpoint=fine_tuned_model_checkpoint,
+            ),
+            body={
+                "project_ids": project_ids,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.PermissionObject, request)
+
+    def delete(
+        self,
+        fine_tuned_model_checkpoint: str,
+        permission_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.PermissionDeleted:
+        """Revoke a permission."""
+        request = Request(
+            "DELETE",
+            filled(
+                "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions/{permission_id}",
+                fine_tuned_model_checkpoint=fine_tuned_model_checkpoint,
+                permission_id=permission_id,
+            ),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.PermissionDeleted, request)
+
+
+class FineTuningJobsCheckpoints:
+    """The operations of `fine_tuning.jobs.checkpoints`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        fine_tuning_job_id: str,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.CheckpointObject]:
+        """List the models that a fine-tuning job has published during training, newest first.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        """
+        request = Request(
+            "GET",
+            filled("/v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", fine_tuning_job_id=fine_tuning_job_id),
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.CheckpointObject, request)
+
+
+class FineTuningJobsEvents:
+    """The operations of `fine_tuning.jobs.events`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        fine_tuning_job_id: str,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        last_event_id: Union[Omit, Optional[str]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.EventObject]:
+        """List the events of a fine-tuning job, newest first; or follow them, oldest first, until the job has
+        ended.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        last_event_id: With `stream`: the last event seen, as browsers send it; takes precedence over `after`.
+        """
+        request = Request(
+            "GET",
+            filled("/v1/fine_tuning/jobs/{fine_tuning_job_id}/events", fine_tuning_job_id=fine_tuning_job_id),
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            headers={
+                "last-event-id": last_event_id,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.EventObject, request)
+
+    def stream(
+        self,
+        fine_tuning_job_id: str,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        last_event_id: Union[Omit, Optional[str]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Stream[models.EventObject]:
+        """List the events of a fine-tuning job, newest first; or follow them, oldest first, until the job has
+        ended.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        last_event_id: With `stream`: the last event seen, as browsers send it; takes precedence over `after`.
+        """
+        request = Request(
+            "GET",
+            filled("/v1/fine_tuning/jobs/{fine_tuning_job_id}/events", fine_tuning_job_id=fine_tuning_job_id),
+            query={
+                "after": after,
+                "limit": limit,
+                "stream": True,
+            },
+            headers={
+                "last-event-id": last_event_id,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.stream(lambda sent: read(models.EventObject, sent), request)
+
+
+class ChatCompletions:
+    """The operations of `chat.completions`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        model: str,
+        messages: Sequence[models.RequestMessageParam],
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        max_completion_tokens: Union[Omit, Optional[int]] = OMIT,
+        logprobs: Union[Omit, Optional[bool]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        audio: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        function_call: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        functions: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        modalities: Union[Omit, Optional[Sequence[Literal["text", "audio"]]]] = OMIT,
+        moderation: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        prediction: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        reasoning_effort: Union[
+            Omit, Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]]
+        ] = OMIT,
+        response_format: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast"]]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        tool_choice: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        tools: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        verbosity: Union[Omit, Optional[Literal["low", "medium", "high"]]] = OMIT,
+        web_search_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ChatCompletion:
+        """Generate the next message of a conversation.
+
+        model: A base, an alias of one, or a tuned model.
+        logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
+        n: Completions per prompt; 1 by default.
+        seed: The same seed, request and environment give the same tokens.
+        user: Accepted; changes nothing.
+        """
+        request = Request(
+            "POST",
+            "/v1/chat/completions",
+            body={
+                "model": model,
+                "frequency_penalty": frequency_penalty,
+                "presence_penalty": presence_penalty,
+                "logit_bias": logit_bias,
+                "max_tokens": max_tokens,
+                "n": n,
+                "seed": seed,
+                "stop": stop,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "top_p": top_p,
+                "user": user,
+                "messages": messages,
+                "max_completion_tokens": max_completion_tokens,
+                "logprobs": logprobs,
+                "top_logprobs": top_logprobs,
+                "metadata": metadata,
+                "safety_identifier": safety_identifier,
+                "prompt_cache_key": prompt_cache_key,
+                "prompt_cache_retention": prompt_cache_retention,
+                "prompt_cache_options": prompt_cache_options,
+                "parallel_tool_calls": parallel_tool_calls,
+                "audio": audio,
+                "function_call": function_call,
+                "functions": functions,
+                "modalities": modalities,
+                "moderation": moderation,
+                "prediction": prediction,
+                "reasoning_effort": reasoning_effort,
+                "response_format": response_format,
+                "service_tier": service_tier,
+                "store": store,
+                "tool_choice": tool_choice,
+                "tools": tools,
+                "verbosity": verbosity,
+                "web_search_options": web_search_options,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.ChatCompletion, request)
+
+    def stream(
+        self,
+        *,
+        model: str,
+        messages: Sequence[models.RequestMessageParam],
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        max_completion_tokens: Union[Omit, Optional[int]] = OMIT,
+        logprobs: Union[Omit, Optional[bool]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        audio: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        function_call: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        functions: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        modalities: Union[Omit, Optional[Sequence[Literal["text", "audio"]]]] = OMIT,
+        moderation: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        prediction: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        reasoning_effort: Union[
+            Omit, Optional[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]]
+        ] = OMIT,
+        response_format: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast"]]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        tool_choice: Union[Omit, Optional[Union[Literal["none", "auto", "required"], Mapping[str, Any]]]] = OMIT,
+        tools: Union[Omit, Optional[Sequence[Mapping[str, Any]]]] = OMIT,
+        verbosity: Union[Omit, Optional[Literal["low", "medium", "high"]]] = OMIT,
+        web_search_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Stream[JsonObject]:
+        """Generate the next message of a conversation.
+
+        model: A base, an alias of one, or a tuned model.
+        logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
+        n: Completions per prompt; 1 by default.
+        seed: The same seed, request and environment give the same tokens.
+        user: Accepted; changes nothing.
+        """
+        request = Request(
+            "POST",
+            "/v1/chat/completions",
+            body={
+                "model": model,
+                "frequency_penalty": frequency_penalty,
+                "presence_penalty": presence_penalty,
+                "logit_bias": logit_bias,
+                "max_tokens": max_tokens,
+                "n": n,
+                "seed": seed,
+                "stop": stop,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "top_p": top_p,
+                "user": user,
+                "messages": messages,
+                "max_completion_tokens": max_completion_tokens,
+                "logprobs": logprobs,
+                "top_logprobs": top_logprobs,
+                "metadata": metadata,
+                "safety_identifier": safety_identifier,
+                "prompt_cache_key": prompt_cache_key,
+                "prompt_cache_retention": prompt_cache_retention,
+                "prompt_cache_options": prompt_cache_options,
+                "parallel_tool_calls": parallel_tool_calls,
+                "audio": audio,
+                "function_call": function_call,
+                "functions": functions,
+                "modalities": modalities,
+                "moderation": moderation,
+                "prediction": prediction,
+                "reasoning_effort": reasoning_effort,
+                "response_format": response_format,
+                "service_tier": service_tier,
+                "store": store,
+                "tool_choice": tool_choice,
+                "tools": tools,
+                "verbosity": verbosity,
+                "web_search_options": web_search_options,
+                "stream": True,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.stream(read_object, request)
+
+
+class FineTuningCheckpoints:
+    """The operations of `fine_tuning.checkpoints`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.permissions = FineTuningCheckpointsPermissions(transport)
+
+
+class FineTuningJobs:
+    """The operations of `fine_tuning.jobs`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.events = FineTuningJobsEvents(transport)
+        self.checkpoints = FineTuningJobsCheckpoints(transport)
+
+    def list(
+        self,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        metadata: Union[Omit, Mapping[str, str]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.JobObject]:
+        """List the project's fine-tuning jobs, newest first.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        metadata: Only jobs with this metadata: `metadata[key]=value`, or `metadata=null` for none.
+        """
+        request = Request(
+            "GET",
+            "/v1/fine_tuning/jobs",
+            query={
+                "after": after,
+                "limit": limit,
+                "metadata": metadata,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.JobObject, request)
+
+    def create(
+        self,
+        *,
+        model: str,
+        training_file: str,
+        validation_file: Union[Omit, Optional[str]] = OMIT,
+        hyperparameters: Union[Omit, Optional[models.HyperparametersParam]] = OMIT,
+        method: Union[Omit, Optional[models.MethodParam]] = OMIT,
+        suffix: Union[Omit, Optional[str]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        integrations: Union[Omit, Optional[Sequence[models.IntegrationParam]]] = OMIT,
+        tuning: Union[Omit, Optional[models.TuningParam]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.JobObject:
+        """Create a fine-tuning job and put it into the queue.
+
+        hyperparameters: Use the hyperparameters in `method`.
+        """
+        request = Request(
+            "POST",
+            "/v1/fine_tuning/jobs",
+            body={
+                "model": model,
+                "training_file": training_file,
+                "validation_file": validation_file,
+                "hyperparameters": hyperparameters,
+                "method": method,
+                "suffix": suffix,
+                "seed": seed,
+                "metadata": metadata,
+                "integrations": integrations,
+                "tuning": tuning,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.JobObject, request)
+
+    def retrieve(
+        self,
+        fine_tuning_job_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.JobObject:
+        """Get a fine-tuning job."""
+        request = Request(
+            "GET",
+            filled("/v1/fine_tuning/jobs/{fine_tuning_job_id}", fine_tuning_job_id=fine_tuning_job_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.JobObject, request)
+
+    def cancel(
+        self,
+        fine_tuning_job_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.JobObject:
+        """Cancel a fine-tuning job at once."""
+        request = Request(
+            "POST",
+            filled("/v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel", fine_tuning_job_id=fine_tuning_job_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.JobObject, request)
+
+    def pause(
+        self,
+        fine_tuning_job_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.JobObject:
+        """Ask a running job to pause: it stays `running`, and is `paused` once its checkpoint is published."""
+        request = Request(
+            "POST",
+            filled("/v1/fine_tuning/jobs/{fine_tuning_job_id}/pause", fine_tuning_job_id=fine_tuning_job_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.JobObject, request)
+
+    def resume(
+        self,
+        fine_tuning_job_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.JobObject:
+        """Let a paused job continue exactly where it stopped; or cancel a pause before it takes effect."""
+        request = Request(
+            "POST",
+            filled("/v1/fine_tuning/jobs/{fine_tuning_job_id}/resume", fine_tuning_job_id=fine_tuning_job_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.JobObject, request)
+
+
+class ResponsesInputItems:
+    """The operations of `responses.input_items`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored."""
+        request = Request(
+            "GET",
+            filled("/v1/responses/{response_id}/input_items", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.json(request)
+
+
+class UploadsParts:
+    """The operations of `uploads.parts`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def add(
+        self,
+        upload_id: str,
+        *,
+        data: FileInput,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.UploadPartObject:
+        """Add a part to a pending upload. Parts may come in any order, and in parallel.
+
+        data: The part's bytes.
+        """
+        request = Request(
+            "POST",
+            filled("/v1/uploads/{upload_id}/parts", upload_id=upload_id),
+            form={},
+            files={
+                "data": data,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.UploadPartObject, request)
+
+
+class Chat:
+    """The operations of `chat`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.completions = ChatCompletions(transport)
+
+
+class Completions:
+    """The operations of `completions`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        model: str,
+        prompt: Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]],
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        best_of: Union[Omit, Optional[int]] = OMIT,
+        echo: Union[Omit, Optional[bool]] = OMIT,
+        logprobs: Union[Omit, Optional[int]] = OMIT,
+        suffix: Union[Omit, Optional[str]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Completion:
+        """Continue one or several texts.
+
+        model: A base, an alias of one, or a tuned model.
+        logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
+        n: Completions per prompt; 1 by default.
+        seed: The same seed, request and environment give the same tokens.
+        user: Accepted; changes nothing.
+        best_of: Only 0 or the value of `n`.
+        suffix: Only empty: engines here do not insert.
+        """
+        request = Request(
+            "POST",
+            "/v1/completions",
+            body={
+                "model": model,
+                "frequency_penalty": frequency_penalty,
+                "presence_penalty": presence_penalty,
+                "logit_bias": logit_bias,
+                "max_tokens": max_tokens,
+                "n": n,
+                "seed": seed,
+                "stop": stop,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "top_p": top_p,
+                "user": user,
+                "prompt": prompt,
+                "best_of": best_of,
+                "echo": echo,
+                "logprobs": logprobs,
+                "suffix": suffix,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.Completion, request)
+
+    def stream(
+        self,
+        *,
+        model: str,
+        prompt: Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]],
+        frequency_penalty: Union[Omit, Optional[float]] = OMIT,
+        presence_penalty: Union[Omit, Optional[float]] = OMIT,
+        logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
+        max_tokens: Union[Omit, Optional[int]] = OMIT,
+        n: Union[Omit, Optional[int]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        stop: Union[Omit, Optional[Union[Sequence[str], str]]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        best_of: Union[Omit, Optional[int]] = OMIT,
+        echo: Union[Omit, Optional[bool]] = OMIT,
+        logprobs: Union[Omit, Optional[int]] = OMIT,
+        suffix: Union[Omit, Optional[str]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Stream[models.Completion]:
+        """Continue one or several texts.
+
+        model: A base, an alias of one, or a tuned model.
+        logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
+        n: Completions per prompt; 1 by default.
+        seed: The same seed, request and environment give the same tokens.
+        user: Accepted; changes nothing.
+        best_of: Only 0 or the value of `n`.
+        suffix: Only empty: engines here do not insert.
+        """
+        request = Request(
+            "POST",
+            "/v1/completions",
+            body={
+                "model": model,
+                "frequency_penalty": frequency_penalty,
+                "presence_penalty": presence_penalty,
+                "logit_bias": logit_bias,
+                "max_tokens": max_tokens,
+                "n": n,
+                "seed": seed,
+                "stop": stop,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "top_p": top_p,
+                "user": user,
+                "prompt": prompt,
+                "best_of": best_of,
+                "echo": echo,
+                "logprobs": logprobs,
+                "suffix": suffix,
+                "stream": True,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.stream(lambda sent: read(models.Completion, sent), request)
+
+
+class Files:
+    """The operations of `files`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        purpose: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        order: Union[Omit, Literal["asc", "desc"]] = OMIT,
+        after: Union[Omit, Optional[str]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.FileObject]:
+        """List the project's files.
+
+        purpose: Only files with this purpose.
+        limit: The most files to return.
+        order: `desc`: newest first.
+        after: The id of the last object of the page before this one.
+        """
+        request = Request(
+            "GET",
+            "/v1/files",
+            query={
+                "purpose": purpose,
+                "limit": limit,
+                "order": order,
+                "after": after,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.FileObject, request)
+
+    def create(
+        self,
+        *,
+        file: FileInput,
+        purpose: Literal["fine-tune", "assistants", "batch", "user_data", "vision", "evals"],
+        expires_after_anchor: Union[Omit, Literal["created_at"]] = OMIT,
+        expires_after_seconds: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.FileObject:
+        """Upload a file, which other endpoints take by its id.
+
+        file: The file itself, not its name.
+        """
+        request = Request(
+            "POST",
+            "/v1/files",
+            form={
+                "purpose": purpose,
+                "expires_after[anchor]": expires_after_anchor,
+                "expires_after[seconds]": expires_after_seconds,
+            },
+            files={
+                "file": file,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.FileObject, request)
+
+    def retrieve(
+        self,
+        file_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.FileObject:
+        """Get a file's metadata."""
+        request = Request(
+            "GET",
+            filled("/v1/files/{file_id}", file_id=file_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.FileObject, request)
+
+    def delete(
+        self,
+        file_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.FileDeleted:
+        """Delete a file. Jobs that wait for it fail; running ones continue."""
+        request = Request(
+            "DELETE",
+            filled("/v1/files/{file_id}", file_id=file_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.FileDeleted, request)
+
+    def download(
+        self,
+        file_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Download:
+        """Download a file's bytes."""
+        request = Request(
+            "GET",
+            filled("/v1/files/{file_id}/content", file_id=file_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.download(request)
+
+
+class FineTuning:
+    """The operations of `fine_tuning`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.jobs = FineTuningJobs(transport)
+        self.checkpoints = FineTuningCheckpoints(transport)
+
+
+class Models:
+    """The operations of `models`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.ModelObject]:
+        """List the models that the project may call: bases, then its own."""
+        request = Request(
+            "GET",
+            "/v1/models",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.ModelObject, request)
+
+    def retrieve(
+        self,
+        model: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelObject:
+        """Get one model."""
+        request = Request(
+            "GET",
+            filled("/v1/models/{model}", model=model),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.ModelObject, request)
+
+    def delete(
+        self,
+        model: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelDeleted:
+        """Delete one of the project's own fine-tuned models."""
+        request = Request(
+            "DELETE",
+            filled("/v1/models/{model}", model=model),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.ModelDeleted, request)
+
+
+class Responses:
+    """The operations of `responses`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.input_items = ResponsesInputItems(transport)
+
+    def create(
+        self,
+        *,
+        model: str,
+        input: Union[
+            Sequence[
+                Union[
+                    models.MessageItemParam,
+                    models.FunctionCallItemParam,
+                    models.FunctionCallOutputItemParam,
+                    models.ReasoningItemParam,
+                ]
+            ],
+            str,
+        ],
+        instructions: Union[Omit, Optional[str]] = OMIT,
+        include: Union[Omit, Optional[Sequence[str]]] = OMIT,
+        max_output_tokens: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        reasoning: Union[Omit, Optional[models.ReasoningSettingsParam]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamSettingsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        text: Union[Omit, Optional[models.TextSettingsParam]] = OMIT,
+        tool_choice: Union[
+            Omit,
+            Optional[
+                Union[Union[models.NamedFunctionParam, models.AllowedToolsParam], Literal["none", "auto", "required"]]
+            ],
+        ] = OMIT,
+        tools: Union[Omit, Optional[Sequence[models.FunctionToolParam]]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        truncation: Union[Omit, Optional[Literal["disabled"]]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        max_tool_calls: Union[Omit, Optional[int]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[
+            Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]]
+        ] = OMIT,
+        background: Union[Omit, Optional[Literal[False]]] = OMIT,
+        previous_response_id: Union[Omit, None] = OMIT,
+        conversation: Union[Omit, None] = OMIT,
+        prompt: Union[Omit, None] = OMIT,
+        moderation: Union[Omit, None] = OMIT,
+        context_management: Union[Omit, None] = OMIT,
+        access_programs: Union[Omit, None] = OMIT,
+        image: Union[Omit, None] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ResponseObject:
+        """Generate the next output items of a conversation.
+
+        model: A base, an alias of one, or a tuned model.
+        instructions: A system message before `input`.
+        store: Accepted; nothing is stored, and a header of the response says so.
+        max_tool_calls: Accepted; it counts calls of tools that OpenAI runs.
+        """
+        request = Request(
+            "POST",
+            "/v1/responses",
+            body={
+                "model": model,
+                "input": input,
+                "instructions": instructions,
+                "include": include,
+                "max_output_tokens": max_output_tokens,
+                "metadata": metadata,
+                "parallel_tool_calls": parallel_tool_calls,
+                "reasoning": reasoning,
+                "store": store,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "text": text,
+                "tool_choice": tool_choice,
+                "tools": tools,
+                "top_logprobs": top_logprobs,
+                "top_p": top_p,
+                "truncation": truncation,
+                "user": user,
+                "safety_identifier": safety_identifier,
+                "max_tool_calls": max_tool_calls,
+                "prompt_cache_key": prompt_cache_key,
+                "prompt_cache_retention": prompt_cache_retention,
+                "prompt_cache_options": prompt_cache_options,
+                "service_tier": service_tier,
+                "background": background,
+                "previous_response_id": previous_response_id,
+                "conversation": conversation,
+                "prompt": prompt,
+                "moderation": moderation,
+                "context_management": context_management,
+                "access_programs": access_programs,
+                "image": image,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.ResponseObject, request)
+
+    def stream(
+        self,
+        *,
+        model: str,
+        input: Union[
+            Sequence[
+                Union[
+                    models.MessageItemParam,
+                    models.FunctionCallItemParam,
+                    models.FunctionCallOutputItemParam,
+                    models.ReasoningItemParam,
+                ]
+            ],
+            str,
+        ],
+        instructions: Union[Omit, Optional[str]] = OMIT,
+        include: Union[Omit, Optional[Sequence[str]]] = OMIT,
+        max_output_tokens: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        parallel_tool_calls: Union[Omit, Optional[bool]] = OMIT,
+        reasoning: Union[Omit, Optional[models.ReasoningSettingsParam]] = OMIT,
+        store: Union[Omit, Optional[bool]] = OMIT,
+        stream_options: Union[Omit, Optional[models.StreamSettingsParam]] = OMIT,
+        temperature: Union[Omit, Optional[float]] = OMIT,
+        text: Union[Omit, Optional[models.TextSettingsParam]] = OMIT,
+        tool_choice: Union[
+            Omit,
+            Optional[
+                Union[Union[models.NamedFunctionParam, models.AllowedToolsParam], Literal["none", "auto", "required"]]
+            ],
+        ] = OMIT,
+        tools: Union[Omit, Optional[Sequence[models.FunctionToolParam]]] = OMIT,
+        top_logprobs: Union[Omit, Optional[int]] = OMIT,
+        top_p: Union[Omit, Optional[float]] = OMIT,
+        truncation: Union[Omit, Optional[Literal["disabled"]]] = OMIT,
+        user: Union[Omit, Optional[str]] = OMIT,
+        safety_identifier: Union[Omit, Optional[str]] = OMIT,
+        max_tool_calls: Union[Omit, Optional[int]] = OMIT,
+        prompt_cache_key: Union[Omit, Optional[str]] = OMIT,
+        prompt_cache_retention: Union[Omit, Optional[Literal["in_memory", "24h"]]] = OMIT,
+        prompt_cache_options: Union[Omit, Optional[Mapping[str, Any]]] = OMIT,
+        service_tier: Union[
+            Omit, Optional[Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]]
+        ] = OMIT,
+        background: Union[Omit, Optional[Literal[False]]] = OMIT,
+        previous_response_id: Union[Omit, None] = OMIT,
+        conversation: Union[Omit, None] = OMIT,
+        prompt: Union[Omit, None] = OMIT,
+        moderation: Union[Omit, None] = OMIT,
+        context_management: Union[Omit, None] = OMIT,
+        access_programs: Union[Omit, None] = OMIT,
+        image: Union[Omit, None] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Stream[JsonObject]:
+        """Generate the next output items of a conversation.
+
+        model: A base, an alias of one, or a tuned model.
+        instructions: A system message before `input`.
+        store: Accepted; nothing is stored, and a header of the response says so.
+        max_tool_calls: Accepted; it counts calls of tools that OpenAI runs.
+        """
+        request = Request(
+            "POST",
+            "/v1/responses",
+            body={
+                "model": model,
+                "input": input,
+                "instructions": instructions,
+                "include": include,
+                "max_output_tokens": max_output_tokens,
+                "metadata": metadata,
+                "parallel_tool_calls": parallel_tool_calls,
+                "reasoning": reasoning,
+                "store": store,
+                "stream_options": stream_options,
+                "temperature": temperature,
+                "text": text,
+                "tool_choice": tool_choice,
+                "tools": tools,
+                "top_logprobs": top_logprobs,
+                "top_p": top_p,
+                "truncation": truncation,
+                "user": user,
+                "safety_identifier": safety_identifier,
+                "max_tool_calls": max_tool_calls,
+                "prompt_cache_key": prompt_cache_key,
+                "prompt_cache_retention": prompt_cache_retention,
+                "prompt_cache_options": prompt_cache_options,
+                "service_tier": service_tier,
+                "background": background,
+                "previous_response_id": previous_response_id,
+                "conversation": conversation,
+                "prompt": prompt,
+                "moderation": moderation,
+                "context_management": context_management,
+                "access_programs": access_programs,
+                "image": image,
+                "stream": True,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.stream(read_object, request, marked=False)
+
+    def get(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored."""
+        request = Request(
+            "GET",
+            filled("/v1/responses/{response_id}", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.json(request)
+
+    def delete(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored."""
+        request = Request(
+            "DELETE",
+            filled("/v1/responses/{response_id}", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.json(request)
+
+    def cancel(
+        self,
+        response_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """Always a 404: responses are not stored, and none is made in the background."""
+        request = Request(
+            "POST",
+            filled("/v1/responses/{response_id}/cancel", response_id=response_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.json(request)
+
+
+class Uploads:
+    """The operations of `uploads`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.parts = UploadsParts(transport)
+
+    def create(
+        self,
+        *,
+        filename: str,
+        purpose: Literal["fine-tune", "assistants", "batch", "user_data", "vision", "evals"],
+        bytes: int,
+        mime_type: str,
+        expires_after: Union[Omit, Optional[models.FileExpirationAfterParam]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.UploadObject:
+        """Create an upload, which takes parts for an hour."""
+        request = Request(
+            "POST",
+            "/v1/uploads",
+            body={
+                "filename": filename,
+                "purpose": purpose,
+                "bytes": bytes,
+                "mime_type": mime_type,
+                "expires_after": expires_after,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.UploadObject, request)
+
+    def complete(
+        self,
+        upload_id: str,
+        *,
+        part_ids: Sequence[str],
+        md5: Union[Omit, Optional[str]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.UploadObject:
+        """Make a file of the parts, in the order in which they are named. Parts that are not named are removed.
+
+        part_ids: In the file's order.
+        md5: Of the whole file, in hex; a wrong one is rejected.
+        """
+        request = Request(
+            "POST",
+            filled("/v1/uploads/{upload_id}/complete", upload_id=upload_id),
+            body={
+                "part_ids": part_ids,
+                "md5": md5,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.UploadObject, request)
+
+    def cancel(
+        self,
+        upload_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.UploadObject:
+        """Cancel a pending upload and remove its parts."""
+        request = Request(
+            "POST",
+            filled("/v1/uploads/{upload_id}/cancel", upload_id=upload_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.UploadObject, request)
+
+
+class Api:
+    """Every operation of the service."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.files = Files(transport)
+        self.uploads = Uploads(transport)
+        self.fine_tuning = FineTuning(transport)
+        self.models = Models(transport)
+        self.completions = Completions(transport)
+        self.chat = Chat(transport)
+        self.responses = Responses(transport)
+
+    def health(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Health:
+        """Report whether the service works: 200 if its database responds, else 503."""
+        request = Request(
+            "GET",
+            "/health",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.Health, request)
+
+    def metrics(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> str:
+        """Report what this process has done, and the jobs of the installation, to Prometheus; needs an admin's
+        key.
+        """
+        request = Request(
+            "GET",
+            "/metrics",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.text(request)

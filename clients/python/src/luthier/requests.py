@@ -1,0 +1,149 @@
+"""A request as the generated operations describe it, and what both transports do with it before they send it."""
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Optional, Union
+from urllib.parse import quote
+
+import httpx
+
+from luthier.records import JsonObject
+
+FileContent = Union[bytes, IO[bytes]]
+FileInput = Union[FileContent, "os.PathLike[str]", tuple[str, FileContent]]
+
+
+class Omit:
+    """The type of `OMIT`."""
+
+    def __repr__(self) -> str:
+        return "OMIT"
+
+
+OMIT = Omit()  # a parameter that is not sent; None is sent as null
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one operation sends. Values that are OMIT are left out."""
+
+    method: str
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    body: Optional[Mapping[str, Any]] = None  # JSON
+    form: Optional[Mapping[str, Any]] = None  # multipart: the fields that are not files
+    files: Mapping[str, FileInput] = field(default_factory=dict)
+    extra_body: Optional[Mapping[str, Any]] = None
+    extra_headers: Optional[Mapping[str, str]] = None
+    timeout_seconds: Optional[float] = None
+
+
+def filled(template: str, **values: str) -> str:
+    """A path with its ids. Raises ValueError for an id that would lead to another path."""
+    for name, value in values.items():
+        if value in ("", ".", ".."):
+            raise ValueError(f"{name} must be the id of an object, not '{value}'.")
+        template = template.replace(f"{{{name}}}", quote(value, safe=":"))
+    return template
+
+
+def sent(values: Mapping[str, Any]) -> JsonObject:
+    """The values that are sent."""
+    return {name: value for name, value in values.items() if not isinstance(value, Omit)}
+
+
+def idempotency_key() -> str:
+    """One per request, the same for each of its tries."""
+    return f"luthier-retry-{uuid.uuid4()}"
+
+
+def build(client: Union[httpx.Client, httpx.AsyncClient], request: Request, url: str, key: str) -> httpx.Request:
+    """A request of httpx, made again for each try: files are read from where they began."""
+    headers = {name: str(value) for name, value in sent(request.headers).items() if value is not None}
+    if request.method != "GET":
+        headers["Idempotency-Key"] = key
+    headers.update(request.extra_headers or {})
+    options: JsonObject = {}
+    if request.timeout_seconds is not None:
+        options["timeout"] = request.timeout_seconds
+    if request.body is not None:
+        options["json"] = {**sent(request.body), **(request.extra_body or {})}
+    if request.form is not None:
+        options["data"] = {name: _word(value) for name, value in sent(request.form).items() if value is not None}
+        options["files"] = {name: _file(value) for name, value in request.files.items()}
+    return client.build_request(request.method, url, params=_query(request.query), headers=headers, **options)
+
+
+def rewinder(request: Request) -> "Rewinder":
+    """Remembers where the files of `request` begin."""
+    return Rewinder([content for one in request.files.values() if not isinstance(content := _content(one), bytes)])
+
+
+class Rewinder:
+    """Files that are sent again from their beginnings; what cannot seek is sent once."""
+
+    def __init__(self, files: Sequence[IO[bytes]]) -> None:
+        self._starts = [(file, file.tell()) for file in files if file.seekable()]
+        self.possible = len(self._starts) == len(files)
+
+    def rewind(self) -> None:
+        for file, start in self._starts:
+            file.seek(start)
+
+
+def opened(request: Request) -> Request:
+    """`request` with its paths opened. `closed` closes them."""
+    if not any(isinstance(value, os.PathLike) for value in request.files.values()):
+        return request
+    files = {name: _opened(value) for name, value in request.files.items()}
+    return Request(**{**vars(request), "files": files})
+
+
+def close(before: Request, after: Request) -> None:
+    """Closes what `opened` opened."""
+    for name, value in before.files.items():
+        if isinstance(value, os.PathLike):
+            content = _content(after.files[name])
+            if not isinstance(content, bytes):
+                content.close()
+
+
+def _opened(value: FileInput) -> FileInput:
+    if not isinstance(value, os.PathLike):
+        return value
+    path = Path(value)
+    return path.name, path.open("rb")
+
+
+def _content(value: FileInput) -> FileContent:
+    if isinstance(value, tuple):
+        return value[1]
+    assert not isinstance(value, os.PathLike), "paths are opened first"
+    return value
+
+
+def _file(value: FileInput) -> tuple[str, FileContent]:
+    if isinstance(value, tuple):
+        return value
+    content = _content(value)
+    return ("upload" if isinstance(content, bytes) else Path(str(content.name)).name), content
+
+
+def _query(values: Mapping[str, Any]) -> httpx.QueryParams:
+    pairs: list[tuple[str, str]] = []
+    for name, value in sent(values).items():
+        if isinstance(value, Mapping):
+            pairs += [(f"{name}[{key}]", _word(one)) for key, one in value.items()]
+        elif isinstance(value, (list, tuple)):
+            pairs += [(name, _word(one)) for one in value]
+        elif value is not None:
+            pairs.append((name, _word(value)))
+    return httpx.QueryParams(tuple(pairs))
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
