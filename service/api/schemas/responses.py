@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from service.api.schemas.fields import Text, Wire
-from service.api.schemas.inference import MESSAGE_LIMIT, NonEmpty, Unicode
+from service.api.schemas.fields import Text, Wire, at_most
+from service.api.schemas.inference import MESSAGE_LIMIT, METADATA_LIMIT, NonEmpty, Unicode
 from service.domain.json import JsonObject
 from service.recipes.fields import Whole
 
@@ -206,7 +206,14 @@ class CreateResponseRequest(Wire):
     instructions: Unicode | None = Field(None, description="A system message before `input`.")
     include: Annotated[list[Text], Field(max_length=16, fail_fast=True)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, lt=2**31), Whole] | None = None
-    metadata: dict[Annotated[Text, StringConstraints(max_length=64)], Text] | None = Field(None, max_length=16)
+    metadata: (
+        Annotated[
+            dict[Annotated[Text, StringConstraints(max_length=64)], Text],
+            Field(max_length=METADATA_LIMIT),
+            at_most(METADATA_LIMIT),
+        ]
+        | None
+    ) = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningSettings | None = None
     store: bool | None = Field(None, description="Accepted; nothing is stored, and a header of the response says so.")
