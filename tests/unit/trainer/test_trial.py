@@ -60,5 +60,15 @@ def test_a_context_beyond_the_models_own_is_a_problem(base: Base) -> None:
     assert "write at most that" in problems(base.model_copy(update={"context_tokens": 4096}))
 
 
+def test_a_parser_for_tools_that_the_template_does_not_show_is_a_problem(base: Base) -> None:
+    serving = base.serving.model_copy(update={"tool_call_parser": "hermes"})
+    assert "the template shows no tools" in problems(base.model_copy(update={"serving": serving}))
+    template = "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    change(Path(base.source), "tokenizer_config.json", chat_template=template)
+    (Path(base.source) / "chat_template.jinja").unlink(missing_ok=True)
+    found = tried(base.model_copy(update={"serving": serving}))
+    assert not [finding for finding in found if "parser" in finding.message]
+
+
 def test_a_missing_folder_is_one_sentence(base: Base) -> None:
     assert "has no folder" in problems(base.model_copy(update={"source": f"{base.source}y"}))

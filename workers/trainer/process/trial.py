@@ -28,6 +28,10 @@ from workers.trainer.protocol import JobSpec
 
 QUESTION = [{"role": "user", "content": "Say yes."}]
 ROW = PromptRow(prompt="Say yes.", completion=" yes")
+TOOL = {
+    "type": "function",
+    "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},
+}
 ANSWER_TOKENS = 8
 
 
@@ -50,7 +54,7 @@ def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
     yield Finding("ok", f"loads: {size:,} parameters in {base.dtype} on {device.type}, revision {loaded.revision}")
     yield _context(base, loaded)
     prompt = None
-    for finding, ids in _prompts(loaded):
+    for finding, ids in _prompts(base, loaded):
         prompt = ids or prompt
         yield finding
     for name in sorted(base.serving.tunings):
@@ -70,7 +74,7 @@ def _context(base: Base, loaded: LoadedBase) -> Finding:
     return Finding("ok", f"context: {base.context_tokens} of the model's {own} tokens")
 
 
-def _prompts(loaded: LoadedBase) -> Iterator[tuple[Finding, list[int] | None]]:
+def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[Finding, list[int] | None]]:
     """What text becomes a prompt: a plain one, then a conversation. Yields the prompt's tokens with the finding."""
     try:
         plain = encode_prompt(loaded.text, ROW.prompt)
@@ -88,10 +92,26 @@ def _prompts(loaded: LoadedBase) -> Iterator[tuple[Finding, list[int] | None]]:
     except RenderError as error:
         yield Finding("problem", f"the chat template cannot be used: {error}"), None
         return
-    dialect = template.dialect
-    shown = {"tool calls": dialect.calls, "reasoning": bool(dialect.reasoning), "the role developer": dialect.developer}
+    dialect, tools = template.dialect, _shows_tools(template)
+    shown = {
+        "tools": tools,
+        "tool calls": dialect.calls,
+        "reasoning": bool(dialect.reasoning),
+        "the role developer": dialect.developer,
+    }
     named = [name for name, is_shown in shown.items() if is_shown]
     yield Finding("ok", f"chat: the template shows {', '.join(['messages', *named])}"), chat
+    if base.serving.tool_call_parser and not tools:
+        text = "serving.tool_call_parser is set, but the template shows no tools, which nobody would see: remove it"
+        yield Finding("problem", text), None
+
+
+def _shows_tools(template: ChatTemplate) -> bool:
+    try:
+        encode_chat(template, QUESTION, [TOOL])
+    except RenderError:
+        return False
+    return True
 
 
 def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
