@@ -75,6 +75,7 @@ def test_an_operation_that_comes_later_becomes_a_method(openapi: dict[str, Any],
         "properties": {
             "id": {"type": "string"},
             "ratio": {"enum": [1.0, None]},
+            "callers": {"enum": [["direct"]]},
             "from": {"type": ["string", "null"]},
             "self": {"$ref": "#/components/schemas/Widget"},
             "parts": {"type": "array", "items": {"type": "object", "properties": {"x-size": {"type": "number"}}}},
@@ -105,6 +106,7 @@ def test_an_operation_that_comes_later_becomes_a_method(openapi: dict[str, Any],
         "class WidgetParts(Record)",
         "metadata={'json': 'x-size'}",
         "ratio: Optional[float]",
+        "callers: Any = None",
         "WidgetParam = TypedDict(",
     ):
         assert word.replace("'", '"') in texts["models.py"].replace("'", '"'), word

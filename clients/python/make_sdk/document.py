@@ -179,7 +179,8 @@ def _union(types: Sequence[str]) -> str:
 
 def _literal(values: Sequence[Any]) -> str:
     plain = [value for value in values if value is not None]
-    if any(isinstance(value, float) for value in plain):  # a Literal holds none
-        return _union(["float", *(["None"] if len(plain) < len(values) else [])])
+    if not all(isinstance(value, (str, int)) for value in plain):  # a Literal holds no other values
+        kind = "float" if all(isinstance(value, (int, float)) for value in plain) else "Any"
+        return _union([kind, "None"]) if len(plain) < len(values) else kind
     written = f"Literal[{', '.join(json.dumps(value) if isinstance(value, str) else repr(value) for value in plain)}]"
     return _union([written, "None"]) if len(plain) < len(values) else written

@@ -14,8 +14,8 @@ app = typer.Typer(
     help=(
         "Tune models on a Luthier service, and call them.\n\n"
         "Example: luthier tune training.jsonl --base luthier-tiny\n\n"
-        "Exit codes: 0 succeeded, 1 the job failed, 2 wrong arguments, 4 the job was cancelled, 5 the request failed, "
-        "124 timeout, 130 interrupted."
+        "Exit codes: 0 succeeded, 1 the job failed, 2 wrong arguments, 3 a gate was not met, 4 the job was "
+        "cancelled, 5 the request failed, 124 timeout, 130 interrupted."
     ),
 )
 app.command("login")(login.login)

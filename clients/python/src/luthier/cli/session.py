@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1  # the job failed
 EXIT_USAGE = 2  # typer's own
+EXIT_GATE = 3  # the job succeeded, and its metrics are not what was asked for
 EXIT_CANCELLED = 4
 EXIT_ERROR = 5  # the request could not be carried out
 EXIT_TIMEOUT = 124

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from luthier.cli.output import Format, Output, messages, note, print_record, print_table, size
-from luthier.cli.session import EXIT_USAGE, VERDICTS, client
+from luthier.cli.session import EXIT_GATE, EXIT_USAGE, VERDICTS, client
 
 if TYPE_CHECKING:
+    from luthier.cli.reports import Gate
     from luthier.client import Luthier
     from luthier.generated.models import FileObject, JobObject
 
@@ -30,6 +32,36 @@ class Plan:
     tuning_settings: dict[str, Any]
     suffix: Optional[str]
     seed: Optional[int]
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What is checked and written when the job has ended."""
+
+    gates: "Sequence[Gate]" = ()
+    junit: Optional[Path] = None
+    sarif: Optional[Path] = None
+    summary: Optional[Path] = None
+
+    def write(self, luthier: "Luthier", plan: Plan, job: "JobObject") -> list[str]:
+        """Writes the files that were asked for; returns the gates that are not met."""
+        if self == Reports():
+            return []
+        from luthier.cli import reports
+
+        files = {"training_file": plan.file}
+        if plan.validation is not None:
+            files["validation_file"] = plan.validation
+        events = list(luthier.fine_tuning.jobs.events.list(job.id, limit=1000))[::-1]
+        report = reports.Report(job, events, files, self.gates)
+        if self.junit is not None:
+            self.junit.write_text(reports.junit(report), encoding="utf-8")
+        if self.sarif is not None:
+            self.sarif.write_text(reports.sarif(report), encoding="utf-8")
+        if self.summary is not None:
+            with self.summary.open("a", encoding="utf-8") as file:
+                file.write(reports.summary(report))
+        return report.missed()
 
 
 def tune(
@@ -50,6 +82,13 @@ def tune(
     seed: Annotated[Optional[int], typer.Option(help="The same seed gives the same weights.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start the job and do not follow it.")] = False,
+    gate: Annotated[
+        Optional[list[str]],
+        typer.Option(help="What the last value of a metric must be: full_valid_loss<0.5. Else the exit code is 3."),
+    ] = None,
+    junit: Annotated[Optional[Path], typer.Option(help="Write the result as JUnit's XML.")] = None,
+    sarif: Annotated[Optional[Path], typer.Option(help="Write invalid rows as SARIF, at their lines.")] = None,
+    summary: Annotated[Optional[Path], typer.Option(help="Append a summary in Markdown.")] = None,
     output: Output = Format.table,
 ) -> None:
     """Upload FILE and tune a base on it; follow the job to its end. The exit code is the verdict.
@@ -60,7 +99,12 @@ def tune(
     """
     from luthier.cli.follow import follow
 
+    gates = _gates(gate or [])
+    reports = Reports(gates, junit, sarif, summary)
+    if detach and reports != Reports():
+        raise typer.BadParameter("A job that is not followed has no result: leave out --detach.")
     hyperparameters, tuning, tuning_settings = _settings(setting or [], tuning)
+    missed: list[str] = []
     with client() as luthier:
         chosen = base or _asked_base(luthier)
         plan = Plan(file, chosen, validation, method, hyperparameters, tuning, tuning_settings, suffix, seed)
@@ -71,15 +115,20 @@ def tune(
         note(f"Created {job.id}. Follow it again: luthier watch {job.id}")
         if not detach:
             job = follow(luthier, job.id)
-    finish(job, output, ended=not detach)
+            missed = reports.write(luthier, plan, job)
+    finish(job, output, ended=not detach, missed=missed)
 
 
-def finish(job: "JobObject", output: Format, *, ended: bool) -> None:
-    """Prints the job and, when it has ended, exits with its verdict."""
+def finish(job: "JobObject", output: Format, *, ended: bool, missed: Sequence[str] = ()) -> None:
+    """Prints the job and, when it has ended, exits with its verdict; `missed` gates are one too."""
     if output is Format.table:
         _summary(job)
     else:
         print_record(job, output)
+    for gate in missed:
+        note(f"luthier: the gate is not met: {gate}")
+    if missed:
+        raise typer.Exit(EXIT_GATE)
     if ended:
         raise typer.Exit(VERDICTS[job.status])
 
@@ -114,6 +163,17 @@ def _settings(given: list[str], tuning: Optional[str]) -> tuple[dict[str, Any], 
             raise typer.BadParameter(remedy, param_hint="--set")
         of_tuning[below] = _value(text)
     return of_method, tuning, of_tuning
+
+
+def _gates(given: list[str]) -> "tuple[Gate, ...]":
+    if not given:
+        return ()
+    from luthier.cli.reports import parse_gate
+
+    try:
+        return tuple(parse_gate(text) for text in given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--gate") from None
 
 
 def _value(text: str) -> Any:

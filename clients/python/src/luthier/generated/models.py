@@ -693,7 +693,7 @@ FunctionToolParam = TypedDict(
         "strict": "Optional[bool]",
         "defer_loading": "Optional[Literal[False]]",
         "async": "Optional[Literal[False]]",
-        "allowed_callers": "Optional[Literal[['direct']]]",
+        "allowed_callers": "Optional[Any]",
         "output_schema": "None",
     },
     total=False,
