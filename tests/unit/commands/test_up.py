@@ -35,10 +35,12 @@ async def test_url_and_key_are_printed_as_soon_as_the_api_responds_and_what_is_m
     (engine,) = free_ports(1)
     port = int(base_url.rpartition(":")[2].partition("/")[0])
     settings = ctx.settings.model_copy(update={"port": port, "engine_urls": f"http://127.0.0.1:{engine}"})
-    (settings.data_dir / up.KEY_FILE).write_text("sk-luthier-shown\n")
+    (settings.data_dir / up.KEY_FILE).write_text("sk-luthier-shown\n", encoding="utf-8")
     announcing = asyncio.create_task(up.announce(settings))
     welcome = await said(capsys, "Ctrl-C")
-    assert f"http://127.0.0.1:{port}/v1" in welcome and "sk-luthier-shown" in welcome
+    assert f"http://127.0.0.1:{port}/v1" in welcome
+    assert f"$(cat {settings.data_dir / up.KEY_FILE})" in welcome  # what is no terminal gets the file, not the key
+    assert "sk-luthier-shown" not in welcome
     assert f"no response from http://127.0.0.1:{engine}." in welcome
     async with await asyncio.start_server(respond, "127.0.0.1", engine):
         await said(capsys, "Every engine responds")
