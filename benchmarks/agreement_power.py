@@ -1,6 +1,6 @@
 """Which engines the announcement refuses: planted faults that it finds, and healthy engines that it refuses.
 
-    python -m benchmarks.agreement_power [--jobs 8] > benchmarks/agreement_power.txt
+    python -m benchmarks.agreement_power [--jobs 8] [--families llama qwen3] > benchmarks/agreement_power.txt
 
 Jobs of random strength (learning rate, steps, rank, alpha) train on tiny random models of several families, in float32
 and in bfloat16. Trainer and comparison are the product's own. An engine is the same model in either format, with
@@ -277,10 +277,12 @@ def _comparisons(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=8, help="of each family and format")
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
+    arguments = parser.parse_args()
+    jobs, families = arguments.jobs, arguments.families
     torch.set_num_threads(1)
     table = Table()
-    for family in FAMILIES:
+    for family in families:
         engines = {
             name: {
                 "healthy": _engine(family, dtype),
@@ -295,7 +297,7 @@ def main() -> None:
                 _compare_job(Job.random(family, seed), base, name, engines, table)
         print(f"{family} is done, with the families before it:", file=sys.stderr)
         table.print(sys.stderr)
-    print(f"Engines that were refused; {jobs} jobs of each of {', '.join(FAMILIES)}, in each format; trainer -> engine")
+    print(f"Engines that were refused; {jobs} jobs of each of {', '.join(families)}, in each format; trainer -> engine")
     table.print(sys.stdout)
     print(f"\n{table.without_effect} jobs ended as adapter_without_effect and were not compared.")
 

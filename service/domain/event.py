@@ -106,6 +106,37 @@ def not_compared() -> NewEvent:
     return warning(message, key="not-compared")
 
 
+def implausible_rate(rate: float, usual: float, multiplier: float) -> NewEvent:
+    """The learning rate that a job trains with, far from the base's for the tuning."""
+    what = "small: the model may answer as its base does" if rate < usual else "large: the training may diverge"
+    message = (
+        f"The learning rate will be {rate:.2g}, where {usual:.2g} is usual for this base and tuning. That is very "
+        f"{what}. learning_rate_multiplier ({multiplier:g}) multiplies the usual rate, it is not a rate itself: try 1"
+    )
+    data = {"learning_rate": rate, "usual_learning_rate": usual, "learning_rate_multiplier": multiplier}
+    return NewEvent(message, level="warn", data=data, key="implausible-rate")
+
+
+def loss_rose(start: float, end: float, num_steps: int) -> NewEvent:
+    message = (
+        f"The training loss ended above its start: {end:.3f} after {num_steps} steps, from {start:.3f}. Try a smaller "
+        "learning_rate_multiplier, a larger batch_size, or look for examples that contradict each other"
+    )
+    data = {"loss_at_start": start, "loss_at_end": end, "steps": num_steps}
+    return NewEvent(message, level="warn", data=data, key="learning")
+
+
+def learnt_little(start: float, end: float, accuracy: float | None, num_steps: int) -> NewEvent:
+    """`accuracy` is the share of right tokens at the end; None where the objective has no right tokens."""
+    tokens = "" if accuracy is None else f", and {accuracy:.0%} of the tokens are right"
+    message = (
+        f"The training has learnt little: its loss went from {start:.3f} to {end:.3f} in {num_steps} steps{tokens}. "
+        "Try more epochs, a smaller batch_size (more steps), or a larger learning_rate_multiplier"
+    )
+    data = {"loss_at_start": start, "loss_at_end": end, "token_accuracy": accuracy, "steps": num_steps}
+    return NewEvent(message, level="warn", data=data, key="learning")
+
+
 def model_created(model: str) -> NewEvent:
     return NewEvent(f"New fine-tuned model created: {model}", key="model")
 

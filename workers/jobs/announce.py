@@ -36,6 +36,7 @@ from workers.jobs.agreement import (
     fetch_agreement,
 )
 from workers.jobs.comparison import BASE_SHARE, Comparison, Verdict, compare
+from workers.jobs.learning import learning_of
 from workers.jobs.result_file import store_result
 from workers.trainer.protocol import ScoredRow
 
@@ -70,6 +71,9 @@ class JobAnnouncement:
 
     async def _announce(self) -> None:
         verdict = await self._verdict()
+        learning = await learning_of(self._ctx, self._held.job)
+        if learning is not None and (warning := learning.event()) is not None:
+            await self._held.warn(warning)
         result = await store_result(self._ctx, self._held.job)
         await self._held.finish(self._model(), self._publication.metrics, result, verdict)
         log.info("job.succeeded", job_id=self._held.job.id)

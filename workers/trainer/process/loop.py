@@ -196,11 +196,11 @@ class Trainer:
             self._turns.release(job_id)
 
     def _checkpoint(self, job_id: str, stay: Stay, step: Step) -> None:
-        """An adapter that changes nothing is never published: it is skipped, and at the last step it fails the job."""
+        """An adapter that changes no answer is never published: it is skipped; at the last step it fails the job."""
         slot = stay.slot
         if slot.finished:
             slot.check_changed()
-        elif not slot.changed:
+        elif not slot.changed or not (stay.pausing or slot.has_effect()):  # a pause promises a checkpoint
             return
         folder = stay.folder / "checkpoints" / f"step-{slot.step}"
         slot.save_adapter(folder)

@@ -25,17 +25,8 @@ from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
-from workers.trainer.process.agreement import (
-    LIMIT_ROWS,
-    LIMIT_TOKENS,
-    EffectMeter,
-    candidates,
-    check_noticeable,
-    effects,
-    is_coarse,
-    nudged,
-    scored,
-)
+from workers.trainer.process import agreement
+from workers.trainer.process.agreement import EffectMeter
 from workers.trainer.process.faults import check_room, job_errors
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Measured, Passes, Sums
@@ -199,25 +190,36 @@ class Slot:
 
         More of them where the effect is small. Raises JobError where it could not change an answer.
         """
-        files = [file for file in (self._valid, self._train) if file is not None]
         meter = EffectMeter()
         rows: list[ScoredRow] = []
-        for ids in candidates(files, self.spec.agreement_tokens):
-            if meter.enough or len(rows) == LIMIT_ROWS or meter.num_tokens + len(ids) > LIMIT_TOKENS:
+        for row in self._scored_rows(meter):
+            rows.append(row)
+            if meter.enough:
                 break
+        agreement.check_noticeable(meter.effect())
+        return rows
+
+    def has_effect(self) -> bool:
+        """Whether the adapter could change an answer now; mostly known after one row."""
+        meter = EffectMeter()
+        return any(meter.effect().noticeable for _ in self._scored_rows(meter)) or meter.num_tokens == 0
+
+    def _scored_rows(self, meter: EffectMeter) -> Iterator[ScoredRow]:
+        files = [file for file in (self._valid, self._train) if file is not None]
+        for count, ids in enumerate(agreement.candidates(files, self.spec.agreement_tokens)):
+            if count == agreement.LIMIT_ROWS or meter.num_tokens + len(ids) > agreement.LIMIT_TOKENS:
+                return
             row = self._score(ids, meter)
             self._check_finite("log-probability of a row", sum(row.logprobs))
-            rows.append(row)
-        check_noticeable(meter.effect())
-        return rows
+            yield row
 
     def _score(self, ids: list[int], meter: EffectMeter) -> ScoredRow:
         row, tuned_KV, base_KV = self._score_once(ids)
         nudged_KV = None
-        if is_coarse(self._base.model.dtype):
-            with nudged(self._base.model.get_input_embeddings()):
+        if agreement.is_coarse(self._base.model.dtype):
+            with agreement.nudged(self._base.model.get_input_embeddings()):
                 aside, _, nudged_KV = self._score_once(ids)
-            row = row.model_copy(update={"nudged_effects": effects(aside)})
+            row = row.model_copy(update={"nudged_effects": agreement.effects(aside)})
         meter.add(row, tuned_KV, base_KV, nudged_KV)
         return row
 
@@ -227,7 +229,7 @@ class Slot:
             tuned_KV = self._passes.next_logprobs(ids)
         with self._random.in_force(), job_errors():  # the tuning is not active
             base_KV = self._passes.base_next_logprobs(ids)
-            return scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
+            return agreement.scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter in PEFT's format, and the objective's own parameters beside it."""
