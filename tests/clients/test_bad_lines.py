@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,17 @@ async def test_tries_of_one_request_have_one_idempotency_key_and_the_whole_body(
     for seen in api.seen:
         assert b'filename="rows.jsonl"' in seen.body and b"\r\nabc\r\n" in seen.body
         assert b'name="expires_after[anchor]"\r\n\r\ncreated_at' in seen.body
+
+
+@both
+async def test_a_pipe_is_refused_before_it_is_read(ask: Ask) -> None:
+    read, write = os.pipe()
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        async with scripted_api(sends(FILE)) as api:
+            with pytest.raises(ValueError, match="Write it to a file first"):
+                await ask(api, lambda sdk: sdk.files.create(file=("a", pipe), purpose="fine-tune"))
+    assert api.seen == []
 
 
 def test_retry_after_is_honoured_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

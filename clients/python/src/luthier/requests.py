@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Optional, Union
@@ -62,7 +62,7 @@ def idempotency_key() -> str:
 
 
 def build(client: Union[httpx.Client, httpx.AsyncClient], request: Request, url: str, key: str) -> httpx.Request:
-    """A request of httpx, made again for each try: files are read from where they began."""
+    """A request of httpx, made again for each try; files are sent whole."""
     headers = {name: str(value) for name, value in sent(request.headers).items() if value is not None}
     if request.method != "GET":
         headers["Idempotency-Key"] = key
@@ -74,25 +74,8 @@ def build(client: Union[httpx.Client, httpx.AsyncClient], request: Request, url:
         options["json"] = {**sent(request.body), **(request.extra_body or {})}
     if request.form is not None:
         options["data"] = {name: _word(value) for name, value in sent(request.form).items() if value is not None}
-        options["files"] = {name: _file(value) for name, value in request.files.items()}
+        options["files"] = {name: _file(name, value) for name, value in request.files.items()}
     return client.build_request(request.method, url, params=_query(request.query), headers=headers, **options)
-
-
-def rewinder(request: Request) -> "Rewinder":
-    """Remembers where the files of `request` begin."""
-    return Rewinder([content for one in request.files.values() if not isinstance(content := _content(one), bytes)])
-
-
-class Rewinder:
-    """Files that are sent again from their beginnings; what cannot seek is sent once."""
-
-    def __init__(self, files: Sequence[IO[bytes]]) -> None:
-        self._starts = [(file, file.tell()) for file in files if file.seekable()]
-        self.possible = len(self._starts) == len(files)
-
-    def rewind(self) -> None:
-        for file, start in self._starts:
-            file.seek(start)
 
 
 def opened(request: Request) -> Request:
@@ -126,10 +109,12 @@ def _content(value: FileInput) -> FileContent:
     return value
 
 
-def _file(value: FileInput) -> tuple[str, FileContent]:
+def _file(field: str, value: FileInput) -> tuple[str, FileContent]:
+    content = _content(value)
+    if not isinstance(content, bytes) and not content.seekable():
+        raise ValueError(f"'{field}' is a pipe, whose length is not known before it is sent. Write it to a file first.")
     if isinstance(value, tuple):
         return value
-    content = _content(value)
     return ("upload" if isinstance(content, bytes) else Path(str(content.name)).name), content
 
 

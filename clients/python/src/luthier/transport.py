@@ -20,7 +20,7 @@ from luthier.errors import (
 )
 from luthier.pages import AsyncPage, AsyncPages, Page
 from luthier.records import JsonObject, MismatchError, Record, read
-from luthier.requests import Request, build, close, idempotency_key, opened, rewinder
+from luthier.requests import Request, build, close, idempotency_key, opened
 from luthier.retries import delay_seconds, may_retry
 from luthier.streams import AsyncStream, Read, Stream
 
@@ -70,10 +70,9 @@ class Transport:
             close(request, ready)
 
     def _tries(self, request: Request, stream: bool) -> httpx.Response:
-        key, files, failures = idempotency_key(), rewinder(request), 0
+        key, failures = idempotency_key(), 0
         while True:
-            files.rewind()
-            last = failures >= self.max_retries or not files.possible
+            last = failures >= self.max_retries
             response: Optional[httpx.Response] = None
             try:
                 built = build(self.client, request, self.url + request.path, key)
@@ -133,10 +132,9 @@ class AsyncTransport:
             close(request, ready)
 
     async def _tries(self, request: Request, stream: bool) -> httpx.Response:
-        key, files, failures = idempotency_key(), rewinder(request), 0
+        key, failures = idempotency_key(), 0
         while True:
-            files.rewind()
-            last = failures >= self.max_retries or not files.possible
+            last = failures >= self.max_retries
             response: Optional[httpx.Response] = None
             try:
                 built = build(self.client, request, self.url + request.path, key)
