@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml
 
 servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's packages: radosgw and vLLM's environment
 	@$(BIN)/python -m tests.servers.chat_templates || echo 'make servers: without real chat templates; tests say so'
+	@$(BIN)/python -m tests.servers.frameworks || echo 'make servers: without frameworks that call /v1/responses; tests say so'
 	@tests/servers/install_radosgw.sh || echo 'make servers: without radosgw; tests that need it will say so'
 
 # The plugin is a copy of this code, so it is installed anew when that changes; seconds, once vLLM itself is there.

@@ -1,6 +1,6 @@
 # The API, without torch. Build from the root of the repository:
 #   docker build --file deploy/service.Dockerfile --tag luthier-service .
-FROM python:3.11-slim
+FROM python:3.11.13-slim-bookworm
 WORKDIR /opt/luthier
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
@@ -11,5 +11,5 @@ USER luthier
 ENV LUTHIER_DATA_DIR=/data LUTHIER_HOST=0.0.0.0
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --start-period=30s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]
+HEALTHCHECK --start-period=30s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=5)"]
 CMD ["luthierd", "serve"]

@@ -12,5 +12,9 @@ RUN python3 -m venv /opt/luthier/venv && /opt/luthier/venv/bin/pip install --no-
 ENV PATH=/opt/luthier/venv/bin:$PATH LUTHIER_DATA_DIR=/data HF_HOME=/data/huggingface LUTHIER_VLLM_PYTHON=/usr/bin/python3
 # Ends the build, not the first start, where this image's vLLM is for another Python than that.
 RUN "$LUTHIER_VLLM_PYTHON" -c "import importlib.metadata as m; print(m.version('vllm'), m.version('luthier'))"
+RUN useradd --create-home luthier && install --directory --owner luthier /data
+USER luthier
+ENV HOME=/data XDG_CACHE_HOME=/data/cache VLLM_CACHE_ROOT=/data/cache/vllm TRITON_CACHE_DIR=/data/cache/triton
 VOLUME /data
+HEALTHCHECK --start-period=15m CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8001/health', timeout=5)"]
 ENTRYPOINT ["luthier-worker", "vllm"]

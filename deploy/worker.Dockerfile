@@ -1,6 +1,6 @@
 # Everything but vLLM: workers, the embedded engine, and the API too (for one machine). Build from the repository's root:
 #   docker build --file deploy/worker.Dockerfile --tag luthier-worker .
-FROM python:3.11-slim
+FROM python:3.11.13-slim-bookworm
 WORKDIR /opt/luthier
 RUN pip install --no-cache-dir torch==2.13.0
 COPY pyproject.toml README.md LICENSE ./

@@ -21,7 +21,7 @@ from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 PAGE = Path(__file__).resolve().parent / "methods.md"
 _MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_SIZES = (2048, 4096, 8192)  # hidden sizes for which the default learning rates are shown
+_SIZES = (576, 1024, 2048, 4096, 8192)  # hidden sizes for which the default learning rates are shown
 
 
 def main() -> None:
@@ -86,10 +86,11 @@ def _tuning(tuning: type[TuningSettings]) -> str:
 
 def _rates(tuning: type[TuningSettings]) -> str:
     rates = [f"{tuning.default_learning_rate(BaseSize(size, num_layers=32)):.2g}" for size in _SIZES]
+    source = " ".join((inspect.getdoc(tuning.default_learning_rate) or "").split())
     if len(set(rates)) == 1:
-        return f"Default learning rate: {rates[0]}."
+        return f"Default learning rate: {rates[0]}. {source}".rstrip()
     shown = ", ".join(f"{rate} at {size}" for rate, size in zip(rates, _SIZES, strict=True))
-    return f"Default learning rate, by the base's hidden size: {shown}."
+    return f"Default learning rate, by the base's hidden size: {shown}. {source}".rstrip()
 
 
 def _formats() -> str:

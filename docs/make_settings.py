@@ -31,9 +31,11 @@ ENV_HEAD = """\
 # The settings of an installation of several containers: copy to deploy/.env, which every container reads.
 # Written by `python -m docs.make_settings`; docs/settings.md is the same list with types and limits.
 
-# The two secrets of deploy/compose.production.yaml: make your own, for example with `openssl rand -hex 24`.
+# The secrets of deploy/compose.production.yaml: make your own, for example with `openssl rand -hex 24`.
 POSTGRES_PASSWORD=
+VALKEY_PASSWORD=
 S3_SECRET=
+ENGINE_API_KEY=
 
 # Everything else has a default, given here. Addresses of the parts are set in the compose file.
 """

@@ -155,6 +155,7 @@ def _arrange(
         "LUTHIER_PORT": str(api_port),
         "LUTHIER_ENGINE_PORT": str(engine_port),
         "LUTHIER_ENGINE_URLS": f"http://127.0.0.1:{engine_port}",
+        "LUTHIER_ENGINE_API_KEY": "the-same-on-every-machine",
         "LUTHIER_LEASE_SECONDS": str(LEASE_SECONDS),
         "LUTHIER_SWEEP_SECONDS": str(SWEEP_SECONDS),
         "LUTHIER_SNAPSHOT_STEPS": "10",

@@ -1,4 +1,4 @@
-"""`luthier-worker`: train | engine | vllm. Parses arguments; `luthierd up` starts the first two by name."""
+"""`luthier-worker`: train | engine | vllm | check. Parses arguments; `luthierd up` starts the first two by name."""
 
 import argparse
 import asyncio
@@ -8,8 +8,9 @@ from collections.abc import Callable
 from service.db import schema
 from service.domain.errors import Unavailable
 from service.installation.create import opened
+from service.installation.private import keep_private, make_private
 from service.processes.parent import end_with_parent
-from service.recipes.catalogue import CatalogueError
+from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings
@@ -18,11 +19,12 @@ from service.storage import StorageUnusable
 
 def main() -> None:
     """The console script: errors in the settings end in one line."""
+    keep_private()
     parser = argparse.ArgumentParser(prog="luthier-worker", description="Train adapters, or serve them.")
     parser.add_argument(
         "command",
         choices=sorted(COMMANDS),
-        help="train: claim and run jobs; engine: serve tokens; vllm: serve tokens with vLLM",
+        help="train: claim and run jobs; engine: serve tokens; vllm: serve tokens with vLLM; check: try a base",
     )
     parser.add_argument("--base", default="", help="id of the base to serve, else LUTHIER_ENGINE_BASE or the first")
     parser.epilog = "vllm: what follows `--` is passed to `vllm serve` unchanged."
@@ -43,6 +45,7 @@ def main() -> None:
             warn_of_unknown()
         else:
             end_with_parent()
+        make_private(settings.data_dir)
         COMMANDS[arguments.command](settings, flags)
     except (CatalogueError, schema.SchemaError, StorageUnusable, Unavailable, ValueError) as error:
         sys.exit(f"luthier-worker: {error}")
@@ -73,7 +76,29 @@ def _vllm(settings: Settings, flags: list[str]) -> None:
     serve_vllm(settings, flags)
 
 
-COMMANDS: dict[str, Callable[[Settings, list[str]], None]] = {"train": _train, "engine": _engine, "vllm": _vllm}
+def _check(settings: Settings, _flags: list[str]) -> None:
+    """Tries one base and prints what was found; exits with 1 if there is a problem."""
+    import torch  # noqa: PLC0415
+
+    from workers.model.load import choose_device  # noqa: PLC0415
+    from workers.trainer.process.trial import try_base  # noqa: PLC0415
+
+    base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
+    torch.set_num_threads(settings.trainer_threads)
+    broken = False
+    for finding in try_base(base, choose_device(settings.device)):
+        broken |= finding.state == "problem"
+        sys.stdout.write(f"{finding.state:7}  {base.id}  {finding.message}\n")
+        sys.stdout.flush()
+    sys.exit(broken)
+
+
+COMMANDS: dict[str, Callable[[Settings, list[str]], None]] = {
+    "train": _train,
+    "engine": _engine,
+    "vllm": _vllm,
+    "check": _check,
+}
 
 
 if __name__ == "__main__":

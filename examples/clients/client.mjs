@@ -1,4 +1,4 @@
-// The whole journey with the official SDK for Node: a file, a job, a tuned answer, and everything deleted again.
+// The whole journey with the official SDK for Node: a file, a job, a tuned answer, and what it made deleted again.
 //
 //     (cd examples/clients && npm install)
 //     export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=...     (`luthierd up` prints both)
@@ -39,7 +39,12 @@ const steps = [];
 for await (const at of client.fineTuning.jobs.checkpoints.list(job.id)) steps.push(at.step_number);
 console.log("checkpoints:", ...steps);
 const result = await (await client.files.content(job.result_files[0])).text();
-console.log("result:", result.split("\n")[0]);
-await client.models.delete(job.fine_tuned_model);
-await client.files.delete(trainingFile.id);
-console.log("deleted:", job.fine_tuned_model, trainingFile.id);
+console.log("result:", Buffer.from(result, "base64").toString().split("\n")[0]);
+
+// The last checkpoint is the tuned model itself. Jobs stay: OpenAI's API deletes none.
+const made = [];
+for await (const at of client.fineTuning.jobs.checkpoints.list(job.id)) made.push(at.fine_tuned_model_checkpoint);
+for (const name of made) await client.models.delete(name);
+const files = [trainingFile.id, ...job.result_files];
+for (const id of files) await client.files.delete(id);
+console.log("deleted:", ...made, ...files);

@@ -1,4 +1,4 @@
-"""The whole journey with the official SDK: a file, a job, a tuned answer, and everything deleted again.
+"""The whole journey with the official SDK: a file, a job, a tuned answer, and what it made deleted again.
 
     export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=...     (`luthierd up` prints both)
     python examples/clients/client.py
@@ -7,6 +7,7 @@ The same lines work with any service of OpenAI's API: Luthier changes the base U
 events is its own; elsewhere, poll `client.fine_tuning.jobs.retrieve`.
 """
 
+import base64
 import time
 from pathlib import Path
 
@@ -52,7 +53,14 @@ for model in (job.model, job.fine_tuned_model):
 
 print("models:", *(model.id for model in client.models.list()))
 print("checkpoints:", *(at.step_number for at in client.fine_tuning.jobs.checkpoints.list(job.id)))
-print("result:", client.files.content(job.result_files[0]).text.splitlines()[0])
-client.models.delete(job.fine_tuned_model)
-client.files.delete(training_file.id)
-print("deleted:", job.fine_tuned_model, training_file.id)
+table = base64.b64decode(client.files.content(job.result_files[0]).read()).decode()
+print("result:", table.splitlines()[0])
+
+# The last checkpoint is the tuned model itself. Jobs stay: OpenAI's API deletes none.
+made = [at.fine_tuned_model_checkpoint for at in client.fine_tuning.jobs.checkpoints.list(job.id)]
+for name in made:
+    client.models.delete(name)
+files = [training_file.id, *job.result_files]
+for id in files:
+    client.files.delete(id)
+print("deleted:", *made, *files)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole journey with curl: a file, a job, a tuned answer, and everything deleted again.
+# The whole journey with curl: a file, a job, a tuned answer, and what it made deleted again.
 #
 #     export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=...     (`luthierd up` prints both)
 #     examples/clients/curl.sh
@@ -38,7 +38,10 @@ ask "$tuned"
 
 echo "models: $(call models | field '" ".join(model["id"] for model in it["data"])')"
 echo "checkpoints: $(call "fine_tuning/jobs/$job/checkpoints" | field '" ".join(str(at["step_number"]) for at in it["data"])')"
-echo "result: $(call "files/$result/content" | sed -n 1p)"
-call "models/$tuned" -X DELETE >/dev/null
-call "files/$file" -X DELETE >/dev/null
-echo "deleted: $tuned $file"
+echo "result: $(call "files/$result/content" | base64 --decode | sed -n 1p)"
+
+# The last checkpoint is the tuned model itself. Jobs stay: OpenAI's API deletes none.
+made=$(call "fine_tuning/jobs/$job/checkpoints" | field '" ".join(at["fine_tuned_model_checkpoint"] for at in it["data"])')
+for name in $made; do call "models/$name" -X DELETE >/dev/null; done
+for id in $file $result; do call "files/$id" -X DELETE >/dev/null; done
+echo "deleted: $made $file $result"

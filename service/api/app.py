@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
 from service.api.openapi import add_routes, document
+from service.api.routes.health import Parts
 from service.api.web import errors
+from service.api.web.addresses import Addresses
 from service.api.web.admins import Admins
 from service.api.web.auth import KnownKeys
-from service.api.web.headers import ResponseHeaders
+from service.api.web.headers import EXPOSED, ResponseHeaders
 from service.api.web.job_feeds import JobFeeds
 from service.api.web.traffic import Traffic
 from service.installation.context import Context
@@ -36,12 +39,18 @@ def create_app(ctx: Context) -> FastAPI:
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
     app.state.job_feeds = JobFeeds()
+    app.state.parts = Parts(ctx)
     app.state.admins = Admins(app.state.known_keys)
     add_routes(app)
     _serve_document(app)
     errors.install(app)
     app.state.traffic = Traffic(app.routes, ctx.catalogue.bases)
     app.add_middleware(ResponseHeaders, traffic=app.state.traffic)
+    if origins := ctx.settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED
+        )
+    app.add_middleware(Addresses)
     return app
 
 

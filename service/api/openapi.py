@@ -8,7 +8,18 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from service.api.routes import files, health, inference, jobs, metrics, models, permissions, responses, uploads
+from service.api.routes import (
+    files,
+    health,
+    inference,
+    jobs,
+    metrics,
+    models,
+    permissions,
+    responses,
+    root,
+    uploads,
+)
 from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
 from service.domain.json import JsonObject
 
@@ -24,6 +35,7 @@ ERRORS = {
     "500": "An error in the server",
     "503": "A part of the service is unavailable; try again",
 }
+PUBLIC = ("/", "/health", "/livez", "/readyz")
 FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
@@ -31,6 +43,7 @@ def add_routes(app: FastAPI) -> None:
     """Every route of the API."""
     for router in V1:
         app.include_router(router, prefix="/v1")
+    app.include_router(root.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
 
@@ -43,7 +56,7 @@ def document() -> JsonObject:
     found = app.openapi()
     for path, operations in found["paths"].items():
         for operation in operations.values():
-            _describe(operation, public=path == "/health")
+            _describe(operation, public=path in PUBLIC)
     components = found["components"]
     components["schemas"] = {
         name: schema for name, schema in components["schemas"].items() if name not in FRAMEWORK_SCHEMAS

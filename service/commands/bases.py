@@ -1,6 +1,9 @@
-"""`luthierd bases`: the bases of this installation under all their names, and the aliases that are set by command."""
+"""`luthierd bases`: the bases of this installation under all their names, aliases by command, and a trial of each."""
 
 import asyncio
+import subprocess
+import sys
+from typing import Annotated
 
 import typer
 
@@ -8,6 +11,7 @@ from service.db import schema
 from service.installation.create import opened
 from service.operations import aliases
 from service.recipes.base import Base
+from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 
 bases_app = typer.Typer(no_args_is_help=True, help="Base models of this installation, and other names for them.")
@@ -31,6 +35,14 @@ def set_alias(alias: str, base: str) -> None:
 def remove_alias(alias: str) -> None:
     """Remove an alias; models that are named after it keep their names."""
     asyncio.run(_remove(alias))
+
+
+@bases_app.command("check")
+def check_bases(names: Annotated[list[str] | None, typer.Argument(help="Ids; all bases without them.")] = None) -> None:
+    """Try each base on this machine: it loads, renders, trains one step per tuning and answers. Exits with 1 if not."""
+    bases = read_catalogue(Settings().catalogue).named(names or [])
+    codes = [subprocess.run([sys.executable, "-m", "workers", "check", "--base", base.id]).returncode for base in bases]
+    raise typer.Exit(any(codes))
 
 
 async def _list() -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from service.db import schema
 from service.db.keys import ApiKey
 from service.domain.errors import LuthierError
 from service.installation.create import create_context, opened
+from service.installation.private import keep_private
 from service.operations import keys
 from service.processes.http_server import ConnectionLimits, serving
 from service.processes.parent import end_with_parent
@@ -74,9 +75,11 @@ def openapi(path: Annotated[Path, typer.Argument()] = Path("openapi/openapi.json
 
 
 @app.command()
-def doctor() -> None:
-    """Check every part and report problems; exits with 1 if there are any."""
-    findings = asyncio.run(examine(Settings()))
+def doctor(
+    probe: Annotated[bool, typer.Option(help="Also write an object into storage, and remove it.")] = False,
+) -> None:
+    """Check every part and report problems; exits with 1 if there are any. Writes nothing without --probe."""
+    findings = asyncio.run(examine(Settings(), probe=probe))
     for finding in findings:
         typer.echo(f"{finding.state:7}  {finding.part:9}  {finding.message}")
     raise typer.Exit(any(finding.state == "problem" for finding in findings))
@@ -105,6 +108,7 @@ def revoke_key(id: str) -> None:
 
 def main() -> None:
     """The console script: errors in the settings end in one line that names them."""
+    keep_private()
     try:
         logs.configure(read_settings().log_level)
         if "--die-with-parent" not in sys.argv:  # else the parent has logged it

@@ -1,7 +1,7 @@
 """`luthierd doctor`: checks every part of an installation in turn, and says what is wrong and what to do.
 
-Changes nothing but a probe object, which it removes. Each part is checked whatever the others report; findings never
-contain passwords or keys.
+Writes nothing, so that it may run anywhere and at any time; `probe` writes an object into storage and removes it. Each
+part is checked whatever the others report; findings never contain passwords or keys.
 """
 
 import asyncio
@@ -15,12 +15,14 @@ from typing import Literal
 
 from service.db import schema
 from service.domain.errors import Unavailable
-from service.domain.storage_keys import doctor_key
+from service.domain.storage_keys import DOCTOR_PREFIX, doctor_key
 from service.domain.work import LOADING
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
+from service.installation.engine_key import bearer, engine_key
 from service.operations import counts, sweeps
+from service.recipes.base_folder import folder_problems, has_chat_template
 from service.recipes.catalogue import CatalogueError
 from service.settings.settings import Settings
 from service.storage import StorageError, StorageUnusable
@@ -42,16 +44,32 @@ class Finding:
     message: str
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Every part once; takes at most `PART_SECONDS` for each."""
+async def examine(settings: Settings, *, probe: bool = False) -> list[Finding]:
+    """Every part once; takes at most `PART_SECONDS` for each. `probe`: whether storage is tried by writing."""
     try:
-        ctx = create_context(settings)
+        ctx = create_context(settings, prepare=False)
     except (CatalogueError, ValueError, OSError) as error:
         return [Finding("settings", "problem", str(error))]
+    found = _no_installation(ctx)
+    parts = {part: look for part, look in PARTS.items() if not found or part in WITHOUT_INSTALLATION}
+    if probe and not found:
+        parts["storage"] = _probed_storage
     try:
-        return [finding for part, look in PARTS.items() for finding in await _look(part, look, ctx)]
+        for part, look in parts.items():
+            found += await _look(part, look, ctx)
     finally:
         await ctx.close()
+    return found
+
+
+def _no_installation(ctx: Context) -> list[Finding]:
+    """The finding that there is no embedded database; a server says itself what it has."""
+    url = ctx.database.url
+    if url.get_backend_name() != "sqlite" or Path(url.database or "").is_file():
+        return []
+    folder = Path(url.database or "").parent
+    text = f"{folder} holds no installation: `luthierd up` makes one, or set LUTHIER_DATA_DIR to the folder of yours"
+    return [Finding("disk", "problem", text)]
 
 
 async def _look(part: str, look: "Look", ctx: Context) -> list[Finding]:
@@ -67,6 +85,9 @@ Look = Callable[[Context], AsyncIterator[tuple[State, str]]]
 
 async def _disk(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     folder = ctx.settings.data_dir.absolute()
+    if not folder.is_dir():
+        yield "warning", f"{folder} does not exist: the first process that is started here makes it"
+        return
     if not os.access(folder, os.W_OK):
         yield "problem", f"{folder} cannot be written: correct its owner, or set LUTHIER_DATA_DIR"
         return
@@ -77,10 +98,14 @@ async def _disk(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 async def _catalogue(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     for base in ctx.catalogue.bases.values():
-        if Path(base.source).is_absolute() or base.source.startswith("."):
-            there = await asyncio.to_thread((Path(base.source) / "config.json").is_file)
-            missing = f"base {base.id}: no config.json in {base.source}; correct `source` in {ctx.settings.catalogue}"
-            yield ("ok", f"base {base.id}: its folder exists") if there else ("problem", missing)
+        if Path(base.source).is_absolute():
+            problems = await asyncio.to_thread(folder_problems, base)
+            for problem in problems:
+                yield "problem", problem
+            if not problems:
+                yield "ok", f"base {base.id}: its folder has a config, weights and a tokenizer"
+                if not has_chat_template(base):
+                    yield "warning", f"base {base.id}: it has no chat template; only prompts and completions work"
         elif base.revision:
             yield "ok", f"base {base.id}: from a hub, pinned to {base.revision}"
         else:
@@ -103,6 +128,37 @@ async def _database(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 
 async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    """Reads a list, which needs the server, the bucket and the right to read."""
+    where = ctx.settings.storage
+    try:
+        async for _ in ctx.storage.list(DOCTOR_PREFIX):
+            break
+    except (StorageUnusable, StorageError) as error:
+        yield "problem", str(error)
+        return
+    folder = Path(where.removeprefix("file://"))
+    if where.startswith("file:") and not _writable(folder):
+        yield "problem", f"{folder} cannot be written: correct its owner, or set LUTHIER_STORAGE_URL"
+        return
+    yield "ok", f"{where} can be read; `luthierd doctor --probe` also writes an object and removes it"
+    for warning in _local_storage(ctx):
+        yield "warning", warning
+
+
+def _writable(folder: Path) -> bool:
+    """Whether the folder can be written, or made in the nearest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def _local_storage(ctx: Context) -> list[str]:
+    if ctx.database.engine.dialect.name == "postgresql" and ctx.settings.storage.startswith("file:"):
+        return ["a local folder serves one machine; for several set LUTHIER_STORAGE_URL=s3://bucket"]
+    return []
+
+
+async def _probed_storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     key, content = doctor_key(secrets.token_hex(8)), secrets.token_bytes(64)
     where = ctx.settings.storage
     try:
@@ -118,8 +174,8 @@ async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         if same
         else ("problem", f"{where} returns other bytes than were stored")
     )
-    if ctx.database.engine.dialect.name == "postgresql" and where.startswith("file:"):
-        yield "warning", "a local folder serves one machine; for several set LUTHIER_STORAGE_URL=s3://bucket"
+    for warning in _local_storage(ctx):
+        yield "warning", warning
 
 
 async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
@@ -135,13 +191,15 @@ async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 
 async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
+    key = bearer(engine_key(ctx.settings, create=False))
     for base in ctx.catalogue.bases.values():
         urls = ctx.engines[base.id]
         if not urls:
             yield "warning", f"base {base.id}: no engine is set; its models cannot be called. Set LUTHIER_ENGINE_URLS"
-        for url, served in (await engine_models(urls)).items():
+        for url, served in (await engine_models(urls, key)).items():
             if served is None:
-                yield "problem", f"{url} does not respond: start `luthier-worker engine` or `luthier-worker vllm` there"
+                remedy = "start `luthier-worker engine` or `luthier-worker vllm` there, with our LUTHIER_ENGINE_API_KEY"
+                yield "problem", f"{url} does not respond: {remedy}"
             elif base.id not in served:
                 yield (
                     "problem",
@@ -180,3 +238,4 @@ PARTS: dict[str, Look] = {
     "engines": _engines,
     "workers": _workers,
 }
+WITHOUT_INSTALLATION = frozenset({"catalogue", "bell", "engines"})  # the others would make what they look at

@@ -20,7 +20,8 @@ from service.installation.context import Context
 from service.installation.create import opened
 from service.operations import keys
 from service.processes.child import KeptChild
-from service.recipes.catalogue import read_catalogue
+from service.recipes.base_folder import folder_problems, has_chat_template
+from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.recipes.engines import engines_by_base, without_engines
 from service.settings.settings import Settings
 
@@ -91,8 +92,22 @@ def _store_key(path: Path, key: str) -> None:
         os.fsync(stream.fileno())
 
 
+def _check_bases(settings: Settings) -> None:
+    """Raises CatalogueError for bases whose folders are missing or incomplete: no child could ever load them."""
+    catalogue = read_catalogue(settings.catalogue)
+    used = {base.id: base for base in catalogue.named(settings.held_bases)}
+    used |= {id: catalogue.bases[id] for id in _engines(settings).values()}
+    problems = [problem for base in used.values() for problem in folder_problems(base)]
+    if problems:
+        raise CatalogueError(f"The catalogue {settings.catalogue} cannot be used. {' '.join(problems)}")
+    for base in used.values():
+        if has_chat_template(base) is False:
+            log.warning("up.no_chat_template", base=base.id)
+
+
 async def _run(settings: Settings) -> int:
     _check_ports(settings)
+    _check_bases(settings)
     async with opened(settings) as ctx:
         await ctx.storage.check()  # reported once here, instead of by every child
         await _prepare(ctx)
@@ -109,7 +124,7 @@ async def _run(settings: Settings) -> int:
         _child("api", ["service", "serve"]),
     ]
     kept = [asyncio.create_task(child.keep()) for child in children]
-    ready = asyncio.create_task(_announce(settings))
+    ready = asyncio.create_task(announce(settings))
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({stopped, *kept}, return_when=asyncio.FIRST_COMPLETED)
     ready.cancel()
@@ -131,21 +146,34 @@ def _child(name: str, arguments: Sequence[str], environment: Mapping[str, str] |
     )
 
 
-async def _announce(settings: Settings) -> None:
-    """Prints how to call the service, once API and engine respond."""
-    urls = [
-        f"http://{settings.host}:{settings.port}/health",
-        *(f"{engine}/health" for engine in _engine_urls(settings)),
-    ]
-    deadline = time.monotonic() + READY_SECONDS
+async def announce(settings: Settings) -> None:
+    """Prints how to call the service once the API responds, and then which engines do not yet, until they do.
+
+    Jobs can be created meanwhile; an engine elsewhere may be started much later, or never.
+    """
+    engines = [f"{url}/health" for url in _engine_urls(settings)]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
-        for url in urls:
-            while not await _responds(session, url):
-                if time.monotonic() > deadline:
-                    log.warning("up.not_ready", url=url)
-                    return
-                await asyncio.sleep(0.2)
-    sys.stdout.write(_welcome(settings))
+        await _wait_for(session, f"http://{settings.host}:{settings.port}/health")
+        missing = [url for url in engines if not await _responds(session, url)]
+        silent = [url.removesuffix("/health") for url in missing]
+        _say(welcome(settings, silent, to_a_terminal=sys.stdout.isatty()))
+        await asyncio.gather(*(_wait_for(session, url) for url in missing))
+        if missing:
+            _say("Every engine responds: models can be called.\n")
+
+
+async def _wait_for(session: aiohttp.ClientSession, url: str) -> None:
+    """Returns when `url` responds; warns now and then while it does not."""
+    warn_at = time.monotonic() + READY_SECONDS
+    while not await _responds(session, url):
+        if time.monotonic() > warn_at:
+            log.warning("up.not_ready", url=url)
+            warn_at = time.monotonic() + READY_SECONDS
+        await asyncio.sleep(0.2)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 
@@ -157,13 +185,24 @@ async def _responds(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _welcome(settings: Settings) -> str:
+def welcome(settings: Settings, missing: Sequence[str] = (), *, to_a_terminal: bool) -> str:
+    """How to call the service, and which engines are `missing`.
+
+    Only a terminal is shown the key: what is not one may be a log, which others read.
+    """
     url, key_file = f"http://{settings.host}:{settings.port}/v1", settings.data_dir / KEY_FILE
-    key = key_file.read_text(encoding="utf-8").strip() if key_file.exists() else "<your key>"
+    key, shown = "$LUTHIER_API_KEY", f"in {key_file}: export LUTHIER_API_KEY=$(cat {key_file})"
+    if to_a_terminal:
+        key = key_file.read_text(encoding="utf-8").strip() if key_file.exists() else "<your key>"
+        shown = f"{key}   (stored in {key_file})"
+    state = "Luthier is ready."
+    if missing:
+        silent = ", ".join(missing)
+        state = f"Luthier is ready for files and jobs. Models cannot be called yet: no response from {silent}."
     return f"""
-Luthier is ready.
+{state}
   URL      {url}
-  API key  {key}   (stored in {key_file})
+  API key  {shown}
 
 Paste one of these:
   curl {url}/models -H "Authorization: Bearer {key}"

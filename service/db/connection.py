@@ -74,6 +74,11 @@ class Database:
         async with self.reading() as tx:
             await tx.connection.exec_driver_sql("SELECT 1")
 
+    async def check_writes(self) -> None:
+        """Raises Unavailable unless the database commits a transaction now; nothing that it holds is changed."""
+        async with self.transaction() as tx:
+            await tx.connection.exec_driver_sql(sqlite.WRITE if self._embedded else postgres.WRITE)
+
     async def close(self) -> None:
         await self.engine.dispose()
 

@@ -11,6 +11,7 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+WRITE = "SELECT pg_current_xact_id()"  # a transaction with an id leaves a record when it commits
 OPTIONS = {"host", "port", "ssl"}
 CLIENT_GRACE_SECONDS = 2.0  # the server ends a slow command; the client does so only when the server is silent
 RECYCLE_SECONDS = 1800

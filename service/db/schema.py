@@ -23,7 +23,10 @@ class SchemaError(Exception):
 
 
 async def migrate(database: Database) -> None:
-    """Runs every missing migration, if any. Of two at once, one waits for the other."""
+    """Runs every missing migration, if any. Of two at once, one waits for the other.
+
+    Raises SchemaError for a database that a newer version has migrated.
+    """
     patient = Database(database.url, PATIENCE)
     try:
         async with patient.transaction() as tx:
@@ -36,12 +39,25 @@ async def check(database: Database) -> None:
     """Raises SchemaError unless the database has exactly this version's schema."""
     async with database.reading() as tx:
         current = await tx.connection.run_sync(_current)
+    if current is not None and current not in _known():
+        raise _newer(current)
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if current != head:
         raise SchemaError(
             f"The database's schema is at revision {current or 'none'}, this version needs {head}: "
-            "run `luthierd migrate` first (or a newer luthierd, if the database is ahead)."
+            "run `luthierd migrate` first."
         )
+
+
+def _newer(current: str) -> SchemaError:
+    return SchemaError(
+        f"The database's schema is at revision {current}, which this version does not know: a newer Luthier has "
+        "migrated it. Run that version, or restore a backup from before."
+    )
+
+
+def _known() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 def _config() -> Config:
@@ -54,6 +70,9 @@ def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":  # SQLite has had its one write lock since BEGIN
         connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
     config = _config()
+    current = _current(connection)
+    if current is not None and current not in _known():
+        raise _newer(current)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 

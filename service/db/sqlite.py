@@ -19,6 +19,7 @@ from service.domain.errors import Unavailable
 log = structlog.get_logger()
 BUSY_TIMEOUT_SECONDS = 30
 SWITCH_SECONDS = 5
+WRITE = "PRAGMA user_version = 0"  # writes a page, with the number that is there already
 SIGNS = ("database is locked", "disk is full", "disk i/o", "unable to open database")
 
 

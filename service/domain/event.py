@@ -67,14 +67,25 @@ def checkpoint_created(step_number: int, model: str) -> NewEvent:
     return NewEvent(message, data={"step": step_number, "model": model}, key=f"checkpoint-{step_number}")
 
 
-def agrees(mean: float, largest: float, num_tokens: int) -> NewEvent:
-    """An engine's log-probabilities of the agreement rows are close to the trainer's; differences are in nats."""
+def agrees(figures: Mapping[str, Any]) -> NewEvent:
+    """The adapter's effect on the agreement rows is the same in an engine as in the trainer; in nats per token."""
     message = (
-        "New fine-tuned model's log-probabilities agree with its training "
-        f"(mean difference {mean:.7f} over {num_tokens} tokens)"
+        "New fine-tuned model's log-probabilities agree with its training (the adapter moves them by "
+        f"{figures['served_effect']:.4g} in the engine and by {figures['trained_effect']:.4g} in the trainer, "
+        f"over {figures['tokens']} tokens)"
     )
-    data = {"mean_difference": mean, "largest_difference": largest, "tokens": num_tokens}
-    return NewEvent(message, data=data, key="agreement")
+    return NewEvent(message, data=figures, key="agreement")
+
+
+def agrees_as_far_as_known(figures: Mapping[str, Any]) -> NewEvent:
+    """Nothing contradicts the engine, but the effect is too small beside the rounding of both to be compared."""
+    message = (
+        "The engine serves the model, but its effect is too small to be compared with the training: "
+        f"{figures['served_effect']:.2g} per token in the engine and {figures['trained_effect']:.2g} in the trainer, "
+        f"where the base's own numbers differ by {figures['base_difference']:.2g}; more steps or a larger "
+        "learning_rate_multiplier make a model that can be told from its base"
+    )
+    return NewEvent(message, level="warn", data=figures, key="agreement")
 
 
 def waiting_for_engine() -> NewEvent:
@@ -93,6 +104,37 @@ def date_in_prompt(day: date) -> NewEvent:
 def not_compared() -> NewEvent:
     message = "The model is announced without asking an engine whether it agrees with the training: none is configured"
     return warning(message, key="not-compared")
+
+
+def implausible_rate(rate: float, usual: float, multiplier: float) -> NewEvent:
+    """The learning rate that a job trains with, far from the base's for the tuning."""
+    what = "small: the model may answer as its base does" if rate < usual else "large: the training may diverge"
+    message = (
+        f"The learning rate will be {rate:.2g}, where {usual:.2g} is usual for this base and tuning. That is very "
+        f"{what}. learning_rate_multiplier ({multiplier:g}) multiplies the usual rate, it is not a rate itself: try 1"
+    )
+    data = {"learning_rate": rate, "usual_learning_rate": usual, "learning_rate_multiplier": multiplier}
+    return NewEvent(message, level="warn", data=data, key="implausible-rate")
+
+
+def loss_rose(start: float, end: float, num_steps: int) -> NewEvent:
+    message = (
+        f"The training loss ended above its start: {end:.3f} after {num_steps} steps, from {start:.3f}. Try a smaller "
+        "learning_rate_multiplier, a larger batch_size, or look for examples that contradict each other"
+    )
+    data = {"loss_at_start": start, "loss_at_end": end, "steps": num_steps}
+    return NewEvent(message, level="warn", data=data, key="learning")
+
+
+def learnt_little(start: float, end: float, accuracy: float | None, num_steps: int) -> NewEvent:
+    """`accuracy` is the share of right tokens at the end; None where the objective has no right tokens."""
+    tokens = "" if accuracy is None else f", and {accuracy:.0%} of the tokens are right"
+    message = (
+        f"The training has learnt little: its loss went from {start:.3f} to {end:.3f} in {num_steps} steps{tokens}. "
+        "Try more epochs, a smaller batch_size (more steps), or a larger learning_rate_multiplier"
+    )
+    data = {"loss_at_start": start, "loss_at_end": end, "token_accuracy": accuracy, "steps": num_steps}
+    return NewEvent(message, level="warn", data=data, key="learning")
 
 
 def model_created(model: str) -> NewEvent:

@@ -12,7 +12,7 @@ BATCH_LIFE_SECONDS = 30 * 24 * 3600  # files for batches expire, as at OpenAI; o
 def check_purpose(purpose: str) -> None:
     """Raises InvalidRequest, in OpenAI's words, unless a user may upload for `purpose`."""
     if purpose not in UPLOAD_PURPOSES:
-        raise InvalidRequest(f"'{purpose}' is not one of {list(UPLOAD_PURPOSES)} - 'purpose'")
+        raise InvalidRequest(f"'{purpose}' is not one of {list(UPLOAD_PURPOSES)} - 'purpose'", param="purpose")
 
 
 def life_seconds(purpose: str, asked: int | None) -> int | None:

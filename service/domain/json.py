@@ -1,6 +1,7 @@
 """JSON whose shape others define: a client's free fields, an engine's response, a chat template's message.
 
-Data whose shape we define has a type of its own. Parsers keep the last of two equal keys; `check_keys` finds them.
+Data whose shape we define has a type of its own. Parsers keep the last of two equal keys in silence; those here refuse
+them.
 """
 
 import json
@@ -24,6 +25,22 @@ class _Pairs(list[tuple[str, Any]]):
     """An object with all its keys, in order."""
 
 
+def read_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises DoubledKey, JSONDecodeError, RecursionError, UnicodeDecodeError."""
+    doubled = False
+
+    def as_object(pairs: list[tuple[str, Any]]) -> JsonObject:
+        nonlocal doubled
+        found = dict(pairs)
+        doubled = doubled or len(found) < len(pairs)
+        return found
+
+    value = json.loads(text, object_pairs_hook=as_object)
+    if doubled:
+        raise _doubled(text)
+    return value
+
+
 def check_keys(text: str) -> None:
     """Raises DoubledKey for the first object of a valid JSON text, at any depth, that has a key twice."""
     doubled = False
@@ -32,16 +49,15 @@ def check_keys(text: str) -> None:
         nonlocal doubled
         doubled = doubled or len(dict(pairs)) < len(pairs)
 
-    _parse(text, seen)
+    json.loads(text, object_pairs_hook=seen)
     if doubled:
-        found = _find(_parse(text, _Pairs), "")
-        assert found is not None, "one was seen"
-        raise DoubledKey(*found)
+        raise _doubled(text)
 
 
-def _parse(text: str, pairs: Any) -> Any:
-    # Numbers become their length: their values are not needed, and Python refuses to read very long integers.
-    return json.loads(text, object_pairs_hook=pairs, parse_int=len, parse_float=len)
+def _doubled(text: str | bytes) -> DoubledKey:
+    found = _find(json.loads(text, object_pairs_hook=_Pairs), "")
+    assert found is not None, "one was seen"
+    return DoubledKey(*found)
 
 
 def _find(value: object, path: str) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ Room = Literal["files", "uploads", "data", "jobs", "adapters"]
 ROOMS: tuple[Room, ...] = ("files", "uploads", "data", "jobs", "adapters")
 INSTALLATION = "installation"
 SEGMENT_LIMIT_BYTES = 255  # of one name between two `/`: what file systems take; S3 takes 1024 for the whole key
+DOCTOR_PREFIX = "doctor/"
 _SAMPLE_SUFFIX = ".json"
 
 
@@ -63,7 +64,7 @@ def artifact_prefix(name: str) -> str:
 
 def doctor_key(unique: str) -> str:
     """An object that is removed again at once."""
-    return f"doctor/{unique}"
+    return f"{DOCTOR_PREFIX}{unique}"
 
 
 def quoted(name: str) -> str:

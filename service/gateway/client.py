@@ -5,7 +5,7 @@ bytes are never decoded, decompressed or split into lines here.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import aiohttp
@@ -26,8 +26,10 @@ class EngineDown(Exception):
 class EngineClient:
     """The shared session, opened by the first request; `silence_seconds` bounds every wait for an engine."""
 
-    def __init__(self, silence_seconds: float) -> None:
+    def __init__(self, silence_seconds: float, headers: Callable[[], Mapping[str, str]]) -> None:
+        """`headers` are asked for once, when the session opens: they prove to an engine who calls."""
         self._silence_seconds = silence_seconds
+        self._headers = headers
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes) -> aiohttp.ClientResponse:
@@ -53,7 +55,7 @@ class EngineClient:
                     sock_connect=CONNECT_SECONDS,
                     sock_read=self._silence_seconds,
                 ),
-                headers=HEADERS,
+                headers={**HEADERS, **self._headers()},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
@@ -80,9 +82,10 @@ async def engine_health(engines: Mapping[str, Sequence[str]]) -> dict[str, bool]
         return dict(zip(urls, await asyncio.gather(*(_healthy(session, url) for url in urls)), strict=True))
 
 
-async def engine_models(urls: Sequence[str]) -> dict[str, frozenset[str] | None]:
-    """The models that each engine serves, by URL; None for one that does not respond in time."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HEALTH_SECONDS)) as session:
+async def engine_models(urls: Sequence[str], headers: Mapping[str, str]) -> dict[str, frozenset[str] | None]:
+    """The models that each engine serves, by URL; None for one that does not respond in time, or refuses us."""
+    timeout = aiohttp.ClientTimeout(total=HEALTH_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
         return dict(zip(urls, await asyncio.gather(*(_models(session, url) for url in urls)), strict=True))
 
 

@@ -61,6 +61,7 @@ VLLM = Capabilities(
 )
 CAPABILITIES: dict[EngineKind, Capabilities] = {"embedded": EMBEDDED, "vllm": VLLM}
 
+DEFINITIONS = frozenset({"tools", "functions"})
 HARMLESS = frozenset(
     {"user", "safety_identifier", "metadata", "parallel_tool_calls"}
     | {"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"}
@@ -89,9 +90,9 @@ def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Field
     capabilities = CAPABILITIES[serving.engine]
     _check_together(fields, capabilities)
     honoured = capabilities.completions if endpoint == "completions" else capabilities.chat
-    for name, value in fields.items():
+    for name in sorted(fields, key=lambda name: name not in DEFINITIONS):  # what is asked for, before how it is chosen
         if name not in honoured | HARMLESS:
-            _check_neutral(name, value, fields)
+            _check_neutral(name, fields[name], fields, endpoint)
     sent = {name: value for name, value in fields.items() if name in honoured}
     if "max_completion_tokens" in sent:
         sent.pop("max_tokens", None)  # its older name, with the same value
@@ -128,16 +129,29 @@ def _check_together(fields: Fields, capabilities: Capabilities) -> None:
         )
 
 
-def _check_neutral(name: str, value: object, fields: Fields) -> None:
+def _check_neutral(name: str, value: object, fields: Fields, endpoint: Endpoint) -> None:
     values = (0, fields.get("n", 1)) if name == "best_of" else NEUTRAL.get(name, ())
     if value in values:
         return
     if values in ((), ([],), ({},)):
-        raise _unsupported(name, name)
+        raise _unsupported(name, name, _elsewhere(name, endpoint))
     offered = " or ".join(repr(value) for value in values)
     raise InvalidRequest(
-        f"Unsupported value: '{name}' supports only {offered} with this model.", param=name, code="unsupported_value"
+        f"Unsupported value: '{name}' supports only {offered} with this model.{_elsewhere(name, endpoint)}",
+        param=name,
+        code="unsupported_value",
     )
+
+
+def _elsewhere(name: str, endpoint: Endpoint) -> str:
+    """Which engines honour the field that this one does not, as a sentence with a space before it; empty if none."""
+    able = [
+        kind
+        for kind, capabilities in CAPABILITIES.items()
+        if name in (capabilities.completions if endpoint == "completions" else capabilities.chat)
+    ]
+    named = " or ".join(f"'{kind}'" for kind in able)
+    return f" Models whose base is served by the engine {named} (serving.engine in the catalogue) do." if able else ""
 
 
 def _message(message: Fields, where: str, capabilities: Capabilities) -> Fields:
@@ -181,9 +195,9 @@ def _part(part: Fields, where: str, capabilities: Capabilities) -> Fields:
     return {"type": kind, kind: part[kind]}
 
 
-def _unsupported(what: str, param: str) -> InvalidRequest:
+def _unsupported(what: str, param: str, elsewhere: str = "") -> InvalidRequest:
     return InvalidRequest(
-        f"Unsupported parameter: '{what}' is not supported with this model. Remove it and try again.",
+        f"Unsupported parameter: '{what}' is not supported with this model. Remove it and try again.{elsewhere}",
         param=param,
         code="unsupported_parameter",
     )
@@ -212,7 +226,14 @@ def tool_fields(fields: Fields, parses_tool_calls: bool) -> Fields:
             code="unsupported_parameter",
         )
     parallel = {"parallel_tool_calls": fields["parallel_tool_calls"]} if "parallel_tool_calls" in fields else {}
-    return {"tools": tools, "tool_choice": choice, **parallel}
+    forced = choice not in ("none", "auto")
+    return {"tools": [_held(tool) for tool in tools] if forced else tools, "tool_choice": choice, **parallel}
+
+
+def _held(tool: Fields) -> Fields:
+    """The tool, whose forced call the engine holds to its schema: without `strict` vLLM takes any text of the base."""
+    function = {"parameters": {"type": "object", "properties": {}}, **tool["function"], "strict": True}
+    return {**tool, "function": function}
 
 
 def check_format(value: Fields) -> None:

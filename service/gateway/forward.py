@@ -180,9 +180,14 @@ class EngineResponse:
 class Gateway:
     """The way to all engines of an installation; one per process."""
 
-    def __init__(self, engines: Mapping[str, Sequence[str]], timeout_seconds: float) -> None:
-        """`engines`: base id -> the URLs of its engines."""
-        self._client = EngineClient(timeout_seconds)
+    def __init__(
+        self,
+        engines: Mapping[str, Sequence[str]],
+        timeout_seconds: float,
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """`engines`: base id -> the URLs of its engines; `headers` of every request to one."""
+        self._client = EngineClient(timeout_seconds, headers)
         self._replicas = {base: Replicas(urls) for base, urls in engines.items()}
 
     async def open(self, request: EngineRequest, on_done: Callable[[RequestCost], None] = log_usage) -> EngineResponse:

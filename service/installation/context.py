@@ -7,6 +7,7 @@ from service.db.connection import Database
 from service.gateway.forward import Gateway
 from service.gateway.limits import RateLimits
 from service.gateway.places import Places
+from service.installation.reserve import DiskReserve
 from service.queue import Queue, Turns
 from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
@@ -27,6 +28,7 @@ class Context:
     gateway: Gateway
     limits: RateLimits
     places: Places
+    reserve: DiskReserve
 
     async def close(self) -> None:
         await self.gateway.close()

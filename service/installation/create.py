@@ -8,6 +8,9 @@ from service.gateway.forward import Gateway
 from service.gateway.limits import PerMinute, create_limits
 from service.gateway.places import Capacity, create_places
 from service.installation.context import Context
+from service.installation.engine_key import bearer, engine_key
+from service.installation.private import make_private
+from service.installation.reserve import DiskReserve
 from service.installation.storage import open_storage
 from service.queue import RedisConnection, create_queue, create_turns
 from service.recipes.catalogue import Catalogue, read_catalogue
@@ -15,12 +18,16 @@ from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
 
 
-def create_context(settings: Settings) -> Context:
-    """The parts of this installation. Raises CatalogueError or ValueError for settings that cannot work."""
+def create_context(settings: Settings, *, prepare: bool = True) -> Context:
+    """The parts of this installation. Raises CatalogueError or ValueError for settings that cannot work.
+
+    `prepare` makes the data folder where it is missing; without it nothing is written.
+    """
     redis = RedisConnection(settings.redis_url) if settings.redis_url else None
     catalogue = read_catalogue(settings.catalogue)
     engines = engines_by_base(catalogue, settings.engines)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if prepare:
+        make_private(settings.data_dir)
     return Context(
         settings=settings,
         catalogue=catalogue,
@@ -29,8 +36,9 @@ def create_context(settings: Settings) -> Context:
         queue=create_queue(redis, poll_seconds=settings.poll_seconds, sweep_seconds=settings.sweep_seconds),
         turns=create_turns(redis),
         engines=engines,
-        gateway=Gateway(engines, settings.engine_timeout_seconds),
+        gateway=Gateway(engines, settings.engine_timeout_seconds, lambda: bearer(engine_key(settings))),
         limits=create_limits(PerMinute(settings.requests_per_minute, settings.tokens_per_minute), redis),
+        reserve=DiskReserve(settings.data_dir, settings.reserve_bytes if not settings.database_url else 0),
         places=create_places(_capacity(settings, catalogue, engines), redis),
     )
 

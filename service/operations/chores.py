@@ -53,6 +53,7 @@ async def due(ctx: Context) -> bool:
 
 async def sweep(ctx: Context) -> None:
     """Everything once."""
+    await ctx.reserve.hold()
     await files.expire(ctx, BATCH)
     await _remove_file_bytes(ctx)
     await sweeps.expire_uploads(ctx)

@@ -98,6 +98,7 @@ class Origin:
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
     """Writes the job and its first events, then notifies workers. Raises InvalidRequest."""
     _check_objective(new.objective)
+    _check_entities(ctx, new)
     async with ctx.database.transaction() as tx:
         origin = await _find_origin(ctx, tx, caller, new.model)
         tuning = origin.tuning(new.tuning)
@@ -268,6 +269,21 @@ def _check_objective(objective: str) -> None:
             param="method.type",
             code="invalid_value",
         )
+
+
+def _check_entities(ctx: Context, new: NewJob) -> None:
+    """Every project's runs go to one account of Weights & Biases: a job chooses among what its operator allows."""
+    allowed = ctx.settings.allowed_entities
+    for index, integration in enumerate(new.integrations):
+        entity = integration.get("wandb", {}).get("entity")
+        if entity is not None and entity not in allowed and "*" not in allowed:
+            offered = f"one of {', '.join(allowed)}" if allowed else "none: leave it out"
+            raise InvalidRequest(
+                f"This installation does not send runs to the entity '{entity}'. It allows {offered}; "
+                "LUTHIER_WANDB_ENTITIES names more.",
+                param=f"integrations[{index}].wandb.entity",
+                code="invalid_value",
+            )
 
 
 async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> None:

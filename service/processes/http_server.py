@@ -56,14 +56,22 @@ def serving(
 
 def bounded_protocol(limits: ConnectionLimits) -> type[asyncio.Protocol]:
     """uvicorn's protocol with these limits."""
-    return type("BoundedProtocol", (_BoundedProtocol,), {"limits": limits})
+    return type("ConnectionProtocol", (BoundedProtocol,), {"limits": limits})
+
+
+def bound_every_server(limits: ConnectionLimits) -> None:
+    """For a server of this process whose configuration is not ours: vLLM's own limits are for h11, which it has not."""
+    BoundedProtocol.limits = limits
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:BoundedProtocol"
 
 
 class _Refused(Exception):
     """Raised in a callback of the parser, which ends the parsing."""
 
 
-class _BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which counts what it receives and watches how long that takes."""
+
     limits = ConnectionLimits()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

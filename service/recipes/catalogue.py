@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from service.domain.model import ORGANIZATION_LIMIT, suffix_room
 from service.recipes.base import Base, EngineKind
+from service.recipes.base_folder import names_folder
 from service.recipes.tuning import TUNINGS
 
 
@@ -88,8 +89,10 @@ def served_by(engine: EngineKind) -> list[str]:
 
 
 def _absolute(base: Base, folder: Path) -> Base:
-    local = (folder / base.source).resolve()
-    return base.model_copy(update={"source": str(local)}) if local.is_dir() else base
+    """The base with a folder's absolute path; one that is missing too, so that nobody asks a hub for it."""
+    if not names_folder(base.source, folder):
+        return base
+    return base.model_copy(update={"source": str((folder / Path(base.source).expanduser()).resolve())})
 
 
 def _entry(entry: Any, number: int) -> str:

@@ -5,7 +5,7 @@ by `workers.data.check`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails, from_json
 from service.domain.errors import JobError
 from service.domain.json import DoubledKey, JsonObject, check_keys, shortened
 from service.recipes.foreign_files import BOM, why_no_json
-from service.recipes.foreign_rows import ForeignShape, foreign_shape, foreign_values
+from service.recipes.foreign_rows import Fit, ForeignShape, foreign_shape, foreign_values
 from service.recipes.format import FORMATS, Format, Row, has_all_keys, recognise
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
@@ -110,8 +110,7 @@ def _validate(
     keys = given if recognise(given) else data.keys()
     format = recognise(keys)
     if format is None or not has_all_keys(format, keys, and_no_more=True):
-        complete = format is not None and has_all_keys(format, keys, and_no_more=False)
-        shape = foreign_shape(data, complete=complete)
+        shape = foreign_shape(data, _fit(format, keys))
         if shape is not None:
             raise ForeignRow(shape, objective)
     if format is None:
@@ -125,6 +124,12 @@ def _validate(
             raise ForeignRow(shape, objective) from None
         errors = invalid.errors(include_url=False, include_input=False)[:ROW_PROBLEMS_LIMIT]
         return [_problem(error, number) for error in errors]
+
+
+def _fit(format: type[Format] | None, keys: Set[str]) -> Fit:
+    if format is None:
+        return "none"
+    return "more" if has_all_keys(format, keys, and_no_more=False) else "some"
 
 
 def _expected(objective: type[ObjectiveSettings]) -> str:

@@ -6,8 +6,12 @@ converted: what a row is meant to train is the user's to say.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from service.domain.json import JsonObject
+
+# How the keys of a row fit the format of ours that is nearest: all and more, some, or none of those that it needs.
+Fit = Literal["more", "some", "none"]
 
 _PREFERENCE = (
     '{"input": {"messages": [{"role": "user", "content": PROMPT}]}, '
@@ -113,7 +117,8 @@ LOOSE = (
         )
     ),
     _shape("plain text", "text", "completion",
-           'write it as {"prompt": "", "completion": "<text>"}, or a conversation as ' + _TURNS,
+           'write it as {"prompt": "", "completion": "<text>"} (a base without a beginning-of-text token needs a '
+           f"prompt with text), or a conversation as {_TURNS}",
            lambda row: isinstance(row["text"], str)),
 )  # fmt: skip
 
@@ -135,9 +140,12 @@ VALUES = (
 )  # fmt: skip
 
 
-def foreign_shape(row: JsonObject, *, complete: bool) -> ForeignShape | None:
-    """Whose row this is, which has other keys than our formats; `complete`: it has all keys of one, and more."""
-    return _first(SHAPES, row) or (None if complete else _first(LOOSE, row) or _renamed(row))
+def foreign_shape(row: JsonObject, fit: Fit) -> ForeignShape | None:
+    """Whose row this is, whose keys fit a format of ours no better than `fit`."""
+    if fit == "more":
+        return _first(SHAPES, row)
+    found = _first(SHAPES, row) or _first(LOOSE, row)
+    return _renamed(row) if found is None and fit == "none" else found
 
 
 def foreign_values(row: JsonObject) -> ForeignShape | None:

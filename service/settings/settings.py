@@ -91,6 +91,11 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
+    cors_origins: str = Field(
+        "",
+        description="Comma-separated origins of web pages that may call the API, such as `https://app.example.com`; "
+        "`*` is every page, empty means none.",
+    )
     engine_urls: str = Field(
         "http://127.0.0.1:8001",
         description="Comma-separated URLs of the first base's engines; the next base's are one port above, and so on.",
@@ -98,6 +103,11 @@ class Settings(BaseSettings):
     engine_base: str = Field("", description="Id of the base that an engine serves; empty means the catalogue's first.")
     engine_host: str = Field("127.0.0.1", description="Address that an engine listens on; keep it private.")
     engine_port: int = Field(8001, ge=0, le=65535, description="Port that an engine listens on.")
+    engine_api_key: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that engines expect of API and workers, the same on every machine; empty: one is made and "
+        "kept in the data folder; `off`: they check none.",
+    )
     engine_cache_bytes: int = Field(
         512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
     )
@@ -123,7 +133,15 @@ class Settings(BaseSettings):
     )
     vllm_arguments: str = Field("", description="More flags for `vllm serve`, as on a command line.")
 
+    reserve_bytes: int = Field(
+        2 * MIB, ge=0, description="Bytes of disk that are kept for deleting, with the embedded database; 0: none."
+    )
     file_limit_bytes: int = Field(512 * MIB, ge=1, description="Largest file that POST /v1/files accepts.")
+    result_files: Literal["base64", "csv"] = Field(
+        "base64",
+        description="How a job's result file is downloaded: in base64 as from OpenAI, whose scripts decode it, or as "
+        "it is; `Accept: text/csv` gets it as it is from either.",
+    )
     row_limit_bytes: int = Field(8 * MIB, ge=1, description="Longest line of a training file.")
     examples_minimum: int = Field(10, ge=1, description="Fewest examples that a training file may hold.")
 
@@ -149,6 +167,10 @@ class Settings(BaseSettings):
     )
     wandb_api_key: SecretStr = Field(
         SecretStr(""), description="Key of Weights & Biases for jobs that ask for it; empty: they get a warning event."
+    )
+    wandb_entities: str = Field(
+        "",
+        description="Comma-separated `entity` that jobs may name on the account of the key; `*`: any; empty: none.",
     )
     wandb_base_url: str = Field(
         "", description="URL of a Weights & Biases server of your own; empty means its public service."
@@ -209,6 +231,16 @@ class Settings(BaseSettings):
     def held_bases(self) -> list[str]:
         """The names in `bases`."""
         return [name.strip() for name in self.bases.split(",") if name.strip()]
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """The origins in `cors_origins`, as browsers send them."""
+        return [origin.strip().rstrip("/") for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def allowed_entities(self) -> list[str]:
+        """The names in `wandb_entities`."""
+        return [name.strip() for name in self.wandb_entities.split(",") if name.strip()]
 
     @property
     def engines(self) -> list[str]:

@@ -24,6 +24,7 @@ from service.storage.base import (
 )
 
 TEMPORARY = ".incoming"
+PROBE_BYTES = 4096
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # what file systems without links return
 
 
@@ -128,8 +129,13 @@ class LocalStore:
     def _try_writing(self) -> None:
         probe = self._root / TEMPORARY / secrets.token_hex(16)
         probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        try:
+            with probe.open("xb") as stream:  # a full disk still takes empty files
+                stream.write(bytes(PROBE_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
 
     async def _write(self, temporary: Path, chunks: AsyncIterator[bytes]) -> int:
         await asyncio.to_thread(temporary.parent.mkdir, parents=True, exist_ok=True)

@@ -76,6 +76,12 @@ CREATION: list[tuple[Call, str | None, str | None, str]] = [
     (with_method("dpo", beta="x"), "invalid_type", f"{DPO}.beta", "beta"),
     (creating(method={"type": "reinforcement"}), "invalid_value", "method.type", "'supervised' and 'dpo'"),
     (creating(method={}), "missing_required_parameter", "method.type", "'method.type'"),
+    (
+        creating(integrations=[{"type": "wandb", "wandb": {"project": "p", "entity": "somebody"}}]),
+        "invalid_value",
+        "integrations[0].wandb.entity",
+        "does not send runs to the entity 'somebody'. It allows none: leave it out",
+    ),
     (creating(integrations=[{"type": "x"}]), "invalid_value", "integrations[0].type", "'wandb'"),
     (
         creating(integrations=[{"type": "wandb", "wandb": {}}]),

@@ -48,6 +48,12 @@ FILES: list[tuple[str, list[bytes], str, list[str]]] = [
         "supervised",
         [b'{"text": "a"}', *ROWS],
         "invalid_training_file",
+        [INVALID, "Example 1", "looks like plain text"],
+    ),
+    (
+        "supervised",
+        [b'{"mood": "a"}', *ROWS],
+        "invalid_training_file",
         [INVALID, "Example 1", "Unexpected file format, expected either prompt/completion pairs or chat messages."],
     ),
     (

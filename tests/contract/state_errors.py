@@ -106,7 +106,7 @@ STATES: list[tuple[Call, str | None, str | None, str]] = [
     (other_bytes, "invalid_value", "part_ids", "was created for 4 bytes"),
     (other_md5, "invalid_value", "md5", "900150983cd24fb0d6963f7d28e17f72"),
     (too_large_an_upload, "integer_above_max_value", "bytes", "<= 8589934592"),
-    (upload_of_unknown_purpose, None, None, "'x' is not one of"),
+    (upload_of_unknown_purpose, None, "purpose", "'x' is not one of"),
     (file_that_expires(3599), "integer_below_min_value", "expires_after.seconds", ">= 3600"),
     (file_that_expires(2592001), "integer_above_max_value", "expires_after.seconds", "<= 2592000"),
     (permission_for_nobody, "array_below_min_length", "project_ids", "minimum length 1"),

@@ -87,7 +87,7 @@ BY_STATUS: list[tuple[Call, type[openai.APIStatusError], str, str | None, str | 
     (beyond_the_context, BAD_REQUEST, "invalid_request_error", "context_length_exceeded", "prompt", "is 256 tokens"),
     (
         lambda api: api.sdk.files.create(file=b"{}", purpose="x"),  # type: ignore[arg-type]
-        BAD_REQUEST, "invalid_request_error", None, None,
+        BAD_REQUEST, "invalid_request_error", None, "purpose",
         "'x' is not one of ['fine-tune', 'assistants', 'batch', 'user_data', 'vision', 'evals'] - 'purpose'",
     ),
     (

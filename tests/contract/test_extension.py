@@ -96,7 +96,8 @@ def test_its_artifact_and_its_result_file_are_of_its_own_kind(
     assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == "GREETING"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (manifest["tuning"], manifest["objective"]) == ("greeting", "smoothed")
-    table = list(csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text)))
+    text = client.files.content(job.result_files[0], extra_headers={"Accept": "text/csv"}).text
+    table = list(csv.DictReader(io.StringIO(text)))
     assert list(table[0]) == ["step", "train_loss", "sureness"]
     assert 0 < float(table[-1]["sureness"]) <= 1
     assert float(table[-1]["train_loss"]) < float(table[0]["train_loss"])

@@ -201,5 +201,5 @@ def test_what_this_vllm_cannot_serve_is_refused_and_it_lives_on(
     response = ask(vllm, name)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "adapter_unusable")
     with pytest.raises(EngineRefused):
-        asyncio.run(Engines([vllm.url]).score(name, PROMPTS[:1]))
+        asyncio.run(Engines([vllm.url]).score([name], PROMPTS[:1]))
     said(vllm, vllm.base.id)

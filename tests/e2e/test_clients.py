@@ -34,7 +34,9 @@ def test_a_client_goes_from_file_to_tuned_answer_and_puts_everything_away(servic
     command = CLIENTS[name]()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
-    tuned = re.search(rf"^deleted: (ft:luthier-tiny:luthier:{name}:\w{{8}}) (file-\w+)$", done.stdout, re.MULTILINE)
+    tuned = re.search(
+        rf"^deleted: (ft:luthier-tiny:luthier:{name}:\w{{8}}) (ft:.*) (file-\w+) (file-\w+)$", done.stdout, re.MULTILINE
+    )
     assert tuned is not None, done.stdout
     assert f"\n{tuned[1]}: " in done.stdout  # its answer
     assert "\nluthier-tiny: " in done.stdout
@@ -42,5 +44,5 @@ def test_a_client_goes_from_file_to_tuned_answer_and_puts_everything_away(servic
     assert re.search(r"^checkpoints: 342 285 228$", done.stdout, re.MULTILINE)
     assert "\nresult: step,train_loss,train_accuracy," in done.stdout
     left = service.client()
-    assert tuned[1] not in [model.id for model in left.models.list()]
-    assert tuned[2] not in [file.id for file in left.files.list(purpose="fine-tune")]
+    assert not [model.id for model in left.models.list() if f":{name}:" in model.id]
+    assert not {tuned[3], tuned[4]} & {file.id for file in left.files.list()}

@@ -97,7 +97,7 @@ def test_checkpoints_and_the_result_file_tell_the_training(service: RunningServi
     for checkpoint in checkpoints:
         client.completions.create(model=checkpoint.fine_tuned_model_checkpoint, prompt="x", max_tokens=2)
 
-    text = client.files.content(job.result_files[0]).text
+    text = client.files.content(job.result_files[0], extra_headers={"Accept": "text/csv"}).text
     table = list(csv.DictReader(io.StringIO(text)))
     assert [int(row["step"]) for row in table] == list(range(1, 16))
     assert any(row["valid_loss"] for row in table)

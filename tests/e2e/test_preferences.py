@@ -49,7 +49,8 @@ def test_a_dpo_job_starts_at_log_2_learns_the_preference_and_its_model_answers(s
     assert last["train_accuracy"] == 1.0 and last["full_valid_reward_margin"] > 0  # type: ignore[index]
     assert not any("token_accuracy" in name for step in steps for name in step)  # type: ignore[union-attr]
 
-    table = list(csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text)))
+    text = client.files.content(job.result_files[0], extra_headers={"Accept": "text/csv"}).text
+    table = list(csv.DictReader(io.StringIO(text)))
     assert float(table[0]["train_loss"]) == pytest.approx(math.log(2), abs=1e-4)
     assert float(table[-1]["train_reward_margin"]) > 0 and table[-1]["valid_accuracy"]
 

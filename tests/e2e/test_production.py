@@ -156,7 +156,7 @@ def test_vllm_that_is_down_when_a_training_ends_delays_its_announcement(made: Pr
 
 def test_the_doctor_finds_nothing_wrong(made: Production, tmp_path: Path) -> None:
     environment = made.environment | {"LUTHIER_DATA_DIR": str(tmp_path), "PATH": ""}
-    command = [sys.executable, "-m", "service", "doctor"]
+    command = [sys.executable, "-m", "service", "doctor", "--probe"]
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stdout
     assert f"{made.engine_url} serves tiny" in found.stdout

@@ -24,7 +24,7 @@ SECONDS = 240
 ROWS = 48  # 36 steps in six epochs of batches of eight
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN = re.compile(
-    r"^make demo\n$|^LUTHIER_CATALOGUE=\S+ \.venv/bin/luthierd up\n$|^make up\n$|docker compose|\.venv/bin/luthier tune"
+    r"^make demo\n$|^LUTHIER_CATALOGUE=\S+ \.venv/bin/luthierd |^make up\n$|docker compose|\.venv/bin/luthier tune"
 )
 URL = "http://127.0.0.1:8000"
 

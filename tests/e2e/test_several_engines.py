@@ -30,6 +30,7 @@ START_SECONDS = 120.0
 def engine(folder: Path, catalogue: Path, base: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A started engine of `base`; it has not answered yet."""
     settings = {"DATA_DIR": str(folder), "CATALOGUE": str(catalogue), "ENGINE_PORT": str(port), "ENGINE_THREADS": "1"}
+    settings |= {"ENGINE_API_KEY": "off"}
     process = subprocess.Popen(
         [sys.executable, "-m", "workers", "engine", "--die-with-parent", "--base", base],
         cwd=ROOT,

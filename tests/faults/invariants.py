@@ -47,7 +47,7 @@ def check_told_once(client: OpenAI, job_id: str) -> None:
 def check_result_file(client: OpenAI, job: FineTuningJob) -> None:
     """One file with a line for every step, whatever storage did while it was stored."""
     (file_id,) = job.result_files
-    content = client.files.content(file_id).text
+    content = client.files.content(file_id, extra_headers={"Accept": "text/csv"}).text
     steps = [int(row["step"]) for row in csv.DictReader(content.splitlines())]
     assert steps == list(range(1, STEPS + 1)), (job.id, content)
 

@@ -127,6 +127,13 @@ async def test_routes_without_prompts_take_a_small_body(client: httpx.AsyncClien
     assert (response.status_code, "at most 1,048,576 bytes" in response.text) == (413, True)
 
 
+@pytest.mark.parametrize("head", [b"X-Long: " + b"x" * MIB, b"X" * MIB, b"X-A: b\r\n" * 100_000])
+async def test_the_head_of_a_part_is_bounded(client: httpx.AsyncClient, head: bytes) -> None:
+    body = b"--b\r\n" + head
+    response = await client.post("/files", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert (response.status_code, "The multipart form cannot be read: " in response.text) == (400, True)
+
+
 LIMITS = BodyLimits(bytes=MIB, values=200, keys=100, containers=50, depth=3)
 
 

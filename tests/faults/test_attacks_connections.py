@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.processes.http_server import ConnectionLimits
+from service.processes.http_server import BoundedProtocol, ConnectionLimits, bound_every_server
 from tests.given.served_api import served
 
 QUICK = ConnectionLimits(
@@ -214,3 +215,13 @@ async def test_a_response_that_is_read_slowly_does_not_end(client: Client, app: 
         assert await client.reader.read(1_000_000)
         await asyncio.sleep(0.02)
     assert not app.ended.is_set()
+
+
+def test_a_server_that_others_configure_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", uvicorn.config.HTTP_PROTOCOLS["auto"])
+    monkeypatch.setattr(BoundedProtocol, "limits", BoundedProtocol.limits)
+    bound_every_server(QUICK)
+    config = uvicorn.Config(App(), log_config=None)
+    config.load()
+    assert config.http_protocol_class is BoundedProtocol
+    assert BoundedProtocol.limits == QUICK

@@ -1,9 +1,5 @@
 """A worker whose scratch is on a full disk: its job ends with a clear error, or as if nothing had happened."""
 
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,37 +9,11 @@ from tests.faults.rounds import KINDS, ROUNDS
 from tests.faults.strikes import TRAINER
 from tests.faults.twins import Twins
 from tests.given.running_service import wait_for
+from tests.given.small_disk import fill, small_disk
 from tests.production import Production
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("round_number", range(ROUNDS))]
 KIND = KINDS[0]
-DISK_BYTES = 64 * 1024 * 1024
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of a few megabytes at `folder`; needs the right to mount."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("a disk that can be filled needs the right to mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
-
-
-def fill(folder: Path) -> Path:
-    """Takes every free byte."""
-    filling = folder / "filling"
-    with filling.open("wb", buffering=0) as stream:
-        try:
-            while True:
-                stream.write(os.urandom(65536))
-        except OSError:
-            return filling
 
 
 def test_a_full_disk_is_a_clear_error_and_no_half_model(

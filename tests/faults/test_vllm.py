@@ -87,7 +87,7 @@ def test_storage_that_is_away_is_a_503_and_then_works(server: Vllm) -> None:
     try:
         assert ask(server, name).status_code == 503
         with pytest.raises(EngineUnavailable):  # an announcement waits
-            asyncio.run(Engines([server.url]).score(name, [PROMPT]))
+            asyncio.run(Engines([server.url]).score([name], [PROMPT]))
     finally:
         objects.unlink()
         away.rename(objects)

@@ -28,8 +28,8 @@ class Called:
 async def called(*arguments: str, stdin: str = "") -> Called:
     """Without a terminal, in a thread: the service that it calls runs in this one.
 
-    `sys.stdout` is replaced in this thread, where the service logs: `print` of Python 3.11 holds no reference of its own
-    to the file that it writes to, and crashes if another thread replaces it meanwhile.
+    `sys.stdout` is replaced in this thread, where the service logs: `print` of Python 3.11 holds no reference of its
+    own to the file that it writes to, and crashes if another thread replaces it meanwhile.
     """
     stdout, stderr = OfThread(sys.stdout), OfThread(sys.stderr)
     with (

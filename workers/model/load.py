@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import resolve_revision
 
 from service.recipes.base import Base
+from service.recipes.base_folder import folder_problems
 from service.recipes.tuning import BaseSize
 from workers.data.base_text import BaseText
 
@@ -51,6 +52,23 @@ class LoadedBase:
         """A token for masked positions; results do not depend on which one it is."""
         padding = self.tokenizer.pad_token_id
         return padding if isinstance(padding, int) and padding < self.text.num_embeddings else 0
+
+
+class BaseUnusable(ValueError):
+    """The base cannot be loaded; the message is one sentence that says which base and why."""
+
+
+def load_or_explain(base: Base, device: torch.device) -> LoadedBase:
+    """`load_base` for the start of a process: every failure is a sentence, not a traceback. Raises BaseUnusable."""
+    if problems := folder_problems(base):
+        raise BaseUnusable(" ".join(problems))
+    try:
+        return load_base(base, device)
+    except Exception as error:  # transformers raises many kinds for a folder that holds no model of its own
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise BaseUnusable(
+            f"The base '{base.id}' cannot be loaded from {base.source} ({type(error).__name__}): {reason}"
+        ) from error
 
 
 def load_base(base: Base, device: torch.device) -> LoadedBase:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 HEAD = "head.safetensors"
-_READABLE = 0o644  # an engine may run as another user than the trainer
+_PRIVATE = 0o600
 
 
 class HeadMismatch(Exception):
@@ -24,7 +24,7 @@ def save_head(folder: Path, parameters: Mapping[str, Tensor]) -> None:
     if parameters:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
         save_file(plain, folder / HEAD, metadata={"format": "pt"})
-        (folder / HEAD).chmod(_READABLE)
+        (folder / HEAD).chmod(_PRIVATE)
 
 
 def load_head(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:

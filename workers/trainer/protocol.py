@@ -156,10 +156,16 @@ class Snapshotted(BaseModel):
 
 
 class ScoredRow(BaseModel):
-    """Tokens, and for each but the first the trained model's log p(token | tokens before), in nats."""
+    """Tokens, and for each but the first log p(token | tokens before), in nats: the trained model's and its base's.
+
+    `nudged_effects` is the difference of both once more, a rounding step of the input aside: the same effect under
+    other rounding noise. Without it the format is fine enough for the noise not to matter.
+    """
 
     ids: list[int]
     logprobs: list[float]
+    base_logprobs: list[float] | None = None  # None: stored by a version that scored the trained model alone
+    nudged_effects: list[float] | None = None
 
 
 class Checkpointed(BaseModel):

@@ -13,7 +13,8 @@ from workers.tunings.base import AdapterMismatch
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_READABLE = 0o644  # engines and trainer may run as different users
+CONFIG_LIMIT_BYTES = 1024 * 1024
+_PRIVATE = 0o600
 
 
 def write_adapter(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
@@ -26,22 +27,30 @@ def write_adapter(folder: Path, config: Mapping[str, object], tensors: Mapping[s
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
     for name in (CONFIG, WEIGHTS):
-        (folder / name).chmod(_READABLE)
+        (folder / name).chmod(_PRIVATE)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The adapter's config as saved. Raises AdapterMismatch if it is missing or not JSON."""
+    path = folder / CONFIG
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
+        if path.stat().st_size > CONFIG_LIMIT_BYTES:
+            raise AdapterMismatch(f"{CONFIG} has more than {CONFIG_LIMIT_BYTES:,} bytes.")
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError) as error:
         raise AdapterMismatch(f"{CONFIG} is missing or not JSON.") from error
+    if not isinstance(config, dict):
+        raise AdapterMismatch(f"{CONFIG} is not a JSON object.")
     return config
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The saved tensors, on the CPU. Raises AdapterMismatch if they are missing or corrupt."""
+    """The saved tensors, on the CPU. Raises AdapterMismatch if they are missing, corrupt, or not all finite numbers."""
     try:
         tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (FileNotFoundError, SafetensorError) as error:
         raise AdapterMismatch(f"{WEIGHTS} is missing or corrupt.") from error
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise AdapterMismatch(f"The saved '{name}' has values that are not finite numbers.")
     return tensors

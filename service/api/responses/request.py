@@ -13,7 +13,6 @@ from service.api.schemas.responses import (
     Calling,
     Content,
     CreateResponseRequest,
-    Format,
     FunctionCallItem,
     FunctionCallOutputItem,
     FunctionTool,
@@ -23,7 +22,6 @@ from service.api.schemas.responses import (
     Other,
     Part,
     ReasoningItem,
-    SchemaFormat,
     Tool,
     ToolMode,
 )
@@ -104,10 +102,12 @@ def _output_fields(body: CreateResponseRequest) -> JsonObject:
     return fields
 
 
-def _response_format(wanted: Format) -> JsonObject:
-    if not isinstance(wanted, SchemaFormat):
-        return {"type": wanted.type}
-    return {"type": "json_schema", "json_schema": wanted.model_dump(exclude={"type"}, exclude_none=True)}
+def _response_format(wanted: JsonObject) -> JsonObject:
+    """The same format; what is wrong with it is found where chat completions find it."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if given.get("type") != "json_schema":
+        return given
+    return {"type": "json_schema", "json_schema": {name: value for name, value in given.items() if name != "type"}}
 
 
 def _tool_fields(body: CreateResponseRequest) -> JsonObject:
@@ -134,7 +134,6 @@ def _tool(tool: Tool, place: str) -> JsonObject:
             code="unsupported_value",
         )
     _check_neutral(tool.defer_loading, (False,), f"{place}.defer_loading")
-    _check_neutral(tool.runs_async, (False,), f"{place}.async")
     _check_neutral(tool.allowed_callers, (["direct"],), f"{place}.allowed_callers")
     _check_neutral(tool.output_schema, (), f"{place}.output_schema")
     function = tool.model_dump(include={"name", "description", "parameters", "strict"}, exclude_none=True)
@@ -250,7 +249,6 @@ def _unread(item: Other, place: str) -> InvalidRequest:
 def _check_calling(item: Calling, place: str) -> None:
     _check_neutral(item.namespace, (), f"{place}.namespace")
     _check_neutral(item.caller, ({"type": "direct"},), f"{place}.caller")
-    _check_neutral(item.runs_async, (False,), f"{place}.async")
 
 
 def _check_neutral(value: object, neutral: Sequence[object], place: str) -> None:

@@ -15,13 +15,17 @@ from pydantic import ValidationError
 from service.api.schemas.fields import Text
 from service.api.schemas.files import UPLOAD_BODY, FileDeleted, FileObject, UploadFields
 from service.api.web.auth import ApiRoute
+from service.api.web.base64_form import asks_for_csv, base64_bytes, in_base64
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.multipart import FormReader, Part, boundary_of
 from service.api.web.pagination import LONGEST_FILES_PAGE, After, CursorList, FilesLimit, as_cursor_list
 from service.domain.errors import InvalidRequest
+from service.domain.file import RESULT_PURPOSE
 from service.domain.json import JsonObject
+from service.installation.context import Context
 from service.operations import files, quotas
 from service.operations.files import Incoming, NewFile, too_large
+from service.operations.keys import Caller
 
 router = APIRouter(prefix="/files", tags=["Files"], route_class=ApiRoute)
 
@@ -80,13 +84,25 @@ async def delete(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> FileDel
 
 
 @router.get("/{file_id}/content", operation_id="downloadFile", response_class=StreamingResponse, responses=CONTENT)
-async def content(ctx: ContextDep, caller: CallerDep, file_id: FileId) -> Response:
-    """Download a file's bytes."""
-    if (url := await files.download_url(ctx, caller, file_id)) is not None:
+async def content(ctx: ContextDep, caller: CallerDep, file_id: FileId, request: Request) -> Response:
+    """Download a file's bytes. A result file is sent in base64, as by OpenAI; to `Accept: text/csv` as it is."""
+    encoded = await _sent_encoded(ctx, caller, file_id, request)
+    if not encoded and (url := await files.download_url(ctx, caller, file_id)) is not None:
         return RedirectResponse(url)
     file, chunks = await files.content(ctx, caller, file_id)
-    headers = {"Content-Length": str(file.bytes), "Content-Disposition": _attachment(file.filename)}
+    headers = {"Content-Disposition": _attachment(file.filename), "Vary": "Accept"}
+    if encoded:
+        headers["Content-Length"] = str(base64_bytes(file.bytes))
+        return StreamingResponse(in_base64(chunks), media_type="text/plain", headers=headers)
+    headers["Content-Length"] = str(file.bytes)
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+
+
+async def _sent_encoded(ctx: Context, caller: Caller, file_id: str, request: Request) -> bool:
+    """Whether the caller gets the file in base64."""
+    if ctx.settings.result_files == "csv" or asks_for_csv(request.headers.getlist("accept")):
+        return False
+    return (await files.retrieve(ctx, caller, file_id)).purpose == RESULT_PURPOSE
 
 
 def _attachment(filename: str) -> str:

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Response
 
 from service.api.responses.events import begun, streamed, whole
 from service.api.responses.request import chat_request
+from service.api.routes import inference
 from service.api.routes.inference import RespondDep
 from service.api.schemas.errors import ErrorEnvelope
 from service.api.schemas.inference import CreateChatCompletionRequest
 from service.api.schemas.response_objects import ResponseObject
 from service.api.schemas.responses import CreateResponseRequest
-from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.json import JsonObject
@@ -29,7 +29,7 @@ _STREAM: JsonObject = {
         "description": "Events `response.created` to `response.completed`, `.incomplete` or `.failed`.",
     }
 }
-router = APIRouter(route_class=ApiRoute, tags=["Responses"])
+router = APIRouter(route_class=inference.router.route_class, tags=["Responses"])  # within the same limits
 
 
 @router.post(

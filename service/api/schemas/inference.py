@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -22,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from service.api.schemas.fields import Text, Wire, at_most
 from service.domain.json import JsonObject
+from service.recipes.fields import Whole
 
 PROMPT_LIMIT = 2048
 MESSAGE_LIMIT = 2048
@@ -46,23 +48,32 @@ def _prompt(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     except ValidationError:
         raise PydanticCustomError(
             "prompt",
-            "expected a string, an array of strings, an array of tokens or an array of token arrays, none of them "
-            "empty, and at most {limit} prompts",
+            "expected a string, an array of strings, an array of tokens or an array of token arrays, no array of "
+            "them empty, and at most {limit} prompts",
             {"limit": PROMPT_LIMIT},
         ) from None
+
+
+def _whole_tokens(value: Any) -> Any:
+    """Tokens written as 5.0 as integers; a list of a million integers is not copied."""
+    if isinstance(value, list) and any(type(token) is float for token in value):
+        return [int(token) if type(token) is float and token.is_integer() else token for token in value]
+    return value
 
 
 Unicode = Annotated[str, AfterValidator(_unicode)]  # of any length: the body has a limit
 NonEmpty = Annotated[Unicode, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-Tokens = Annotated[list[TokenId], Field(min_length=1, max_length=TOKEN_LIMIT, fail_fast=True)]
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Tokens = Annotated[
+    list[TokenId], Field(min_length=1, max_length=TOKEN_LIMIT, fail_fast=True), BeforeValidator(_whole_tokens)
+]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63), Whole]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-Bias = Annotated[int, Field(ge=-100, le=100)]
+Bias = Annotated[int, Field(ge=-100, le=100), Whole]
 
 Prompt = Annotated[
-    NonEmpty
-    | Annotated[list[NonEmpty], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)]
+    Unicode
+    | Annotated[list[Unicode], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)]
     | Tokens
     | Annotated[list[Tokens], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)],
     WrapValidator(_prompt),
@@ -87,8 +98,10 @@ class Generation(Wire):
     logit_bias: Annotated[dict[Text, Bias], Field(max_length=BIAS_LIMIT), at_most(BIAS_LIMIT)] | None = Field(
         None, description="Token ids to what is added to their logits; the embedded engine takes only an empty one."
     )
-    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = Field(None, description="Completions per prompt; 1 by default.")
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31), Whole] | None = None
+    n: Annotated[int, Field(ge=1, le=128), Whole] | None = Field(
+        None, description="Completions per prompt; 1 by default."
+    )
     seed: Int64 | None = Field(None, description="The same seed, request and environment give the same tokens.")
     stop: Stop | None = None
     stream: bool | None = Field(None, description="Respond with server-sent events, ended by `data: [DONE]`.")
@@ -100,9 +113,9 @@ class Generation(Wire):
 
 class CreateCompletionRequest(Generation):
     prompt: Prompt
-    best_of: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Only 0 or the value of `n`.")
+    best_of: Annotated[int, Field(ge=0, le=20), Whole] | None = Field(None, description="Only 0 or the value of `n`.")
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5), Whole] | None = None
     suffix: Unicode | None = Field(None, description="Only empty: engines here do not insert.")
 
 
@@ -153,9 +166,9 @@ class RequestMessage(Wire):
 
 class CreateChatCompletionRequest(Generation):
     messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=MESSAGE_LIMIT, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=0, lt=2**31), Whole] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), Whole] | None = None
 
     metadata: (
         Annotated[

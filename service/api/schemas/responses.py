@@ -7,12 +7,22 @@ OpenAPI document shows such fields with the only value that is served.
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
-from service.api.schemas.fields import Text, Wire
-from service.api.schemas.inference import MESSAGE_LIMIT, NonEmpty, Unicode
+from service.api.schemas.fields import Text, Wire, at_most
+from service.api.schemas.inference import MESSAGE_LIMIT, METADATA_LIMIT, NonEmpty, Unicode
 from service.domain.json import JsonObject
+from service.recipes.fields import Whole
 
 ITEM_LIMIT = MESSAGE_LIMIT - 1  # `instructions` are one more message
 
@@ -40,7 +50,20 @@ class Other(BaseModel):
     type: str
 
 
-class InputTextPart(Wire):
+def _given(value: Any) -> Any:
+    """Without nulls, also of unknown names: programs send items back with every field of their classes."""
+    if not isinstance(value, dict):
+        return value
+    return {name: field for name, field in value.items() if field is not None and (name, field) != ("async", False)}
+
+
+class Given(Wire):
+    """A part, an item or a tool, without what is null; `async`, which Python cannot name, may be false."""
+
+    without_nulls = model_validator(mode="before")(_given)
+
+
+class InputTextPart(Given):
     type: Literal["input_text", "output_text"]
     text: Unicode
     annotations: list[JsonObject] | None = Field(None, description="Only `[]`: citations cannot be shown to a model.")
@@ -48,7 +71,7 @@ class InputTextPart(Wire):
     prompt_cache_breakpoint: JsonObject | None = Field(None, description="Accepted; changes nothing.")
 
 
-class InputReasoningPart(Wire):
+class InputReasoningPart(Given):
     type: Literal["reasoning_text"]
     text: Unicode
 
@@ -60,10 +83,10 @@ Part: TypeAlias = Annotated[
     _kind("input_text", "output_text"),
     WithJsonSchema(InputTextPart.model_json_schema()),
 ]
-Content = Annotated[list[Part], Field(min_length=1, max_length=MESSAGE_LIMIT)] | Unicode
+Content = Annotated[list[Part], Field(min_length=1, max_length=MESSAGE_LIMIT, fail_fast=True)] | Unicode
 
 
-class Item(Wire):
+class Item(Given):
     """What every item of `input` may have."""
 
     id: Text | None = Field(None, description="Accepted; nothing is stored that it could name.")
@@ -80,12 +103,9 @@ class MessageItem(Item):
 class Calling(Item):
     """What a call and its output have in common."""
 
-    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
-
     call_id: Name
     namespace: Annotated[Text | None, WithJsonSchema({"type": "null"})] = None
     caller: Annotated[JsonObject | None, WithJsonSchema({"type": "null"})] = None
-    runs_async: Annotated[bool | None, WithJsonSchema({"enum": [False, None]})] = Field(None, alias="async")
 
 
 class FunctionCallItem(Calling):
@@ -96,7 +116,7 @@ class FunctionCallItem(Calling):
 
 class FunctionCallOutputItem(Calling):
     type: Literal["function_call_output"]
-    output: Annotated[list[Part], Field(max_length=MESSAGE_LIMIT)] | Unicode
+    output: Annotated[list[Part], Field(max_length=MESSAGE_LIMIT, fail_fast=True)] | Unicode
     name: Text | None = None
 
 
@@ -104,7 +124,7 @@ class ReasoningItem(Item):
     """Reasoning of an earlier response, in words; neither a summary nor an encrypted text can be shown to a model."""
 
     type: Literal["reasoning"]
-    content: list[InputReasoningPart] | None = Field(None, max_length=MESSAGE_LIMIT)
+    content: Annotated[list[InputReasoningPart], Field(max_length=MESSAGE_LIMIT, fail_fast=True)] | None = None
     summary: Annotated[list[JsonObject] | None, WithJsonSchema({"type": "array", "maxItems": 0})] = None
     encrypted_content: Annotated[str | None, WithJsonSchema({"type": "null"})] = None
 
@@ -119,16 +139,13 @@ InputItem: TypeAlias = Annotated[
 ]
 
 
-class FunctionTool(Wire):
-    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
-
+class FunctionTool(Given):
     type: Literal["function"]
     name: Name
     description: Unicode | None = None
     parameters: JsonObject | None = None
     strict: bool | None = None
     defer_loading: Annotated[bool | None, WithJsonSchema({"enum": [False, None]})] = None
-    runs_async: Annotated[bool | None, WithJsonSchema({"enum": [False, None]})] = Field(None, alias="async")
     allowed_callers: Annotated[list[str] | None, WithJsonSchema({"enum": [["direct"], None]})] = None
     output_schema: Annotated[JsonObject | None, WithJsonSchema({"type": "null"})] = None
 
@@ -149,7 +166,7 @@ class AllowedTools(Wire):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedFunction], Field(min_length=1, max_length=128)]
+    tools: Annotated[list[NamedFunction], Field(min_length=1, max_length=128, fail_fast=True)]
 
 
 Chosen: TypeAlias = Annotated[
@@ -161,25 +178,8 @@ Chosen: TypeAlias = Annotated[
 ToolMode = Literal["none", "auto", "required"]
 
 
-class PlainFormat(Wire):
-    type: Literal["text", "json_object"]
-
-
-class SchemaFormat(Wire):
-    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
-
-    type: Literal["json_schema"]
-    name: Name
-    json_schema: JsonObject = Field(alias="schema")
-    description: Unicode | None = None
-    strict: bool | None = None
-
-
-Format: TypeAlias = Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")]
-
-
 class TextSettings(Wire):
-    format: Format | None = None
+    format: JsonObject | None = Field(None, description='`{"type": "text"}`, `json_object` or `json_schema`.')
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
@@ -202,11 +202,18 @@ class CreateResponseRequest(Wire):
     """A response without a state: everything that the model is to read is in `input` and `instructions`."""
 
     model: Name = Field(description="A base, an alias of one, or a tuned model.")
-    input: Annotated[list[InputItem], Field(min_length=1, max_length=ITEM_LIMIT)] | NonEmpty
+    input: Annotated[list[InputItem], Field(min_length=1, max_length=ITEM_LIMIT, fail_fast=True)] | NonEmpty
     instructions: Unicode | None = Field(None, description="A system message before `input`.")
-    include: list[Text] | None = Field(None, max_length=16)
-    max_output_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    metadata: dict[Annotated[Text, StringConstraints(max_length=64)], Text] | None = Field(None, max_length=16)
+    include: Annotated[list[Text], Field(max_length=16, fail_fast=True)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, lt=2**31), Whole] | None = None
+    metadata: (
+        Annotated[
+            dict[Annotated[Text, StringConstraints(max_length=64)], Text],
+            Field(max_length=METADATA_LIMIT),
+            at_most(METADATA_LIMIT),
+        ]
+        | None
+    ) = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningSettings | None = None
     store: bool | None = Field(None, description="Accepted; nothing is stored, and a header of the response says so.")
@@ -215,14 +222,14 @@ class CreateResponseRequest(Wire):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     text: TextSettings | None = None
     tool_choice: Chosen | ToolMode | None = None
-    tools: list[Tool] | None = Field(None, max_length=128)
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), Whole] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     truncation: Annotated[Literal["auto", "disabled"] | None, WithJsonSchema({"enum": ["disabled", None]})] = None
 
     user: Text | None = None
     safety_identifier: Annotated[Text, StringConstraints(max_length=128)] | None = None
-    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
+    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31), Whole] | None = Field(
         None, description="Accepted; it counts calls of tools that OpenAI runs."
     )
     prompt_cache_key: Text | None = None

@@ -9,6 +9,7 @@ from service.api.schemas.files import LIFE_SECONDS_MAXIMUM, LIFE_SECONDS_MINIMUM
 from service.domain.file import UPLOAD_PURPOSES, File
 from service.domain.json import JsonObject
 from service.domain.upload import PARTS_LIMIT, UPLOAD_LIMIT_BYTES, Status, Upload, UploadPart
+from service.recipes.fields import Whole
 
 # POST /v1/uploads/{upload_id}/parts is parsed as it streams in, so FastAPI cannot see its body.
 PART_BODY: JsonObject = {
@@ -33,7 +34,7 @@ class FileExpirationAfter(Wire):
     """When the file expires."""
 
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=LIFE_SECONDS_MINIMUM, le=LIFE_SECONDS_MAXIMUM)]
+    seconds: Annotated[int, Field(ge=LIFE_SECONDS_MINIMUM, le=LIFE_SECONDS_MAXIMUM), Whole]
 
 
 class CreateUpload(Wire):
@@ -41,7 +42,7 @@ class CreateUpload(Wire):
 
     filename: Name
     purpose: Annotated[Name, Field(json_schema_extra={"enum": list(UPLOAD_PURPOSES)})]
-    bytes: Annotated[int, Field(ge=0, le=UPLOAD_LIMIT_BYTES)]
+    bytes: Annotated[int, Field(ge=0, le=UPLOAD_LIMIT_BYTES), Whole]
     mime_type: Text
     expires_after: FileExpirationAfter | None = None
 

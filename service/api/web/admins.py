@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from service.api.web.auth import KnownKeys
+from service.api.web.auth import KnownKeys, sent_key
 from service.domain.errors import Forbidden, Unauthenticated, Unavailable
 from service.operations.keys import Caller
 
@@ -28,7 +28,7 @@ class Admins:
 
     async def caller(self, request: Request) -> Caller:
         """Which admin sends this request. Raises Unauthenticated, Forbidden or Unavailable."""
-        credentials = request.headers.get("authorization", "")
+        credentials = sent_key(request)
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 caller = await self._known_keys.caller(request)

@@ -1,5 +1,6 @@
 """From `Authorization: Bearer ...`, and the project that it selects, to a Caller, before a byte of the body is read.
 
+Clients of Azure send the key as `api-key: ...`.
 Keys are cached for at most CACHE_SECONDS, so a revoked one stops working within that time.
 """
 
@@ -12,7 +13,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from service.api.web.bodies import GENERATION, PLAIN, read_within
-from service.domain.errors import Unauthenticated
+from service.domain.errors import Unauthenticated, Unavailable
 from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 SELECTING_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 CACHE_SECONDS = 5.0
 CACHE_KEYS = 1024
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class KnownKeys:
@@ -33,7 +36,7 @@ class KnownKeys:
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request. Raises Unauthenticated."""
-        claimed = (_bearer(request), *(request.headers.get(name, "").strip() for name in SELECTING_HEADERS))
+        claimed = (sent_key(request), *(request.headers.get(name, "").strip() for name in SELECTING_HEADERS))
         known = self._callers.get(claimed)
         if known is not None and self._clock() < known[1]:
             return known[0]
@@ -58,6 +61,8 @@ class ApiRoute(APIRoute):
 
         async def handle_authenticated(request: Request) -> Response:
             request.state.caller = await request.app.state.known_keys.caller(request)
+            if request.method == "DELETE":
+                return await _delete(request, handle)
             return await handle(await read_within(request, self.body_limits) if reads_json else request)
 
         return handle_authenticated
@@ -69,8 +74,22 @@ class GenerationRoute(ApiRoute):
     body_limits = GENERATION
 
 
-def _bearer(request: Request) -> str:
+async def _delete(request: Request, handle: Handler) -> Response:
+    """Tried twice where it failed on a full disk, of which some is kept for it."""
+    try:
+        return await handle(request)
+    except Unavailable:
+        context: Context = request.app.state.context
+        if not await context.reserve.release():
+            raise
+    return await handle(request)
+
+
+def sent_key(request: Request) -> str:
+    """The key in `Authorization`, or where that is absent in Azure's `api-key`. Raises Unauthenticated."""
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if not scheme and (key := request.headers.get("api-key", "").strip()):
+        return key
     if scheme.lower() != "bearer" or not bearer.strip():
         raise Unauthenticated(
             "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "

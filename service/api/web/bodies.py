@@ -6,11 +6,13 @@ given: a body of 4 MB that was all unknown keys took 24 s. Counting comes first 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from service.domain.errors import InvalidRequest, TooLarge
+from service.domain.json import read_json
 
 MIB = 1024 * 1024
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -41,6 +43,10 @@ class ReadRequest(Request):
 
     async def body(self) -> bytes:
         return self._content
+
+    async def json(self) -> Any:
+        """The body, without a key twice in an object. FastAPI turns what this raises into a 400, with its cause."""
+        return read_json(self._content)
 
 
 async def read_within(request: Request, limits: BodyLimits) -> ReadRequest:

@@ -17,7 +17,10 @@ from fastapi.responses import JSONResponse
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
+from service.api.web.addresses import where
 from service.domain.errors import InvalidRequest, LuthierError, NotFound, QuotaExceeded, RateLimited, TooLarge
+from service.domain.json import DoubledKey
+from service.recipes.dialects import spelling_here
 
 log = structlog.get_logger()
 FRAMES = 8
@@ -143,12 +146,15 @@ def _translated(request: Request, error: HTTPException) -> LuthierError:
     method, path = request.method, request.url.path
     match error.status_code:
         case 404:
-            return NotFound(f"Invalid URL ({method} {path})")
+            return NotFound(f"Invalid URL ({method} {path}){where(path)}")
         case 405:
             hint = "(HINT: Perhaps you meant to use a different HTTP method?)"
             return MethodNotAllowed(f"Not allowed to {method} on {path} {hint}")
         case 413:
             return TooLarge(error.detail)
+        case 400 if isinstance(error.__cause__, DoubledKey):
+            path = error.__cause__.path
+            return InvalidRequest(f"'{path}' is in the body of your request twice. Send it once.", param=path)
         case _:
             return InvalidRequest(NOT_JSON)
 
@@ -205,7 +211,7 @@ def _single(param: str, finding: Finding) -> InvalidRequest:
         case "missing":
             return _error(param, "missing_required_parameter", f"Missing required parameter: '{param}'.")
         case "extra_forbidden":
-            return _error(param, "unknown_parameter", f"Unknown parameter: '{param}'.")
+            return _error(param, "unknown_parameter", f"Unknown parameter: '{param}'.{spelling_here(param)}")
         case "literal_error":
             supported = context["expected"].replace(" or ", " and ")
             return _error(param, "invalid_value", f"Invalid value: {_shown(value)}. Supported values are: {supported}.")

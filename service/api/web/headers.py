@@ -23,6 +23,11 @@ from service.operations.keys import Caller
 log = structlog.get_logger()
 API_VERSION = "2020-10-01"
 SHUTTING_DOWN = "The server is shutting down. Please try again."
+EXPOSED = (  # headers that a page of another origin may read, where pages may call the API at all
+    "x-request-id", "openai-version", "openai-processing-ms", "openai-organization", "openai-project", "retry-after",
+    "retry-after-ms", "x-should-retry", "luthier-ignored", "luthier-stored",
+    *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
+)  # fmt: skip
 
 
 class ResponseBroken(Exception):

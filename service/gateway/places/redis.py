@@ -25,7 +25,8 @@ HELD_SECONDS = 15.0
 RENEW_SECONDS = 5.0
 WAITING_SECONDS = 1.0  # how long a project counts as waiting after it has asked
 
-# KEYS: what is held, who waits. ARGV: project, weight, member, capacity, share. Returns 1 if it was admitted.
+# KEYS: what is held, who waits (until when), since when. ARGV: project, weight, member, capacity, share. Returns 1 for
+# a request that was admitted.
 ENTER = f"""
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1e6
@@ -39,13 +40,19 @@ for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
 end
 local mine = held[project] or 0
 if mine > 0 and mine + weight > share then return 0 end
-local first = true
-for _, other in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-  if other ~= project and (held[other] or 0) < mine then first = false end
+redis.call('ZADD', KEYS[3], 'NX', now, project)
+local since, first = tonumber(redis.call('ZSCORE', KEYS[3], project)), true
+for _, other in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  local theirs = held[other] or 0
+  if other == project then
+  elseif not redis.call('ZSCORE', KEYS[2], other) then redis.call('ZREM', KEYS[3], other)
+  elseif theirs < mine then first = false
+  elseif theirs == mine and tonumber(redis.call('ZSCORE', KEYS[3], other)) < since then first = false end
 end
 if first and (total == 0 or total + weight <= capacity) then
   redis.call('ZADD', KEYS[1], now + {HELD_SECONDS}, ARGV[3])
   redis.call('ZREM', KEYS[2], project)
+  redis.call('ZREM', KEYS[3], project)
   return 1
 end
 redis.call('ZADD', KEYS[2], now + {WAITING_SECONDS}, project)
@@ -111,7 +118,7 @@ class RedisPlaces:
             self._left.clear()
             try:
                 async with asyncio.timeout(RESPONSE_SECONDS):
-                    found = await self._enter(keys=[_held(base), _waiting(base)], args=arguments)
+                    found = await self._enter(keys=[_held(base), _waiting(base), _since(base)], args=arguments)
             except UNAVAILABLE as error:
                 log.warning("places.unavailable", reason=type(error).__name__)
                 return False
@@ -163,3 +170,7 @@ def _held(base: str) -> str:
 
 def _waiting(base: str) -> str:
     return f"luthier:places:{base}:waiting"
+
+
+def _since(base: str) -> str:
+    return f"luthier:places:{base}:since"

@@ -105,7 +105,10 @@ async def test_an_agreement_is_an_event_before_the_model_is_public(ctx: Context,
     ]
     figure = said[-3].data
     assert figure["tokens"] > 20
-    assert 0 <= figure["mean_difference"] <= figure["largest_difference"] < 1e-3
+    assert figure["trained_effect"] > 0.01
+    assert figure["served_effect"] == pytest.approx(figure["trained_effect"], rel=1e-3)
+    assert figure["slope"] == pytest.approx(1, abs=1e-3)
+    assert figure["base_difference"] < 1e-4
     assert not any(WAITING in event.message for event in said)
 
 
@@ -197,6 +200,30 @@ async def test_an_engine_that_computes_something_else_fails_the_job(ctx: Context
     assert job.publication is not None
     assert job.publication["name"] not in await checkpoint_names(ctx, job.id)
     assert await find_model(ctx, job.publication["name"]) is None
+
+
+@pytest.mark.parametrize("trained_in", ["bfloat16", "float32"])
+async def test_a_job_on_bfloat16_is_announced_by_an_engine_that_rounds_of_its_own_accord(
+    tmp_path: Path, trained_in: str
+) -> None:
+    """A GPU's default. The engine computes in the other format: more noise than any kernel's lies between them."""
+    base = make_tiny_base(tmp_path / "base", dtype=trained_in)
+    other = base.model_copy(update={"dtype": {"bfloat16": "float32", "float32": "bfloat16"}[trained_in]})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    async with installation(tmp_path, engine_urls=f"http://127.0.0.1:{port}") as made:
+        ctx = replace(made, catalogue=Catalogue([base]))
+        caller = await first_caller(ctx)
+        loaded = replace(load_base(other, CPU), hashes=load_base(base, CPU).hashes)
+        served = Engine(base, loaded, open_storage(ctx.settings), tmp_path / "cache")
+        async with listening(served, port), worker(ctx):
+            (job,) = await ended(ctx, caller, await create(ctx, caller, 1))
+        assert job.status == "succeeded", job.error
+        (figure,) = [dict(event.data) for event in await events(ctx, caller, job.id) if "slope" in event.data]
+    assert figure["base_difference"] > 1e-4
+    assert figure["slope"] == pytest.approx(1, abs=0.1)
+    assert figure["residual"] < figure["residual_allowed"]
 
 
 async def test_an_adapter_that_the_catalogue_no_longer_serves_is_not_stored(

@@ -16,7 +16,7 @@ def test_the_openapi_file_is_current() -> None:
 
 def test_the_table_names_every_route_once() -> None:
     table = (OPENAPI / "README.md").read_text(encoding="utf-8")
-    promised = re.findall(r"^\| `([A-Z]+ /[^`]*)` \| (?:same|extended) \|", table, re.MULTILINE)
+    promised = re.findall(r"^\| `([A-Z]+ /[^`]*)` \| (?:same|extended|refused) \|", table, re.MULTILINE)
     routes = [f"{method.upper()} {path}" for path, methods in document()["paths"].items() for method in methods]
     assert sorted(promised) == sorted(routes)
 
@@ -30,7 +30,8 @@ def test_every_operation_has_an_id_a_summary_and_the_envelope_for_its_errors() -
             assert operation["responses"]["500"] == {"$ref": "#/components/responses/500"}
 
 
-def test_every_endpoint_but_health_wants_a_key() -> None:
+def test_every_endpoint_but_health_and_the_root_wants_a_key() -> None:
     for path, methods in document()["paths"].items():
         for operation in methods.values():
-            assert operation.get("security", []) == ([] if path == "/health" else [{"key": []}])
+            public = path in ("/", "/health", "/livez", "/readyz")
+            assert operation.get("security", []) == ([] if public else [{"key": []}])

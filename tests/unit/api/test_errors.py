@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
 import structlog
 from fastapi import FastAPI
+from starlette.types import Message
 
 from service.api.app import create_app
 from service.api.web import auth
@@ -184,8 +186,12 @@ async def test_a_revoked_key_dies_when_the_cache_forgets_it(
 async def test_health_needs_no_key_and_names_what_is_away(app: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://luthier") as client:
         response = await client.get("/health")
+        ready, alive = await client.get("/readyz"), await client.get("/livez")
     assert response.status_code == 200
-    assert response.json() == {"status": "ok", "database": "ok", "engines": {"http://127.0.0.1:1": "unavailable"}}
+    parts = {"status": "ok", "database": "ok", "storage": "ok"}
+    assert response.json() == {**parts, "engines": {"http://127.0.0.1:1": "unavailable"}}
+    assert (ready.status_code, ready.json()) == (200, parts)
+    assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
 
 
 async def test_without_its_database_the_service_says_503(settings: Settings) -> None:
@@ -193,10 +199,12 @@ async def test_without_its_database_the_service_says_503(settings: Settings) -> 
     app = create_app(ctx)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://luthier") as client:
         health = await client.get("/health")
+        ready, alive = await client.get("/readyz"), await client.get("/livez")
         models = await client.get("/v1/models", headers={"Authorization": "Bearer sk-luthier-x"})
     await ctx.close()
     await asyncio.sleep(0.2)  # the threads of the failed connections still want to tell this loop
     assert (health.status_code, health.json()["database"]) == (503, "unavailable")
+    assert (ready.status_code, alive.status_code) == (503, 200)
     assert models.status_code == 503
     assert error_of(models)["type"] == "server_error"
 
@@ -214,3 +222,36 @@ async def test_a_text_that_a_database_cannot_hold_is_no_crash(client: httpx.Asyn
     form = {"file": ("a\0.jsonl", b"{}")}
     answers.append(await client.post("/files", files=form, data={"purpose": "fine-tune"}))
     assert all(answer.status_code in (200, 400, 404) for answer in answers), [answer.text for answer in answers]
+
+
+async def test_a_request_that_the_server_ends_with_itself_gets_the_envelope(app: FastAPI) -> None:
+    """uvicorn cancels what has not ended some seconds after SIGTERM."""
+
+    async def upload(send: Callable[[Message], Awaitable[None]]) -> None:
+        headers = [(b"authorization", b"Bearer sk-luthier-x"), (b"content-type", b"application/json")]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/fine_tuning/jobs", "raw_path": b"/v1/fine_tuning/jobs",
+            "query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+        }  # fmt: skip
+        await app(scope, never, send)
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    known_keys = app.state.known_keys
+    app.state.known_keys = type("Slow", (), {"caller": staticmethod(lambda request: never())})()
+    request = asyncio.create_task(upload(send))
+    await asyncio.sleep(0.05)
+    request.cancel()
+    await asyncio.wait([request], timeout=5)
+    app.state.known_keys = known_keys
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["message"] == "The server is shutting down. Please try again."

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 from pydantic import ValidationError
 
 from service.api.responses.events import begun, streamed
@@ -91,6 +91,16 @@ def test_an_output_may_be_parts_or_empty() -> None:
     assert messages(OUTPUT | {"output": []})[0]["content"] == messages(OUTPUT | {"output": ""})[0]["content"] == ""
 
 
+def test_items_come_back_as_the_sdks_classes_dump_them() -> None:
+    call = ResponseFunctionToolCall(**CALL, id="fc_1", status="completed")
+    text = ResponseOutputText(type="output_text", text="a", annotations=[])
+    message = ResponseOutputMessage(id="msg_1", type="message", role="assistant", status="completed", content=[text])
+    assert messages(message.model_dump(), call.model_dump(), OUTPUT) == [
+        {"role": "assistant", "content": [{"type": "text", "text": "a"}], "tool_calls": [CHAT_CALL]},
+        {"role": "tool", "content": "4", "tool_call_id": "c1"},
+    ]
+
+
 def test_formats_limits_and_choices() -> None:
     def fields(**given: Any) -> dict[str, Any]:
         found = chat_request(asked(**given)).fields
@@ -110,6 +120,8 @@ def test_formats_limits_and_choices() -> None:
     assert fields(max_output_tokens=3, reasoning={"effort": "none"}) == {
         "max_completion_tokens": 3, "reasoning_effort": "none",
     }  # fmt: skip
+    assert fields(tools=[TOOL | {"async": False, "strict": None}]) == {"tools": tools}
+    assert fields(max_output_tokens=3.0) == {"max_completion_tokens": 3}
     assert fields(tools=[TOOL], tool_choice="required") == {"tools": tools, "tool_choice": "required"}
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
     assert fields(tools=[OTHER_TOOL, TOOL], tool_choice=allowed) == {"tools": tools, "tool_choice": "auto"}
@@ -135,7 +147,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "mcp", "server_label": "s"}]}, "tools[0].type"),
     ({"tools": [{"type": "custom", "name": "c"}]}, "tools[0].type"),
     ({"tools": [TOOL | {"defer_loading": True}]}, "tools[0].defer_loading"),
-    ({"tools": [TOOL | {"async": True}]}, "tools[0].async"),
     ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
     ({"tools": [TOOL], "tool_choice": ALLOWED}, "tool_choice.tools"),
     ({"input": [said("user", [{"type": "input_text", "text": "a"}, IMAGE])]}, "input[0].content[1]"),
@@ -170,7 +181,8 @@ def test_a_reference_to_what_is_not_stored_says_what_to_send() -> None:
     [
         {"input": ""}, {"input": []}, {"input": [said("tool", "x")]}, {"input": [{}]}, {"input": ["Hi"]}, {"seed": 1},
         {"input": [said("user", "x")] * (ITEM_LIMIT + 1)}, {"max_output_tokens": 0}, {"temperature": 3},
-        {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, {"text": {"format": {"type": "xml"}}},
+        {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, {"text": {"format": "xml"}},
+        {"input": [CALL | {"async": True}]}, {"tools": [TOOL | {"async": True}]},
         {"input": [said("user", [{"text": "a"}])]}, {"tools": [{"type": "function"}]}, {"input": "\ud800"},
     ],
 )  # fmt: skip

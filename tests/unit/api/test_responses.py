@@ -1,44 +1,22 @@
-"""POST /v1/responses through the public door, read by the official SDK; each event is held against the SDK's types."""
+"""POST /v1/responses through the public door, read by the official SDK, whole and as a stream."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
-import orjson
 import pytest
 import structlog
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import BaseModel, TypeAdapter
+from openai.types.responses import Response
+from pydantic import BaseModel
 
 from service.settings.settings import Settings
 from tests.given.chat_chunks import DONE as END
 from tests.given.chat_chunks import call_chunk, chunk, sent, text_stream, usage_chunk, whole
+from tests.given.responses_by_http import ASK, CATALOGUE, TOOL, events_of, kinds
 from tests.given.scripted_engine import ScriptedEngine, answers, dies, hangs, streams
-
-CATALOGUE = """
-[[base]]
-id = "tiny"
-aliases = ["gpt-4o-mini"]
-source = "nowhere"
-context_tokens = 64
-learning_rate = { lora = 1e-3 }
-serving = { tunings = ["lora"], engine = "vllm", tool_call_parser = "hermes" }
-
-[[base]]
-id = "embedded"
-source = "nowhere"
-context_tokens = 64
-learning_rate = { lora = 1e-3 }
-serving = { tunings = ["lora"] }
-"""
-ASK = {"model": "tiny", "input": "Hello"}
-WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-TOOL = {"type": "function", "name": "weather", "parameters": WEATHER, "strict": True, "description": "Of a city."}
-EVENTS: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 
 
 class City(BaseModel):
@@ -62,24 +40,6 @@ def settings(tmp_path: Path, engine: ScriptedEngine) -> Settings:
 async def sdk(base_url: str, key: str) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as sdk:
         yield sdk
-
-
-async def events_of(client: httpx.AsyncClient, **fields: Any) -> list[dict[str, Any]]:
-    """The events of a stream, each valid by the SDK's own type, numbered in order, named as it says."""
-    response = await client.post("/responses", json={**ASK, **fields, "stream": True})
-    assert response.headers["content-type"].startswith("text/event-stream"), response.text
-    found = []
-    for number, event in enumerate(response.content.split(b"\n\n")[:-1]):
-        name, data = event.split(b"\n")
-        said = orjson.loads(data.removeprefix(b"data: "))
-        assert name.removeprefix(b"event: ").decode() == said["type"] == EVENTS.validate_python(said).type
-        assert said["sequence_number"] == number
-        found.append(said)
-    return found
-
-
-def kinds(events: list[dict[str, Any]]) -> list[str]:
-    return [event["type"].removeprefix("response.") for event in events]
 
 
 async def test_text_becomes_a_message(sdk: openai.AsyncOpenAI, engine: ScriptedEngine) -> None:
@@ -350,44 +310,6 @@ async def test_a_client_that_hangs_up_frees_the_engine(
         with contextlib.suppress(asyncio.CancelledError):
             await asking
     await asyncio.wait_for(engine.hung_up.wait(), 2)
-
-
-async def test_an_engines_error_names_what_the_caller_sent(client: httpx.AsyncClient, engine: ScriptedEngine) -> None:
-    refusal = {"message": "messages[1].content[0] is too long for 'max_completion_tokens'.", "code": 400}
-    engine.script = answers(orjson.dumps({"error": {**refusal, "param": "messages[1].content[0]"}}), 400)
-    part = {"type": "input_text", "text": "Hello"}
-    items = [{"role": "developer", "content": "Short."}, {"role": "user", "content": [part]}]
-    response = await client.post("/responses", json={**ASK, "input": items})
-    error = response.json()["error"]
-    assert (response.status_code, error["param"]) == (400, "input[1].content[0]")
-    assert error["message"] == "input[1].content[0] is too long for 'max_output_tokens'."
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"tools": [TOOL]}, "tools"),
-        ({"tools": [TOOL], "tool_choice": "none"}, "tools"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
-        ({"text": {"verbosity": "high"}}, "text.verbosity"),
-        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
-        ({"service_tier": "flex"}, "service_tier"),
-    ],
-)
-async def test_what_an_engine_cannot_do_is_refused_as_chat_completions_do(
-    client: httpx.AsyncClient, engine: ScriptedEngine, fields: dict[str, Any], param: str
-) -> None:
-    response = await client.post("/responses", json={**ASK, "model": "embedded", **fields})
-    error = response.json()["error"]
-    assert (response.status_code, error["param"]) == (400, param)
-    assert "messages" not in error["message"] and "response_format" not in error["message"]
-    assert engine.seen == []
-
-
-async def test_only_models_that_exist_reach_an_engine(client: httpx.AsyncClient, engine: ScriptedEngine) -> None:
-    response = await client.post("/responses", json={**ASK, "model": "ft:tiny:luthier::gone"})
-    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
-    assert engine.seen == []
 
 
 async def test_an_unreadable_stream_counts_as_the_engines_failure(

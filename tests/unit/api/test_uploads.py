@@ -103,8 +103,8 @@ async def test_the_file_may_expire(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("change", "param", "message"),
     [
-        ({"purpose": "finetune"}, None, "'finetune' is not one of ['fine-tune', 'assistants', 'batch'"),
-        ({"purpose": "fine-tune-results"}, None, "'fine-tune-results' is not one of"),
+        ({"purpose": "finetune"}, "purpose", "'finetune' is not one of ['fine-tune', 'assistants', 'batch'"),
+        ({"purpose": "fine-tune-results"}, "purpose", "'fine-tune-results' is not one of"),
         ({"bytes": -1}, "bytes", "Expected a value >= 0, but got -1 instead."),
         ({"bytes": UPLOAD_LIMIT_BYTES + 1}, "bytes", "Expected a value <= 8589934592"),
         ({"bytes": "5"}, "bytes", "expected an integer, but got a string"),

@@ -26,11 +26,13 @@ async def test_every_part_is_looked_at_whatever_the_others_say(ctx: Context, key
         "disk", "catalogue", "database", "storage", "bell", "engines", "workers",
     ]  # fmt: skip
     assert problems(findings) == [
-        "engines: http://127.0.0.1:1 does not respond: start `luthier-worker engine` or `luthier-worker vllm` there"
+        "engines: http://127.0.0.1:1 does not respond: "
+        "start `luthier-worker engine` or `luthier-worker vllm` there, with our LUTHIER_ENGINE_API_KEY"
     ]
 
 
 async def test_an_old_schema_names_the_command(tmp_path: Path) -> None:
+    (tmp_path / "luthier.db").touch()
     (database,) = of(await examine(Settings(data_dir=tmp_path)), "database")
     assert database.state == "problem"
     assert "luthierd migrate" in database.message
@@ -101,8 +103,27 @@ async def test_an_engine_must_serve_the_base_that_it_is_asked_for(ctx: Context, 
     assert engine.state == ("ok" if served == ["luthier-tiny"] else "problem")
 
 
+@pytest.mark.parametrize("folder", ["", "missing/folder"])
+async def test_a_folder_without_an_installation_is_said_and_stays_as_it_is(tmp_path: Path, folder: str) -> None:
+    settings = Settings(data_dir=tmp_path / "data" / folder, engine_urls="http://127.0.0.1:1")
+    (tmp_path / "data").mkdir()
+    for probe in (False, True):
+        findings = await examine(settings, probe=probe)
+        assert "holds no installation" in of(findings, "disk")[0].message
+        assert of(findings, "catalogue") and not of(findings, "storage")
+        assert [path.name for path in tmp_path.rglob("*")] == ["data"]
+
+
+async def test_nothing_is_written_unless_it_is_asked_for(ctx: Context, key: str) -> None:
+    before = sorted(path for path in ctx.settings.data_dir.rglob("*") if "luthier.db-" not in path.name)
+    (storage,) = of(await examine(ctx.settings), "storage")[:1]
+    assert (storage.state, "--probe" in storage.message) == ("ok", True)
+    assert sorted(path for path in ctx.settings.data_dir.rglob("*") if "luthier.db-" not in path.name) == before
+
+
 async def test_the_probe_leaves_nothing_behind(ctx: Context) -> None:
-    await examine(ctx.settings)
+    (storage,) = of(await examine(ctx.settings, probe=True), "storage")[:1]
+    assert storage.message.endswith("stores, reads and deletes")
     assert [stored async for stored in ctx.storage.list("doctor/")] == []
 
 

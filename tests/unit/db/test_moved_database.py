@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.api.routes import health
 from service.domain.errors import Unavailable
 from service.installation.context import Context
 from service.operations import keys
@@ -16,7 +17,10 @@ def database_url() -> str:
     return ""
 
 
-async def test_a_file_that_was_moved_is_a_503_until_it_is_back(ctx: Context, client: httpx.AsyncClient) -> None:
+async def test_a_file_that_was_moved_is_a_503_until_it_is_back(
+    ctx: Context, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "KEPT_SECONDS", 0.0)
     file = ctx.settings.data_dir / "luthier.db"
     assert (await client.get("/models")).status_code == 200
     moved = file.rename(file.with_name("elsewhere.db"))

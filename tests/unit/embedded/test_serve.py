@@ -29,6 +29,7 @@ def test_worker_command_serves_until_its_parent_is_gone(tmp_path: Path) -> None:
         "LUTHIER_DATA_DIR": str(tmp_path / "data"),
         "LUTHIER_CATALOGUE": str(tmp_path / "bases.toml"),
         "LUTHIER_ENGINE_PORT": "0",
+        "LUTHIER_ENGINE_API_KEY": "secret",
     }
     command = [sys.executable, "-m", "workers", "engine", "--die-with-parent"]
     with subprocess.Popen(
@@ -39,7 +40,9 @@ def test_worker_command_serves_until_its_parent_is_gone(tmp_path: Path) -> None:
         port = re.search(r"port=(\d+)", ready)
         assert port is not None
         body = {"model": "tiny", "prompt": "Once", "max_tokens": 3}
-        answer = httpx.post(f"http://127.0.0.1:{port[1]}/v1/completions", json=body, timeout=30).json()
+        url, headers = f"http://127.0.0.1:{port[1]}/v1/completions", {"Authorization": "Bearer secret"}
+        assert httpx.post(url, json=body, timeout=30).status_code == 401
+        answer = httpx.post(url, json=body, headers=headers, timeout=30).json()
         assert answer["usage"]["completion_tokens"] <= 3
         process.stdin.close()
         process.wait(30)

@@ -117,7 +117,7 @@ async def test_newcomer_does_not_wait_for_a_long_answer(engine: Engine) -> None:
 async def test_one_large_request_does_not_keep_others_out(engine: Engine) -> None:
     async with listening(engine) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
         large = asyncio.create_task(client.post("/v1/completions", json=body(max_tokens=30, n=60)))
-        await wait_for_metric(client, "num_requests_running", 3)  # one row is kept for others
+        await wait_for_metric(client, "num_requests_running", 3)  # one row of four stays free for another
         assert (await client.post("/v1/completions", json=body(max_tokens=1))).status_code == 200
         assert not large.done()
         assert len((await large).json()["choices"]) == 60

@@ -27,12 +27,12 @@ DOCUMENT = Path(__file__).parents[3] / "openapi" / "inference.md"
 
 # Values to try for each field, by what becomes of them.
 SENT: dict[str, list[Any]] = {
-    "max_tokens": [0, 16],
+    "max_tokens": [0, 16, 16.0],
     "temperature": [0, 2],
     "top_p": [0, 1],
-    "n": [1, 128],
+    "n": [1, 128, 2.0],
     "stop": ["\n", ["a", "b", "c", "d"], []],
-    "seed": [0, -(2**63), 2**63 - 1],
+    "seed": [0, -(2**63), 2**63 - 1, 7.0],
     "presence_penalty": [-2, 2],
     "frequency_penalty": [-2, 2],
     "stream": [False],
@@ -54,11 +54,16 @@ REFUSED: dict[str, list[Any]] = {
 }
 TABLE: dict[str, tuple[dict[str, list[Any]], dict[str, list[Any]], dict[str, list[Any]]]] = {
     "/completions": (
-        SENT | {"prompt": ["x", ["x", "y"], [1, 2], [[1], [2]]], "echo": [True], "logprobs": [0, 5]},
+        SENT
+        | {
+            "prompt": ["x", ["x", "y"], [1, 2], [[1], [2]], "", [""], [1.0, 2.0]],
+            "echo": [True],
+            "logprobs": [0, 5, 5.0],
+        },
         KEPT | {"best_of": [0, 1], "suffix": [""], "stream_options": [{"include_usage": True}, {}]},
         REFUSED
         | {
-            "prompt": ["", [], [""], [[]], [1, "x"], [-1], None, "\ud800"],
+            "prompt": [[], [[]], [1, "x"], [-1], None, "\ud800"],
             "best_of": [2, 21],
             "suffix": ["end"],
             "logprobs": [6, True],
@@ -293,3 +298,17 @@ def test_the_document_tells_the_same() -> None:
             neutral = name in NEUTRAL or name == "best_of"
             expected = "honoured" if honoured or name == "model" else "harmless" if name in HARMLESS else "neutral"
             assert place == (expected if neutral or expected != "neutral" else "refused"), name
+
+
+@pytest.mark.parametrize("order", [("tool_choice", "tools"), ("tools", "tool_choice")])
+async def test_tools_are_named_before_their_choice_and_with_the_engine_that_has_them(
+    client: httpx.AsyncClient, engine: ScriptedEngine, order: tuple[str, str]
+) -> None:
+    asked = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
+    error = (await post(client, "/chat/completions", **{name: asked[name] for name in order})).json()["error"]
+    assert error["param"] == "tools"
+    assert "'vllm'" in error["message"] and "serving.engine" in error["message"]
+    shaped = await post(client, "/chat/completions", response_format={"type": "json_object"})
+    assert "'vllm'" in shaped.json()["error"]["message"]
+    audio = await post(client, "/chat/completions", modalities=["audio"])
+    assert "serving.engine" not in audio.json()["error"]["message"]  # nobody here has it

@@ -131,7 +131,7 @@ async def test_who_stops_waiting_frees_the_line(crowd: Crowd) -> None:
     await asyncio.sleep(0.1)
     crowd.send("c", 2)
     await asyncio.sleep(0.1)
-    assert "c" not in crowd.admitted or crowd.admitted.count("c") == 2
+    assert "c" not in crowd.admitted
     large.cancel()
     await crowd.count("c", 2)
 

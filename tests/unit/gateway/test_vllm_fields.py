@@ -169,3 +169,19 @@ async def test_vllms_refusals_are_ours(client: httpx.AsyncClient, engine: Script
         400,
     )
     assert (await chat(client)).status_code == 503
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+@pytest.mark.parametrize("strict", [{}, {"strict": False}, {"strict": None}])
+async def test_a_forced_call_is_held_to_its_schema_whatever_strict_says(
+    client: httpx.AsyncClient, engine: ScriptedEngine, choice: Any, strict: dict[str, Any]
+) -> None:
+    loose = {"type": "function", "function": {"name": "f", "parameters": SCHEMA, **strict}}
+    bare = {"type": "function", "function": {"name": "g"}}
+    assert (await chat(client, tools=[loose, bare], tool_choice=choice)).status_code == 200
+    assert [tool["function"] for tool in engine.seen[0]["tools"]] == [
+        {"name": "f", "parameters": SCHEMA, "strict": True},
+        {"name": "g", "parameters": {"type": "object", "properties": {}}, "strict": True},
+    ]
+    assert (await chat(client, tools=[loose])).status_code == 200
+    assert engine.seen[1]["tools"] == [{"type": "function", "function": {"name": "f", "parameters": SCHEMA, **strict}}]

@@ -21,6 +21,7 @@ def settings(tmp_path: Path) -> Settings:
         project_bytes=2_000_000,
         project_uploads=2,
         project_jobs=2,
+        wandb_entities="ours, theirs",
     )
 
 
@@ -85,3 +86,15 @@ async def test_jobs_that_have_not_started_are_counted(client: httpx.AsyncClient)
     assert "2 jobs that have not started, and may have 2" in message
     await client.post(f"{JOBS}/{first['id']}/cancel")
     assert (await client.post(JOBS, json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(("entity", "status"), [("theirs", 200), (None, 200), ("nobodys", 400), ("", 400), ("*", 400)])
+async def test_runs_go_to_the_entities_that_the_operator_allows(
+    client: httpx.AsyncClient, entity: str | None, status: int
+) -> None:
+    first = await create(client)
+    wandb = {"project": "p"} | ({} if entity is None else {"entity": entity})
+    body = {"model": first["model"], "training_file": first["training_file"]}
+    response = await client.post(JOBS, json=body | {"integrations": [{"type": "wandb", "wandb": wandb}]})
+    assert response.status_code == status, response.text
+    assert status == 200 or "It allows one of ours, theirs; LUTHIER_WANDB_ENTITIES" in response.text

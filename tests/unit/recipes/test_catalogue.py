@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from service.recipes.base import Base, Serving
+from service.recipes.base_folder import folder_problems, has_chat_template
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
 
@@ -77,6 +79,46 @@ def test_a_context_beyond_the_models_own_is_refused_where_the_folder_is_local(tm
     (tmp_path / "model" / "config.json").write_text(json.dumps({"max_position_embeddings": 32}))
     text = refusal(tmp_path, f'id = "a"\n{GOOD.replace("hub/x", "model")}')
     assert text == "The base 'a' has 64 context_tokens, but its config.json says 32; write at most that."
+
+
+@pytest.mark.parametrize(
+    "source", ["./modle", "../else/where", "models/tiny", "/no/such/folder", "modle", "a/b/c", "models/"]
+)
+def test_a_missing_folder_is_never_taken_for_a_hub_id(tmp_path: Path, source: str) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "bases.toml"
+    path.write_text(f'[[base]]\nid = "a"\n{GOOD.replace("hub/x", source)}')
+    (base,) = read_catalogue(path).named([])
+    assert Path(base.source).is_absolute()
+    (problem, *_) = folder_problems(base)
+    assert problem.startswith("The base 'a' has no ") and base.source in problem
+
+
+@pytest.mark.parametrize("source", ["Qwen/Qwen2.5-0.5B-Instruct", "gpt2", "HuggingFaceTB/SmolLM2-135M"])
+def test_a_hub_id_stays_one(tmp_path: Path, source: str) -> None:
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "bases.toml"
+    path.write_text(f'[[base]]\nid = "a"\n{GOOD.replace("hub/x", source)}')
+    (base,) = read_catalogue(path).named([])
+    assert base.source == source and folder_problems(base) == []
+
+
+def test_half_a_folder_is_said_by_what_it_lacks(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    base = Base(id="a", source=str(folder), context_tokens=64, serving=Serving(tunings=frozenset({"lora"})))
+    (folder / "pytorch_model.bin").touch()
+    said = folder_problems(base)
+    assert ["config.json" in said[0], "convert them" in said[1], "no tokenizer" in said[2]] == [True] * 3
+    (folder / "config.json").write_text("{")  # half a file
+    assert folder_problems(base) == said
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "model.safetensors").touch()
+    (folder / "tokenizer.json").touch()
+    assert (folder_problems(base), has_chat_template(base)) == ([], False)
+    (folder / "chat_template.jinja").touch()
+    assert has_chat_template(base) is True
 
 
 def test_a_word_that_is_no_base_is_refused(tmp_path: Path) -> None:

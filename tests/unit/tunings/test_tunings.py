@@ -194,7 +194,7 @@ def test_the_files_name_the_base_without_its_path_and_are_readable(
     tuning.save(tmp_path, base.public_source)
     tuning.detach()
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == folder.name
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 

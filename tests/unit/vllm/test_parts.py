@@ -33,11 +33,12 @@ def test_the_command_has_what_the_catalogue_says() -> None:
 
 def test_the_environment_is_quiet_and_loads_our_plugin_alone(tmp_path: Path) -> None:
     local = BASE.model_copy(update={"source": str(tmp_path)})
-    environment = serve_environment(Settings(data_dir=Path("x")), local, True, tmp_path / "lifeline")
+    environment = serve_environment(Settings(data_dir=tmp_path / "x"), local, True, tmp_path / "lifeline")
     assert environment["VLLM_PLUGINS"] == "luthier" and environment["DO_NOT_TRACK"] == "1"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert Path(environment["LUTHIER_DATA_DIR"]).is_absolute()
-    assert "HF_HUB_OFFLINE" not in serve_environment(Settings(), BASE, False, tmp_path)
+    assert environment["VLLM_API_KEY"] == (tmp_path / "x" / "engine-key").read_text().strip() != ""
+    assert "HF_HUB_OFFLINE" not in serve_environment(Settings(engine_api_key="off"), BASE, False, tmp_path)
 
 
 def test_a_catalogue_that_vllm_cannot_serve_is_refused(tmp_path: Path) -> None:

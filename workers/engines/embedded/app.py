@@ -3,10 +3,12 @@
     POST /v1/completions, /v1/chat/completions    JSON, or server-sent events with `stream`
     GET  /v1/models, /health, /metrics
 
-`luthier-worker engine` starts it. There is no authentication: it must listen on a private network only.
+`luthier-worker engine` starts it. Whoever has the installation's engine key may call every model: it must listen on a
+private network only.
 """
 
 import asyncio
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,9 +21,10 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.domain.errors import LuthierError
+from service.installation.engine_key import engine_key
 from service.installation.storage import open_storage
 from service.processes.http_server import ConnectionLimits, serving
 from service.recipes.catalogue import read_catalogue
@@ -32,7 +35,7 @@ from workers.engines.embedded.parse import Order
 from workers.engines.embedded.replies import ChatReply, CompletionReply, Json, Reply
 from workers.engines.embedded.streaming import ClientGone, ReplyStream, error_body, events, unless_gone, whole
 from workers.engines.embedded.wire import ChatRequest, CompletionRequest, explain
-from workers.model.load import choose_device, load_base
+from workers.model.load import choose_device, load_or_explain
 
 log = structlog.get_logger()
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
@@ -49,7 +52,7 @@ def serve_engine(settings: Settings) -> None:
     storage = open_storage(settings)
     asyncio.run(storage.check())
     torch.set_num_threads(settings.engine_threads)
-    loaded = load_base(base, choose_device(settings.device))
+    loaded = load_or_explain(base, choose_device(settings.device))
     limits = EngineLimits(
         batch_rows=settings.engine_batch_rows,
         resident_adapters=settings.engine_resident_adapters,
@@ -60,7 +63,7 @@ def serve_engine(settings: Settings) -> None:
     engine = Engine(base, loaded, storage, cache, limits)
     connections = ConnectionLimits(write_seconds=settings.write_seconds)
     config = serving(
-        create_engine_app(engine),
+        create_engine_app(engine, engine_key(settings)),
         settings.engine_host,
         settings.engine_port,
         connections,
@@ -69,8 +72,8 @@ def serve_engine(settings: Settings) -> None:
     _Server(config, base.id).run()
 
 
-def create_engine_app(engine: Engine) -> ASGIApp:
-    """The ASGI application; its lifespan runs the engine."""
+def create_engine_app(engine: Engine, key: str = "") -> ASGIApp:
+    """The ASGI application; its lifespan runs the engine. `/v1/` is for those who have the key, unless it is empty."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +89,24 @@ def create_engine_app(engine: Engine) -> ASGIApp:
     app.add_api_route("/metrics", endpoints.metrics, response_model=None)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    return app
+    return KeyRequired(app, key) if key else app
+
+
+class KeyRequired:
+    """Middleware: refuses a request below `/v1/` that does not have the key, as vLLM's `--api-key` does."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not secrets.compare_digest(given, self._expected):
+                error = LuthierError("This engine is for the processes that have LUTHIER_ENGINE_API_KEY.")
+                await _json(error_body(error), 401)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class _Endpoints:

@@ -26,6 +26,7 @@ from workers.model.load import LoadedBase
 from workers.tunings import AdapterMismatch
 
 log = structlog.get_logger()
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)  # of a wrong config
 ROOM_SECONDS = 60.0  # how long a new adapter waits until one in use becomes idle
 
 
@@ -111,7 +112,7 @@ class Residents:
                 manifest = await asyncio.to_thread(_read_manifest, folder)
                 self._check(manifest)
                 return replace(await self._attach(name, folder), template_date=manifest.template_date)
-        except (StorageError, TimeoutError, ArtifactCorrupt, AdapterMismatch, JobError) as error:
+        except (StorageError, TimeoutError, ArtifactCorrupt, AdapterMismatch, JobError, *NONSENSE) as error:
             raise _refusal(name, error) from error
 
     def _check(self, manifest: Manifest) -> None:
@@ -179,8 +180,9 @@ def _refusal(name: str, error: Exception) -> LuthierError:
     """The error for the client: only a missing manifest means that there is no such model."""
     if isinstance(error, ObjectMissing) and str(error) == artifact_prefix(name) + MANIFEST:
         return ModelNotFound(name)
-    if isinstance(error, (ArtifactCorrupt, AdapterMismatch, JobError)):
-        log.error("adapter.unusable", model=name, reason=str(error))
+    if isinstance(error, (ArtifactCorrupt, AdapterMismatch, JobError, *NONSENSE)):
+        reason = type(error).__name__ if isinstance(error, NONSENSE) else str(error)
+        log.error("adapter.unusable", model=name, reason=reason)
         return Unavailable(f"The model '{name}' cannot be loaded.", param="model", code="adapter_unusable")
     log.warning("adapter.unreachable", model=name, reason=str(error) or type(error).__name__)
     return Unavailable(f"The model '{name}' cannot be fetched from storage just now.", param="model")

@@ -15,6 +15,7 @@ from service.recipes.catalogue import served_by
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+CONFIG_LIMIT_BYTES = 1024 * 1024
 OUTPUT_LAYER = "lm_head"  # vLLM's name for it, in every model; no tuning of ours changes it
 # Of PEFT's LoraConfig: any of these that is set and not false, empty or null changes what the adapter computes.
 UNSERVED = (
@@ -45,10 +46,28 @@ def check_manifest(base: Base, manifest: Manifest) -> None:
 
 def check_folder(base: Base, folder: Path) -> None:
     """Raises Unservable for a configuration that this vLLM cannot serve as it was trained."""
+    config = _config(folder)
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, json.JSONDecodeError) as error:
+        _check_config(base, config)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise Unservable(f"{CONFIG} has values of the wrong type ({type(error).__name__}).") from error
+    _check_tensors(folder)
+
+
+def _config(folder: Path) -> JsonObject:
+    path = folder / CONFIG
+    try:
+        if path.stat().st_size > CONFIG_LIMIT_BYTES:
+            raise Unservable(f"{CONFIG} has more than {CONFIG_LIMIT_BYTES:,} bytes.")
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise Unservable(f"{CONFIG} cannot be read.") from error
+    if not isinstance(config, dict):
+        raise Unservable(f"{CONFIG} is not a JSON object.")
+    return config
+
+
+def _check_config(base: Base, config: JsonObject) -> None:
     if config.get("peft_type") != "LORA":
         raise Unservable(f"{CONFIG} is of the type {config.get('peft_type')!r}.")
     if config.get("bias", "none") != "none":
@@ -61,15 +80,16 @@ def check_folder(base: Base, folder: Path) -> None:
     rank = _highest_rank(config)
     if rank > base.serving.max_rank:
         raise Unservable(f"Its rank is {rank}; the engine serves ranks up to {base.serving.max_rank}.")
-    if any(OUTPUT_LAYER in name.split(".") for name in _tensors(folder)):
-        raise Unservable("It changes the output layer, of which vLLM mixes up the rows of scored prompts.")
 
 
-def _tensors(folder: Path) -> list[str]:
-    """Names of the adapter's tensors, without reading these."""
+def _check_tensors(folder: Path) -> None:
     try:
-        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
-            return list(weights.keys())
+        with safe_open(folder / WEIGHTS, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  it is not a dict
+                if OUTPUT_LAYER in name.split("."):
+                    raise Unservable("It changes the output layer, of which vLLM mixes up the rows of scored prompts.")
+                if not weights.get_tensor(name).isfinite().all():
+                    raise Unservable(f"Its '{name}' has values that are not finite numbers.")
     except (OSError, SafetensorError) as error:
         raise Unservable(f"{WEIGHTS} cannot be read.") from error
 

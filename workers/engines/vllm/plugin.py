@@ -1,7 +1,7 @@
-"""Luthier's plugin in vLLM: loads adapters by name from our storage.
+"""Luthier's plugin in vLLM: loads adapters by name from our storage, and bounds what a connection may hold.
 
 vLLM calls `register` (entry point `vllm.general_plugins`) in each of its processes, and `StorageResolver` for every
-name that it has not loaded. There is no authorisation: whoever can reach vLLM may call every artifact.
+name that it has not loaded. vLLM's own `--api-key` is the installation's: who has it may call every artifact.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from vllm.platforms import current_platform
 from service.domain.model import MANIFEST, is_model_name
 from service.domain.storage_keys import artifact_prefix
 from service.installation.storage import open_storage
+from service.processes.http_server import ConnectionLimits, bound_every_server
 from service.processes.parent import die_with_holder
 from service.recipes.base import Base
 from service.recipes.catalogue import read_catalogue
@@ -47,6 +48,7 @@ def register() -> None:
     die_with_holder(Path(os.environ[LIFELINE]))
     settings = Settings()
     logs.configure(settings.log_level)
+    bound_every_server(ConnectionLimits(write_seconds=settings.write_seconds))
     if needs_fix(vllm.__version__, current_platform.is_cpu()):
         apply_fix()
     base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import structlog
 
+from service.installation.engine_key import engine_key
 from service.processes.child import KeptChild
 from service.processes.parent import held
 from service.recipes.base import Base
@@ -146,6 +147,7 @@ def serve_environment(settings: Settings, base: Base, on_cpu: bool, lifeline: Pa
         "LUTHIER_ENGINE_BASE": base.id,
         "VLLM_PLUGINS": "luthier",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # else vLLM calls no resolver
+        "VLLM_API_KEY": engine_key(settings),  # as --api-key, which every user of the machine could read
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }

@@ -19,7 +19,7 @@ from service.domain.errors import JobError
 from service.settings import logs
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import DiskFull, disk_errors
-from workers.model.load import LoadedBase, choose_device, environment, load_base
+from workers.model.load import BaseUnusable, LoadedBase, choose_device, environment, load_or_explain
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.process.channel import Channel, Order
 from workers.trainer.process.slot import Phase, Slot, Step
@@ -196,11 +196,11 @@ class Trainer:
             self._turns.release(job_id)
 
     def _checkpoint(self, job_id: str, stay: Stay, step: Step) -> None:
-        """An adapter that changes nothing is never published: it is skipped, and at the last step it fails the job."""
+        """An adapter that changes no answer is never published: it is skipped; at the last step it fails the job."""
         slot = stay.slot
         if slot.finished:
             slot.check_changed()
-        elif not slot.changed:
+        elif not slot.changed or not (stay.pausing or slot.has_effect()):  # a pause promises a checkpoint
             return
         folder = stay.folder / "checkpoints" / f"step-{slot.step}"
         slot.save_adapter(folder)
@@ -270,7 +270,10 @@ def main() -> None:
     channel = Channel(config.lease_seconds)
     logs.configure("info")
     _be_deterministic(config.threads)
-    base = load_base(config.base, choose_device(config.device))
+    try:
+        base = load_or_explain(config.base, choose_device(config.device))
+    except BaseUnusable as error:
+        sys.exit(f"trainer: {error}")
     Trainer(base, config.turn_tokens, channel).run()
 
 

@@ -16,7 +16,7 @@ from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase
 from workers.objectives import Objective, logprobs
 from workers.tunings import Tuning
-from workers.tunings.base import Chunk, Inputs
+from workers.tunings.base import Chunk, Inputs, plain_inputs
 
 LIMIT_TOKENS = 4096  # padded tokens of one micro-batch; a constant, since another grouping would give other last bits
 _LOSS = ""  # a name that no metric has
@@ -88,17 +88,28 @@ class Passes:
                 found.append(logprobs(self, batch.to(self._base.device)))
         return dict(zip(places, torch.cat(found).tolist(), strict=True))
 
-    def score(self, ids: Sequence[int]) -> list[float]:
-        """log p(token | tokens before) of every token but the first, dropout off; the row alone, as in an engine."""
+    def next_logprobs(self, ids: Sequence[int]) -> Tensor:
+        """logprobs_KV: log p(any token | tokens before) at every place but the first, dropout off.
+
+        The row goes alone, as in an engine.
+        """
+        row, keep_K = self._alone(ids)
+        with torch.no_grad():
+            return self.logits(row, keep_K)[0].float().log_softmax(dim=-1)
+
+    def base_next_logprobs(self, ids: Sequence[int]) -> Tensor:
+        """The same without the tuning, which must not be active."""
+        row, keep_K = self._alone(ids)
+        assert row.prompt_lengths_B is not None
+        inputs = plain_inputs(Chunk(row.input_ids_BT, row.attention_mask_BT, row.prompt_lengths_B))
+        with torch.no_grad():
+            logits_1KV: Tensor = self._base.model(**inputs.tensors, use_cache=False, logits_to_keep=keep_K).logits
+        return logits_1KV[0].float().log_softmax(dim=-1)
+
+    def _alone(self, ids: Sequence[int]) -> tuple[Batch, Tensor]:
         ids_1T = torch.tensor([list(ids)], device=self._base.device)
         row = Batch(ids_1T, torch.ones_like(ids_1T), ids_1T, prompt_lengths_B=ids_1T.new_tensor([len(ids)]))
-        keep_K = torch.arange(len(ids) - 1, device=self._base.device)
-        with torch.no_grad():
-            logits_1KV = self.logits(row, keep_K)
-        logprobs_KV = logits_1KV[0].float().log_softmax(dim=-1)
-        logprobs_K1 = logprobs_KV.gather(1, ids_1T[0, 1:, None])
-        scores: list[float] = logprobs_K1.squeeze(1).tolist()
-        return scores
+        return row, torch.arange(len(ids) - 1, device=self._base.device)
 
     def _pass(
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None, learn: bool

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from service.domain.errors import JobError
 from service.recipes.tasks import TASKS
@@ -25,6 +25,8 @@ from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
+from workers.trainer.process import agreement
+from workers.trainer.process.agreement import EffectMeter
 from workers.trainer.process.faults import check_room, job_errors
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Measured, Passes, Sums
@@ -37,7 +39,6 @@ from workers.tunings import AdapterMismatch, create_tuning
 
 # Of one batch, forward only: at most a third of the cost of training an epoch, far less for a long epoch.
 VALIDATIONS_PER_EPOCH = 20
-AGREEMENT_ROWS = 4
 PARAMETER, RANDOM = "parameter/", "random/"
 OWN = "objective/"  # before the names of the objective's own parameters, among the tuning's
 TRAINING, VALIDATION = "train", "valid"
@@ -185,14 +186,50 @@ class Slot:
         return Step(metrics, train.cost_tokens + valid_tokens, time.perf_counter() - started_at)
 
     def agreement_rows(self) -> list[ScoredRow]:
-        """The first tokens of a few rows, of the validation file if there is one, scored with the current weights."""
-        dataset = self._train if self._valid is None else self._valid
-        rows = [dataset.row(row)[0][: self.spec.agreement_tokens] for row in range(min(AGREEMENT_ROWS, len(dataset)))]
+        """Rows of the validation file, then of the training file, scored with the current weights and without them.
+
+        More of them where the effect is small. Raises JobError where it could not change an answer.
+        """
+        meter = EffectMeter()
+        rows: list[ScoredRow] = []
+        for row in self._scored_rows(meter):
+            rows.append(row)
+            if meter.enough:
+                break
+        agreement.check_noticeable(meter.effect())
+        return rows
+
+    def has_effect(self) -> bool:
+        """Whether the adapter could change an answer now; mostly known after one row."""
+        meter = EffectMeter()
+        return any(meter.effect().noticeable for _ in self._scored_rows(meter)) or meter.num_tokens == 0
+
+    def _scored_rows(self, meter: EffectMeter) -> Iterator[ScoredRow]:
+        files = [file for file in (self._valid, self._train) if file is not None]
+        for count, ids in enumerate(agreement.candidates(files, self.spec.agreement_tokens)):
+            if count == agreement.LIMIT_ROWS or meter.num_tokens + len(ids) > agreement.LIMIT_TOKENS:
+                return
+            row = self._score(ids, meter)
+            self._check_finite("log-probability of a row", sum(row.logprobs))
+            yield row
+
+    def _score(self, ids: list[int], meter: EffectMeter) -> ScoredRow:
+        row, tuned_KV, base_KV = self._score_once(ids)
+        nudged_KV = None
+        if agreement.is_coarse(self._base.model.dtype):
+            with agreement.nudged(self._base.model.get_input_embeddings()):
+                aside, _, nudged_KV = self._score_once(ids)
+            row = row.model_copy(update={"nudged_effects": agreement.effects(aside)})
+        meter.add(row, tuned_KV, base_KV, nudged_KV)
+        return row
+
+    def _score_once(self, ids: list[int]) -> tuple[ScoredRow, Tensor, Tensor]:
+        """With the row, the log-probabilities of all tokens at its places, tuned and the base's."""
         with self._working():
-            scored = [(ids.tolist(), self._passes.score(ids.tolist())) for ids in rows if len(ids) > 1]
-        for _, logprobs in scored:
-            self._check_finite("log-probability of a row", sum(logprobs))
-        return [ScoredRow(ids=ids, logprobs=logprobs) for ids, logprobs in scored]
+            tuned_KV = self._passes.next_logprobs(ids)
+        with self._random.in_force(), job_errors():  # the tuning is not active
+            base_KV = self._passes.base_next_logprobs(ids)
+            return agreement.scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter in PEFT's format, and the objective's own parameters beside it."""

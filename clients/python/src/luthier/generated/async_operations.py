@@ -867,7 +867,9 @@ class AsyncFiles:
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> AsyncDownload:
-        """Download a file's bytes."""
+        """Download a file's bytes. A result file is sent in base64, as by OpenAI; to `Accept: text/csv` as it
+        is.
+        """
         request = Request(
             "GET",
             filled("/v1/files/{file_id}/content", file_id=file_id),
@@ -1303,13 +1305,58 @@ class AsyncApi:
         self.chat = AsyncChat(transport)
         self.responses = AsyncResponses(transport)
 
+    async def root(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Root:
+        """Say where the API is."""
+        request = Request(
+            "GET",
+            "/",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.Root, request)
+
+    async def livez(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Alive:
+        """Report that the process responds. Nothing else is looked at: a restart would not help."""
+        request = Request(
+            "GET",
+            "/livez",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.Alive, request)
+
+    async def readyz(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Ready:
+        """Report whether requests should be sent here: 200 if the database takes writes, else 503."""
+        request = Request(
+            "GET",
+            "/readyz",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.Ready, request)
+
     async def health(
         self,
         *,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> models.Health:
-        """Report whether the service works: 200 if its database responds, else 503."""
+        """Report whether the service works: 200 if its database takes writes, else 503."""
         request = Request(
             "GET",
             "/health",

@@ -10,6 +10,7 @@ from typing import Any, Literal, Optional, TypedDict, Union
 from luthier.records import Record
 
 __all__ = [
+    "Alive",
     "AllowedToolsParam",
     "ChatChoice",
     "ChatCompletion",
@@ -62,9 +63,9 @@ __all__ = [
     "OutputTopLogprob",
     "PermissionDeleted",
     "PermissionObject",
-    "PlainFormatParam",
     "Progress",
     "PromptSettingsParam",
+    "Ready",
     "ReasoningItemParam",
     "ReasoningSettingsParam",
     "ReasoningText",
@@ -73,7 +74,7 @@ __all__ = [
     "ResponseMessage",
     "ResponseObject",
     "ResponseUsage",
-    "SchemaFormatParam",
+    "Root",
     "StreamOptionsParam",
     "StreamSettingsParam",
     "SupervisedMethod",
@@ -89,6 +90,13 @@ __all__ = [
     "UploadPartObject",
     "WandbParam",
 ]
+
+
+@dataclass(frozen=True)
+class Alive(Record):
+    """The process responds."""
+
+    status: Literal["ok"] = "ok"
 
 
 @dataclass(frozen=True)
@@ -258,10 +266,11 @@ class FileObject(Record):
 
 @dataclass(frozen=True)
 class Health(Record):
-    """`status` is about the API itself; an unavailable engine affects completions only."""
+    """As `/readyz`, with the engines: one that is unavailable affects completions only."""
 
     status: Literal["ok", "unavailable"]
     database: Literal["ok", "unavailable"]
+    storage: Literal["ok", "unavailable"]
     engines: dict[str, Literal["ok", "unavailable"]]
 
 
@@ -459,6 +468,15 @@ class Progress(Record):
 
 
 @dataclass(frozen=True)
+class Ready(Record):
+    """`status` is the database's: it must take writes. Storage that is unavailable affects files and jobs only."""
+
+    status: Literal["ok", "unavailable"]
+    database: Literal["ok", "unavailable"]
+    storage: Literal["ok", "unavailable"]
+
+
+@dataclass(frozen=True)
 class ReasoningText(Record):
     """`ReasoningText`."""
 
@@ -529,6 +547,18 @@ class ResponseUsage(Record):
     output_tokens: int
     output_tokens_details: "OutputDetails"
     total_tokens: int
+
+
+@dataclass(frozen=True)
+class Root(Record):
+    """Paths of this server. A client's base URL is the server's address followed by `api`."""
+
+    version: str
+    name: str = "Luthier"
+    api: str = "/v1"
+    models: str = "/v1/models"
+    openapi: str = "/openapi.json"
+    health: str = "/health"
 
 
 @dataclass(frozen=True)
@@ -627,21 +657,22 @@ class FileExpirationAfterParam(TypedDict):
     seconds: int
 
 
-FunctionCallItemParam = TypedDict(
-    "FunctionCallItemParam",
-    {
-        "call_id": "str",
-        "type": 'Literal["function_call"]',
-        "name": "str",
-        "arguments": "str",
-        "id": "Optional[str]",
-        "status": 'Optional[Literal["in_progress", "completed", "incomplete"]]',
-        "namespace": "None",
-        "caller": "None",
-        "async": "Optional[Literal[False]]",
-    },
-    total=False,
-)
+class _FunctionCallItemParamRequired(TypedDict):
+    """`FunctionCallItem`."""
+
+    call_id: str
+    type: Literal["function_call"]
+    name: str
+    arguments: str
+
+
+class FunctionCallItemParam(_FunctionCallItemParamRequired, total=False):
+    """`FunctionCallItem`."""
+
+    id: Optional[str]
+    status: Optional[Literal["in_progress", "completed", "incomplete"]]
+    namespace: None
+    caller: None
 
 
 class _FunctionCallOutputItemOutputParamRequired(TypedDict):
@@ -659,21 +690,22 @@ class FunctionCallOutputItemOutputParam(_FunctionCallOutputItemOutputParamRequir
     prompt_cache_breakpoint: Optional[Mapping[str, Any]]
 
 
-FunctionCallOutputItemParam = TypedDict(
-    "FunctionCallOutputItemParam",
-    {
-        "call_id": "str",
-        "type": 'Literal["function_call_output"]',
-        "output": 'Union[Sequence["FunctionCallOutputItemOutputParam"], str]',
-        "id": "Optional[str]",
-        "status": 'Optional[Literal["in_progress", "completed", "incomplete"]]',
-        "namespace": "None",
-        "caller": "None",
-        "async": "Optional[Literal[False]]",
-        "name": "Optional[str]",
-    },
-    total=False,
-)
+class _FunctionCallOutputItemParamRequired(TypedDict):
+    """`FunctionCallOutputItem`."""
+
+    call_id: str
+    type: Literal["function_call_output"]
+    output: Union[Sequence["FunctionCallOutputItemOutputParam"], str]
+
+
+class FunctionCallOutputItemParam(_FunctionCallOutputItemParamRequired, total=False):
+    """`FunctionCallOutputItem`."""
+
+    id: Optional[str]
+    status: Optional[Literal["in_progress", "completed", "incomplete"]]
+    namespace: None
+    caller: None
+    name: Optional[str]
 
 
 class FunctionCallParam(TypedDict):
@@ -683,21 +715,22 @@ class FunctionCallParam(TypedDict):
     arguments: str
 
 
-FunctionToolParam = TypedDict(
-    "FunctionToolParam",
-    {
-        "type": 'Literal["function"]',
-        "name": "str",
-        "description": "Optional[str]",
-        "parameters": "Optional[Mapping[str, Any]]",
-        "strict": "Optional[bool]",
-        "defer_loading": "Optional[Literal[False]]",
-        "async": "Optional[Literal[False]]",
-        "allowed_callers": "Optional[Any]",
-        "output_schema": "None",
-    },
-    total=False,
-)
+class _FunctionToolParamRequired(TypedDict):
+    """`FunctionTool`."""
+
+    type: Literal["function"]
+    name: str
+
+
+class FunctionToolParam(_FunctionToolParamRequired, total=False):
+    """`FunctionTool`."""
+
+    description: Optional[str]
+    parameters: Optional[Mapping[str, Any]]
+    strict: Optional[bool]
+    defer_loading: Optional[Literal[False]]
+    allowed_callers: Optional[Any]
+    output_schema: None
 
 
 class HyperparametersParam(TypedDict, total=False):
@@ -807,12 +840,6 @@ class OtherPartParam(TypedDict):
     type: Literal["image_url", "input_audio", "file", "refusal"]
 
 
-class PlainFormatParam(TypedDict):
-    """`PlainFormat`."""
-
-    type: Literal["text", "json_object"]
-
-
 class PromptSettingsParam(TypedDict, total=False):
     """Prompt tuning (Lester et al., 2021, [arXiv 2104.08691](https://arxiv.org/abs/2104.08691)): learned vectors
     stand before the embeddings of the input; no weight of the base is touched. They begin as embeddings of
@@ -874,21 +901,6 @@ class RequestMessageParam(_RequestMessageParamRequired, total=False):
     reasoning_content: Optional[str]
 
 
-class _SchemaFormatParamRequired(TypedDict):
-    """`SchemaFormat`."""
-
-    type: Literal["json_schema"]
-    name: str
-    schema: Mapping[str, Any]
-
-
-class SchemaFormatParam(_SchemaFormatParamRequired, total=False):
-    """`SchemaFormat`."""
-
-    description: Optional[str]
-    strict: Optional[bool]
-
-
 class StreamOptionsParam(TypedDict, total=False):
     """`StreamOptions`."""
 
@@ -924,7 +936,7 @@ class TextPartParam(_TextPartParamRequired, total=False):
 class TextSettingsParam(TypedDict, total=False):
     """`TextSettings`."""
 
-    format: Optional[Union["PlainFormatParam", "SchemaFormatParam"]]
+    format: Optional[Mapping[str, Any]]
     verbosity: Optional[Literal["low", "medium", "high"]]
 
 

@@ -867,7 +867,9 @@ class Files:
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> Download:
-        """Download a file's bytes."""
+        """Download a file's bytes. A result file is sent in base64, as by OpenAI; to `Accept: text/csv` as it
+        is.
+        """
         request = Request(
             "GET",
             filled("/v1/files/{file_id}/content", file_id=file_id),
@@ -1303,13 +1305,58 @@ class Api:
         self.chat = Chat(transport)
         self.responses = Responses(transport)
 
+    def root(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Root:
+        """Say where the API is."""
+        request = Request(
+            "GET",
+            "/",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.Root, request)
+
+    def livez(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Alive:
+        """Report that the process responds. Nothing else is looked at: a restart would not help."""
+        request = Request(
+            "GET",
+            "/livez",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.Alive, request)
+
+    def readyz(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.Ready:
+        """Report whether requests should be sent here: 200 if the database takes writes, else 503."""
+        request = Request(
+            "GET",
+            "/readyz",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.Ready, request)
+
     def health(
         self,
         *,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> models.Health:
-        """Report whether the service works: 200 if its database responds, else 503."""
+        """Report whether the service works: 200 if its database takes writes, else 503."""
         request = Request(
             "GET",
             "/health",

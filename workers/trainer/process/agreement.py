@@ -1,0 +1,147 @@
+"""The agreement rows: which they are, their tokens' log-probabilities with the adapter and without it, and its effect.
+
+With a job's last checkpoint. An engine scores the same rows before the model is announced (`workers.jobs.announce`).
+Both passes are of one process and one format, so nothing but the adapter lies between them: an adapter that could not
+change an answer is found here. The base's own rounding is the measure: an effect that is no larger than what one
+rounding step at the input does to the same rows is not the adapter's.
+Shapes: K places of a row, V vocabulary, H hidden.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from service.domain.errors import JobError
+from workers.data.tokenized import TokenizedDataset
+from workers.trainer.protocol import ScoredRow
+
+ENOUGH_TOKENS = 1024  # where the effect is large, more say nothing new
+ENOUGH_EFFECT = 25.0  # sum of squares in nats: with noise of 0.1 per token its strength is then known to 2 %
+LIMIT_TOKENS = 4096  # scored for one job: about as long as one step of training
+LIMIT_ROWS = 256
+LIMIT_SEEN = 4096  # rows of a file that are looked at, for others than those before
+UNNOTICED = 1e-3  # mean share of tokens, sampled at temperature 1, that an adapter without effect may change
+COARSE = 1e-4  # of number formats with larger steps, one step may change more than that
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an adapter does to its base's next tokens, over some places of some rows.
+
+    `shift` is the total variation distance between both distributions, in the mean over the places: the share of
+    tokens, sampled at temperature 1, that differ. `rounding` is what one step of the base's format does. `changed`
+    counts the places where the likeliest token is another.
+    """
+
+    shift: float
+    rounding: float
+    changed: int
+    changed_by_rounding: int
+    num_tokens: int
+
+    @property
+    def noticeable(self) -> bool:
+        """Whether it could change an answer."""
+        return self.shift > max(UNNOTICED, self.rounding) or self.changed > self.changed_by_rounding
+
+
+class EffectMeter:
+    """Sums up the effect of an adapter, row by row, and counts how much of it has been seen."""
+
+    def __init__(self) -> None:
+        self.num_tokens = 0
+        self.energy = 0.0  # of the rows' own tokens: squares of nats
+        self._shift = self._rounding = 0.0
+        self._changed = self._changed_by_rounding = 0
+
+    @property
+    def enough(self) -> bool:
+        return self.num_tokens >= ENOUGH_TOKENS and self.energy >= ENOUGH_EFFECT
+
+    def add(self, row: ScoredRow, tuned_KV: Tensor, base_KV: Tensor, nudged_KV: Tensor | None) -> None:
+        """One row: log-probabilities with the adapter, without it, and without it a rounding step aside."""
+        self.num_tokens += len(base_KV)
+        self.energy += sum(effect**2 for effect in effects(row))
+        self._shift += _distance(tuned_KV, base_KV)
+        self._changed += _others(tuned_KV, base_KV)
+        if nudged_KV is not None:
+            self._rounding += _distance(nudged_KV, base_KV)
+            self._changed_by_rounding += _others(nudged_KV, base_KV)
+
+    def effect(self) -> Effect:
+        count = max(1, self.num_tokens)
+        return Effect(
+            self._shift / count, self._rounding / count, self._changed, self._changed_by_rounding, self.num_tokens
+        )
+
+
+def check_noticeable(effect: Effect) -> None:
+    """Raises JobError for an adapter that could not change an answer: it is useless, and looks like a model."""
+    if not effect.num_tokens or effect.noticeable:
+        return
+    raise JobError(
+        "adapter_without_effect",
+        f"The trained model answers as its base does: over {effect.num_tokens} tokens of the job's own rows it would "
+        f"change {effect.shift:.2g} of the sampled tokens (less than {max(UNNOTICED, effect.rounding):.2g} is not "
+        f"noticeable) and {effect.changed} of the likeliest ones. The learning rate is probably far too small: "
+        "learning_rate_multiplier multiplies the base's own rate, so that 1 is the usual value. "
+        "Try 1, more epochs, or other examples.",
+        param="hyperparameters.learning_rate_multiplier",
+    )
+
+
+def candidates(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[list[int]]:
+    """The first tokens of the files' rows, each beginning once; rows of one token have nothing to score."""
+    seen: set[tuple[int, ...]] = set()
+    for file in files:
+        for row in range(min(LIMIT_SEEN, len(file))):
+            ids = [int(id) for id in file.row(row)[0][:num_tokens]]
+            if len(ids) > 1 and tuple(ids) not in seen:
+                seen.add(tuple(ids))
+                yield ids
+
+
+def scored(ids: Sequence[int], tuned_KV: Tensor, base_KV: Tensor) -> ScoredRow:
+    """The log-probabilities of the row's own tokens."""
+    next_K1 = torch.tensor(ids[1:], device=tuned_KV.device)[:, None]
+    tuned, base = (logprobs_KV.gather(1, next_K1).squeeze(1).tolist() for logprobs_KV in (tuned_KV, base_KV))
+    return ScoredRow(ids=list(ids), logprobs=tuned, base_logprobs=base)
+
+
+def effects(row: ScoredRow) -> list[float]:
+    """What the adapter adds to the log-probability of each of the row's tokens."""
+    assert row.base_logprobs is not None
+    return [tuned - base for tuned, base in zip(row.logprobs, row.base_logprobs, strict=True)]
+
+
+def is_coarse(dtype: torch.dtype) -> bool:
+    """Whether one rounding step of the format may be noticed in the output."""
+    return torch.finfo(dtype).eps > COARSE
+
+
+@contextmanager
+def nudged(embeddings: nn.Module) -> Iterator[None]:
+    """Inside, every number of the input's embeddings is one rounding step of its format larger or smaller, in turns."""
+
+    def nudge(_: nn.Module, __: tuple[object, ...], states_BTH: Tensor) -> Tensor:
+        step = torch.finfo(states_BTH.dtype).eps
+        signs_H = 1 - 2 * (torch.arange(states_BTH.shape[-1], device=states_BTH.device) % 2)
+        return (states_BTH.float() * (1 + step * signs_H)).to(states_BTH.dtype)
+
+    hook = embeddings.register_forward_hook(nudge)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _distance(one_KV: Tensor, other_KV: Tensor) -> float:
+    """Sum over the places of the total variation distance, sum |p - q| / 2."""
+    return float((one_KV.exp() - other_KV.exp()).abs().sum(dtype=torch.float64)) / 2
+
+
+def _others(one_KV: Tensor, other_KV: Tensor) -> int:
+    return int((one_KV.argmax(-1) != other_KV.argmax(-1)).sum())

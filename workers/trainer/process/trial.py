@@ -1,0 +1,157 @@
+"""A base tried before anybody uses it: it loads, its template renders, one step trains, one answer is generated.
+
+`luthier-worker check` runs it for `luthierd bases check`, in a process of its own. Each finding is one sentence; what
+cannot be tried without an earlier part is left out. Uses what jobs and engines use, and no database.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from service.recipes.base import Base
+from service.recipes.formats.completion import PromptRow
+from service.recipes.objective import OBJECTIVES, objective_of
+from service.recipes.recipe import Recipe
+from service.recipes.tuning import TuningSettings, tuning_of
+from workers.data.messages import RenderError
+from workers.data.render import Rendered, Renderer, encode_chat, encode_prompt
+from workers.data.template import ChatTemplate
+from workers.data.tokenized import DatasetBuilder, TokenizedDataset
+from workers.model.generate import DecodingBatch, Row
+from workers.model.load import BaseUnusable, LoadedBase, base_size, environment, load_or_explain
+from workers.model.sampling import Sampling
+from workers.trainer.process.slot import Slot
+from workers.trainer.protocol import JobSpec
+
+QUESTION = [{"role": "user", "content": "Say yes."}]
+ROW = PromptRow(prompt="Say yes.", completion=" yes")
+TOOL = {
+    "type": "function",
+    "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},
+}
+ANSWER_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one part of the trial."""
+
+    state: Literal["ok", "warning", "problem"]
+    message: str
+
+
+def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
+    """Every part in turn. The base is gone from memory afterwards."""
+    try:
+        loaded = load_or_explain(base, device)
+    except BaseUnusable as error:
+        yield Finding("problem", str(error))
+        return
+    size = sum(parameter.numel() for parameter in loaded.model.parameters())
+    yield Finding("ok", f"loads: {size:,} parameters in {base.dtype} on {device.type}, revision {loaded.revision}")
+    yield _context(base, loaded)
+    prompt = None
+    for finding, ids in _prompts(base, loaded):
+        prompt = ids or prompt
+        yield finding
+    for name in sorted(base.serving.tunings):
+        yield _step(base, loaded, tuning_of({"type": name, name: {}}))
+    if prompt is not None:
+        yield _answer(loaded, prompt)
+
+
+def _context(base: Base, loaded: LoadedBase) -> Finding:
+    """The context of the entry beside the model's own, of a hub's base too."""
+    own = loaded.model.config.get_text_config().to_dict().get("max_position_embeddings")
+    if not isinstance(own, int):
+        return Finding("ok", f"context: {base.context_tokens} tokens; the model names no limit")
+    if base.context_tokens > own:
+        text = f"context_tokens is {base.context_tokens}, but the model reads {own}: write at most that"
+        return Finding("problem", text)
+    return Finding("ok", f"context: {base.context_tokens} of the model's {own} tokens")
+
+
+def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[Finding, list[int] | None]]:
+    """What text becomes a prompt: a plain one, then a conversation. Yields the prompt's tokens with the finding."""
+    try:
+        plain = encode_prompt(loaded.text, ROW.prompt)
+    except RenderError as error:
+        yield Finding("problem", f"a plain prompt cannot be used: {error}"), None
+    else:
+        yield Finding("ok", "completions: a plain prompt becomes tokens"), plain
+    if not loaded.tokenizer.chat_template:
+        text = "no chat template: chat rows and chat completions are refused; prompts and completions work"
+        yield Finding("warning", text), None
+        return
+    template = ChatTemplate(loaded.text)
+    try:
+        chat = encode_chat(template, QUESTION)
+    except RenderError as error:
+        yield Finding("problem", f"the chat template cannot be used: {error}"), None
+        return
+    dialect, tools = template.dialect, _shows_tools(template)
+    shown = {
+        "tools": tools,
+        "tool calls": dialect.calls,
+        "reasoning": bool(dialect.reasoning),
+        "the role developer": dialect.developer,
+    }
+    named = [name for name, is_shown in shown.items() if is_shown]
+    yield Finding("ok", f"chat: the template shows {', '.join(['messages', *named])}"), chat
+    if base.serving.tool_call_parser and not tools:
+        text = "serving.tool_call_parser is set, but the template shows no tools, which nobody would see: remove it"
+        yield Finding("problem", text), None
+
+
+def _shows_tools(template: ChatTemplate) -> bool:
+    try:
+        encode_chat(template, QUESTION, [TOOL])
+    except RenderError:
+        return False
+    return True
+
+
+def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
+    """One optimizer step of one row, which is undone when the slot is left."""
+    try:
+        (rendered, *_) = Renderer(loaded.text, base.context_tokens).render(ROW)
+    except RenderError as error:
+        return Finding("problem", f"{tuning.name}: a row cannot be used: {error}")
+    rate = base.learning_rate.get(tuning.name) or tuning.default_learning_rate(base_size(base))
+    slot = Slot(loaded, environment(loaded.device), _spec(tuning, rate), _dataset(rendered), None)
+    try:
+        loss = slot.train_step().metrics["train_loss"]
+    finally:
+        slot.leave()
+    if not math.isfinite(loss):
+        return Finding("problem", f"{tuning.name}: the loss of one step is {loss}: try another dtype, such as float32")
+    source = "the entry's" if tuning.name in base.learning_rate else "by the tuning's rule for this size"
+    return Finding("ok", f"{tuning.name}: one step trains, loss {loss:.3f}, learning rate {rate:.2g} ({source})")
+
+
+def _spec(tuning: TuningSettings, rate: float) -> JobSpec:
+    name = OBJECTIVES.default.name
+    recipe = Recipe(objective=objective_of({"type": name, name: {}}), tuning=tuning)
+    return JobSpec(
+        job_id="trial", recipe=recipe, n_epochs=1, batch_size=1, learning_rate=rate, seed=0, snapshot_steps=1_000
+    )
+
+
+def _dataset(rendered: Rendered) -> TokenizedDataset:
+    builder = DatasetBuilder()
+    builder.add(rendered.ids, rendered.trained)
+    return builder.build()
+
+
+def _answer(loaded: LoadedBase, prompt: list[int]) -> Finding:
+    """A few greedy tokens, as the embedded engine makes them."""
+    row = Row(prompt, Sampling(temperature=0.0))
+    batch = DecodingBatch(loaded)
+    batch.join(batch.prefill([row]))
+    for _ in range(ANSWER_TOKENS):
+        batch.sample()
+        batch.advance()
+    return Finding("ok", f"generates: {loaded.tokenizer.decode(row.generated)!r}")
