@@ -69,6 +69,7 @@ bases = Table(
     Column("revision", String(255), nullable=False),
     Column("hashes", JSON, nullable=False),  # weights, tokenizer, chat_template -> sha256
     Column("created_at", BigInteger, nullable=False),
+    Column("announce_seconds", Float),  # how long the last announcement of a model of it took
 )
 
 base_aliases = Table(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.db import events, files, jobs, models, work
+from service.db import bases, events, files, jobs, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
@@ -53,10 +53,12 @@ class JobView:
     """A job, and how many older ones wait for a slot of its base (None unless it is queued itself).
 
     Counted over all projects, up to QUEUE_LIMIT. A job may start before older ones of a project that holds more slots.
+    `announce_seconds` is what the last announcement of its base took, for a job that runs; 0 where none is known.
     """
 
     job: Job
     queue_position: int | None = None
+    announce_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,9 @@ async def _change(tx: Transaction, job: Job, values: Mapping[str, Any]) -> None:
 async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
     queued = [job.id for job in found if job.status == "queued"]
     positions = await work.waiting_before(tx, TRAIN.name, queued, QUEUE_LIMIT) if queued else {}
-    return [JobView(job, positions.get(job.id)) for job in found]
+    running = {job.base for job in found if job.status == "running"}
+    seconds = await bases.announce_seconds(tx, running) if running else {}
+    return [JobView(job, positions.get(job.id), seconds.get(job.base, 0.0)) for job in found]
 
 
 async def _find_origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Origin:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from service.db import datasets, events, files, jobs, models, snapshots, work
+from service.db import bases, datasets, events, files, jobs, models, snapshots, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
@@ -144,10 +144,12 @@ class HeldJob(HeldWork[Job]):
         metrics: Mapping[str, int | float],
         result: tuple[File, Sequence[Segment]],
         verdict: NewEvent | None = None,
+        *,
+        announce_seconds: float | None = None,
     ) -> None:
         """Marks the job `succeeded`, makes its model's name public and its result file visible, all at once.
 
-        `verdict` is the event about the comparison with an engine.
+        `verdict` is the event about the comparison with an engine; `announce_seconds` says how long that took.
         """
         values = {
             "status": "succeeded",
@@ -163,6 +165,8 @@ class HeldJob(HeldWork[Job]):
             await models.add_checkpoint(tx, _checkpoint(model, metrics))
             await models.delete_old_checkpoints(tx, self.job.id, self.ctx.settings.checkpoints_kept)
             await files.add(tx, *result)
+            if announce_seconds is not None:
+                await bases.note_announcement(tx, self.job.base, announce_seconds)
 
     async def fail(self, error: JobError, data: Mapping[str, Any] | None = None) -> None:
         """Marks the job `failed`; `data` goes into the event (every bad line of a file, for example)."""

@@ -56,6 +56,9 @@ def is_missing(found: object) -> bool:
 
 CALLS = Table(
     {
+        "root": (lambda api, ids: api.root(), lambda found: isinstance(found, models.Root)),
+        "livez": (lambda api, ids: api.livez(), lambda found: isinstance(found, models.Alive)),
+        "readyz": (lambda api, ids: api.readyz(), lambda found: isinstance(found, models.Ready)),
         "health": (lambda api, ids: api.health(), lambda found: found.status == "ok"),
         "metrics": (
             lambda api, ids: api.metrics(extra_headers={"Authorization": f"Bearer {ids['admin']}"}),

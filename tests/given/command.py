@@ -26,34 +26,43 @@ class Called:
 
 
 async def called(*arguments: str, stdin: str = "") -> Called:
-    """Without a terminal, in a thread: the service that it calls runs in this one."""
-    return await asyncio.to_thread(_call, arguments, stdin)
+    """Without a terminal, in a thread: the service that it calls runs in this one.
 
-
-def _call(arguments: tuple[str, ...], stdin: str) -> Called:
-    stdout, stderr, code = OfThread(sys.stdout), OfThread(sys.stderr), 0
+    `sys.stdout` is replaced in this thread, where the service logs: `print` of Python 3.11 holds no reference of its
+    own to the file that it writes to, and crashes if another thread replaces it meanwhile.
+    """
+    stdout, stderr = OfThread(sys.stdout), OfThread(sys.stderr)
     with (
         patch.object(sys, "argv", ["luthier", *arguments]),
         patch.object(sys, "stdin", io.StringIO(stdin)),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
     ):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        code = await asyncio.to_thread(_call, stdout, stderr)
     return Called(code, stdout.getvalue(), stderr.getvalue())
 
 
+def _call(*written: "OfThread") -> int:
+    """The exit code of the command, whose arguments are in place."""
+    for one in written:
+        one.thread = threading.get_ident()
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
 class OfThread(io.StringIO):
-    """What this thread writes; what others write, the service's log, goes to `others`."""
+    """What one thread writes; what others write, the service's log, goes to `others`."""
 
     def __init__(self, others: TextIO) -> None:
         super().__init__()
-        self._others, self._thread = others, threading.get_ident()
+        self.thread: int | None = None
+        self._others = others
 
     def write(self, text: str) -> int:
-        return super().write(text) if threading.get_ident() == self._thread else self._others.write(text)
+        return super().write(text) if threading.get_ident() == self.thread else self._others.write(text)
 
 
 class Terminal:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from service.db import events, files, jobs
+from service.db import bases, events, files, jobs
+from service.db.bases import BaseRecord
 from service.domain import event as wording
 from service.domain import ids
 from service.domain.event import Event
@@ -125,3 +126,10 @@ async def tell(ctx: Context, id: str, *numbers: int) -> None:
     """What a worker writes with one heartbeat."""
     async with ctx.database.transaction() as tx:
         await events.add(tx, id, [wording.warning(f"{number}", key=f"{number}") for number in numbers])
+
+
+async def note_announcement(ctx: Context, base: str, seconds: float) -> None:
+    """The base, whose last model took so long to be announced."""
+    async with ctx.database.transaction() as tx:
+        await bases.add(tx, BaseRecord(base, "folder", "1", {}))
+        await bases.note_announcement(tx, base, seconds)

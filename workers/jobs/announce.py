@@ -70,12 +70,19 @@ class JobAnnouncement:
             await self._tracker.end()
 
     async def _announce(self) -> None:
+        began = time.monotonic()
         verdict = await self._verdict()
         learning = await learning_of(self._ctx, self._held.job)
         if learning is not None and (warning := learning.event()) is not None:
             await self._held.warn(warning)
         result = await store_result(self._ctx, self._held.job)
-        await self._held.finish(self._model(), self._publication.metrics, result, verdict)
+        await self._held.finish(
+            self._model(),
+            self._publication.metrics,
+            result,
+            verdict,
+            announce_seconds=time.monotonic() - began,
+        )
         log.info("job.succeeded", job_id=self._held.job.id)
 
     async def _verdict(self) -> NewEvent:

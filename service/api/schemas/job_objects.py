@@ -115,7 +115,7 @@ class JobObject(BaseModel):
     @classmethod
     def of(cls, view: JobView, organization_id: str) -> "JobObject":
         job = view.job
-        remaining = _seconds_remaining(job)
+        remaining = _seconds_remaining(view)
         return cls(
             id=job.id,
             model=job.parent_model or named_after(job),
@@ -218,8 +218,9 @@ def _percent(job: Job) -> float:
     return round(100 * job.step / job.total_steps, 1) if job.total_steps else 0.0
 
 
-def _seconds_remaining(job: Job) -> int | None:
-    """Known while the job runs and has made a step."""
+def _seconds_remaining(view: JobView) -> int | None:
+    """Known while the job runs and has made a step: the steps that are left, and the announcement after them."""
+    job = view.job
     if job.status != "running" or job.total_steps is None or job.seconds_per_step is None:
         return None
-    return round((job.total_steps - job.step) * job.seconds_per_step)
+    return round((job.total_steps - job.step) * job.seconds_per_step + view.announce_seconds)

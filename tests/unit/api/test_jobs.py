@@ -15,7 +15,7 @@ from service.recipes.catalogue import Catalogue
 from tests.given.files_by_http import upload
 from tests.given.jobs_by_http import JOBS, create, messages
 from tests.given.stored_files import unneeded_files
-from tests.given.stored_jobs import move
+from tests.given.stored_jobs import move, note_announcement
 
 
 async def test_a_new_job_has_openais_keys_in_openais_order(client: httpx.AsyncClient, caller: Caller) -> None:
@@ -133,6 +133,8 @@ async def test_a_running_job_says_when_it_will_be_done(ctx: Context, client: htt
     }  # fmt: skip
     assert job["estimated_finish"] >= job["created_at"] + 150
     assert job["trained_tokens"] is None
+    await note_announcement(ctx, job["model"], 40.0)
+    assert (await client.get(f"{JOBS}/{id}")).json()["progress"]["seconds_remaining"] == 190  # with its announcement
     await move(ctx, id, "running", status="succeeded", step=100)
     job = (await client.get(f"{JOBS}/{id}")).json()
     assert (job["estimated_finish"], job["trained_tokens"], job["progress"]["percent"]) == (None, 7, 100.0)
