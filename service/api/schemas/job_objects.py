@@ -78,7 +78,7 @@ class Progress(BaseModel):
             percent=_percent(job),
             step=job.step,
             total_steps=job.total_steps,
-            seconds_remaining=_seconds_remaining(job),
+            seconds_remaining=_seconds_remaining(view),
             queue_position=view.queue_position,
         )
 
