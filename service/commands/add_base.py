@@ -96,7 +96,7 @@ def _check_new(settings: Settings, id: str) -> None:
 
 
 def _found(source: str) -> str:
-    """A folder's or file's absolute path, or the hub id. Raises CatalogueError for a path that is not there."""
+    """A folder's or file's absolute path, or the hub id. Raises CatalogueError for a missing path."""
     path = Path(source).expanduser()
     if path.exists():
         return str(path.resolve())
