@@ -1,9 +1,10 @@
-"""`luthier-worker`: train | engine | vllm | check. Parses arguments; `luthierd up` starts the first two by name."""
+"""`luthier-worker`: train | engine | vllm | check | describe. Parses arguments; `luthierd up` starts two."""
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from service.db import schema
 from service.domain.errors import Unavailable
@@ -24,18 +25,22 @@ def main() -> None:
     parser.add_argument(
         "command",
         choices=sorted(COMMANDS),
-        help="train: claim and run jobs; engine: serve tokens; vllm: serve tokens with vLLM; check: try a base",
+        help="train: claim and run jobs; engine: serve tokens; vllm: serve tokens with vLLM; check: try a base; "
+        "describe: print what a base's files say",
     )
     parser.add_argument("--base", default="", help="id of the base to serve, else LUTHIER_ENGINE_BASE or the first")
-    parser.epilog = "vllm: what follows `--` is passed to `vllm serve` unchanged."
+    parser.epilog = (
+        "vllm: what follows `--` is passed to `vllm serve` unchanged. describe: a hub id follows, or the path of "
+        "a folder or of a GGUF file; then the folder that a GGUF file becomes."
+    )
     parser.add_argument("--die-with-parent", action="store_true", help=argparse.SUPPRESS)
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     arguments, flags = parser.parse_args(words[:end]), words[end + 1 :]
     try:
         settings = read_settings()
-        if arguments.command != "vllm" and flags:
-            parser.error("flags after -- are for the command vllm")
+        if arguments.command not in ("vllm", "describe") and flags:
+            parser.error("flags after -- are for the commands vllm and describe")
         if arguments.command == "train" and arguments.base:
             parser.error("--base is for engines; LUTHIER_BASES says what a worker trains")
         if arguments.base:
@@ -93,11 +98,24 @@ def _check(settings: Settings, _flags: list[str]) -> None:
     sys.exit(broken)
 
 
+def _describe(settings: Settings, words: list[str]) -> None:
+    """Prints one line of JSON about a base that is in no catalogue yet."""
+    from workers.model.describe import describe  # noqa: PLC0415
+    from workers.model.load import choose_device  # noqa: PLC0415
+
+    if len(words) != 2:
+        raise ValueError("write describe -- SOURCE FOLDER")
+    source, folder = words
+    found = describe(source, choose_device(settings.device), Path(folder))
+    sys.stdout.write(f"{found.model_dump_json()}\n")
+
+
 COMMANDS: dict[str, Callable[[Settings, list[str]], None]] = {
     "train": _train,
     "engine": _engine,
     "vllm": _vllm,
     "check": _check,
+    "describe": _describe,
 }
 
 

@@ -193,6 +193,12 @@ async def unfinished(tx: Transaction) -> list[Unfinished]:
     return [Unfinished(**row._mapping) for row in await tx.connection.execute(query)]
 
 
+async def active_of(tx: Transaction, base: str) -> str | None:
+    """One job of the base that has not ended, of any project."""
+    query = select(jobs.c.id).where(jobs.c.base == base, jobs.c.status.in_(ACTIVE)).limit(1)
+    return (await tx.connection.execute(query)).scalar_one_or_none()
+
+
 async def ended(tx: Transaction) -> dict[Status, int]:
     """How many jobs have ever ended in each way."""
     query = select(jobs.c.status, func.count().label("jobs")).where(jobs.c.status.in_(FINAL)).group_by(jobs.c.status)

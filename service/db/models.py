@@ -60,6 +60,12 @@ async def all_callable(tx: Transaction, project_id: str) -> list[Model]:
     return [_model(row) for row in await tx.connection.execute(query.order_by(models.c.sequence))]
 
 
+async def living_of(tx: Transaction, base: str) -> str | None:
+    """One living model of the base, of any project."""
+    query = select(models.c.name).where(models.c.base == base, models.c.deleted_at.is_(None)).limit(1)
+    return (await tx.connection.execute(query)).scalar_one_or_none()
+
+
 async def newest_callable(tx: Transaction, project_id: str, limit: int) -> list[Model]:
     """At most `limit` of these, newest first."""
     query = select(*_MODEL).where(_callable(project_id)).order_by(models.c.sequence.desc()).limit(limit)

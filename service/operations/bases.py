@@ -1,11 +1,11 @@
 """The weights of a public base id, recorded at its first use: other weights under the same id are rejected."""
 
-from service.db import bases
+from service.db import bases, jobs, models
 from service.db.bases import BaseRecord
-from service.domain.errors import JobError
+from service.domain.errors import InvalidRequest, JobError
 from service.installation.context import Context
 
-__all__ = ["BaseRecord", "register"]
+__all__ = ["BaseRecord", "check_unused", "register"]
 
 
 async def register(ctx: Context, record: BaseRecord) -> None:
@@ -23,3 +23,13 @@ async def register(ctx: Context, record: BaseRecord) -> None:
             "Give the new weights an id of their own in the catalogue.",
             "model",
         )
+
+
+async def check_unused(ctx: Context, id: str) -> None:
+    """Raises InvalidRequest where a job that has not ended, or a model, needs the base."""
+    async with ctx.database.reading() as tx:
+        job, model = await jobs.active_of(tx, id), await models.living_of(tx, id)
+    if job is not None:
+        raise InvalidRequest(f"The base '{id}' is needed by {job}, which has not ended: cancel it or wait for it.")
+    if model is not None:
+        raise InvalidRequest(f"The base '{id}' is needed by the model {model}: delete its models first.")

@@ -51,10 +51,10 @@ def has_chat_template(base: Base) -> bool | None:
 
 def _problems(folder: Path) -> Iterator[str]:
     if folder.is_file() and folder.suffix == ".gguf":
-        yield f"has the GGUF file {folder} as its source: take the folder of safetensors that it was made from."
+        yield f"has the GGUF file {folder} as its source: `luthierd bases add` makes a folder of it."
         return
     if not folder.is_dir():
-        yield f"has no folder {folder}{_nearest(folder)}: correct `source` in the catalogue."
+        yield f"has no folder {folder}{nearest(folder)}: correct `source` in the catalogue."
         return
     if not _json(folder / "config.json"):
         yield f"has no config.json that can be read in {folder}: copy the model's whole folder."
@@ -65,7 +65,7 @@ def _problems(folder: Path) -> Iterator[str]:
         yield f"has no tokenizer in {folder}: copy the model's whole folder."
 
 
-def _nearest(folder: Path) -> str:
+def nearest(folder: Path) -> str:
     """A folder beside it that has nearly the same name."""
     if not folder.parent.is_dir():
         return ""

@@ -5,12 +5,17 @@ Does not depend on how a setting is used.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+
+
+def own_catalogue(data_dir: Path) -> Path:
+    """The catalogue in the data folder, which is used where no other is set."""
+    return data_dir.absolute() / "bases.toml"
 
 
 class Settings(BaseSettings):
@@ -56,7 +61,8 @@ class Settings(BaseSettings):
     )
     catalogue: Path = Field(
         Path(__file__).parents[1] / "bases.toml",
-        description="TOML file that lists the base models of this installation.",
+        description="TOML file that lists the base models of this installation; without this setting `bases.toml` in "
+        "the data folder, which `luthierd bases add` makes, where there is one.",
     )
     extensions: str = Field(
         "",
@@ -206,6 +212,12 @@ class Settings(BaseSettings):
     engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where trainer and embedded engine compute.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_own_catalogue(cls, given: dict[str, Any]) -> dict[str, Any]:
+        own = own_catalogue(Path(given.get("data_dir", cls.model_fields["data_dir"].default)))
+        return {"catalogue": own, **given} if own.is_file() else given
 
     @property
     def database(self) -> str:

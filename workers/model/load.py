@@ -74,7 +74,7 @@ def load_or_explain(base: Base, device: torch.device) -> LoadedBase:
 def load_base(base: Base, device: torch.device) -> LoadedBase:
     """Loads from a folder or from the hub (safetensors only, no remote code). Raises OSError or ValueError."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # logs are events, one a line
-    commit = _commit(base)
+    commit = commit_of(base)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base.source,
         revision=commit,
@@ -104,7 +104,7 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
 
 def load_text(base: Base) -> BaseText:
     """The text side of a base, without its weights. Raises OSError or ValueError."""
-    commit = _commit(base)
+    commit = commit_of(base)
     config = AutoConfig.from_pretrained(base.source, revision=commit, trust_remote_code=False)
     try:
         generation = GenerationConfig.from_pretrained(base.source, revision=commit or "main")
@@ -116,9 +116,25 @@ def load_text(base: Base) -> BaseText:
 
 def base_size(base: Base) -> BaseSize:
     """The size of the base, from its config.json alone. Raises OSError or ValueError."""
-    config = AutoConfig.from_pretrained(base.source, revision=_commit(base), trust_remote_code=False)
+    config = AutoConfig.from_pretrained(base.source, revision=commit_of(base), trust_remote_code=False)
     text = config.get_text_config()
     return BaseSize(hidden_size=text.hidden_size, num_layers=text.num_hidden_layers)
+
+
+def commit_of(base: Base) -> str | None:
+    """The commit that the revision (empty: the default branch) points to; None for a folder.
+
+    Resolved once and used for every file, so that a change on the hub during loading cannot mix two commits. Raises
+    OSError for what is on no hub.
+    """
+    if Path(base.source).is_dir():
+        return None
+    revision = resolve_revision(base.source, base.revision or None)
+    if not isinstance(revision, ResolvedRevision):
+        raise OSError(
+            f"The base '{base.id}' is neither a folder nor a repository on the hub: {base.source} {base.revision}"
+        )
+    return revision.resolved
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -151,21 +167,6 @@ def environment(device: torch.device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         **{package: version(package) for package in ("torch", "transformers", "peft")},
     }
-
-
-def _commit(base: Base) -> str | None:
-    """The commit that the revision (empty: the default branch) points to; None for a folder.
-
-    Resolved once and used for every file, so that a change on the hub during loading cannot mix two commits.
-    """
-    if Path(base.source).is_dir():
-        return None
-    revision = resolve_revision(base.source, base.revision or None)
-    if not isinstance(revision, ResolvedRevision):
-        raise OSError(
-            f"The base '{base.id}' is neither a folder nor a repository on the hub: {base.source} {base.revision}"
-        )
-    return revision.resolved
 
 
 def _end_ids(generation: GenerationConfig | None) -> frozenset[int]:
