@@ -1,19 +1,15 @@
-"""The command `luthier`, called in this process as its console script is, or started in a terminal of its own."""
+"""The command `luthier`, in a process of its own: without a terminal, or in one."""
 
 import asyncio
-import contextlib
-import io
 import os
 import pty
 import sys
-import threading
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TextIO
-from unittest.mock import patch
 
-from luthier.cli.main import main
+CALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,43 +22,19 @@ class Called:
 
 
 async def called(*arguments: str, stdin: str = "") -> Called:
-    """Without a terminal, in a thread: the service that it calls runs in this one.
-
-    `sys.stdout` is replaced in this thread, where the service logs: `print` of Python 3.11 holds no reference of its
-    own to the file that it writes to, and crashes if another thread replaces it meanwhile.
-    """
-    stdout, stderr = OfThread(sys.stdout), OfThread(sys.stderr)
-    with (
-        patch.object(sys, "argv", ["luthier", *arguments]),
-        patch.object(sys, "stdin", io.StringIO(stdin)),
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-    ):
-        code = await asyncio.to_thread(_call, stdout, stderr)
-    return Called(code, stdout.getvalue(), stderr.getvalue())
-
-
-def _call(*written: "OfThread") -> int:
-    """The exit code of the command, whose arguments are in place."""
-    for one in written:
-        one.thread = threading.get_ident()
+    """Without a terminal, in a process of its own: the service that it calls may run in this one."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "luthier", *arguments), stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
     try:
-        main()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
-
-
-class OfThread(io.StringIO):
-    """What one thread writes; what others write, the service's log, goes to `others`."""
-
-    def __init__(self, others: TextIO) -> None:
-        super().__init__()
-        self.thread: int | None = None
-        self._others = others
-
-    def write(self, text: str) -> int:
-        return super().write(text) if threading.get_ident() == self.thread else self._others.write(text)
+        async with asyncio.timeout(CALL_SECONDS):
+            stdout, stderr = await process.communicate(stdin.encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Called(process.returncode, stdout.decode(), stderr.decode())
 
 
 class Terminal:
