@@ -37,6 +37,7 @@ def served(folder: Path, *workers: str) -> Iterator[str]:
         "LUTHIER_DATA_DIR": str(folder / "data"),
         "LUTHIER_CATALOGUE": str(catalogue),
         "LUTHIER_LOG_LEVEL": "warning",
+        "LUTHIER_WANDB_ENTITIES": "entity",  # the suite's own
         "LUTHIER_TRAINER_THREADS": "1",
         "LUTHIER_ENGINE_THREADS": "1",
         "LUTHIER_PORT": str(port),

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import ValidationError
 
+from service.api.schemas.errors import QUOTA
 from service.api.schemas.fields import Text
 from service.api.schemas.files import UPLOAD_BODY, FileDeleted, FileObject, UploadFields
 from service.api.web.auth import ApiRoute
@@ -46,7 +47,7 @@ FILENAME_CHARACTERS = 512
 Fields = JsonObject
 
 
-@router.post("", operation_id="createFile", openapi_extra={"requestBody": UPLOAD_BODY})
+@router.post("", operation_id="createFile", responses=QUOTA, openapi_extra={"requestBody": UPLOAD_BODY})
 async def create(ctx: ContextDep, caller: CallerDep, request: Request) -> FileObject:
     """Upload a file, which other endpoints take by its id."""
     length = request.headers.get("content-length", "")

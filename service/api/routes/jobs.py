@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
+from service.api.schemas.errors import QUOTA
 from service.api.schemas.fields import Text
 from service.api.schemas.job_objects import CheckpointObject, EventObject, JobObject
 from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
@@ -90,7 +91,7 @@ def _metadata(request: Request) -> Mapping[str, str] | None:
     return pairs or None
 
 
-@router.post("", operation_id="createFineTuningJob")
+@router.post("", operation_id="createFineTuningJob", responses=QUOTA)
 async def create(ctx: ContextDep, caller: CallerDep, body: CreateJob) -> JobObject:
     """Create a fine-tuning job and put it into the queue."""
     return JobObject.of(await jobs.create(ctx, caller, _new_job(body)), caller.organization_id)

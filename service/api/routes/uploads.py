@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 
+from service.api.schemas.errors import QUOTA
 from service.api.schemas.fields import Text
 from service.api.schemas.uploads import PART_BODY, CompleteUpload, CreateUpload, UploadObject, UploadPartObject
 from service.api.web.auth import ApiRoute
@@ -20,7 +21,7 @@ UploadId = Annotated[Text, Path(description="The id of the upload.")]
 FORM_BYTES = 1024 * 1024  # what the form has around its part, and more than any server passes on at once
 
 
-@router.post("", operation_id="createUpload")
+@router.post("", operation_id="createUpload", responses=QUOTA)
 async def create(ctx: ContextDep, caller: CallerDep, body: CreateUpload) -> UploadObject:
     """Create an upload, which takes parts for an hour."""
     new = NewUpload(
@@ -41,7 +42,7 @@ async def add_part(ctx: ContextDep, caller: CallerDep, upload_id: UploadId, requ
         return UploadPartObject.of(await incoming.add())
 
 
-@router.post("/{upload_id}/complete", operation_id="completeUpload")
+@router.post("/{upload_id}/complete", operation_id="completeUpload", responses=QUOTA)
 async def complete(ctx: ContextDep, caller: CallerDep, upload_id: UploadId, body: CompleteUpload) -> UploadObject:
     """Make a file of the parts, in the order in which they are named. Parts that are not named are removed."""
     return UploadObject.of(*await uploads.complete(ctx, caller, upload_id, body.part_ids, body.md5))

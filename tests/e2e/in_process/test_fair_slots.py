@@ -67,8 +67,9 @@ async def seated_jobs(ctx: Context, caller: Caller) -> list[str]:
 
 
 async def test_five_steps_wait_for_no_more_than_two_turns_of_twelve_long_jobs(
-    ctx: Context, caller: Caller, other: Caller, journal: Path
+    ctx: Context, caller: Caller, other: Caller, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LUTHIER_FAULT_STEP_SECONDS", "0.2")
     async with worker(ctx, "tests.faults.journal_trainer"):
         many = await seated_jobs(ctx, caller)
         many += [await create(ctx, caller, seed, **LONG) for seed in range(SLOTS, 12)]

@@ -85,7 +85,7 @@ async def test_a_queued_job_cannot_be_paused(ctx: Context, caller: Caller) -> No
 
 async def checkpoint_at(ctx: Context, caller: Caller, id: str, step: int) -> str:
     found = (await jobs.checkpoint_page(ctx, caller, id, after=None, limit=10)).items
-    (name,) = [checkpoint.model_name for checkpoint in found if checkpoint.step == step]
+    (name,) = [one.checkpoint.model_name for one in found if one.checkpoint.step == step]
     model = await find_model(ctx, name)
     assert model is not None and model.kind == "checkpoint" and model.deleted_at is None
     return name
