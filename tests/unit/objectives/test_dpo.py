@@ -48,7 +48,7 @@ def test_the_gradient_is_that_of_the_papers_formula(base: LoadedBase, tuning: di
     one.detach()
     assert measured.loss == pytest.approx(float(expected_loss.detach()), abs=1e-6)
     assert float(expected.abs().max()) > 1e-3
-    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
@@ -111,6 +111,7 @@ def test_it_is_not_supervised_training(base: LoadedBase) -> None:
 
 
 def attached(base: LoadedBase, spec: dict[str, Any]) -> Tuning:
+    torch.manual_seed(0)  # an adapter draws its first weights
     tuning = create_tuning(tuning_of(spec), base.model, "one")
     tuning.attach()
     return tuning
