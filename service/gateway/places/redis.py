@@ -114,6 +114,8 @@ class RedisPlaces:
             self._capacity.of(base),
             self._capacity.share(base),
         ]
+        task = asyncio.current_task()
+        assert task is not None
         while True:
             self._left.clear()
             try:
@@ -122,6 +124,8 @@ class RedisPlaces:
             except UNAVAILABLE as error:
                 log.warning("places.unavailable", reason=type(error).__name__)
                 return False
+            if task.cancelling():  # swallowed by the client, see `service.queue.redis.end`
+                raise asyncio.CancelledError
             if found:
                 self._held[base].add(member)
                 self._keep_renewing()

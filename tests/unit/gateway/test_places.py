@@ -8,7 +8,7 @@ import pytest
 from service.domain.errors import RateLimited
 from service.gateway.forward import EngineRequest
 from service.gateway.places import Capacity, MemoryPlaces, Places, RedisPlaces, Release
-from service.queue.redis import RedisConnection
+from service.queue.redis import RedisConnection, end
 from tests.servers.valkey import Valkey
 
 LONG = 60.0
@@ -53,9 +53,7 @@ class Crowd:
         assert self.admitted.count(project) == expected
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         for releases in self.releases.values():
             for release in releases:
                 release()
@@ -118,6 +116,7 @@ async def test_a_large_request_is_not_overtaken_for_ever(crowd: Crowd) -> None:
     crowd.send("large", sequences=6)
     await asyncio.sleep(0.1)
     crowd.send("small", 20)
+    await asyncio.sleep(0.1)
     for _ in range(4):
         crowd.end("small")
     await crowd.count("large", 1)
