@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from service.recipes.base import EngineKind
 from service.recipes.format import FORMATS
 from service.recipes.objective import AUTO, OBJECTIVES, Hyperparameters, ObjectiveSettings
+from service.recipes.safeguards import EarlyStopping
 from service.recipes.tasks import TASKS
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
@@ -59,6 +60,10 @@ def _objective(objective: type[ObjectiveSettings]) -> str:
 
 def _hyperparameters() -> str:
     return _settings("hyperparameter", Hyperparameters)
+
+
+def _early_stopping() -> str:
+    return _settings("setting of `early_stopping`", EarlyStopping)
 
 
 def _auto() -> str:
@@ -143,12 +148,16 @@ def _values(schema: Mapping[str, Any]) -> str:
         return f"{schema.get('minItems', 0)} to {schema['maxItems']} names"
     if schema["type"] in ("integer", "number"):
         return _range(schema)
+    if schema["type"] == "string" and "enum" not in schema:
+        return "a name"
     return str(schema["type"])
 
 
 def _range(schema: Mapping[str, Any]) -> str:
     low = {"minimum": "{:g}", "exclusiveMinimum": "above {:g}"}
     high = {"maximum": "{:g}", "exclusiveMaximum": "below {:g}"}
+    if "minimum" in schema and not high.keys() & schema.keys():
+        return f"{schema['minimum']:g} or more"
     ends = [text.format(schema[key]) for side in (low, high) for key, text in side.items() if key in schema]
     return " to ".join(ends) if ends else "any number"
 
@@ -157,6 +166,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "objectives": _objectives,
     "hyperparameters": _hyperparameters,
     "auto": _auto,
+    "early_stopping": _early_stopping,
     "tunings": _tunings,
     "formats": _formats,
     "tasks": _tasks,

@@ -119,6 +119,18 @@ async def add_checkpoint(tx: Transaction, checkpoint: Checkpoint) -> None:
     await tx.connection.execute(insert(checkpoints).values(values))
 
 
+async def add_final_checkpoint(tx: Transaction, checkpoint: Checkpoint) -> None:
+    """The line of the job's result. Where the result is an earlier step's, that step may have a line already.
+
+    Then a callable one stays, whose model has the same weights; one that was pruned gives way.
+    """
+    rows = checkpoints.c
+    same_step = and_(rows.job_id == checkpoint.job_id, rows.step == checkpoint.step)
+    await tx.connection.execute(delete(checkpoints).where(same_step, rows.pruned_at.is_not(None)))
+    if (await tx.connection.execute(select(rows.id).where(same_step))).first() is None:
+        await add_checkpoint(tx, checkpoint)
+
+
 async def find_checkpoint(tx: Transaction, job_id: str, step: int) -> Checkpoint | None:
     query = select(*_CHECKPOINT).where(checkpoints.c.job_id == job_id, checkpoints.c.step == step)
     row = (await tx.connection.execute(query)).one_or_none()

@@ -141,6 +141,7 @@ jobs = Table(
     Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
     Column("alias", String(255)),  # of its base: its models are named after it
     Column("publication", JSON(none_as_null=True)),  # trained and stored: what is still to be announced
+    Column("safeguards", JSON(none_as_null=True)),  # early stopping, the best step, a forgetting report; null: none
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
 )

@@ -1,5 +1,6 @@
 """What a job reports to its user, in OpenAI's order and wording (openai-api reference, fine-tuning events)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -135,6 +136,70 @@ def learnt_little(start: float, end: float, accuracy: float | None, num_steps: i
     )
     data = {"loss_at_start": start, "loss_at_end": end, "token_accuracy": accuracy, "steps": num_steps}
     return NewEvent(message, level="warn", data=data, key="learning")
+
+
+def chosen(figures: Mapping[str, Any]) -> list[NewEvent]:
+    """What the safeguards decided at a job's end: an early end, and the step that is published."""
+    metric, best_step, best = figures["metric"], figures["best_step"], figures["best_value"]
+    found = []
+    if figures["stopped"]:
+        message = (
+            f"Training stopped early at step {figures['ended_step']} of {figures['total_steps']}: {metric} has not "
+            f"improved by more than {figures['min_delta']:g} in the last {figures['without_improvement']} evaluations "
+            f"(best {best:.4g} at step {best_step}, last {figures['last_value']:.4g})"
+        )
+        found.append(NewEvent(message, data=figures, key="stopped-early"))
+    if figures["selection"] is not None:
+        reason = (
+            f"the best of {figures['evaluations']} by {metric}, {best:.4g}"
+            if figures["selection"] == "best"
+            else f"the last; the best by {metric} was step {best_step}, {best:.4g}"
+        )
+        message = f"The model is that of step {figures['step']}: {reason}"
+        found.append(NewEvent(message, data=figures, key="chosen-step"))
+    return found
+
+
+LITTLE_FORGOTTEN, MUCH_FORGOTTEN = 0.02, 0.25  # shares of a token's likelihood
+
+
+def forgetting(tokens: int, before: float, after: float) -> NewEvent:
+    """What the training did to a general text, from its losses in nats per token.
+
+    Each token's likelihood is in the geometric mean exp(before - after) times what it was.
+    """
+    change = math.expm1(before - after)
+    figures = f"its loss went from {before:.3f} to {after:.3f}, over {tokens} tokens"
+    level: Level = "info"
+    if abs(change) <= LITTLE_FORGOTTEN:
+        message = (
+            f"The model has forgotten little: general text is as likely as before within 2 % per token ({figures})"
+        )
+    elif change > 0:
+        message = f"The model has forgotten nothing: general text became {change:.0%} more likely per token ({figures})"
+    elif change >= -MUCH_FORGOTTEN:
+        message = (
+            f"The model has forgotten something: general text became {-change:.0%} less likely per token ({figures}); "
+            "that is usual for a narrow task, and matters where the model is used for other things too"
+        )
+    else:
+        level = "warn"
+        message = (
+            f"The model has forgotten much: general text became {-change:.0%} less likely per token ({figures}). Where "
+            "it is used for other things too, try a smaller learning_rate_multiplier, fewer epochs, or add rows of "
+            "other kinds"
+        )
+    data = {"tokens": tokens, "loss_before": before, "loss_after": after, "likelihood_change": change}
+    return NewEvent(message, level=level, data=data, key="forgetting")
+
+
+def early_stopping_idle(patience: int, n_epochs: int) -> NewEvent:
+    message = (
+        f"early_stopping cannot end this job early: it is evaluated after each of its {n_epochs} epochs, and a "
+        f"patience of {patience} needs at least {patience + 2}. Give a larger n_epochs or a smaller patience"
+    )
+    data = {"patience": patience, "n_epochs": n_epochs}
+    return NewEvent(message, level="warn", data=data, key="early-stopping-idle")
 
 
 def model_created(model: str) -> NewEvent:

@@ -67,6 +67,9 @@ class Job:
     alias: str | None = None  # of its base, which it or its parent was created through: its models are named after it
     pause_requested_at: int | None = None  # set while a running job is to come to rest
     publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
+    safeguards: JsonObject | None = (
+        None  # `service.recipes.safeguards.safeguards_of` reads it; None: none were asked for
+    )
 
 
 def named_after(job: Job) -> str:
@@ -113,13 +116,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Publication:
-    """A finished training: its artifact is stored, and its name is public once an engine agrees with it."""
+    """A finished training: its artifact is stored, and its name is public once an engine agrees with it.
+
+    `step` is the one whose weights it has, which may be an earlier one than the last.
+    """
 
     name: str
     step: int
-    metrics: dict[str, int | float]  # of the last checkpoint
+    metrics: dict[str, int | float]  # of that step
     sample: str  # key of the rows that the trainer has scored
     sample_sha256: str
+    num_steps: int | None = None  # how many were trained; None: as many as were planned
 
 
 @dataclass(frozen=True)

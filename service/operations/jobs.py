@@ -24,7 +24,8 @@ from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 from service.recipes.base import Base
-from service.recipes.objective import OBJECTIVES, Hyperparameters
+from service.recipes.objective import OBJECTIVES, Hyperparameters, find_objective
+from service.recipes.safeguards import Safeguards, check_safeguards
 from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning, tuning_of
 
 NAMES_SHOWN = 10
@@ -46,6 +47,7 @@ class NewJob:
     metadata: dict[str, str] | None = None
     integrations: list[JsonObject] = field(default_factory=list)
     idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
+    safeguards: Safeguards = field(default_factory=Safeguards)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         tuning = origin.tuning(new.tuning)
         check_servable(origin.base, tuning)
         check_suffix(origin.alias or origin.base.id, caller.organization, new.suffix)
+        has_validation = new.validation_file is not None
+        check_safeguards(new.safeguards, find_objective(new.objective), origin.base, has_validation=has_validation)
         job = _job(caller, origin, new, tuning)
         await _check_file(tx, caller, "training_file", new.training_file)
         if new.validation_file is not None:
@@ -319,6 +323,7 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) ->
         created_at=int(time.time()),
         metadata=new.metadata,
         integrations=new.integrations,
+        safeguards=new.safeguards.stored(),
     )
 
 

@@ -133,8 +133,11 @@ class HeldJob(HeldWork[Job]):
 
     async def trained(self, publication: Publication) -> None:
         """The training is over, its artifact stored: the job needs no slot any more, any worker may announce it."""
+        values: dict[str, Any] = {"publication": asdict(publication)}
+        if publication.num_steps is not None:
+            values["total_steps"] = publication.num_steps
         async with self.transaction() as tx:
-            await self._change(tx, {"publication": asdict(publication)}, [])
+            await self._change(tx, values, [])
             await work.move(tx, self.id, ANNOUNCE.name)
             self.ring(tx)
 
@@ -162,7 +165,7 @@ class HeldJob(HeldWork[Job]):
             await self._change(tx, values, new_events if verdict is None else [verdict, *new_events])
             await work.remove(tx, [self.id])
             await models.add(tx, model)
-            await models.add_checkpoint(tx, _checkpoint(model, metrics))
+            await models.add_final_checkpoint(tx, _checkpoint(model, metrics))
             await models.delete_old_checkpoints(tx, self.job.id, self.ctx.settings.checkpoints_kept)
             await files.add(tx, *result)
             if announce_seconds is not None:

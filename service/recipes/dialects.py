@@ -50,6 +50,14 @@ _SPELLINGS: Mapping[str, str] = {
         "beta dpo_beta", '"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}, for preference rows'
     ),
     **_spelled("training_method loss_type", '"method": {"type": "supervised"} or {"type": "dpo"}'),
+    **_spelled(
+        "early_stopping_patience early_stop patience early_stopping_threshold early_stopping_rounds",
+        '"early_stopping": {"patience": 1, "min_delta": 0.0, "metric": "full_valid_loss"} in the job itself',
+    ),
+    **_spelled(
+        "load_best_model_at_end metric_for_best_model save_best_only best_model save_total_limit",
+        '"checkpoint_selection": "best" in the job itself',
+    ),
     **_spelled("random_seed random_state data_seed", '"seed" beside the hyperparameters'),
     **_spelled("base_model model_name model_name_or_path", '"model"'),
     **_spelled("train_file training_files dataset train_dataset", '"training_file"'),
@@ -68,7 +76,20 @@ _FIXED = frozenset(
 )
 # Fields of a job that are written into its hyperparameters.
 _OF_A_JOB = frozenset(
-    ("seed", "suffix", "model", "training_file", "validation_file", "metadata", "integrations", "method", "tuning")
+    (
+        "seed",
+        "suffix",
+        "model",
+        "training_file",
+        "validation_file",
+        "metadata",
+        "integrations",
+        "method",
+        "tuning",
+        "early_stopping",
+        "checkpoint_selection",
+        "forgetting_report",
+    )
 )
 
 

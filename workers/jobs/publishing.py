@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.domain import ids
 from service.domain.errors import InvalidRequest, JobError
-from service.domain.job import Publication, named_after, template_date
+from service.domain.job import Metrics, Publication, named_after, template_date
 from service.domain.model import Manifest, Model, model_name
 from service.operations import lookups
 from service.operations.progress import HeldJob
@@ -44,7 +44,14 @@ class Publisher:
         if report.last:
             name = await self._store(report, step=None)
             key, sha256 = await store_agreement(self._ctx.storage, job.id, name, report.agreement)
-            self._last = Publication(name, report.step, report.metrics, sample=key, sample_sha256=sha256)
+            self._last = Publication(
+                name,
+                report.step,
+                result_metrics(report),
+                sample=key,
+                sample_sha256=sha256,
+                num_steps=None if report.chosen is None else report.chosen.ended_step,
+            )
         elif await lookups.find_checkpoint(self._ctx, job.id, report.step) is None:
             name = await self._store(report, step=report.step)
             model = Model(
@@ -95,13 +102,13 @@ class Publisher:
             base_hashes=ready.hashes,
             tuning=job.tuning["type"],
             objective=job.objective,
-            hyperparameters={**job.hyperparameters, **job.tuning},
+            hyperparameters={**job.hyperparameters, **job.tuning, **(job.safeguards or {})},
             seed=job.seed,
             parent=job.parent_model,
             template_date=template_date(job),
             data_hashes=await self._data_hashes(),
             environment=ready.environment,
-            metrics=report.metrics,
+            metrics=result_metrics(report),
             files={},  # filled in by store_artifact
             created_at=int(time.time()),
         )
@@ -112,3 +119,12 @@ class Publisher:
         return {
             role: await lookups.file_hash(self._ctx, file_id) for role, file_id in named.items() if file_id is not None
         }
+
+
+def result_metrics(report: Checkpointed) -> Metrics:
+    """The metrics of a checkpoint's step, with those of its forgetting report, if it has one."""
+    found = report.forgetting
+    if found is None:
+        return report.metrics
+    losses = {"general_text_loss_before": found.loss_before, "general_text_loss_after": found.loss_after}
+    return {**report.metrics, **losses}

@@ -28,6 +28,7 @@ from workers.jobs.background_uploads import BackgroundUploads
 from workers.jobs.loading import BaseNotLoaded
 from workers.jobs.publishing import Publisher
 from workers.jobs.staging import stage_job
+from workers.jobs.verdicts import verdicts
 from workers.trainer.parent.handle import TrainerHandle
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, Left, Paused, Report, Seated, Snapshotted, Stepped
 
@@ -122,6 +123,8 @@ class JobRun:
                 self._uploads.snapshot(report)
             case Checkpointed():
                 await self._steps.flush()
+                for event in verdicts(report):
+                    await self._held.warn(event)
                 self._uploads.publish(partial(self._publisher.checkpoint, report))
             case Failed():
                 await self._steps.flush()

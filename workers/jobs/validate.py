@@ -22,6 +22,7 @@ from service.operations import lookups
 from service.operations.progress import DataColumn, HeldJob
 from service.recipes.base import Base
 from service.recipes.objective import find_objective, resolve_auto
+from service.recipes.safeguards import safeguards_of
 from service.recipes.tuning import tuning_of
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
@@ -73,6 +74,7 @@ class JobValidation:
         await self._warn_of_date()
         hyperparameters = resolve_auto(find_objective(job.objective), job.hyperparameters, training.num_examples)
         await self._warn_of_rate(hyperparameters["learning_rate_multiplier"])
+        await self._warn_of_patience(hyperparameters["n_epochs"])
         steps = steps_per_epoch(training.num_examples, hyperparameters["batch_size"]) * hyperparameters["n_epochs"]
         await self._held.validated(hyperparameters=hyperparameters, total_steps=steps)
         log.info("job.validated", job_id=job.id, examples=training.num_examples, steps=steps)
@@ -83,6 +85,12 @@ class JobValidation:
             return
         usual = await learning_rate(self._base, tuning_of(self._held.job.tuning))
         await self._held.warn(wording.implausible_rate(multiplier * usual, usual, multiplier))
+
+    async def _warn_of_patience(self, n_epochs: int) -> None:
+        """The first evaluation is an improvement, so the earliest end is after patience + 1 of them."""
+        rule = safeguards_of(self._held.job.safeguards).early_stopping
+        if rule is not None and n_epochs < rule.patience + 2:
+            await self._held.warn(wording.early_stopping_idle(rule.patience, n_epochs))
 
     async def _warn_of_date(self) -> None:
         """The embedded engine gives a model the date of its training; vLLM gives its own day's."""

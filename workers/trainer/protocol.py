@@ -10,7 +10,8 @@ A seated job's folder:
     parent/             adapter weights to start from; absent unless the job continues a tuned model
     snapshots/step-N/   written by the trainer: private state, complete once `Snapshotted` is reported
     checkpoints/step-N/ written by the trainer: adapter in PEFT's format, and `head.safetensors` where the objective has
-                        parameters of its own; complete once `Checkpointed` is reported
+                        parameters of its own; complete once `Checkpointed` is reported. best-N/ instead where the
+                        job's result is an earlier step than its last
     rollouts/step-N.json written by the trainer: RolloutRows without rewards yet; complete once `RolledOut` is
                         reported
 """
@@ -21,6 +22,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from service.recipes.recipe import Recipe
+from service.recipes.safeguards import Safeguards, Selection
 
 AGREEMENT_TOKENS = 256  # of an agreement row, at most
 
@@ -38,6 +40,7 @@ class JobSpec(BaseModel):
     seed: int
     snapshot_steps: int
     agreement_tokens: int = AGREEMENT_TOKENS  # of an agreement row; does not change the weights
+    safeguards: Safeguards = Safeguards()
 
 
 class Seat(BaseModel):
@@ -168,8 +171,40 @@ class ScoredRow(BaseModel):
     nudged_effects: list[float] | None = None
 
 
+class Chosen(BaseModel):
+    """What a job's safeguards decided at its end, and by what: the step whose weights are published, and an early end.
+
+    `best_step` is the best by `metric` of the `evaluations`, `last_value` the last one's; `without_improvement` counts
+    the evaluations since the last change by more than `min_delta`.
+    """
+
+    step: int
+    ended_step: int  # the last one that was trained
+    total_steps: int  # as planned
+    stopped: bool  # before that
+    selection: Selection | None
+    metric: str
+    best_step: int
+    best_value: float
+    last_value: float
+    evaluations: int
+    without_improvement: int
+    min_delta: float
+
+
+class Forgetting(BaseModel):
+    """The loss of the general text in nats per token, of the model that the job started from and of its own."""
+
+    tokens: int
+    loss_before: float
+    loss_after: float
+
+
 class Checkpointed(BaseModel):
-    """`folder` (under the job's) holds a complete adapter; `last` at the job's final step, with agreement rows."""
+    """`folder` (under the job's) holds a complete adapter; `last` for the one that is the job's result.
+
+    That one has the agreement rows, and what the safeguards came to. Its `step` may be earlier than the last.
+    """
 
     type: Literal["checkpointed"] = "checkpointed"
     job_id: str
@@ -178,6 +213,8 @@ class Checkpointed(BaseModel):
     metrics: dict[str, int | float]
     last: bool
     agreement: list[ScoredRow] = []
+    chosen: Chosen | None = None
+    forgetting: Forgetting | None = None
 
 
 class Left(BaseModel):

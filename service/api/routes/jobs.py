@@ -29,6 +29,7 @@ from service.operations import jobs
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.recipes.objective import OBJECTIVES, Hyperparameters, hyperparameters_type
+from service.recipes.safeguards import Safeguards
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class=ApiRoute)
 
@@ -178,6 +179,11 @@ def _new_job(body: CreateJob) -> NewJob:
         metadata=body.metadata,
         integrations=[integration.model_dump(exclude_unset=True) for integration in body.integrations or []],
         idle_methods=() if body.method is None else tuple(body.method.idle),
+        safeguards=Safeguards(
+            early_stopping=body.early_stopping,
+            checkpoint_selection=body.checkpoint_selection,
+            forgetting_report=bool(body.forgetting_report),
+        ),
     )
 
 

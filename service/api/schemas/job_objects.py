@@ -1,6 +1,7 @@
 """Fine-tuning jobs, their events and checkpoints in responses (openai-api reference, 1.3.3 to 1.3.7).
 
-Keys have the order of OpenAI's real responses; `progress` and `tuning` at the end of a job are Luthier's own.
+Keys have the order of OpenAI's real responses; `progress`, `tuning` and what follows at the end of a job are Luthier's
+own. What a job did not ask for of the latter is left out.
 """
 
 import time
@@ -14,8 +15,9 @@ from service.domain.json import JsonObject
 from service.operations.jobs import CheckpointView, JobView
 from service.recipes.fields import Auto
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings, camel
+from service.recipes.safeguards import EarlyStopping, Selection, safeguards_of
 
-LEFT_OUT = Field(exclude_if=lambda value: value is None)  # a metric that was not measured
+LEFT_OUT = Field(exclude_if=lambda value: value is None)  # such as a metric that was not measured
 
 
 class JobHyperparameters(BaseModel):
@@ -111,11 +113,15 @@ class JobObject(BaseModel):
     method: JobMethod
     progress: Progress
     tuning: JsonObject
+    early_stopping: Annotated[EarlyStopping | None, LEFT_OUT] = None
+    checkpoint_selection: Annotated[Selection | None, LEFT_OUT] = None
+    forgetting_report: Annotated[bool | None, LEFT_OUT] = None
 
     @classmethod
     def of(cls, view: JobView, organization_id: str) -> "JobObject":
         job = view.job
         remaining = _seconds_remaining(view)
+        safeguards = safeguards_of(job.safeguards)
         return cls(
             id=job.id,
             model=job.parent_model or named_after(job),
@@ -138,6 +144,9 @@ class JobObject(BaseModel):
             method=_method(job),
             progress=Progress.of(view),
             tuning=job.tuning,
+            early_stopping=safeguards.early_stopping,
+            checkpoint_selection=safeguards.checkpoint_selection,
+            forgetting_report=safeguards.forgetting_report or None,
         )
 
 

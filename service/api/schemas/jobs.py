@@ -8,6 +8,7 @@ from service.api.schemas.fields import Text, Wire
 from service.domain.errors import InvalidRequest
 from service.recipes.fields import Whole
 from service.recipes.objective import OBJECTIVES, Hyperparameters, ObjectiveSettings, camel, hyperparameters_type
+from service.recipes.safeguards import EarlyStopping, Selection
 from service.recipes.tuning import TUNINGS, TuningSettings
 
 SEED_MAXIMUM = 2**31 - 1
@@ -110,7 +111,7 @@ else:  # their fields are known once the methods are registered
 
 
 class CreateJob(Wire):
-    """The body of POST /v1/fine_tuning/jobs; `tuning` is Luthier's own field."""
+    """The body of POST /v1/fine_tuning/jobs; `tuning` and what follows it are Luthier's own fields."""
 
     model: Name
     training_file: Name
@@ -124,3 +125,13 @@ class CreateJob(Wire):
     metadata: Metadata | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
     tuning: Tuning | None = None
+    early_stopping: Annotated[
+        EarlyStopping | None, Field(description="End the training once the validation file no longer improves.")
+    ] = None
+    checkpoint_selection: Annotated[
+        Selection | None,
+        Field(description="Which step the model is of: `last` (the default), or `best` on the validation file."),
+    ] = None
+    forgetting_report: Annotated[
+        bool | None, Field(strict=True, description="Measure a general text before and after the training.")
+    ] = None

@@ -1,5 +1,7 @@
 """The rows of a job between its training and its announcement: who may claim it, and what is fenced."""
 
+from dataclasses import replace
+
 import pytest
 
 from service.domain.errors import LeaseLost
@@ -82,3 +84,26 @@ async def test_a_pause_that_comes_after_the_training_changes_nothing(ctx: Contex
     await claim.finish(a_model(claim), {}, a_result(claim))
     assert (await state(ctx, claim.job.id)).status == "succeeded"
     assert (await messages(ctx, claim.job.id))[-1] == "The job has successfully completed"
+
+
+@pytest.mark.parametrize("later", [0, 3])
+async def test_a_result_of_an_earlier_step_shares_that_steps_line_and_is_listed_where_it_was_pruned(
+    ctx: Context, caller: Caller, later: int
+) -> None:
+    """`later` checkpoints came after it; three are kept."""
+    claim = await claimed(ctx, caller)
+    final = a_model(claim)
+    published = [a_model(claim, final.step + more) for more in range(later + 1)]
+    for model in published:
+        await claim.publish(model, {"step": model.step})
+    await claim.finish(final, {"step": final.step}, a_result(claim))
+    listed = (await users.checkpoint_page(ctx, caller, claim.job.id, after=None, limit=10)).items
+    names = {one.checkpoint.model_name for one in listed if one.checkpoint.step == final.step}
+    assert names == ({final.name} if later else {published[0].name})
+    assert (await state(ctx, claim.job.id)).fine_tuned_model == final.name
+
+
+async def test_an_early_end_is_the_end_of_the_jobs_steps(ctx: Context, caller: Caller) -> None:
+    claim = await claimed(ctx, caller)
+    await claim.trained(replace(a_publication(claim), num_steps=12))
+    assert (await state(ctx, claim.job.id)).total_steps == 12

@@ -1,8 +1,9 @@
-"""Out of memory: which of torch's errors fail only the job, and a check before the job starts.
+"""What fails only the job: running out of memory, found before it starts or later, and numbers that are none.
 
 Any other error of torch ends the process.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,6 +44,17 @@ def check_room(parameter_bytes: int, device: torch.device) -> None:
             "out_of_memory",
             f"The tuning's parameters, their gradients and the optimizer's state need {needed} bytes; the trainer has "
             f"{free} left. Try a smaller tuning.",
+        )
+
+
+def check_finite(what: str, value: float, step: int) -> None:
+    """Raises JobError (`training_diverged`) where `value`, measured at `step`, is no number any more."""
+    if not math.isfinite(value):
+        raise JobError(
+            "training_diverged",
+            f"The training diverged: the {what} became {value} at step {step}. "
+            "Try a smaller learning_rate_multiplier, or look for unusual examples.",
+            param="hyperparameters.learning_rate_multiplier",
         )
 
 

@@ -16,6 +16,7 @@ import structlog
 import torch
 
 from service.domain.errors import JobError
+from service.domain.job import Metrics
 from service.settings import logs
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import DiskFull, disk_errors
@@ -27,6 +28,7 @@ from workers.trainer.process.snapshot import SnapshotWrite
 from workers.trainer.process.turns import Turns
 from workers.trainer.protocol import (
     Checkpointed,
+    Chosen,
     Failed,
     JobSpec,
     Leave,
@@ -196,24 +198,44 @@ class Trainer:
             self._turns.release(job_id)
 
     def _checkpoint(self, job_id: str, stay: Stay, step: Step) -> None:
-        """An adapter that changes no answer is never published: it is skipped; at the last step it fails the job."""
+        """An adapter that changes no answer is never published: it is skipped; as the result it fails the job.
+
+        The result may be an earlier step's: then the last step's is a checkpoint like any other, reported before it.
+        """
         slot = stay.slot
-        if slot.finished:
-            slot.check_changed()
-        elif not slot.changed or not (stay.pausing or slot.has_effect()):  # a pause promises a checkpoint
+        chosen = slot.chosen() if slot.finished else None
+        if slot.finished and (chosen is None or chosen.step == slot.step):
+            self._result(job_id, stay, slot.step, step.metrics, chosen)
             return
-        folder = stay.folder / "checkpoints" / f"step-{slot.step}"
-        slot.save_adapter(folder)
+        if slot.changed and (stay.pausing or slot.has_effect()):  # a pause promises a checkpoint
+            folder = self._save(stay, f"step-{slot.step}")
+            report = Checkpointed(job_id=job_id, step=slot.step, folder=folder, metrics=step.metrics, last=False)
+            self._channel.say(report)
+        if chosen is not None:
+            evaluation = slot.choose()
+            self._result(job_id, stay, evaluation.step, evaluation.metrics, chosen)
+
+    def _result(self, job_id: str, stay: Stay, step: int, metrics: Metrics, chosen: Chosen | None) -> None:
+        slot = stay.slot
+        slot.check_changed()
+        folder = self._save(stay, f"step-{step}" if step == slot.step else f"best-{step}")
         self._channel.say(
             Checkpointed(
                 job_id=job_id,
-                step=slot.step,
-                folder=str(folder),
-                metrics=step.metrics,
-                last=slot.finished,
-                agreement=slot.agreement_rows() if slot.finished else [],
+                step=step,
+                folder=folder,
+                metrics=metrics,
+                last=True,
+                agreement=slot.agreement_rows(),
+                chosen=chosen,
+                forgetting=slot.forgetting(),
             )
         )
+
+    def _save(self, stay: Stay, name: str) -> str:
+        folder = stay.folder / "checkpoints" / name
+        stay.slot.save_adapter(folder)
+        return str(folder)
 
     def _snapshot(self, job_id: str, stay: Stay) -> None:
         """Copies the state now and writes it in the background. A job writes one snapshot at a time."""

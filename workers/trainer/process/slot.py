@@ -6,7 +6,6 @@ and tensors; `loop` calls it, one turn at a time.
 
 import functools
 import hashlib
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,18 +26,20 @@ from workers.objectives import Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
 from workers.trainer.process import agreement
 from workers.trainer.process.agreement import EffectMeter
-from workers.trainer.process.faults import check_room, job_errors
+from workers.trainer.process.decision import Evaluation
+from workers.trainer.process.faults import check_finite, check_room, job_errors
+from workers.trainer.process.forgetting import GeneralText
 from workers.trainer.process.optimizer import JobOptimizer
-from workers.trainer.process.passes import Measured, Passes, Sums
+from workers.trainer.process.passes import Passes, Sums
 from workers.trainer.process.randomness import RandomState
 from workers.trainer.process.reference import Reference
 from workers.trainer.process.rollout import Rollout, TuningSampler
+from workers.trainer.process.safeguarding import Guard
 from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
-from workers.trainer.protocol import JobSpec, ScoredRow
+from workers.trainer.process.validation import Validation
+from workers.trainer.protocol import Chosen, Forgetting, JobSpec, ScoredRow
 from workers.tunings import AdapterMismatch, create_tuning
 
-# Of one batch, forward only: at most a third of the cost of training an epoch, far less for a long epoch.
-VALIDATIONS_PER_EPOCH = 20
 PARAMETER, RANDOM = "parameter/", "random/"
 OWN = "objective/"  # before the names of the objective's own parameters, among the tuning's
 TRAINING, VALIDATION = "train", "valid"
@@ -82,6 +83,7 @@ class Slot:
         self._train = train
         self._valid = valid
         self._random = RandomState(spec.seed, base.device)
+        self._continued = False  # whether it starts from a tuned model
         self._objective = create_objective(spec.recipe.objective)
         _require_columns(TASKS[spec.recipe.task].columns, train, valid)
         self._tuning = create_tuning(spec.recipe.tuning, base.model, _module_name(spec.job_id))
@@ -96,6 +98,9 @@ class Slot:
             self._passes = Passes(base, self._tuning, self._objective)
             self._reference = self._new_reference(self._objective.needs_reference)
             self._rollout = self._new_rollout()
+            self._validation = Validation(self._passes, valid, spec.batch_size, self._steps_per_epoch)
+            self._guard = Guard(spec.safeguards, self._parameters)
+            self._text = GeneralText(base.text, spec.agreement_tokens)
         except BaseException:
             self.leave()
             raise
@@ -111,7 +116,7 @@ class Slot:
     @property
     def phase(self) -> Phase:
         """What comes next."""
-        if not self._reference.complete:
+        if not self._reference.complete or self._guard.measures_text:
             return Phase.PREPARE
         if self._rollout is None:
             return Phase.UPDATE
@@ -121,7 +126,7 @@ class Slot:
 
     @property
     def finished(self) -> bool:
-        return self.step == self.total_steps
+        return self.step == self.total_steps or self._guard.ends_early
 
     @property
     def changed(self) -> bool:
@@ -141,6 +146,9 @@ class Slot:
 
     def prepare(self) -> int:
         """One turn of what comes before the first step. Returns its cost in tokens."""
+        if self._reference.complete:
+            self._guard.general_loss_before = self._text_loss(tuned=self._continued)
+            return self._text.num_tokens
         with self._working():
             return self._reference.advance()
 
@@ -172,18 +180,35 @@ class Slot:
             sums = self._gradient()
             self.step += 1
             train, (gradient_norm,) = sums.read(self._optimizer.clip())  # the step's only transfer
-            self._check_finite("training loss", train.loss)
-            self._check_finite("gradient", gradient_norm)
+            check_finite("training loss", train.loss, self.step)
+            check_finite("gradient", gradient_norm, self.step)
             self._optimizer.step(self.step, self.total_steps)
             self.trained_tokens += train.cost_tokens
-            metrics, valid_tokens = self._validate()
+            metrics, valid_tokens = self._validation.measure(self.step, self._reference.of(VALIDATION))
         metrics = {
             "step": self.step,
             "total_steps": self.total_steps,
             **train.named("train"),
             **metrics,
         }
+        if self.at_epoch_end:
+            self._guard.evaluated(self.step, metrics)
         return Step(metrics, train.cost_tokens + valid_tokens, time.perf_counter() - started_at)
+
+    def chosen(self) -> Chosen | None:
+        """What the safeguards decided, once the job is finished; None where it asked for no decision."""
+        return self._guard.chosen(self.step, self.total_steps)
+
+    def choose(self) -> Evaluation:
+        """Takes the weights of the best evaluation, which is returned; no step may follow."""
+        assert self.finished
+        return self._guard.choose()
+
+    def forgetting(self) -> Forgetting | None:
+        """The forgetting report of the weights as they are now; None for a job that asked for none."""
+        if not self.spec.safeguards.forgetting_report:
+            return None
+        return self._guard.forgetting(self._text.num_tokens, self._text_loss(tuned=True))
 
     def agreement_rows(self) -> list[ScoredRow]:
         """Rows of the validation file, then of the training file, scored with the current weights and without them.
@@ -210,7 +235,7 @@ class Slot:
             if count == agreement.LIMIT_ROWS or meter.num_tokens + len(ids) > agreement.LIMIT_TOKENS:
                 return
             row = self._score(ids, meter)
-            self._check_finite("log-probability of a row", sum(row.logprobs))
+            check_finite("log-probability of a row", sum(row.logprobs), self.step)
             yield row
 
     def _score(self, ids: list[int], meter: EffectMeter) -> ScoredRow:
@@ -231,6 +256,14 @@ class Slot:
             base_KV = self._passes.base_next_logprobs(ids)
             return agreement.scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
 
+    def _text_loss(self, *, tuned: bool) -> float:
+        """The general text's loss: of the model as it is now, or of its base."""
+        if tuned:
+            with self._working():
+                return self._text.loss(self._passes.next_logprobs)
+        with self._random.in_force(), job_errors():  # the tuning is not active
+            return self._text.loss(self._passes.base_next_logprobs)
+
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter in PEFT's format, and the objective's own parameters beside it."""
         with whole_folder(folder) as partial:
@@ -248,6 +281,7 @@ class Slot:
         except (AdapterMismatch, HeadMismatch) as error:
             raise JobError("parent_mismatch", f"The job cannot continue its model: {error}", param="model") from error
         self._initial = tensors_digest(self._parameters)
+        self._continued = True
 
     def snapshot(self) -> Snapshot:
         """A copy of everything that the rest of the job depends on."""
@@ -256,10 +290,13 @@ class Slot:
             step=self.step,
             trained_tokens=self.trained_tokens,
             environment=self._environment,
+            evaluations=self._guard.evaluations,
+            general_loss_before=self._guard.general_loss_before,
         )
         parameters = {PARAMETER + name: tensor for name, tensor in self._parameters.items()}
         random = {RANDOM + name: tensor for name, tensor in self._random.state().items()}
-        return Snapshot.of(state, {**parameters, **random, **self._optimizer.state(), **self._reference.state()})
+        parts = (parameters, random, self._optimizer.state(), self._reference.state(), self._guard.state())
+        return Snapshot.of(state, {name: tensor for part in parts for name, tensor in part.items()})
 
     def restore(self, folder: Path) -> str:
         """Continues from a snapshot. Returns why the rest is not bit-exact, or an empty string. Raises JobError."""
@@ -274,6 +311,7 @@ class Slot:
         )
         self.step, self.trained_tokens = state.step, state.trained_tokens
         self._rollout = self._new_rollout()
+        self._guard.restore(state.evaluations, state.general_loss_before, tensors)
         return _difference(state.environment, self._environment)
 
     def leave(self) -> None:
@@ -328,43 +366,6 @@ class Slot:
             parts += [(VALIDATION, part) for part in _parts(self._valid.num_examples, self.spec.batch_size)]
         return Reference(self._passes, files, parts if needed else [])
 
-    def _validate(self) -> tuple[dict[str, float], int]:
-        """The metrics that are due at this step, and the tokens that they cost.
-
-        `valid_*`: one batch, the next rows of the file (after the last, the first again), at about
-        VALIDATIONS_PER_EPOCH steps of an epoch and at its last step. `full_valid_*`: the whole file, at that last step.
-        """
-        if self._valid is None:
-            return {}, 0
-        metrics: dict[str, float] = {}
-        cost_tokens = 0
-        every = math.ceil(self._steps_per_epoch / VALIDATIONS_PER_EPOCH)
-        position = (self.step - 1) % self._steps_per_epoch + 1
-        if position % every == 0 or self.at_epoch_end:
-            some = self._measure(_ring(self.step // every, self.spec.batch_size, self._valid.num_examples))
-            metrics |= some.named("valid")
-            cost_tokens += some.cost_tokens
-        if self.at_epoch_end:
-            full = self._measure(range(self._valid.num_examples))
-            metrics |= full.named("full_valid")
-            cost_tokens += full.cost_tokens
-        return metrics, cost_tokens
-
-    def _measure(self, examples: Sequence[int]) -> Measured:
-        assert self._valid is not None
-        measured = self._passes.measure(self._valid, examples, self._reference.of(VALIDATION))
-        self._check_finite("validation loss", measured.loss)
-        return measured
-
-    def _check_finite(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise JobError(
-                "training_diverged",
-                f"The training diverged: the {what} became {value} at step {self.step}. "
-                "Try a smaller learning_rate_multiplier, or look for unusual examples.",
-                param="hyperparameters.learning_rate_multiplier",
-            )
-
 
 def _require_columns(columns: Iterable[str], *files: TokenizedDataset | None) -> None:
     try:
@@ -386,12 +387,6 @@ def _module_name(job_id: str) -> str:
 def _parts(num_examples: int, size: int) -> list[range]:
     """All examples in their order, `size` at a time."""
     return [range(begin, min(begin + size, num_examples)) for begin in range(0, num_examples, size)]
-
-
-def _ring(turn: int, size: int, num_examples: int) -> Sequence[int]:
-    """The `turn`-th `size` of an endless repetition of `num_examples` examples; each at most once."""
-    size = min(size, num_examples)
-    return [(turn * size + offset) % num_examples for offset in range(size)]
 
 
 def _difference(before: dict[str, str], now: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from service.domain.errors import JobError
 from workers.files.folders import whole_folder
+from workers.trainer.process.decision import Evaluation
 
 TENSORS = "state.safetensors"
 STATE = "state.json"
@@ -33,6 +34,8 @@ class State(BaseModel):
     step: int
     trained_tokens: int
     environment: dict[str, str]
+    evaluations: list[Evaluation] = []  # of a job that decides by them
+    general_loss_before: float | None = None  # of a job with a forgetting report
     files: dict[str, str] = {}  # name -> sha256
 
 

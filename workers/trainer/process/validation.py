@@ -1,0 +1,61 @@
+"""One job's validation file: which of its examples are measured after which step.
+
+Forward only, in a slot's turn; `slot` says when, and has the weights in force.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from workers.data.tokenized import TokenizedDataset
+from workers.trainer.process.faults import check_finite
+from workers.trainer.process.passes import Measured, Passes
+
+# Of one batch, forward only: at most a third of the cost of training an epoch, far less for a long epoch.
+VALIDATIONS_PER_EPOCH = 20
+
+
+class Validation:
+    """The measurements of one job; without a file there are none."""
+
+    def __init__(self, passes: Passes, file: TokenizedDataset | None, batch_size: int, steps_per_epoch: int) -> None:
+        self._passes = passes
+        self._file = file
+        self._batch_size = batch_size
+        self._steps_per_epoch = steps_per_epoch
+
+    def measure(self, step: int, reference_N: Tensor | None) -> tuple[dict[str, float], int]:
+        """The metrics that are due after `step` steps, and the tokens that they cost. Raises JobError.
+
+        `valid_*`: one batch, the next rows of the file (after the last, the first again), at about
+        VALIDATIONS_PER_EPOCH steps of an epoch and at its last step. `full_valid_*`: the whole file, at that last step.
+        """
+        if self._file is None:
+            return {}, 0
+        metrics: dict[str, float] = {}
+        cost_tokens = 0
+        every = math.ceil(self._steps_per_epoch / VALIDATIONS_PER_EPOCH)
+        position = (step - 1) % self._steps_per_epoch + 1
+        at_epoch_end = position == self._steps_per_epoch
+        if position % every == 0 or at_epoch_end:
+            some = self._mean(step, _ring(step // every, self._batch_size, self._file.num_examples), reference_N)
+            metrics |= some.named("valid")
+            cost_tokens += some.cost_tokens
+        if at_epoch_end:
+            full = self._mean(step, range(self._file.num_examples), reference_N)
+            metrics |= full.named("full_valid")
+            cost_tokens += full.cost_tokens
+        return metrics, cost_tokens
+
+    def _mean(self, step: int, examples: Sequence[int], reference_N: Tensor | None) -> Measured:
+        assert self._file is not None
+        measured = self._passes.measure(self._file, examples, reference_N)
+        check_finite("validation loss", measured.loss, step)
+        return measured
+
+
+def _ring(turn: int, size: int, num_examples: int) -> Sequence[int]:
+    """The `turn`-th `size` of an endless repetition of `num_examples` examples; each at most once."""
+    size = min(size, num_examples)
+    return [(turn * size + offset) % num_examples for offset in range(size)]
