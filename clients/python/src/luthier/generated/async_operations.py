@@ -473,6 +473,9 @@ class AsyncFineTuningJobs:
         metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
         integrations: Union[Omit, Optional[Sequence[models.IntegrationParam]]] = OMIT,
         tuning: Union[Omit, Optional[models.TuningParam]] = OMIT,
+        early_stopping: Union[Omit, Optional[models.EarlyStoppingParam]] = OMIT,
+        checkpoint_selection: Union[Omit, Optional[Literal["last", "best"]]] = OMIT,
+        forgetting_report: Union[Omit, Optional[bool]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -480,6 +483,10 @@ class AsyncFineTuningJobs:
         """Create a fine-tuning job and put it into the queue.
 
         hyperparameters: Use the hyperparameters in `method`.
+        early_stopping: End the training once the validation file no longer improves.
+        checkpoint_selection: Which step the model is of: `last` (the default), or `best` on the validation
+            file.
+        forgetting_report: Measure a general text before and after the training.
         """
         request = Request(
             "POST",
@@ -495,6 +502,9 @@ class AsyncFineTuningJobs:
                 "metadata": metadata,
                 "integrations": integrations,
                 "tuning": tuning,
+                "early_stopping": early_stopping,
+                "checkpoint_selection": checkpoint_selection,
+                "forgetting_report": forgetting_report,
             },
             extra_body=extra_body,
             extra_headers=extra_headers,

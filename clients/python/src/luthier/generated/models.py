@@ -26,6 +26,8 @@ __all__ = [
     "DpoMethod",
     "DpoParam",
     "DpoSettings",
+    "EarlyStopping",
+    "EarlyStoppingParam",
     "EventObject",
     "FileDeleted",
     "FileExpirationAfterParam",
@@ -228,6 +230,15 @@ class DpoSettings(Record):
 
 
 @dataclass(frozen=True)
+class EarlyStopping(Record):
+    """End the training at the end of an epoch, once the validation file says that it no longer improves."""
+
+    patience: int = 1
+    min_delta: float = 0.0
+    metric: str = "full_valid_loss"
+
+
+@dataclass(frozen=True)
 class EventObject(Record):
     """OpenAI's `fine_tuning.job.event`."""
 
@@ -336,6 +347,9 @@ class JobObject(Record):
     usage_metrics: None = None
     shared_with_openai: bool = False
     eval_id: None = None
+    early_stopping: Optional["EarlyStopping"] = None
+    checkpoint_selection: Optional[Literal["last", "best"]] = None
+    forgetting_report: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -648,6 +662,14 @@ class DpoParam(TypedDict, total=False):
     """Settings of the method dpo."""
 
     hyperparameters: Optional["DpoHyperparametersParam"]
+
+
+class EarlyStoppingParam(TypedDict, total=False):
+    """End the training at the end of an epoch, once the validation file says that it no longer improves."""
+
+    patience: int
+    min_delta: float
+    metric: str
 
 
 class FileExpirationAfterParam(TypedDict):
