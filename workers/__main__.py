@@ -10,6 +10,7 @@ from service.db import schema
 from service.domain.errors import Unavailable
 from service.installation.create import opened
 from service.installation.private import keep_private, make_private
+from service.processes.forks import fork_server
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings import logs
@@ -57,16 +58,17 @@ def main() -> None:
 
 
 def _train(settings: Settings, _flags: list[str]) -> None:
-    from workers.supervisor.supervisor import Supervisor  # noqa: PLC0415  torch is loaded only where it is needed
-    from workers.trainer.parent.handle import create_trainers  # noqa: PLC0415
-
     async def run() -> None:
+        from workers.supervisor.supervisor import Supervisor  # noqa: PLC0415  torch is loaded only where it is needed
+        from workers.trainer.parent.handle import create_trainers  # noqa: PLC0415
+
         async with opened(settings) as ctx:
             await schema.check(ctx.database)
             await ctx.storage.check()
             await Supervisor(ctx, create_trainers(settings, ctx.catalogue), settings.scratch_dir / "jobs").run()
 
-    asyncio.run(run())
+    with fork_server():  # for the trainers; imports while this process does
+        asyncio.run(run())
 
 
 def _engine(settings: Settings, _flags: list[str]) -> None:

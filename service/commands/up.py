@@ -20,6 +20,7 @@ from service.installation.context import Context
 from service.installation.create import opened
 from service.operations import keys
 from service.processes.child import KeptChild
+from service.processes.forks import LIBRARY_ENVIRONMENT, fork_server, start_fork
 from service.recipes.base_folder import folder_problems, has_chat_template
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.recipes.engines import engines_by_base, without_engines
@@ -29,15 +30,15 @@ log = structlog.get_logger()
 KEY_FILE = "api-key"
 STOP_SECONDS = 30.0
 READY_SECONDS = 300.0
-CHILD_ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # several processes share the cores: a thread that waits must not spin
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
+CHILD_ENVIRONMENT = LIBRARY_ENVIRONMENT | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def run(settings: Settings) -> int:
     """Blocks until SIGINT or SIGTERM; returns the exit code."""
-    return asyncio.run(_run(settings))
+    _check_ports(settings)
+    _check_bases(settings)
+    with fork_server():  # engine, worker and trainers then import torch once, together
+        return asyncio.run(_run(settings))
 
 
 async def prepare(settings: Settings) -> None:
@@ -106,8 +107,6 @@ def _check_bases(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> int:
-    _check_ports(settings)
-    _check_bases(settings)
     async with opened(settings) as ctx:
         await ctx.storage.check()  # reported once here, instead of by every child
         await _prepare(ctx)
@@ -143,6 +142,7 @@ def _child(name: str, arguments: Sequence[str], environment: Mapping[str, str] |
         [sys.executable, "-m", *arguments, "--die-with-parent"],
         CHILD_ENVIRONMENT | os.environ | dict(environment or {}),
         stop_seconds=STOP_SECONDS,
+        start=start_fork,
     )
 
 

@@ -8,8 +8,10 @@ import asyncio
 import os
 import signal
 import time
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -18,6 +20,34 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
 STEADY_SECONDS = 60.0
 LINE_LIMIT_BYTES = 1024 * 1024
+
+
+class ChildProcess(Protocol):
+    """A process that was started here: `asyncio.subprocess.Process`, or one of `service.processes.forks`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    @property
+    def stdin(self) -> StreamWriter | None: ...
+
+    @property
+    def stdout(self) -> StreamReader | None: ...
+
+    async def wait(self) -> int: ...
+
+    def send_signal(self, signal: int) -> None: ...
+
+
+class Start(Protocol):
+    """How a child is started: `start_child`, or `service.processes.forks.start_fork`."""
+
+    async def __call__(
+        self, command: Sequence[str], environment: Mapping[str, str], *, stdin: int = ..., stdout: int | None = ...
+    ) -> ChildProcess: ...
 
 
 async def start_child(
@@ -44,7 +74,7 @@ async def start_child(
     )
 
 
-def kill_group(process: Process) -> None:
+def kill_group(process: ChildProcess) -> None:
     """Kills what is left of the child and of everything in its group. May be called when nothing is left."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -81,8 +111,13 @@ class KeptChild:
         stop_signal: signal.Signals = signal.SIGTERM,
         stop_seconds: float,
         prepare: Callable[[], object] | None = None,
+        start: Start | None = None,
     ) -> None:
-        """`prepare` is called before each start; `stop_signal` asks the child to end within `stop_seconds`."""
+        """`prepare` is called before each start; `stop_signal` asks the child to end within `stop_seconds`.
+
+        `start` is `start_child`, unless it says otherwise.
+        """
+        self._start = start or start_child
         self._name = name
         self._command = command
         self._environment = environment
@@ -90,7 +125,7 @@ class KeptChild:
         self._stop_signal = stop_signal
         self._stop_seconds = stop_seconds
         self._prepare = prepare
-        self._process: Process | None = None
+        self._process: ChildProcess | None = None
 
     async def keep(self) -> None:
         """Starts the child, and again whenever it ends, waiting longer when it ends early. Until cancelled."""
@@ -99,7 +134,7 @@ class KeptChild:
             if self._prepare is not None:
                 self._prepare()
             started_at = time.monotonic()
-            self._process = await start_child(self._command, self._environment, stdin=self._stdin)
+            self._process = await self._start(self._command, self._environment, stdin=self._stdin)
             log.info("child.started", child=self._name, pid=self._process.pid)
             try:
                 code = await self._process.wait()

@@ -15,7 +15,7 @@ from workers.model.load import environment, load_base
 from workers.trainer.process.slot import Phase, Slot
 from workers.trainer.protocol import Crashed, JobSpec, Report, Seated, Stepped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 TRAIN, VALID = random_pairs(12, seed=1), random_pairs(4, seed=2)
 SPEC = JobSpec(
     job_id="dpo", recipe=recipe(LORA, "dpo", beta=0.1), n_epochs=3, batch_size=3,

@@ -23,7 +23,7 @@ from workers.trainer.parent.handle import TrainerHandle
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, JobSpec, Left, Report, Seated, Snapshotted, Stepped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 FAULTY = "tests.faults.trainer"
 TRAIN, VALID = random_rows(12, seed=1), random_rows(4, seed=2)
 

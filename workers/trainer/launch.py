@@ -8,6 +8,7 @@ import sys
 
 from pydantic import BaseModel, ConfigDict
 
+from service.processes.forks import LIBRARY_ENVIRONMENT
 from service.recipes.base import Base
 from service.settings.settings import Settings
 
@@ -15,12 +16,6 @@ EXIT_PARENT_GONE = 0  # stdin ended: the parent stopped the trainer, or died
 EXIT_PARENT_SILENT = 71  # no beat for SILENCE of a lease
 SILENCE = 0.8  # of a lease: the trainer has ended before another worker can take the lease
 MODULE = "workers.trainer.process.loop"
-_ENVIRONMENT = {
-    # Threads of OpenMP that wait by spinning take CPU time from others and from each other: on a busy machine with
-    # two cores a small model's step took 590 ms with the default and 15 ms with this.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with a fixed workspace
-}
 
 
 class TrainerConfig(BaseModel):
@@ -37,7 +32,7 @@ class TrainerConfig(BaseModel):
 
 def trainer_environment() -> dict[str, str]:
     """The environment variables of the child, read when torch's libraries load. Those of the caller take precedence."""
-    return _ENVIRONMENT | os.environ
+    return LIBRARY_ENVIRONMENT | os.environ
 
 
 def trainer_command(settings: Settings, base: Base) -> list[str]:

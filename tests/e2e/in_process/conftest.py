@@ -9,6 +9,11 @@ from service.installation.context import Context
 from tests.given.worker import installation
 
 
+@pytest.fixture(autouse=True)
+def forking(forks: None) -> None:
+    """Trainers are forked, as those of a running service are."""
+
+
 @pytest.fixture
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
     """A fresh installation on SQLite with one tiny base, which nobody serves."""

@@ -99,8 +99,9 @@ async def test_five_steps_wait_for_no_more_than_two_turns_of_twelve_long_jobs(
 
 
 async def test_a_job_that_made_room_again_and_again_ends_in_the_same_bits(
-    ctx: Context, caller: Caller, other: Caller, journal: Path
+    ctx: Context, caller: Caller, other: Caller, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LUTHIER_FAULT_STEP_SECONDS", "0.1")  # so that it still trains when the other waits
     one_slot = ctx.settings.model_copy(update={"slots": 1})
     alone = type(ctx)(**{**vars(ctx), "settings": one_slot})
     async with worker(alone, "tests.faults.journal_trainer"):

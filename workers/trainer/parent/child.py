@@ -4,13 +4,14 @@ Does not depend on what a job is for. `handle` decides when the next process sta
 """
 
 import asyncio
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Sequence
 
 import structlog
 
-from service.processes.child import kill_group, start_child
+from service.processes.child import ChildProcess, kill_group
+from service.processes.forks import start_fork
 from workers.trainer.launch import EXIT_PARENT_SILENT, trainer_environment
 from workers.trainer.protocol import (
     Command,
@@ -74,7 +75,7 @@ class Mailbox:
 class Child:
     """The process ends when its parent does, even when the parent is killed: its stdin ends then."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: ChildProcess) -> None:
         self.ended = False
         self.worked = False  # whether it has done at least one step
         self._process = process
@@ -88,7 +89,7 @@ class Child:
     @classmethod
     async def start(cls, command: Sequence[str]) -> "Child":
         """Starts the process; `wait_ready` returns when it can be used."""
-        process = await start_child(command, trainer_environment(), stdout=PIPE)
+        process = await start_fork(command, trainer_environment(), stdout=PIPE)
         log.info("trainer.started", pid=process.pid)
         return cls(process)
 

@@ -1,0 +1,148 @@
+"""Children forked from a fork server are what children started anew are, and need no server."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.processes.child import ChildProcess, KeptChild, kill_group, start_child
+from service.processes.forks import ADDRESS, fork_server, start_fork
+from tests.given.running_service import alive, wait_for
+
+SECONDS = 20.0
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+    """A fork server of this test's own; the module `this` takes long to import."""
+    monkeypatch.delenv(ADDRESS, raising=False)
+    before = set(psutil.Process().children())
+    with fork_server(["this"]):
+        [server] = set(psutil.Process().children()) - before
+        yield server
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "tests.given.forked", *words]
+
+
+async def ended(process: ChildProcess) -> int:
+    async with asyncio.timeout(SECONDS):
+        return await process.wait()
+
+
+async def told(process: ChildProcess) -> dict[str, object]:
+    """What `tell` says, once it has got "spruce" and the end of its stdin."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(b"spruce")
+    process.stdin.write_eof()
+    async with asyncio.timeout(SECONDS):
+        said: dict[str, object] = json.loads(await process.stdout.readline())
+        assert await process.stdout.read() == b"SPRUCE"
+    return said
+
+
+async def test_a_fork_is_what_a_new_process_is_and_has_imported_already(server: psutil.Process) -> None:
+    environment = {**os.environ, "WORD": "maple", "PATH": "/nowhere"}
+    fork = await start_fork(command("tell", "a b", "ü"), environment, stdout=PIPE)
+    new = await start_child(command("tell", "a b", "ü"), environment, stdout=PIPE)
+    forked, anew = await told(fork), await told(new)
+    assert (fork.pid, fork.pid) == (forked.pop("pid"), forked.pop("group"))  # in a session of its own
+    assert (new.pid, new.pid) == (anew.pop("pid"), anew.pop("group"))
+    assert (forked.pop("loaded"), anew.pop("loaded")) == (True, False)
+    assert forked == anew
+    assert forked["open"] == [0, 1, 2]
+    assert (await ended(fork), await ended(new)) == (0, 0)
+
+
+async def test_its_command_line_is_its_own(server: psutil.Process) -> None:
+    fork = await start_fork(command("stay"), os.environ, stdout=PIPE)
+    assert fork.stdout is not None
+    await fork.stdout.readline()
+    assert psutil.Process(fork.pid).parent() == server
+    assert "tests.given.forked stay" in " ".join(psutil.Process(fork.pid).cmdline())
+    kill_group(fork)
+    assert await ended(fork) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["exit", "0"], 0), (["exit", "71"], 71), (["raise"], 1), (["die"], -signal.SIGKILL)]
+)
+async def test_its_end_is_reported(words: list[str], code: int) -> None:
+    fork = await start_fork(command(*words), os.environ)
+    assert (await ended(fork), fork.returncode) == (code, code)
+    fork.send_signal(signal.SIGTERM)  # to nobody
+
+
+async def test_forks_run_side_by_side_and_their_group_can_be_killed() -> None:
+    forks = await asyncio.gather(*(start_fork(command("stay"), os.environ, stdout=PIPE) for _ in range(5)))
+    left = []
+    for fork in forks:
+        assert fork.stdout is not None
+        left.append(int(await fork.stdout.readline()))
+    forks[0].send_signal(signal.SIGTERM)
+    assert await ended(forks[0]) == -signal.SIGTERM
+    for fork in forks:
+        kill_group(fork)
+    assert [await ended(fork) for fork in forks[1:]] == [-signal.SIGKILL] * 4
+    await asyncio.to_thread(wait_for, lambda: not any(map(alive, left)), SECONDS, "what they had started ends")
+
+
+async def test_without_its_server_a_fork_ends_and_the_next_child_is_started_anew(server: psutil.Process) -> None:
+    fork = await start_fork(command("stay"), os.environ, stdout=PIPE)
+    server.kill()
+    assert await ended(fork) == -signal.SIGKILL
+    await asyncio.to_thread(wait_for, lambda: not alive(fork.pid), SECONDS, "the orphan ends")
+    new = await start_fork(command("tell"), os.environ, stdout=PIPE)
+    assert (await told(new))["loaded"] is False
+    assert await ended(new) == 0
+
+
+async def test_what_is_no_request_is_no_end_of_the_server(server: psutil.Process) -> None:
+    for nonsense in (b"", b"\0\0\0\4{}{}", b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(os.environ[ADDRESS])
+            caller.sendall(nonsense)
+    assert await ended(await start_fork(command("exit", "5"), os.environ)) == 5
+    assert server.is_running()
+
+
+async def test_a_kept_child_may_be_a_fork(server: psutil.Process) -> None:
+    child = KeptChild("test", command("stay"), os.environ, stop_seconds=SECONDS, start=start_fork)
+    keeping = asyncio.create_task(child.keep())
+    await asyncio.to_thread(wait_for, lambda: len(server.children()) == 1, SECONDS, "it runs")
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await child.stop()
+    await asyncio.to_thread(wait_for, lambda: not server.children(), SECONDS, "it has ended")
+
+
+ABOVE = """
+import sys, time
+from service.processes.forks import fork_server
+with fork_server(["this"]):
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+async def test_a_server_ends_with_who_started_it_and_leaves_no_folder() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != ADDRESS}
+    above = await start_child([sys.executable, "-c", ABOVE], environment, stdout=PIPE)
+    assert above.stdout is not None
+    await above.stdout.readline()
+    [server] = psutil.Process(above.pid).children()
+    address = Path(server.cmdline()[server.cmdline().index("service.processes.fork_server") + 1])
+    await asyncio.to_thread(wait_for, address.exists, SECONDS, "it listens")
+    os.kill(above.pid, signal.SIGKILL)
+    await ended(above)
+    await asyncio.to_thread(wait_for, lambda: not address.parent.exists(), SECONDS, "the folder is removed")
+    await asyncio.to_thread(wait_for, lambda: not alive(server.pid), SECONDS, "the server ends")
