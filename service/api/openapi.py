@@ -14,6 +14,7 @@ from service.api.routes import (
     inference,
     jobs,
     metrics,
+    model_aliases,
     models,
     permissions,
     responses,
@@ -23,7 +24,16 @@ from service.api.routes import (
 from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
 from service.domain.json import JsonObject
 
-V1 = (files.router, uploads.router, jobs.router, permissions.router, models.router, inference.router, responses.router)
+V1 = (
+    files.router,
+    uploads.router,
+    jobs.router,
+    permissions.router,
+    models.router,
+    model_aliases.router,
+    inference.router,
+    responses.router,
+)
 DESCRIPTION = "OpenAI's fine-tuning API on your own machine. Errors are always `{error: {message, type, param, code}}`."
 ERRORS = {
     "400": "The request is wrong; the message says where",

@@ -90,6 +90,11 @@ async def find_key(tx: Transaction, sha256: str) -> ApiKey | None:
     return None if row is None else _key(row)
 
 
+async def name_of(tx: Transaction, id: str) -> str:
+    """The name of the key with this id, revoked or not; empty where there is none."""
+    return (await tx.connection.execute(select(api_keys.c.name).where(api_keys.c.id == id))).scalar_one_or_none() or ""
+
+
 async def all_keys(tx: Transaction) -> list[ApiKey]:
     return [_key(row) for row in await tx.connection.execute(select(*_KEY).order_by(api_keys.c.created_at))]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select, update
 
+from service.db import model_aliases
 from service.db.connection import Transaction
 from service.db.tables import checkpoint_permissions, checkpoints, jobs, models
 from service.domain.job import ACTIVE, Checkpoint
@@ -90,11 +91,13 @@ async def mark_deleted(tx: Transaction, name: str) -> bool:
 
 
 async def delete_old_checkpoints(tx: Transaction, job_id: str, kept: int) -> None:
-    """Marks the models of the job's checkpoints as deleted, except the newest `kept`."""
+    """Marks the models of the job's checkpoints as deleted, except the newest `kept` and those that an alias holds."""
     living = select(checkpoints.c.model_name).where(checkpoints.c.job_id == job_id, checkpoints.c.pruned_at.is_(None))
     beyond = living.order_by(checkpoints.c.sequence.desc()).offset(kept)
     for name in (await tx.connection.execute(beyond)).scalars().all():
-        await mark_deleted(tx, name)
+        model = await find(tx, None, name, lock=True)  # whoever lets an alias stand for it locks it too
+        if model is not None and not await model_aliases.holding(tx, model.project_id, name):
+            await mark_deleted(tx, name)
 
 
 async def unswept(tx: Transaction, limit: int) -> list[str]:

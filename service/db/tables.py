@@ -80,6 +80,39 @@ base_aliases = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
+model_aliases = Table(
+    "model_aliases",  # of tuned models: a project's own names, which it moves
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("candidate", String(512)),
+    Column("candidate_weight", Float),  # its share of the requests
+    Column("previous_model", String(512)),  # where a rollback leads
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    UniqueConstraint("project_id", "name"),
+    Index(None, "name"),
+)
+
+model_alias_changes = Table(
+    "model_alias_changes",  # by name: those of a deleted alias stay
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("candidate", String(512)),
+    Column("candidate_weight", Float),
+    Column("key_id", String(64), nullable=False),
+    Column("key_name", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "project_id", "alias", "sequence"),
+)
+
 files = Table(
     "files",
     metadata,

@@ -67,9 +67,11 @@ class NotFound(LuthierError):
 class ModelNotFound(NotFound):
     default_code = "model_not_found"
 
-    def __init__(self, model: str, available: Sequence[str] = (), *, total: int = 0) -> None:
-        """`available`: some of the `total` models that the caller may use instead."""
+    def __init__(self, model: str, available: Sequence[str] = (), *, total: int = 0, alias: str | None = None) -> None:
+        """`available`: some of the `total` models that the caller may use instead. `alias`: what stands for `model`."""
         message = f"The model '{model}' does not exist or you do not have access to it."
+        if alias is not None:
+            message += f" The model alias '{alias}' stands for it: promote another model to it."
         if available:
             more = f" and {total - len(available)} more (GET /v1/models)" if total > len(available) else ""
             message += f" You may call: {', '.join(available)}{more}."

@@ -39,6 +39,12 @@ def created(job_id: str) -> NewEvent:
     return NewEvent(f"Created fine-tuning job: {job_id}", key="created")
 
 
+def resolved_alias(alias: str, model: str) -> NewEvent:
+    """What a job starts from, where its creation said a model alias."""
+    message = f"The model alias '{alias}' stands for {model}: the job starts from it, also when the alias is moved"
+    return NewEvent(message, data={"alias": alias, "model": model}, key="alias")
+
+
 def validating(training_file: str, validation_file: str | None) -> NewEvent:
     also = f" and validation file: {validation_file}" if validation_file else ""
     return NewEvent(f"Validating training file: {training_file}{also}", key="validating")

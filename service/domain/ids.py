@@ -31,6 +31,10 @@ def permission_id() -> str:
     return f"cp_{random_text(24)}"
 
 
+def alias_change_id() -> str:
+    return f"aliaschange_{random_text(24)}"
+
+
 def project_id() -> str:
     return f"proj_{random_text(24)}"
 

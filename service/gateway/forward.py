@@ -24,6 +24,7 @@ import structlog
 
 from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Unavailable
 from service.domain.json import JsonObject
+from service.domain.model_alias import Role
 from service.gateway.client import EngineClient, EngineDown, engine_errors
 from service.gateway.fields import Endpoint
 from service.gateway.routing import Replicas
@@ -46,6 +47,7 @@ _DONE = b"[DONE]"
 class EngineRequest:
     """A request for an engine of `base`: `fields` are allowed ones, `model` is the name that the engine uses.
 
+    `alias` is the model alias that the client said, "" for none, and `role` which of its models serves the request.
     `reserved_tokens` were charged to the key `key_id` before the cost of the response was known. `sequences` are what
     an engine generates for it: `n` for every prompt.
     """
@@ -58,6 +60,8 @@ class EngineRequest:
     key_id: str = ""
     reserved_tokens: int = 0
     sequences: int = 1
+    alias: str = ""
+    role: Role = "model"
 
     @property
     def streams(self) -> bool:
@@ -90,6 +94,8 @@ class RequestCost:
     completion_tokens: int | None
     reserved_tokens: int
     seconds: float
+    alias: str = ""
+    role: Role = "model"
 
 
 def log_usage(usage: RequestCost) -> None:
@@ -174,6 +180,8 @@ class EngineResponse:
             completion_tokens=self._usage.get("completion_tokens"),
             reserved_tokens=self._request.reserved_tokens,
             seconds=round(time.monotonic() - self._started, 6),
+            alias=self._request.alias,
+            role=self._request.role,
         )
 
 

@@ -1,13 +1,14 @@
-"""Which base a name stands for: an id or an alias of the catalogue's file, or an alias that `luthierd bases` has set.
+"""Aliases of bases: which base a name stands for. A project's own names for models are in `model_aliases`.
 
-An alias lets a script run unchanged that says a commercial model's name. One that is set by command is a row of the
-database, so that every process knows it from its next request on; the catalogue's own names come first.
+A base has an id and aliases in the catalogue's file, and aliases that `luthierd bases` has set: rows of the database,
+so that every process knows them from its next request on; the catalogue's own names come first. An alias lets a script
+run unchanged that says a commercial model's name.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from service.db import aliases
+from service.db import aliases, model_aliases
 from service.db.aliases import Alias
 from service.db.connection import Transaction
 from service.domain.errors import InvalidRequest
@@ -71,6 +72,8 @@ async def set_alias(ctx: Context, alias: str, base: str) -> Base:
             raise InvalidRequest(f"There is no base '{base}'; the catalogue has: {', '.join(ctx.catalogue.bases)}.")
         if await aliases.find(tx, alias) is None and len(await aliases.every(tx)) >= LIMIT:
             raise InvalidRequest(f"There are {LIMIT} aliases already: remove one with `luthierd bases unalias`.")
+        if await model_aliases.has_name(tx, alias):
+            raise InvalidRequest(f"'{alias}' is a project's model alias (/v1/model_aliases): choose another name.")
         await aliases.put(tx, Alias(alias, named.base.id))
     return named.base
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.db import bases, events, files, jobs, models, work
+from service.db import bases, events, files, jobs, model_aliases, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
@@ -91,6 +91,7 @@ class Origin:
     alias: str | None = None
     parent: str | None = None
     parent_tuning: TuningSettings | None = None
+    model_alias: str | None = None  # the project's alias that the caller said, and that was resolved to this
 
     def tuning(self, asked: TuningSettings | None) -> TuningSettings:
         """The job's tuning, resolved: what was asked for, the parent's, or the default. Raises InvalidRequest."""
@@ -117,11 +118,11 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         await quotas.check_job(ctx, tx, caller)
         await jobs.add(tx, job)
         await work.add(tx, VALIDATE.name, job.id, job.project_id, job.base)
-        await events.add(
-            tx,
-            job.id,
-            [wording.created(job.id), *_warnings(new, has_wandb=bool(ctx.settings.wandb_api_key.get_secret_value()))],
-        )
+        told = [wording.created(job.id)]
+        if origin.model_alias is not None:
+            told.append(wording.resolved_alias(origin.model_alias, origin.parent or origin.base.id))
+        told += _warnings(new, has_wandb=bool(ctx.settings.wandb_api_key.get_secret_value()))
+        await events.add(tx, job.id, told)
         tx.after_commit(lambda: ctx.queue.put(job.id))
     return JobView(job)
 
@@ -246,7 +247,16 @@ async def _views(tx: Transaction, found: Sequence[Job]) -> list[JobView]:
 
 
 async def _find_origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Origin:
-    """What `name` stands for. Raises InvalidRequest, for deleted models and other projects' too."""
+    """What `name` stands for, a model alias' own model too. Raises InvalidRequest, as `_origin` does."""
+    if await aliases.find_base(ctx, tx, name) is None:
+        moving = await model_aliases.find(tx, caller.project_id, name, lock=True)
+        if moving is not None:
+            return replace(await _origin(ctx, tx, caller, moving.model), model_alias=name)
+    return await _origin(ctx, tx, caller, name)
+
+
+async def _origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Origin:
+    """What starts from the base or model of that name. Raises InvalidRequest, for deleted and foreign models too."""
     named = await aliases.find_base(ctx, tx, name)
     if named is not None:
         return Origin(named.base, named.alias)

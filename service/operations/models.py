@@ -7,13 +7,14 @@ at the grantee's next request, and so has its revocation.
 import difflib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from service.db import keys, models
+from service.db import keys, model_aliases, models
 from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import Forbidden, InvalidRequest, ModelNotFound, NotFound, Unavailable
 from service.domain.model import Model, Permission
+from service.domain.model_alias import ModelAlias, Role, choose
 from service.installation.context import Context
 from service.operations import aliases
 from service.operations.keys import Caller
@@ -36,20 +37,30 @@ class ModelView:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """The model's name for engines, and what the engines of its base can do; `tuning` is None for a base."""
+    """The model's name for engines, and what the engines of its base can do; `tuning` is None for a base.
+
+    `alias` is the model alias that the caller said, and `role` which of its models this is; None and "model" without.
+    """
 
     name_for_engine: str
     base_id: str
     tuning: str | None
     serving: Serving
+    alias: str | None = None
+    role: Role = "model"
 
 
 async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
-    """Every base, under its id and its aliases, then tuned models, oldest first."""
+    """Every base, under its id and its aliases, then tuned models, oldest first, then model aliases by name."""
     async with ctx.database.reading() as tx:
         tuned = await models.all_callable(tx, caller.project_id)
         names = await aliases.base_names(ctx, tx)
-    return [*(_base_view(name) for name in names), *(_view(caller, model) for model in tuned)]
+        moving = [alias for alias in await model_aliases.names(tx, caller.project_id) if alias.name not in names]
+    return [
+        *(_base_view(name) for name in names),
+        *(_view(caller, model) for model in tuned),
+        *(_alias_view(caller, alias) for alias in moving),
+    ]
 
 
 async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
@@ -59,6 +70,8 @@ async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
     async with ctx.database.reading() as tx:
         if await aliases.find_base(ctx, tx, name) is not None:
             return _base_view(name)
+        if (alias := await model_aliases.find(tx, caller.project_id, name)) is not None:
+            return _alias_view(caller, alias)
         return _view(caller, await _find(ctx, tx, caller, name))
 
 
@@ -71,23 +84,51 @@ async def delete(ctx: Context, caller: Caller, name: str) -> None:
                 "deleted.",
                 param="model",
             )
-        model = await models.find(tx, caller.project_id, name)
+        if await model_aliases.find(tx, caller.project_id, name) is not None:
+            raise Forbidden(
+                f"'{name}' is a model alias: DELETE /v1/model_aliases/{name} ends it, and the models that it stood for "
+                "stay.",
+                param="model",
+            )
+        model = await models.find(tx, caller.project_id, name, lock=True)
+        if model is not None and (held_by := await model_aliases.holding(tx, caller.project_id, name)):
+            raise InvalidRequest(
+                f"The model '{name}' cannot be deleted: the model alias '{held_by[0]}' may send requests to it. Move "
+                "or delete the alias first.",
+                param="model",
+                code="model_in_use",
+            )
         if model is None or not await models.mark_deleted(tx, name):
             raise await _not_found(ctx, tx, caller, name)
 
 
-async def resolve_for_inference(ctx: Context, caller: Caller, name: str) -> ResolvedModel:
-    """Resolves an id, an alias or a tuned model's name to the name for engines. Raises ModelNotFound or Unavailable."""
+async def resolve_for_inference(ctx: Context, caller: Caller, name: str, end_user: str | None = None) -> ResolvedModel:
+    """Resolves an id, an alias of a base, a model alias or a tuned model's name to the name for engines.
+
+    `end_user` is what the request says about who asks: it decides between the two models of an alias. Raises
+    ModelNotFound or Unavailable.
+    """
     if (named := aliases.in_catalogue(ctx.catalogue, name)) is not None:
         return _resolved(named.base)
     async with ctx.database.reading() as tx:
         if (named := await aliases.find_base(ctx, tx, name)) is not None:
             return _resolved(named.base)
-        model = await _find(ctx, tx, caller, name)
-    base = ctx.catalogue.find(model.base)
-    if base is None:
-        raise Unavailable(f"The base of the model '{name}' is not in the catalogue any more.", param="model")
-    return ResolvedModel(model.name, model.base, model.tuning, base.serving)
+        if (alias := await model_aliases.find(tx, caller.project_id, name)) is None:
+            return _tuned(ctx, await _find(ctx, tx, caller, name))
+        role = choose(alias, end_user)
+        target = alias.model if role == "model" or alias.candidate is None else alias.candidate.model
+        served = await _resolved_target(ctx, tx, caller, target)
+        if served is None:
+            raise ModelNotFound(target, alias=name)
+        return replace(served, alias=name, role=role)
+
+
+async def _resolved_target(ctx: Context, tx: Transaction, caller: Caller, name: str) -> ResolvedModel | None:
+    """What an alias stands for; None where the base has left the catalogue, or a granted model has gone."""
+    if (named := aliases.in_catalogue(ctx.catalogue, name)) is not None:
+        return _resolved(named.base)
+    model = await models.find_callable(tx, caller.project_id, name)
+    return None if model is None else _tuned(ctx, model)
 
 
 async def grant(ctx: Context, caller: Caller, model: str, project_ids: Sequence[str]) -> list[Permission]:
@@ -134,9 +175,17 @@ async def _find(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Mod
 async def _not_found(ctx: Context, tx: Transaction, caller: Caller, name: str) -> ModelNotFound:
     """The error, which names what this caller may call: the nearest to `name`, bases, newest models."""
     tuned = [model.name for model in await models.newest_callable(tx, caller.project_id, NAMES_COMPARED)]
-    names = [*await aliases.base_names(ctx, tx), *tuned]
+    moving = [alias.name for alias in await model_aliases.names(tx, caller.project_id)]
+    names = [*await aliases.base_names(ctx, tx), *moving, *tuned]
     near = difflib.get_close_matches(name[:NAME_LIMIT], names, n=3)
     return ModelNotFound(name, list(dict.fromkeys([*near, *names]))[:NAMES_SHOWN], total=len(names))
+
+
+def _tuned(ctx: Context, model: Model) -> ResolvedModel:
+    base = ctx.catalogue.find(model.base)
+    if base is None:
+        raise Unavailable(f"The base of the model '{model.name}' is not in the catalogue any more.", param="model")
+    return ResolvedModel(model.name, model.base, model.tuning, base.serving)
 
 
 def _resolved(base: Base) -> ResolvedModel:
@@ -149,6 +198,10 @@ def _base_view(name: str) -> ModelView:
 
 def _view(caller: Caller, model: Model) -> ModelView:
     return ModelView(model.name, model.created_at, caller.organization)
+
+
+def _alias_view(caller: Caller, alias: ModelAlias) -> ModelView:
+    return ModelView(alias.name, alias.created_at, caller.organization)
 
 
 async def _find_grantable(tx: Transaction, caller: Caller, name: str, *, lock: bool = False) -> Model | None:

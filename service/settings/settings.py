@@ -164,6 +164,7 @@ class Settings(BaseSettings):
     )
     project_uploads: int = Field(100, ge=1, description="Uploads that one project may have open at a time.")
     project_jobs: int = Field(200, ge=1, description="Jobs that one project may have that have not started.")
+    project_aliases: int = Field(100, ge=1, description="Model aliases that one project may have.")
     project_requests: int = Field(
         256, ge=1, description="Completions that one project may have in progress in an API process, waiting ones too."
     )

@@ -146,6 +146,32 @@ CALLS = Table(
             lambda found: {model.id for model in found} == {"luthier-tiny", MODEL},
         ),
         "models.retrieve": (lambda api, ids: api.models.retrieve(MODEL), lambda found: found.id == MODEL),
+        "model_aliases.create": (
+            lambda api, ids: api.model_aliases.create(name="support", model="luthier-tiny"),
+            lambda found: (found.id, found.model) == ("support", "luthier-tiny"),
+        ),
+        "model_aliases.list": (lambda api, ids: api.model_aliases.list(), lambda found: found[0].id == "support"),
+        "model_aliases.retrieve": (
+            lambda api, ids: api.model_aliases.retrieve("support"),
+            lambda found: found.candidate is None,
+        ),
+        "model_aliases.update": (
+            lambda api, ids: api.model_aliases.update("support", candidate={"model": MODEL, "weight": 0.5}),
+            lambda found: found.candidate == models.AliasCandidateObject(model=MODEL, weight=0.5),
+        ),
+        "model_aliases.promote": (
+            lambda api, ids: api.model_aliases.promote("support"),
+            lambda found: (found.model, found.candidate) == (MODEL, None),
+        ),
+        "model_aliases.rollback": (
+            lambda api, ids: api.model_aliases.rollback("support", current_model=MODEL),
+            lambda found: found.model == "luthier-tiny",
+        ),
+        "model_aliases.history.list": (
+            lambda api, ids: api.model_aliases.history.list("support", limit=1),
+            lambda found: [one.action for one in found] == ["rolled_back", "promoted", "updated", "created"],
+        ),
+        "model_aliases.delete": (lambda api, ids: api.model_aliases.delete("support"), lambda found: found.deleted),
         "completions.create": (
             lambda api, ids: api.completions.create(model="luthier-tiny", prompt="Hello"),
             lambda found: found.choices[0].text == "café",

@@ -33,7 +33,7 @@ from service.api.app import create_app
 from service.api.openapi import document
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.operations import files, jobs, models, uploads
+from service.operations import files, jobs, model_aliases, models, uploads
 from service.settings.settings import Settings
 from tests.given import seeds
 from tests.given.installation import give_schema
@@ -60,6 +60,7 @@ REAL = {
     "fine_tuned_model_checkpoint": seeds.CHECKPOINT,
     "permission_id": seeds.PERMISSION,
     "response_id": "resp_1",
+    "name": seeds.ALIAS,
 }
 REAL_FIELDS = {
     "model": "luthier-tiny",
@@ -77,6 +78,10 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     (files.Incoming, ("create",)),
     (uploads, ("create", "incoming_part", "complete", "cancel")),
     (jobs, ("create", "retrieve", "page", "cancel", "pause", "resume", "event_page", "checkpoint_page")),
+    (
+        model_aliases,
+        ("create", "page", "retrieve", "update", "promote", "rollback", "delete", "history"),
+    ),
     (models, ("list_all", "retrieve", "delete", "resolve_for_inference", "grant", "permission_page", "revoke")),
 )
 CHAT = (

@@ -53,3 +53,9 @@ async def unswept_models(ctx: Context) -> list[str]:
     """Deleted models whose bytes may go now."""
     async with ctx.database.reading() as tx:
         return await models.unswept(tx, 10)
+
+
+async def prune_checkpoints(ctx: Context, job_id: str, *, kept: int) -> None:
+    """Deletes the job's older checkpoints, as publishing a new one does."""
+    async with ctx.database.transaction() as tx:
+        await models.delete_old_checkpoints(tx, job_id, kept)

@@ -138,7 +138,7 @@ def _account(ctx: Context, traffic: Traffic, usage: RequestCost) -> None:
 
 async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Generation) -> EngineRequest:
     """The request for an engine. Raises ModelNotFound, then InvalidRequest for what engines cannot do."""
-    model = await models.resolve_for_inference(ctx, caller, body.model)
+    model = await models.resolve_for_inference(ctx, caller, body.model, body.end_user)
     fields = body.model_dump(exclude={"model"}, exclude_unset=True, exclude_none=True)
     base = ctx.catalogue.find(model.base_id)
     assert base is not None, "the model was resolved to it"
@@ -152,6 +152,8 @@ async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Gene
         key_id=caller.key_id,
         reserved_tokens=estimated_tokens(fields),
         sequences=sequences(fields),
+        alias=model.alias or "",
+        role=model.role,
     )
 
 

@@ -91,7 +91,7 @@ class Generation(Wire):
     """The fields of both requests."""
 
     model: Annotated[Text, StringConstraints(min_length=1)] = Field(
-        description="A base, an alias of one, or a tuned model."
+        description="A base, an alias of one, a tuned model, or a model alias of the project's."
     )
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
@@ -108,7 +108,12 @@ class Generation(Wire):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    user: Text | None = Field(None, description="Accepted; changes nothing.")
+    user: Text | None = Field(None, description="The same user gets the same of a model alias' two models.")
+
+    @property
+    def end_user(self) -> str | None:
+        """Who asks, as far as the request says; only compared, never stored."""
+        return self.user
 
 
 class CreateCompletionRequest(Generation):
@@ -178,7 +183,9 @@ class CreateChatCompletionRequest(Generation):
         ]
         | None
     ) = None
-    safety_identifier: Annotated[Text, StringConstraints(max_length=128)] | None = None
+    safety_identifier: Annotated[Text, StringConstraints(max_length=128)] | None = Field(
+        None, description="As `user`, and before it."
+    )
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     prompt_cache_options: JsonObject | None = None
@@ -198,6 +205,10 @@ class CreateChatCompletionRequest(Generation):
     tools: Annotated[list[JsonObject], Field(max_length=128, fail_fast=True)] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: JsonObject | None = None
+
+    @property
+    def end_user(self) -> str | None:
+        return self.safety_identifier or self.user
 
 
 class ResponsePart(BaseModel):

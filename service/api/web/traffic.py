@@ -1,7 +1,8 @@
 """What this process has done since its start, in Prometheus' counters: requests, their time, tokens.
 
 Filled by `headers` (every response) and from the gateway's costs; read by `metrics`. A label is never text that a
-client sent: no path, no model's name, no made-up method. Each app has a registry of its own.
+client made up for one request: no path, no model's name, no method. Model aliases are labels, of which a project has a
+quota. Each app has a registry of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,6 +49,12 @@ class Traffic:
             ["kind", "base"],
             registry=self.registry,
         )
+        self._alias_requests = Counter(
+            "luthier_alias_requests_total",
+            "Requests that said a model alias, by which of its two models served them and how their response ended.",
+            ["project", "alias", "role", "outcome"],
+            registry=self.registry,
+        )
         for base in bases:
             for kind in KINDS:
                 self._tokens.labels(kind, base)
@@ -64,7 +71,9 @@ class Traffic:
         self._seconds.labels(method, route).observe(seconds)
 
     def used(self, usage: RequestCost) -> None:
-        """Counts the tokens of one response, as far as its engine reported them."""
+        """Counts one response, and its tokens as far as its engine reported them."""
+        if usage.alias:
+            self._alias_requests.labels(usage.project_id, usage.alias, usage.role, usage.outcome).inc()
         for kind, tokens in zip(KINDS, (usage.prompt_tokens, usage.completion_tokens), strict=True):
             if tokens is not None:
                 self._tokens.labels(kind, usage.base).inc(tokens)

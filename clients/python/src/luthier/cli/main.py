@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from luthier.cli import chat, compare, files, jobs, login, models, tune
+from luthier.cli import aliases, chat, compare, files, jobs, login, models, tune
 from luthier.cli.session import EXIT_ERROR, EXIT_INTERRUPTED, described
 
 app = typer.Typer(
@@ -25,9 +25,12 @@ app.command("wait")(jobs.wait)
 app.command("logs")(jobs.logs)
 app.command("chat")(chat.chat)
 app.command("compare")(compare.compare)
+app.command("promote")(aliases.promote)
+app.command("rollback")(aliases.rollback)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(files.app, name="files")
 app.add_typer(models.app, name="models")
+app.add_typer(aliases.app, name="aliases")
 
 
 def main() -> None:

@@ -32,7 +32,10 @@ REMEDIES: tuple[tuple[type[LuthierError], str], ...] = (
     (APIConnectionError, "Is the service running, and LUTHIER_URL right? `luthier login` sets another URL."),
     (AuthenticationError, "Run `luthier login` with a key that is valid, or set LUTHIER_API_KEY."),
     (PermissionDeniedError, "Use a key that may do this; `luthier login` sets another one."),
-    (NotFoundError, "List what there is: `luthier jobs ls`, `luthier files ls`, `luthier models ls`."),
+    (
+        NotFoundError,
+        "List what there is: `luthier jobs ls`, `luthier files ls`, `luthier models ls`, `luthier aliases ls`.",
+    ),
     (RateLimitError, "Wait a moment and try again."),
     (InternalServerError, "Try again. If it stays so, show the request id to whoever runs the service."),
     (APIResponseValidationError, "Check the URL with `luthier login`, and update luthier-client."),
