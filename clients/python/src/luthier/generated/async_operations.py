@@ -261,11 +261,12 @@ class AsyncChatCompletions:
     ) -> models.ChatCompletion:
         """Generate the next message of a conversation.
 
-        model: A base, an alias of one, or a tuned model.
+        model: A base, an alias of one, a tuned model, or a model alias of the project's.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: Accepted; changes nothing.
+        user: The same user gets the same of a model alias' two models.
+        safety_identifier: As `user`, and before it.
         """
         request = Request(
             "POST",
@@ -361,11 +362,12 @@ class AsyncChatCompletions:
     ) -> AsyncStream[JsonObject]:
         """Generate the next message of a conversation.
 
-        model: A base, an alias of one, or a tuned model.
+        model: A base, an alias of one, a tuned model, or a model alias of the project's.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: Accepted; changes nothing.
+        user: The same user gets the same of a model alias' two models.
+        safety_identifier: As `user`, and before it.
         """
         request = Request(
             "POST",
@@ -577,6 +579,39 @@ class AsyncFineTuningJobs:
         return await self._transport.object(models.JobObject, request)
 
 
+class AsyncModelAliasesHistory:
+    """The operations of `model_aliases.history`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        name: str,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> AsyncPages[models.ModelAliasChangeObject]:
+        """List the changes of a model alias, newest first: what, when, and with whose key.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        """
+        request = Request(
+            "GET",
+            filled("/v1/model_aliases/{name}/history", name=name),
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.ModelAliasChangeObject, request)
+
+
 class AsyncResponsesInputItems:
     """The operations of `responses.input_items`."""
 
@@ -671,11 +706,11 @@ class AsyncCompletions:
     ) -> models.Completion:
         """Continue one or several texts.
 
-        model: A base, an alias of one, or a tuned model.
+        model: A base, an alias of one, a tuned model, or a model alias of the project's.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: Accepted; changes nothing.
+        user: The same user gets the same of a model alias' two models.
         best_of: Only 0 or the value of `n`.
         suffix: Only empty: engines here do not insert.
         """
@@ -733,11 +768,11 @@ class AsyncCompletions:
     ) -> AsyncStream[models.Completion]:
         """Continue one or several texts.
 
-        model: A base, an alias of one, or a tuned model.
+        model: A base, an alias of one, a tuned model, or a model alias of the project's.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: Accepted; changes nothing.
+        user: The same user gets the same of a model alias' two models.
         best_of: Only 0 or the value of `n`.
         suffix: Only empty: engines here do not insert.
         """
@@ -896,6 +931,174 @@ class AsyncFineTuning:
         self._transport = transport
         self.jobs = AsyncFineTuningJobs(transport)
         self.checkpoints = AsyncFineTuningCheckpoints(transport)
+
+
+class AsyncModelAliases:
+    """The operations of `model_aliases`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self.history = AsyncModelAliasesHistory(transport)
+
+    def list(
+        self,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> AsyncPages[models.ModelAliasObject]:
+        """List the project's model aliases, newest first.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        """
+        request = Request(
+            "GET",
+            "/v1/model_aliases",
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.ModelAliasObject, request)
+
+    async def create(
+        self,
+        *,
+        name: str,
+        model: str,
+        candidate: Union[Omit, Optional[models.AliasCandidateParam]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelAliasObject:
+        """Create a name that stands for a model and can be moved.
+
+        name: Letters, digits, `.`, `_` and `-`, at most 64; neither a base nor an alias of one.
+        model: A base or a tuned model that the project may call.
+        """
+        request = Request(
+            "POST",
+            "/v1/model_aliases",
+            body={
+                "name": name,
+                "model": model,
+                "candidate": candidate,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ModelAliasObject, request)
+
+    async def retrieve(
+        self,
+        name: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelAliasObject:
+        """Get a model alias."""
+        request = Request(
+            "GET",
+            filled("/v1/model_aliases/{name}", name=name),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ModelAliasObject, request)
+
+    async def update(
+        self,
+        name: str,
+        *,
+        model: Union[Omit, Optional[str]] = OMIT,
+        candidate: Union[Omit, Optional[models.AliasCandidateParam]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelAliasObject:
+        """Move a model alias, or begin, change or end its canary."""
+        request = Request(
+            "POST",
+            filled("/v1/model_aliases/{name}", name=name),
+            body={
+                "model": model,
+                "candidate": candidate,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ModelAliasObject, request)
+
+    async def delete(
+        self,
+        name: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelAliasDeleted:
+        """Delete a model alias; the models that it stood for stay."""
+        request = Request(
+            "DELETE",
+            filled("/v1/model_aliases/{name}", name=name),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ModelAliasDeleted, request)
+
+    async def promote(
+        self,
+        name: str,
+        *,
+        model: Union[Omit, Optional[str]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelAliasObject:
+        """Move a model alias to a model, or to its candidate; a canary ends.
+
+        model: The model to promote; without it, the candidate.
+        """
+        request = Request(
+            "POST",
+            filled("/v1/model_aliases/{name}/promote", name=name),
+            body={
+                "model": model,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ModelAliasObject, request)
+
+    async def rollback(
+        self,
+        name: str,
+        *,
+        current_model: Union[Omit, Optional[str]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelAliasObject:
+        """Take the last move back: end the canary if there is one, else return to the model before.
+
+        current_model: What the alias must stand for now, else nothing is done: makes it safe to send twice.
+        """
+        request = Request(
+            "POST",
+            filled("/v1/model_aliases/{name}/rollback", name=name),
+            body={
+                "current_model": current_model,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ModelAliasObject, request)
 
 
 class AsyncModels:
@@ -1311,6 +1514,7 @@ class AsyncApi:
         self.uploads = AsyncUploads(transport)
         self.fine_tuning = AsyncFineTuning(transport)
         self.models = AsyncModels(transport)
+        self.model_aliases = AsyncModelAliases(transport)
         self.completions = AsyncCompletions(transport)
         self.chat = AsyncChat(transport)
         self.responses = AsyncResponses(transport)

@@ -10,6 +10,9 @@ from typing import Any, Literal, Optional, TypedDict, Union
 from luthier.records import Record
 
 __all__ = [
+    "AliasCandidateObject",
+    "AliasCandidateParam",
+    "AliasKey",
     "Alive",
     "AllowedToolsParam",
     "ChatChoice",
@@ -51,6 +54,9 @@ __all__ = [
     "MessageItemContentParam",
     "MessageItemParam",
     "MethodParam",
+    "ModelAliasChangeObject",
+    "ModelAliasDeleted",
+    "ModelAliasObject",
     "ModelDeleted",
     "ModelObject",
     "NamedFunctionParam",
@@ -92,6 +98,22 @@ __all__ = [
     "UploadPartObject",
     "WandbParam",
 ]
+
+
+@dataclass(frozen=True)
+class AliasCandidateObject(Record):
+    """`AliasCandidateObject`."""
+
+    model: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class AliasKey(Record):
+    """The API key that made a change, and its name at that time."""
+
+    id: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -350,6 +372,41 @@ class JobObject(Record):
     early_stopping: Optional["EarlyStopping"] = None
     checkpoint_selection: Optional[Literal["last", "best"]] = None
     forgetting_report: Optional[bool] = None
+
+
+@dataclass(frozen=True)
+class ModelAliasChangeObject(Record):
+    """What an alias stood for after a change."""
+
+    id: str
+    created_at: int
+    action: Literal["created", "updated", "promoted", "rolled_back", "deleted"]
+    model: str
+    candidate: Optional["AliasCandidateObject"]
+    api_key: "AliasKey"
+    object: Literal["model_alias.change"] = "model_alias.change"
+
+
+@dataclass(frozen=True)
+class ModelAliasDeleted(Record):
+    """The response to a deletion."""
+
+    id: str
+    object: Literal["model_alias"] = "model_alias"
+    deleted: bool = True
+
+
+@dataclass(frozen=True)
+class ModelAliasObject(Record):
+    """A name of the project's, and what it stands for. `previous_model` is where a rollback leads."""
+
+    id: str
+    created_at: int
+    updated_at: int
+    model: str
+    candidate: Optional["AliasCandidateObject"]
+    previous_model: Optional[str]
+    object: Literal["model_alias"] = "model_alias"
 
 
 @dataclass(frozen=True)
@@ -632,6 +689,13 @@ class UploadPartObject(Record):
     created_at: int
     upload_id: str
     object: Literal["upload.part"] = "upload.part"
+
+
+class AliasCandidateParam(TypedDict):
+    """A second model, which serves a share of the requests."""
+
+    model: str
+    weight: float
 
 
 class AllowedToolsParam(TypedDict):
