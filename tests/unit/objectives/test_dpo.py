@@ -17,7 +17,8 @@ from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, load_base
 from workers.objectives import create_objective
 from workers.trainer.process.optimizer import JobOptimizer
-from workers.trainer.process.passes import Passes, micro_batches
+from workers.trainer.process.passes import Passes
+from workers.trainer.process.plan import micro_batches
 from workers.tunings import Tuning, create_tuning
 
 BETA = 0.3
@@ -74,7 +75,7 @@ def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
 
 
 def test_a_plan_never_parts_a_pair() -> None:
-    groups = micro_batches(range(5), [10, 30, 10, 20, 30], rows_per_example=2, limit_tokens=80)
+    groups = micro_batches(range(5), [10, 30, 10, 20, 30], rows_per_example=2, version=1, limit_tokens=80)
     assert groups == [[1], [4], [3, 0], [2]]
     assert PAIRS.rows_of(groups[2]) == [6, 7, 0, 1]
 

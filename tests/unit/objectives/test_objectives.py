@@ -13,7 +13,7 @@ from tests.given.tiny_models import VOCABULARY, Saying, make_tiny_base, random_r
 from workers.data.batches import IGNORED, Batch, collate
 from workers.model.load import LoadedBase, load_base
 from workers.objectives import create_objective
-from workers.trainer.process.passes import Passes, micro_batches
+from workers.trainer.process.passes import Passes
 from workers.tunings import Tuning, create_tuning
 
 SUPERVISED = create_objective(SupervisedSettings())
@@ -89,12 +89,6 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_step(base: LoadedBase
     apart = gradient(base, tuning, [[0], [1, 2, 3], [4, 5], [6, 7]])
     tuning.detach()
     assert torch.allclose(together, apart, rtol=1e-4, atol=1e-6)
-
-
-def test_a_plan_holds_every_row_once_within_its_limit() -> None:
-    lengths = [5, 30, 7, 7, 90, 12, 5, 29]
-    groups = micro_batches(range(8), lengths, limit_tokens=60)
-    assert groups == [[4], [1, 7], [5, 2, 3, 0, 6]]
 
 
 def passes(base: LoadedBase, tuning: Tuning) -> Passes:

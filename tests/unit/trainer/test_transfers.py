@@ -16,7 +16,7 @@ from tests.given.tiny_models import random_pairs, random_rows
 from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, environment
-from workers.trainer.process import passes
+from workers.trainer.process import plan
 from workers.trainer.process.slot import Phase, Slot
 from workers.trainer.protocol import JobSpec
 
@@ -75,8 +75,7 @@ def steps(base: LoadedBase, objective: str, train: TokenizedDataset, valid: Toke
 def test_a_step_looks_at_the_device_once(
     base: LoadedBase, objective: str, limit_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = passes.micro_batches
-    monkeypatch.setattr(passes, "micro_batches", lambda *args: plan(*args, limit_tokens=limit_tokens))
+    monkeypatch.setattr(plan, "LIMIT_TOKENS", limit_tokens)
     rows = random_pairs if objective == "dpo" else random_rows
     assert steps(base, objective, rows(16, seed=1), None) == [["tolist"], ["tolist"]]
 

@@ -15,10 +15,10 @@ from workers.data.batches import Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase
 from workers.objectives import Objective, logprobs
+from workers.trainer.process import plan
 from workers.tunings import Tuning
 from workers.tunings.base import Chunk, Inputs, plain_inputs
 
-LIMIT_TOKENS = 4096  # padded tokens of one micro-batch; a constant, since another grouping would give other last bits
 _LOSS = ""  # a name that no metric has
 
 
@@ -58,6 +58,7 @@ class Passes:
         self._base = base
         self._tuning = tuning
         self._objective = objective
+        self.plan = plan.CURRENT
 
     def train(self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None) -> Sums:
         """Adds the gradient of the examples' mean loss to the tuning's parameters, dropout on.
@@ -134,7 +135,7 @@ class Passes:
     ) -> Iterator[tuple[list[int], Batch]]:
         """The micro-batches, with their rows' numbers."""
         lengths = [dataset.length(example) for example in examples]
-        for group in micro_batches(examples, lengths, dataset.rows_per_example):
+        for group in plan.micro_batches(examples, lengths, dataset.rows_per_example, version=self.plan):
             rows = dataset.rows_of(group)
             batch = collate(dataset, rows, self._base.pad_id)
             yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
@@ -161,23 +162,3 @@ class Passes:
     def _inputs(self, batch: Batch) -> Inputs:
         assert batch.prompt_lengths_B is not None, "every file has them"
         return self._tuning.inputs(Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B))
-
-
-def micro_batches(
-    examples: Sequence[int], lengths: Sequence[int], rows_per_example: int = 1, limit_tokens: int = LIMIT_TOKENS
-) -> list[list[int]]:
-    """`examples` in groups of at most `limit_tokens` padded tokens (a longer one goes alone), longest first.
-
-    `lengths[i]` is the length of the longest row of `examples[i]`, whose rows stay together. Examples of similar
-    length share a group, which keeps the padding small. A function of the lengths alone: a resumed job gets the same
-    groups.
-    """
-    longest_first = sorted(zip(lengths, examples, strict=True), key=lambda pair: -pair[0])
-    groups: list[list[int]] = []
-    width = 0
-    for length, example in longest_first:
-        if not groups or (len(groups[-1]) + 1) * rows_per_example * width > limit_tokens:
-            groups.append([])
-            width = length
-        groups[-1].append(example)
-    return groups

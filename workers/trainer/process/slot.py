@@ -290,6 +290,7 @@ class Slot:
             step=self.step,
             trained_tokens=self.trained_tokens,
             environment=self._environment,
+            plan=self._passes.plan,
             evaluations=self._guard.evaluations,
             general_loss_before=self._guard.general_loss_before,
         )
@@ -309,7 +310,7 @@ class Slot:
         self._random.restore(
             {name.removeprefix(RANDOM): tensor for name, tensor in tensors.items() if name.startswith(RANDOM)}
         )
-        self.step, self.trained_tokens = state.step, state.trained_tokens
+        self.step, self.trained_tokens, self._passes.plan = state.step, state.trained_tokens, state.plan
         self._rollout = self._new_rollout()
         self._guard.restore(state.evaluations, state.general_loss_before, tensors)
         return _difference(state.environment, self._environment)

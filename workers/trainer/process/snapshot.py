@@ -19,6 +19,7 @@ from torch import Tensor
 from service.domain.errors import JobError
 from workers.files.folders import whole_folder
 from workers.trainer.process.decision import Evaluation
+from workers.trainer.process.plan import PlanVersion
 
 TENSORS = "state.safetensors"
 STATE = "state.json"
@@ -34,6 +35,7 @@ class State(BaseModel):
     step: int
     trained_tokens: int
     environment: dict[str, str]
+    plan: PlanVersion = 1  # by which the rest of the job is batched
     evaluations: list[Evaluation] = []  # of a job that decides by them
     general_loss_before: float | None = None  # of a job with a forgetting report
     files: dict[str, str] = {}  # name -> sha256
