@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SCRIPTS := service/dashboard/static/vendor/package-lock.json
 VLLM_STAMP := .cache/vllm/.installed
 
 .DEFAULT_GOAL := help
@@ -11,7 +12,7 @@ VLLM_STAMP := .cache/vllm/.installed
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP) ## Make .venv with everything that the project needs
+install: $(STAMP) $(SCRIPTS) ## Make .venv with everything that the project needs
 
 $(STAMP): pyproject.toml clients/python/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Luthier needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -20,9 +21,14 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]' --editable clients/python
 	touch $@
 
-servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's packages: radosgw and vLLM's environment
+# The dashboard's scripts come from npm. Without them the pages say so, and the service works.
+$(SCRIPTS): $(STAMP) service/dashboard/package-lock.json
+	@$(BIN)/python -m service.dashboard.packages && touch $@ || echo 'make install: without the scripts of the dashboard'
+
+servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's packages: radosgw, Chromium and vLLM's environment
 	@$(BIN)/python -m tests.servers.chat_templates || echo 'make servers: without real chat templates; tests say so'
 	@$(BIN)/python -m tests.servers.frameworks || echo 'make servers: without frameworks that call /v1/responses; tests say so'
+	@tests/servers/install_chromium.sh || echo 'make servers: without a browser; tests of pages will say so'
 	@tests/servers/install_radosgw.sh || echo 'make servers: without radosgw; tests that need it will say so'
 
 # The plugin is a copy of this code, so it is installed anew when that changes; seconds, once vLLM itself is there.

@@ -1,10 +1,17 @@
 # The API, without torch. Build from the root of the repository:
 #   docker build --file deploy/service.Dockerfile --tag luthier-service .
+FROM python:3.11.13-slim-bookworm AS pages
+# What the dashboard loads in a browser, by the hashes of its package-lock.json; Node stays behind in this stage.
+WORKDIR /opt/luthier
+COPY service service
+RUN python -m service.dashboard.packages
+
 FROM python:3.11.13-slim-bookworm
 WORKDIR /opt/luthier
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY workers workers
+COPY --from=pages /opt/luthier/service/dashboard/static/vendor service/dashboard/static/vendor
 RUN pip install --no-cache-dir .
 RUN useradd --create-home luthier && install --directory --owner luthier /data
 USER luthier

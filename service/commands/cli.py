@@ -15,6 +15,7 @@ from service.api.openapi import document
 from service.commands import up
 from service.commands.bases import bases_app
 from service.commands.doctor import examine
+from service.dashboard.app import add_dashboard
 from service.db import schema
 from service.db.keys import ApiKey
 from service.domain.errors import LuthierError
@@ -55,7 +56,7 @@ def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -
     settings = Settings()
     asyncio.run(_check_parts(settings))
     limits = ConnectionLimits(write_seconds=settings.write_seconds)
-    app = create_app(create_context(settings))
+    app = add_dashboard(create_app(create_context(settings)))
     server = uvicorn.Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
     if die_with_parent:
         end_with_parent()

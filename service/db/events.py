@@ -1,15 +1,15 @@
 """A job's events: numbered from 1 without gaps under the job's row lock, so that followers miss none."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, select
+from sqlalchemy import Row, Select, and_, func, insert, or_, select
 
 from service.db.connection import Transaction
 from service.db.tables import job_events, jobs
 from service.domain import ids
-from service.domain.event import Event, NewEvent
+from service.domain.event import Event, Kind, NewEvent, step_key
 from service.domain.job import Metrics
 
 _COLUMNS = [column for column in job_events.c if column.name != "key"]
@@ -33,9 +33,14 @@ async def add(tx: Transaction, job_id: str, events: Sequence[NewEvent]) -> None:
         await tx.connection.execute(insert(job_events), rows)
 
 
-async def page(tx: Transaction, job_id: str, after: str | None, limit: int) -> list[Event]:
-    """At most `limit` events, newest first, older than `after`; an unknown `after` gives none."""
+async def page(tx: Transaction, job_id: str, after: str | None, limit: int, kind: Kind | None = None) -> list[Event]:
+    """At most `limit` events, newest first, older than `after`; an unknown `after` gives none.
+
+    With `kind` only those of that type.
+    """
     query = select(*_COLUMNS).where(job_events.c.job_id == job_id).order_by(job_events.c.sequence.desc()).limit(limit)
+    if kind is not None:
+        query = query.where(job_events.c.type == kind)
     if after is not None:
         cursor = select(job_events.c.sequence).where(job_events.c.id == after, job_events.c.job_id == job_id)
         query = query.where(job_events.c.sequence < cursor.scalar_subquery())
@@ -65,6 +70,26 @@ async def last_metrics(tx: Transaction, job_id: str, limit: int) -> list[Metrics
     """The data of the newest `limit` metrics events, oldest first."""
     query = _metrics(job_id).order_by(job_events.c.sequence.desc()).limit(limit)
     return [row.data for row in await tx.connection.execute(query)][::-1]
+
+
+async def metrics_at(tx: Transaction, steps: Mapping[str, Sequence[int]]) -> dict[str, list[Metrics]]:
+    """The data of the metrics events of these steps, by job, in no order; a step without an event is left out."""
+    if not steps:
+        return {}
+    wanted = [
+        and_(job_events.c.job_id == job_id, job_events.c.key.in_([step_key(step) for step in numbers]))
+        for job_id, numbers in steps.items()
+    ]
+    found: dict[str, list[Metrics]] = {}
+    for row in await tx.connection.execute(select(job_events.c.job_id, job_events.c.data).where(or_(*wanted))):
+        found.setdefault(row.job_id, []).append(row.data)
+    return found
+
+
+async def metrics_with(tx: Transaction, job_id: str, name: str, limit: int) -> list[Metrics]:
+    """The data of at most `limit` metrics events that have this metric, oldest first."""
+    query = _metrics(job_id).where(job_events.c.data[name].as_string().is_not(None))
+    return [row.data for row in await tx.connection.execute(query.order_by(job_events.c.sequence).limit(limit))]
 
 
 def _metrics(job_id: str) -> Select[int, Any]:

@@ -32,6 +32,14 @@ class ApiKey:
     revoked_at: int | None = None
 
 
+@dataclass(frozen=True)
+class Project:
+    """A project by its two names."""
+
+    id: str
+    name: str
+
+
 _KEY = [api_keys.c[name] for name in ("id", "project_id", "role", "name", "created_at", "revoked_at")]
 
 
@@ -59,6 +67,11 @@ async def add_project(tx: Transaction, id: str, name: str) -> bool:
 async def find_project(tx: Transaction, name: str) -> str | None:
     """The id of the project of that name."""
     return (await tx.connection.execute(select(projects.c.id).where(projects.c.name == name))).scalar_one_or_none()
+
+
+async def all_projects(tx: Transaction) -> list[Project]:
+    query = select(projects.c.id, projects.c.name).order_by(projects.c.name)
+    return [Project(**row._mapping) for row in await tx.connection.execute(query)]
 
 
 async def project_exists(tx: Transaction, id: str) -> bool:

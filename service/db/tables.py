@@ -61,6 +61,17 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
 )
 
+sessions = Table(
+    "sessions",  # sign-ins to the dashboard, by the hash of what the browser sends
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("key_id", ForeignKey("api_keys.id"), nullable=False),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),  # which an admin's may change
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index(None, "expires_at"),
+)
+
 bases = Table(
     "bases",
     metadata,

@@ -66,7 +66,12 @@ def step(metrics: Mapping[str, Any]) -> NewEvent:
     if "full_valid_loss" in metrics:
         parts.append(f"full validation loss={metrics['full_valid_loss']:.2f}")
     message = f"Step {metrics['step']}/{metrics['total_steps']}: {', '.join(parts)}"
-    return NewEvent(message, type="metrics", data=dict(metrics), key=f"step-{metrics['step']}")
+    return NewEvent(message, type="metrics", data=dict(metrics), key=step_key(metrics["step"]))
+
+
+def step_key(step_number: int) -> str:
+    """The key of a step's metrics among the events of its job."""
+    return f"step-{step_number}"
 
 
 def checkpoint_created(step_number: int, model: str) -> NewEvent:

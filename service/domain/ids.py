@@ -48,6 +48,11 @@ def api_key() -> str:
     return f"sk-luthier-{random_text(48)}"
 
 
+def session_token() -> str:
+    """What a browser that is signed in sends; as unguessable as a key."""
+    return random_text(48)
+
+
 def key_id() -> str:
     return f"key_{random_text(24)}"
 

@@ -198,6 +198,13 @@ async def event_page(ctx: Context, caller: Caller, id: str, *, after: str | None
         return cut(await events.page(tx, id, after, limit + 1), limit)
 
 
+async def messages(ctx: Context, caller: Caller, id: str, limit: int) -> Sequence[Event]:
+    """What the job has said beside its metrics: at most `limit` events, newest first. Raises NotFound."""
+    async with ctx.database.reading() as tx:
+        await _find(tx, caller, id)
+        return await events.page(tx, id, None, limit, kind="message")
+
+
 async def event_position(ctx: Context, caller: Caller, id: str, after: str | None) -> int:
     """The number of the event `after`, 0 for None, where a follower begins. Raises NotFound or InvalidRequest."""
     async with ctx.database.reading() as tx:

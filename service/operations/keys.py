@@ -87,12 +87,9 @@ async def authenticate(ctx: Context, bearer: str, organization: str = "", projec
     """
     ignored: list[str] = []
     async with ctx.database.reading() as tx:
-        key = await keys.find_key(tx, _sha256(bearer))
+        key = await living_key(tx, bearer)
         installation = await keys.find_installation(tx)
-        if key is None or installation is None:
-            raise Unauthenticated(
-                f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
-            )
+        assert installation is not None, "a key cannot exist without an installation"
         if organization not in ("", installation.organization_id, installation.organization):
             _check_lenient(ctx, organization, installation)
             ignored.append("openai-organization")
@@ -101,6 +98,16 @@ async def authenticate(ctx: Context, bearer: str, organization: str = "", projec
             project_id = ""
         selected = await _select_project(tx, key, project_id)
     return Caller(selected, key.role, installation.organization_id, installation.organization, key.id, tuple(ignored))
+
+
+async def living_key(tx: Transaction, bearer: str) -> ApiKey:
+    """The key that these characters are. Raises Unauthenticated."""
+    key = await keys.find_key(tx, sha256_of(bearer))
+    if key is None:
+        raise Unauthenticated(
+            f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
+        )
+    return key
 
 
 def _check_lenient(ctx: Context, selected: str, installation: Installation) -> None:
@@ -154,11 +161,12 @@ async def _project(tx: Transaction, name: str) -> str:
 
 async def _add_key(tx: Transaction, project_id: str, role: str, name: str) -> str:
     clear = ids.api_key()
-    await keys.add_key(tx, ApiKey(ids.key_id(), project_id, role, name, int(time.time())), _sha256(clear))
+    await keys.add_key(tx, ApiKey(ids.key_id(), project_id, role, name, int(time.time())), sha256_of(clear))
     return clear
 
 
-def _sha256(bearer: str) -> str:
+def sha256_of(bearer: str) -> str:
+    """What the database stores of a secret that is too long to be guessed."""
     return hashlib.sha256(bearer.encode("utf-8", "surrogateescape")).hexdigest()
 
 

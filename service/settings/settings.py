@@ -102,6 +102,11 @@ class Settings(BaseSettings):
         description="Comma-separated origins of web pages that may call the API, such as `https://app.example.com`; "
         "`*` is every page, empty means none.",
     )
+    session_seconds: int = Field(
+        12 * 3600,
+        ge=60,
+        description="How long a sign-in to the dashboard lasts; revoking its key ends it earlier.",
+    )
     engine_urls: str = Field(
         "http://127.0.0.1:8001",
         description="Comma-separated URLs of the first base's engines; the next base's are one port above, and so on.",

@@ -52,7 +52,8 @@ def has_command(module: str, name: str) -> bool:
 def missing_sources(dockerfile: DockerfileParser) -> list[str]:
     """What a COPY names and the repository has not."""
     copied = [line["value"].split() for line in dockerfile.structure if line["instruction"] == "COPY"]
-    return [source for words in copied for source in words[:-1] if not (ROOT / source).exists()]
+    own = [words for words in copied if not words[0].startswith("--from=")]  # else of an earlier stage
+    return [source for words in own for source in words[:-1] if not (ROOT / source).exists()]
 
 
 def commands_of(compose: Path) -> Iterable[list[str]]:

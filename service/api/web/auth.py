@@ -23,7 +23,10 @@ SELECTING_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 CACHE_SECONDS = 5.0
 CACHE_KEYS = 1024
 
+SIGNED_IN = "luthier.signed_in"  # in the scope of a request that carries a sign-in instead of a key: who sends it
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+SignedInCaller = Callable[[], Coroutine[Any, Any, Caller]]
 
 
 class KnownKeys:
@@ -36,6 +39,9 @@ class KnownKeys:
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request. Raises Unauthenticated."""
+        signed_in: SignedInCaller | None = request.scope.get(SIGNED_IN)
+        if signed_in is not None:
+            return await signed_in()
         claimed = (sent_key(request), *(request.headers.get(name, "").strip() for name in SELECTING_HEADERS))
         known = self._callers.get(claimed)
         if known is not None and self._clock() < known[1]:

@@ -1,0 +1,187 @@
+"""The dashboard in a real browser: what people do on its pages, and that no page does what it should not.
+
+One service in this process, one browser; a job's progress is written as a worker writes it, an engine is scripted.
+Every test ends with: no error in the console, no violation of the page's policy, no request beyond the host.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from service.api.app import create_app
+from service.dashboard.app import add_dashboard
+from service.installation.context import Context
+from service.operations import keys
+from service.settings.settings import Settings
+from tests.given.axe import serious_faults
+from tests.given.browser import Visit, opened_browser, too_wide, visiting
+from tests.given.installation import installed
+from tests.given.scripted_engine import ScriptedEngine, scripted_engine
+from tests.given.served_api import served
+from tests.given.sessions import expire_sessions
+from tests.given.workshop import Workshop, furnish, held_for_training, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+ROWS = Path(__file__).parents[2] / "examples" / "demo" / "training.jsonl"
+
+
+@dataclass
+class Site:
+    """The service, who may sign in, and the browser."""
+
+    ctx: Context
+    url: str
+    key: str
+    stranger_key: str
+    admin_key: str
+    shop: Workshop
+    engine: ScriptedEngine
+    browser: Browser
+
+    @asynccontextmanager
+    async def visit(self, key: str | None = None, path: str = "/ui/jobs", **options: object) -> AsyncIterator[Visit]:
+        """A browser of its own, signed in with the key, that does nothing wrong until the block ends."""
+        async with visiting(self.browser, self.url, **options) as visit:
+            if key is not None:
+                await visit.sign_in(key, path)
+            yield visit
+            assert visit.errors == []
+            assert visit.foreign == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        browser = await stack.enter_async_context(opened_browser())
+        engine = await stack.enter_async_context(scripted_engine())
+        folder = tmp_path_factory.mktemp("dashboard")
+        ctx = await stack.enter_async_context(installed(Settings(data_dir=folder, engine_urls=engine.url)))
+        key = await keys.ensure_installation(ctx)
+        assert key is not None
+        shop = await furnish(ctx, await keys.authenticate(ctx, key))
+        base_url = await stack.enter_async_context(served(add_dashboard(create_app(ctx))))
+        yield Site(
+            ctx,
+            base_url.removesuffix("/v1"),
+            key,
+            await keys.create_key(ctx, "another project", "project"),
+            await keys.create_key(ctx, "default", "admin"),
+            shop,
+            engine,
+            browser,
+        )
+
+
+async def test_somebody_signs_in_and_out(site: Site) -> None:
+    async with site.visit() as visit:
+        await visit.open("/")
+        await visit.page.wait_for_url("**/ui/sign-in**")
+        await visit.page.get_by_label("API key").fill(site.key)
+        await visit.page.keyboard.press("Enter")
+        await expect(visit.page.get_by_role("heading", name="Jobs")).to_be_visible()
+        await visit.page.get_by_role("button", name="Sign out").click()
+        await expect(visit.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+async def test_a_wrong_key_is_said_where_it_was_typed(site: Site) -> None:
+    async with visiting(site.browser, site.url) as visit:
+        await visit.open("/ui/sign-in")
+        await visit.page.get_by_label("API key").fill("sk-luthier-wrong")
+        await visit.page.get_by_role("button", name="Sign in").click()
+        await expect(visit.page.get_by_role("alert")).to_contain_text("not valid")
+        assert await visit.page.get_by_label("API key").get_attribute("aria-invalid") == "true"
+        assert visit.foreign == [] and all("401" in error for error in visit.errors)  # Chromium logs a 401 itself
+
+
+async def test_the_curve_of_a_running_job_grows_while_somebody_looks(site: Site) -> None:
+    caller = await keys.authenticate(site.ctx, site.key)
+    held = await held_for_training(site.ctx, caller, site.shop.file, "watched")
+    await train(held, 1, 5)
+    async with site.visit(site.key, f"/ui/jobs/{held.job.id}") as visit:
+        curve = visit.page.locator("#curve")
+        await expect(curve).to_have_attribute("data-points", "5")
+        await train(held, 6, 20)
+        await expect(curve).to_have_attribute("data-points", "20")
+        await expect(visit.page.locator(".facts")).to_contain_text("20 of 240")
+        await expect(curve.locator("canvas")).to_be_visible()
+        await visit.page.get_by_label("Metric").select_option("mean_token_accuracy")
+        await visit.page.get_by_label("Log scale").check()
+        await expect(curve.locator(".u-legend")).to_contain_text("train mean token accuracy")
+
+
+async def test_a_job_is_cancelled_after_a_question(site: Site) -> None:
+    caller = await keys.authenticate(site.ctx, site.key)
+    held = await held_for_training(site.ctx, caller, site.shop.file, "unwanted")
+    async with site.visit(site.key, f"/ui/jobs/{held.job.id}") as visit:
+        asked: list[str] = []
+
+        async def accept(dialog) -> None:  # type: ignore[no-untyped-def]
+            asked.append(dialog.message)
+            await dialog.accept()
+
+        visit.page.on("dialog", accept)
+        await visit.page.get_by_role("button", name="Cancel").click()
+        await expect(visit.page.locator("h1 .badge")).to_have_text("cancelled")
+        await expect(visit.page.locator("#events")).to_contain_text("The job was cancelled")
+        assert len(asked) == 1 and "checkpoints stay" in asked[0]
+        await expect(visit.page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+async def test_the_list_changes_by_itself_and_keeps_the_keyboards_place(site: Site) -> None:
+    async with site.visit(site.key) as visit:
+        link = visit.page.get_by_role("link", name="rank-32")
+        await link.focus()
+        await train(site.shop.running, 151, 152)
+        row = visit.page.locator(f"[data-job='{site.shop.running.job.id}']")
+        await expect(row).to_contain_text("152 / 240")
+        await expect(link).to_be_focused()
+        await visit.page.keyboard.press("Enter")
+        await expect(visit.page.get_by_role("heading", name="rank-32")).to_be_visible()
+
+
+async def test_two_projects_cannot_see_each_other(site: Site) -> None:
+    async with site.visit(site.stranger_key) as visit:
+        await expect(visit.page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+        response = await visit.page.request.get(f"{site.url}/ui/jobs/{site.shop.succeeded}")
+        assert response.status == 404
+
+
+async def test_an_admin_looks_at_one_project_after_the_other(site: Site) -> None:
+    async with site.visit(site.admin_key) as visit:
+        await expect(visit.page.get_by_role("link", name="rank-32")).to_be_visible()
+        await visit.page.get_by_label("Project").select_option("another project")
+        await expect(visit.page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+
+
+async def test_a_sign_in_that_ends_under_an_open_page_leads_to_the_form_and_back(site: Site) -> None:
+    async with visiting(site.browser, site.url) as visit:
+        await visit.sign_in(site.key)
+        await expire_sessions(site.ctx)
+        await visit.page.wait_for_url("**/ui/sign-in?**")
+        await expect(visit.page.get_by_role("status").first).to_contain_text("has ended")
+        assert visit.foreign == [] and all("401" in error for error in visit.errors)
+        await visit.page.get_by_label("API key").fill(site.key)
+        await visit.page.get_by_role("button", name="Sign in").click()
+        await expect(visit.page.get_by_role("heading", name="Jobs")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+async def test_axe_finds_no_serious_fault_and_nothing_is_too_wide(site: Site, width: int, scheme: str) -> None:
+    job, failed = site.shop.succeeded, site.shop.failed
+    paths = ["/ui/jobs", f"/ui/jobs/{job}", f"/ui/jobs/{failed}", "/ui/jobs/nothing"]
+    options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "reduced_motion": "reduce"}
+    async with visiting(site.browser, site.url, bypass_csp=True, **options) as visit:
+        await visit.open("/ui/sign-in")
+        found = {"/ui/sign-in": await serious_faults(visit.page)}
+        await visit.sign_in(site.admin_key)
+        for path in paths:
+            await visit.open(path)
+            found[path] = await serious_faults(visit.page)
+            assert await too_wide(visit.page) == [], path
+    assert {path: faults for path, faults in found.items() if faults} == {}

@@ -1,0 +1,93 @@
+"""Pictures of the dashboard: `python -m tests.pictures [FOLDER] [PAGE ...]`.
+
+Without arguments it writes those that documents show, into docs/pictures. With a folder it writes every page at three
+widths, light and dark, to be looked at after a change.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from playwright.async_api import Browser
+
+from service.api.app import create_app
+from service.dashboard.app import add_dashboard
+from service.operations import keys
+from service.settings import logs
+from service.settings.settings import Settings
+from tests.given.browser import opened_browser, too_wide, visiting
+from tests.given.installation import installed
+from tests.given.served_api import served
+from tests.given.workshop import Workshop, furnish
+
+DOCS = Path(__file__).parents[1] / "docs" / "pictures"
+WIDTHS = tuple(map(int, os.environ.get("WIDTHS", "360,768,1440").split(",")))
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+HEIGHT = 900
+SHOWN: Mapping[str, tuple[str, int, Literal["light", "dark"]]] = {  # of the documents: page, width, scheme
+    "job": ("job", 1280, "light"),
+    "jobs-dark": ("jobs", 1280, "dark"),
+}
+
+
+async def main(folder: Path | None, names: list[str]) -> None:
+    logs.configure("warning")
+    with TemporaryDirectory(prefix="luthier-pictures-") as data:
+        settings = Settings(data_dir=Path(data), engine_urls="http://127.0.0.1:1")
+        async with installed(settings) as ctx:
+            project = await keys.ensure_installation(ctx)
+            assert project is not None
+            await keys.create_project(ctx, "research")
+            shop = await furnish(ctx, await keys.authenticate(ctx, project))
+            admin = await keys.create_key(ctx, "default", "admin", "the operator's")
+            app = add_dashboard(create_app(ctx))
+            async with served(app) as base_url, opened_browser() as browser:
+                url = base_url.removesuffix("/v1")
+                if folder is None:
+                    for picture, (page, width, scheme) in SHOWN.items():
+                        await _take(browser, url, admin, paths(shop)[page], width, scheme, DOCS / f"{picture}.png")
+                    return
+                for name, path in paths(shop).items():
+                    if names and name not in names:
+                        continue
+                    for width in WIDTHS:
+                        for scheme in SCHEMES:
+                            target = folder / f"{name}-{width}-{scheme}.png"
+                            await _take(browser, url, admin, path, width, scheme, target)
+
+
+def paths(shop: Workshop) -> dict[str, str]:
+    """Every page by the name of its picture."""
+    return {
+        "sign-in": "/ui/sign-in",
+        "jobs": "/ui/jobs",
+        "job": f"/ui/jobs/{shop.succeeded}",
+        "job-running": f"/ui/jobs/{shop.running.job.id}",
+        "job-failed": f"/ui/jobs/{shop.failed}",
+    }
+
+
+async def _take(
+    browser: Browser, url: str, key: str, path: str, width: int, scheme: Literal["light", "dark"], target: Path
+) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    options = {"viewport": {"width": width, "height": HEIGHT}, "color_scheme": scheme, "reduced_motion": "reduce"}
+    async with visiting(browser, url, **options) as visit:
+        if path.endswith("/sign-in"):
+            await visit.open(path)
+        else:
+            await visit.sign_in(key, path)
+        await visit.page.wait_for_load_state("load")
+        await visit.page.wait_for_timeout(600)  # curves are drawn after the page is there
+        await visit.page.screenshot(path=target, full_page=True)
+        wide = await too_wide(visit.page)
+        for problem in (*visit.errors, *visit.foreign, *wide):
+            sys.stderr.write(f"{target.name}: {problem}\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None, sys.argv[2:]))

@@ -1,0 +1,150 @@
+"""Who gets to see pages: signing in with a key, until the sign-in or the key ends; forms only from pages of ours."""
+
+import httpx
+from fastapi import FastAPI
+
+from service.dashboard.attempts import LIMIT, Attempts
+from service.domain.errors import RateLimited
+from service.installation.context import Context
+from service.operations import keys
+from service.operations.keys import Caller
+from tests.given.sessions import expire_sessions
+from tests.given.visitors import csrf_of, sign_in, visitor
+
+
+async def test_a_browser_is_led_from_the_root_to_the_pages_and_a_client_gets_json(nobody: httpx.AsyncClient) -> None:
+    led = await nobody.get("/")
+    assert (led.status_code, led.headers["location"]) == (303, "/ui/")
+    told = await nobody.get("/", headers={"Accept": "*/*"})
+    assert told.json()["api"] == "/v1"
+
+
+async def test_a_key_signs_in_with_a_cookie_that_scripts_cannot_read(nobody: httpx.AsyncClient, key: str) -> None:
+    response = await sign_in(nobody, key)
+    assert (response.status_code, response.headers["location"]) == (303, "/ui/jobs")
+    cookie = response.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/ui" in cookie
+    assert key not in cookie
+    assert (await nobody.get("/ui/jobs")).status_code == 200
+
+
+async def test_over_https_the_cookie_is_sent_over_https_only(app: FastAPI, key: str) -> None:
+    async with visitor(app) as client:
+        client.base_url = httpx.URL("https://luthier")
+        assert "Secure" in (await sign_in(client, key)).headers["set-cookie"]
+
+
+async def test_a_wrong_key_is_said_on_the_form(nobody: httpx.AsyncClient, key: str) -> None:
+    response = await sign_in(nobody, key[:-1])
+    assert response.status_code == 401
+    assert "This key is not valid" in response.text and 'role="alert"' in response.text
+    assert "set-cookie" not in response.headers
+
+
+async def test_too_many_wrong_keys_have_to_wait(nobody: httpx.AsyncClient, key: str) -> None:
+    for _ in range(LIMIT):
+        assert (await sign_in(nobody, "sk-luthier-guessed")).status_code == 401
+    refused = await sign_in(nobody, key)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) <= 60
+
+
+def test_attempts_are_forgotten_after_a_minute() -> None:
+    now = 0.0
+    attempts = Attempts(lambda: now)
+    for _ in range(LIMIT):
+        attempts.check("one")
+        attempts.failed("one")
+    attempts.check("another")
+    try:
+        attempts.check("one")
+    except RateLimited:
+        now = 61.0
+    attempts.check("one")
+    assert now == 61.0
+
+
+async def test_without_a_sign_in_every_page_leads_to_the_form(nobody: httpx.AsyncClient) -> None:
+    response = await nobody.get("/ui/jobs/ftjob-1")
+    assert response.status_code == 303
+    assert response.headers["location"] == "/ui/sign-in?next=/ui/jobs/ftjob-1"
+
+
+async def test_a_sign_in_that_has_expired_is_said_and_scripts_are_led_to_the_form(
+    member: httpx.AsyncClient, ctx: Context
+) -> None:
+    assert (await member.get("/ui/jobs")).status_code == 200
+    await expire_sessions(ctx)
+    assert "ended=1" in (await member.get("/ui/jobs")).headers["location"]
+    polled = await member.get("/ui/jobs/rows", headers={"HX-Request": "true"})
+    assert polled.status_code == 401 and "/ui/sign-in" in polled.headers["hx-redirect"]
+    assert (await member.get("/ui/v1/models")).status_code == 401
+
+
+async def test_revoking_the_key_ends_the_sign_in(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
+    await keys.revoke_key(ctx, caller.key_id)
+    assert (await member.get("/ui/jobs")).status_code == 303
+    assert (await member.get("/ui/v1/models")).status_code == 401
+
+
+async def test_signing_out_ends_the_sign_in_for_whoever_has_its_cookie(member: httpx.AsyncClient) -> None:
+    cookie = member.cookies["luthier_session"]
+    await member.post("/ui/sign-out", data={"csrf": await csrf_of(member)})
+    member.cookies.set("luthier_session", cookie, path="/ui")
+    assert (await member.get("/ui/jobs")).status_code == 303
+
+
+async def test_a_form_without_the_pages_token_changes_nothing(member: httpx.AsyncClient) -> None:
+    assert (await member.post("/ui/sign-out")).status_code == 403
+    assert (await member.post("/ui/sign-out", data={"csrf": "0" * 64})).status_code == 403
+    assert (await member.get("/ui/jobs")).status_code == 200
+
+
+async def test_a_call_of_the_api_needs_the_token_unless_it_reads(member: httpx.AsyncClient) -> None:
+    assert (await member.get("/ui/v1/models")).json()["data"][0]["id"] == "luthier-tiny"
+    body = {"model": "luthier-tiny", "training_file": "file-1"}
+    refused = await member.post("/ui/v1/fine_tuning/jobs", json=body)
+    assert refused.status_code == 403
+    sent = await member.post("/ui/v1/fine_tuning/jobs", json=body, headers={"X-CSRF-Token": await csrf_of(member)})
+    assert sent.json()["error"]["param"] == "training_file"
+
+
+async def test_the_api_itself_takes_no_cookie(member: httpx.AsyncClient) -> None:
+    cookie = member.cookies["luthier_session"]
+    assert (await member.get("/v1/models", headers={"Cookie": f"luthier_session={cookie}"})).status_code == 401
+
+
+async def test_another_sites_form_signs_nobody_in(nobody: httpx.AsyncClient, key: str) -> None:
+    nobody.headers["Sec-Fetch-Site"] = "cross-site"
+    assert (await sign_in(nobody, key)).status_code == 403
+
+
+async def test_a_sign_in_continues_only_at_a_page_of_ours(nobody: httpx.AsyncClient, key: str) -> None:
+    for next in ("//evil.example/ui/", "https://evil.example", "/ui//evil.example", "/v1/models"):
+        response = await nobody.post("/ui/sign-in", data={"key": key, "next": next})
+        assert response.headers["location"] == "/ui/jobs", next
+    response = await nobody.post("/ui/sign-in", data={"key": key, "next": "/ui/jobs/ftjob-1"})
+    assert response.headers["location"] == "/ui/jobs/ftjob-1"
+
+
+async def test_an_admin_chooses_the_project_and_others_cannot(
+    app: FastAPI, ctx: Context, member: httpx.AsyncClient, stranger_key: str
+) -> None:
+    other = (await keys.authenticate(ctx, stranger_key)).project_id
+    refused = await member.post("/ui/project", data={"csrf": await csrf_of(member), "project": other})
+    assert refused.status_code == 403
+    async with visitor(app) as admin:
+        await sign_in(admin, await keys.create_key(ctx, "default", "admin"))
+        assert "another project" in (await admin.get("/ui/jobs")).text
+        await admin.post("/ui/project", data={"csrf": await csrf_of(admin), "project": other})
+        headers = (await admin.get("/ui/v1/models")).headers
+        assert headers["openai-project"] == other
+    assert "another project" not in (await member.get("/ui/jobs")).text
+
+
+async def test_pages_may_load_and_run_what_is_ours_only(member: httpx.AsyncClient) -> None:
+    response = await member.get("/ui/jobs")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert response.headers["cache-control"] == "no-store"
+    assert "<script>" not in response.text and " style=" not in response.text and "onclick" not in response.text
