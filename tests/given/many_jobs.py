@@ -1,4 +1,7 @@
-"""As many jobs as a project collects over years, written at once: made one by one they would take minutes."""
+"""As many jobs as a project collects over years.
+
+The database is spoken to because made by operations, one by one, they would take minutes.
+"""
 
 from dataclasses import fields, replace
 

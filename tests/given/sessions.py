@@ -1,4 +1,7 @@
-"""Sign-ins as time would leave them. The database is spoken to because no operation makes time pass."""
+"""Sign-ins as time would leave them.
+
+The database is spoken to because no operation makes time pass.
+"""
 
 from sqlalchemy import update
 
