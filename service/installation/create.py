@@ -28,12 +28,18 @@ def create_context(settings: Settings, *, prepare: bool = True) -> Context:
     engines = engines_by_base(catalogue, settings.engines)
     if prepare:
         make_private(settings.data_dir)
+    database = Database(settings.database, _database_limits(settings))
     return Context(
         settings=settings,
         catalogue=catalogue,
-        database=Database(settings.database, _database_limits(settings)),
+        database=database,
         storage=open_storage(settings),
-        queue=create_queue(redis, poll_seconds=settings.poll_seconds, sweep_seconds=settings.sweep_seconds),
+        queue=create_queue(
+            redis,
+            poll_seconds=settings.poll_seconds,
+            sweep_seconds=settings.sweep_seconds,
+            last_commit=database.last_commit,
+        ),
         turns=create_turns(redis),
         engines=engines,
         gateway=Gateway(engines, settings.engine_timeout_seconds, lambda: bearer(engine_key(settings))),

@@ -2,16 +2,20 @@
 
 from service.queue.arq import ArqQueue
 from service.queue.base import Handler, Queue, Turns
-from service.queue.embedded import EmbeddedQueue, EmbeddedTurns
+from service.queue.embedded import EmbeddedQueue, EmbeddedTurns, LastCommit
 from service.queue.redis import RedisConnection, RedisTurns
 
 __all__ = ["Handler", "Queue", "RedisConnection", "Turns", "create_queue", "create_turns"]
 
+LOOK_SECONDS = 2.0  # without a server: how long a lease may have expired, or a pause ended, before a worker sees it
 
-def create_queue(redis: RedisConnection | None, *, poll_seconds: float, sweep_seconds: float) -> Queue:
+
+def create_queue(
+    redis: RedisConnection | None, *, poll_seconds: float, sweep_seconds: float, last_commit: LastCommit | None = None
+) -> Queue:
     """The bell on Redis, or the one without a server."""
     if redis is None:
-        return EmbeddedQueue(poll_seconds)
+        return EmbeddedQueue(poll_seconds, min(sweep_seconds, LOOK_SECONDS), last_commit)
     return ArqQueue(redis, poll_seconds, sweep_seconds)
 
 

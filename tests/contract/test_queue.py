@@ -99,3 +99,37 @@ async def test_a_bell_whose_server_is_unavailable_says_so() -> None:
     with pytest.raises(Unavailable, match="Redis is unavailable"):
         await queue.check()
     await queue.close()
+
+
+async def test_without_a_server_the_handler_looks_after_a_commit_and_rarely_otherwise() -> None:
+    """Counted: an idle worker asks the database nothing, and a commit of anybody wakes it at the next check."""
+    commits, looks, done = [b"1"], [], asyncio.Event()
+    checks = 0
+
+    def last_commit() -> bytes:
+        nonlocal checks
+        checks += 1
+        if checks == 50:
+            commits.append(b"2")
+        if checks == 100:
+            done.set()
+        return commits[-1]
+
+    async def handler() -> None:
+        looks.append(checks)
+
+    queue = create_queue(None, poll_seconds=0.001, sweep_seconds=NEVER_SECONDS, last_commit=last_commit)
+    await serve_until(queue, done, handler)
+    assert len(looks) == 2 and looks[0] == 1 and looks[1] in (50, 51)
+
+
+async def test_without_a_server_and_a_commit_the_handler_looks_at_every_sweep() -> None:
+    looks, done = [], asyncio.Event()
+
+    async def handler() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            done.set()
+
+    queue = create_queue(None, poll_seconds=0.001, sweep_seconds=0.01, last_commit=lambda: b"1")
+    await serve_until(queue, done, handler)

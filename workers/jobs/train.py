@@ -9,6 +9,7 @@
 Has no tensors. Cancelling this coroutine (lease lost, worker stopping) empties the slot.
 """
 
+import math
 import time
 from contextlib import aclosing
 from functools import partial
@@ -162,7 +163,7 @@ class StepRelay:
     def __init__(self, held: HeldJob) -> None:
         self._held = held
         self._waiting: list[StepRecord] = []
-        self._written_at = time.monotonic()
+        self._written_at = -math.inf  # the first step is written at once
         self._stepped_at: float | None = None
         self._seconds_per_step: float | None = None
 

@@ -12,7 +12,7 @@ retried with growing pauses. Has no jobs: `workers.supervisor.supervisor` knows 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -30,7 +30,15 @@ LOOK_SECONDS = 0.5
 class Residence:
     """The trainers of the bases that a worker holds, of which at most one has a process."""
 
-    def __init__(self, trainers: Mapping[str, TrainerHandle], catalogue: Catalogue, tokenizers: Tokenizers) -> None:
+    def __init__(
+        self,
+        trainers: Mapping[str, TrainerHandle],
+        catalogue: Catalogue,
+        tokenizers: Tokenizers,
+        ring: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """`ring` is called with a base whose work may now be claimed."""
+        self._ring = ring
         self._trainers = trainers
         self._catalogue = catalogue
         self._tokenizers = tokenizers
@@ -108,7 +116,7 @@ class Residence:
         try:
             await asyncio.to_thread(self._tokenizers.of, self._catalogue.bases[base])
             if first or len(self._trainers) > 1:
-                self._usable.add(base)
+                await self._use(base)
             if len(self._trainers) > 1:
                 if first:
                     self._loaded(base)
@@ -118,8 +126,13 @@ class Residence:
         except BaseNotLoaded as error:
             self.failed(error)
         else:
-            self._usable.add(base)
+            await self._use(base)
             self._loaded(base)
+
+    async def _use(self, base: str) -> None:
+        if base not in self._usable:
+            self._usable.add(base)
+            await self._ring(base)
 
     def _loaded(self, base: str) -> None:
         if self._states[base]:

@@ -55,7 +55,7 @@ class Supervisor:
     def __init__(self, ctx: Context, trainers: dict[str, TrainerHandle], scratch: Path) -> None:
         tokenizers = Tokenizers()
         self._ctx = ctx
-        self._residence = Residence(trainers, ctx.catalogue, tokenizers)  # by base id
+        self._residence = Residence(trainers, ctx.catalogue, tokenizers, ctx.queue.put)
         self._parts = Parts(ctx, self._residence, scratch, tokenizers, set())
         self._owner = ids.worker_id()
         self._running: dict[str, Running] = {}  # by work id, the longest-held first
