@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from service.api.routes import (
+    checks,
     files,
     health,
     inference,
@@ -28,6 +29,7 @@ V1 = (
     files.router,
     uploads.router,
     jobs.router,
+    checks.router,
     permissions.router,
     models.router,
     model_aliases.router,

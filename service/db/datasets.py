@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from service.db.clock import database_now
 from service.db.connection import Transaction
-from service.db.tables import datasets, jobs
+from service.db.tables import checks, datasets, jobs
 from service.domain.dataset import StoredDataset
 from service.domain.job import ACTIVE
 from service.domain.storage_keys import dataset_key
@@ -49,18 +49,38 @@ async def add_or_use(tx: Transaction, stored: StoredDataset) -> StoredDataset:
     return _dataset((await tx.connection.execute(embedded.returning(*_COLUMNS))).one())
 
 
+async def keep(tx: Transaction, object_key: str) -> bool:
+    """Marks the rows at this object as used now, locked; False where they are gone."""
+    used = update(datasets).where(datasets.c.object_key == object_key).values(used_at=database_now())
+    return (await tx.connection.execute(used)).rowcount == 1
+
+
+async def describe(tx: Transaction, object_key: str, version: int) -> None:
+    """What this version of a check finds out is stored beside the object."""
+    of_object = update(datasets).where(datasets.c.object_key == object_key)
+    await tx.connection.execute(of_object.values(described=version))
+
+
 async def remove(tx: Transaction, object_key: str) -> None:
     """The object is missing or damaged; another that has taken its place in the meantime stays."""
     await tx.connection.execute(delete(datasets).where(datasets.c.object_key == object_key))
 
 
 async def remove_unused(tx: Transaction, limit: int) -> list[str]:
-    """Removes at most `limit` rows that nobody has used for a while and no active job names; returns their objects."""
+    """Removes at most `limit` rows that nobody has used for a while and neither an active job nor a check names.
+
+    Returns their objects.
+    """
     named = select(jobs.c.id).where(
         jobs.c.status.in_(ACTIVE),
         or_(jobs.c.training_data == datasets.c.object_key, jobs.c.validation_data == datasets.c.object_key),
     )
-    unused = select(datasets.c.object_key).where(datasets.c.used_at < database_now() - UNUSED_SECONDS, ~named.exists())
+    checked = select(checks.c.id).where(
+        or_(checks.c.training_data == datasets.c.object_key, checks.c.validation_data == datasets.c.object_key)
+    )
+    unused = select(datasets.c.object_key).where(
+        datasets.c.used_at < database_now() - UNUSED_SECONDS, ~named.exists(), ~checked.exists()
+    )
     found = await tx.connection.execute(unused.limit(limit).with_for_update(skip_locked=True))
     object_keys = list(found.scalars())
     await tx.connection.execute(delete(datasets).where(datasets.c.object_key.in_(object_keys)))
@@ -68,11 +88,13 @@ async def remove_unused(tx: Transaction, limit: int) -> list[str]:
 
 
 async def known(tx: Transaction, ids: Sequence[str]) -> set[str]:
-    """Those of the ids whose object a row has, or an active job: its row may have been removed as damaged."""
+    """Those of the ids whose object a row has, an active job or a check: its row may have been removed as damaged."""
     id_of = {dataset_key(id): id for id in ids}
     shared = select(datasets.c.object_key).where(datasets.c.object_key.in_(id_of))
     found = set((await tx.connection.execute(shared)).scalars())
     for column in (jobs.c.training_data, jobs.c.validation_data):
         named = select(column).where(jobs.c.status.in_(ACTIVE), column.in_(id_of))
         found |= set((await tx.connection.execute(named)).scalars())
+    for column in (checks.c.training_data, checks.c.validation_data):
+        found |= set((await tx.connection.execute(select(column).where(column.in_(id_of)))).scalars())
     return {id_of[object_key] for object_key in found}

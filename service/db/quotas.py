@@ -1,11 +1,12 @@
-"""What a project has: files, their bytes, open uploads, jobs that have not started."""
+"""What a project has: files, their bytes, open uploads, jobs that have not started, checks that have not ended."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
 from service.db.connection import Transaction
-from service.db.tables import files, jobs, projects, uploads
+from service.db.tables import checks, files, jobs, projects, uploads
+from service.domain.check import FINAL
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Usage:
     bytes: int
     uploads: int
     jobs: int
+    checks: int
 
 
 async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usage:
@@ -35,5 +37,7 @@ async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usag
         jobs.c.project_id == project_id, jobs.c.status.in_(("validating_files", "queued"))
     )
     num_jobs = (await tx.connection.execute(waiting)).scalar_one()
+    checking = select(func.count()).where(checks.c.project_id == project_id, checks.c.status.not_in(FINAL))
+    num_checks = (await tx.connection.execute(checking)).scalar_one()
     held = max(int(upload_bytes or 0), int(stored_bytes or 0))
-    return Usage(int(num_files), int(file_bytes) + held, int(num_uploads), int(num_jobs))
+    return Usage(int(num_files), int(file_bytes) + held, int(num_uploads), int(num_jobs), int(num_checks))

@@ -198,7 +198,35 @@ datasets = Table(
     Column("sha256", String(64), nullable=False),  # of the object
     Column("num_examples", Integer, nullable=False),
     Column("used_at", Float, nullable=False),  # when a validation last took it, by the database's clock
+    Column("described", Integer),  # version of what a check has stored beside the object; null: nothing
     Index(None, "used_at"),
+)
+
+checks = Table(
+    "checks",  # what is known of jobs before they exist
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("base", String(255), nullable=False),
+    Column("alias", String(255)),
+    Column("parent_model", Text),
+    Column("training_file", ForeignKey("files.id"), nullable=False),
+    Column("validation_file", ForeignKey("files.id")),
+    Column("objective", String(32), nullable=False),
+    Column("tuning", JSON, nullable=False),
+    Column("hyperparameters", JSON, nullable=False),
+    Column("safeguards", JSON(none_as_null=True)),
+    Column("status", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("conditions", String(64), nullable=False),  # hash of what of the installation decides the result
+    Column("error", JSON(none_as_null=True)),
+    Column("result", JSON(none_as_null=True)),
+    Column("training_data", Text),  # the object of its tokenised training file
+    Column("validation_data", Text),
+    Index(None, "project_id", "sequence"),
+    Index(None, "created_at"),
 )
 
 work = Table(

@@ -19,6 +19,10 @@ def job_id() -> str:
     return f"ftjob-{random_text(24)}"
 
 
+def check_id() -> str:
+    return f"ftcheck-{random_text(24)}"
+
+
 def event_id() -> str:
     return f"ftevent-{random_text(24)}"
 

@@ -3,6 +3,7 @@
     files/<file id>/<position>                  bytes of a file, in segments
     uploads/<upload id>/<part id>               a part on its way to become a file's segment; it keeps its key then
     data/<content>-<random>/train.safetensors   tokenised rows of a file: shared by the jobs of the same content
+    data/<content>-<random>/...                 what a check found out about them, and their masks as text
     jobs/<job id>/...                           snapshots and samples: private, gone after the job
     adapters/<model name, quoted>/<file name>   artifacts, the manifest last
     doctor/<random>                             what `luthierd doctor` writes, reads and deletes
@@ -45,6 +46,16 @@ def job_prefix(job_id: str) -> str:
 def dataset_key(dataset_id: str) -> str:
     """The tokenised rows of a file, of training or of validation. A key is written once: every id is a new one."""
     return f"data/{dataset_id}/train.safetensors"
+
+
+def beside_dataset(object_key: str, name: str) -> str:
+    """What is stored about the tokenised rows at `object_key`; it goes with them."""
+    return dataset_prefix(object_key) + name
+
+
+def dataset_prefix(object_key: str) -> str:
+    """What the keys of tokenised rows and of everything stored about them begin with."""
+    return object_key.rpartition("/")[0] + "/"
 
 
 def snapshot_prefix(job_id: str, attempt: int, step: int, unique: int) -> str:

@@ -12,9 +12,9 @@ from functools import partial
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.storage_keys import artifact_prefix, job_prefix, upload_prefix
+from service.domain.storage_keys import artifact_prefix, dataset_prefix, job_prefix, upload_prefix
 from service.installation.context import Context
-from service.operations import files, sweeps
+from service.operations import checks, files, sweeps
 from service.operations.orphans import OrphanSweep
 from service.storage import StorageError
 
@@ -55,6 +55,7 @@ async def sweep(ctx: Context) -> None:
     """Everything once."""
     await ctx.reserve.hold()
     await files.expire(ctx, BATCH)
+    await checks.expire(ctx, BATCH)
     await _remove_file_bytes(ctx)
     await sweeps.expire_uploads(ctx)
     await _remove_unneeded_parts(ctx)
@@ -102,9 +103,9 @@ async def _remove_job_objects(ctx: Context) -> None:
 
 
 async def _remove_datasets(ctx: Context) -> None:
-    """Shared tokenised data. A process that dies between row and bytes leaves orphans."""
+    """Shared tokenised data, and what checks stored about them. A process that dies in between leaves orphans."""
     for key in await sweeps.remove_unused_datasets(ctx, BATCH):
-        await ctx.storage.delete(key)
+        await _remove_prefix(ctx, dataset_prefix(key))
 
 
 async def _remove_prefix(ctx: Context, prefix: str, keep: Collection[str] = ()) -> None:

@@ -100,21 +100,20 @@ class Origin:
         return asked or TUNINGS.default()
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """What of a request is fixed before its files are read."""
+
+    origin: Origin
+    tuning: TuningSettings
+
+
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
     """Writes the job and its first events, then notifies workers. Raises InvalidRequest."""
-    _check_objective(new.objective)
-    _check_entities(ctx, new)
     async with ctx.database.transaction() as tx:
-        origin = await _find_origin(ctx, tx, caller, new.model)
-        tuning = origin.tuning(new.tuning)
-        check_servable(origin.base, tuning)
-        check_suffix(origin.alias or origin.base.id, caller.organization, new.suffix)
-        has_validation = new.validation_file is not None
-        check_safeguards(new.safeguards, find_objective(new.objective), origin.base, has_validation=has_validation)
-        job = _job(caller, origin, new, tuning)
-        await _check_file(tx, caller, "training_file", new.training_file)
-        if new.validation_file is not None:
-            await _check_file(tx, caller, "validation_file", new.validation_file)
+        found = await resolve(ctx, tx, caller, new)
+        origin = found.origin
+        job = _job(caller, origin, new, found.tuning)
         await quotas.check_job(ctx, tx, caller)
         await jobs.add(tx, job)
         await work.add(tx, VALIDATE.name, job.id, job.project_id, job.base)
@@ -125,6 +124,25 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         await events.add(tx, job.id, told)
         tx.after_commit(lambda: ctx.queue.put(job.id))
     return JobView(job)
+
+
+async def resolve(ctx: Context, tx: Transaction, caller: Caller, new: NewJob) -> Resolved:
+    """What the job starts from and trains; nobody deletes its files before this transaction ends.
+
+    Raises InvalidRequest for whatever could only fail later.
+    """
+    _check_objective(new.objective)
+    _check_entities(ctx, new)
+    origin = await _find_origin(ctx, tx, caller, new.model)
+    tuning = origin.tuning(new.tuning)
+    check_servable(origin.base, tuning)
+    check_suffix(origin.alias or origin.base.id, caller.organization, new.suffix)
+    has_validation = new.validation_file is not None
+    check_safeguards(new.safeguards, find_objective(new.objective), origin.base, has_validation=has_validation)
+    await _check_file(tx, caller, "training_file", new.training_file)
+    if new.validation_file is not None:
+        await _check_file(tx, caller, "validation_file", new.validation_file)
+    return Resolved(origin, tuning)
 
 
 async def retrieve(ctx: Context, caller: Caller, id: str) -> JobView:

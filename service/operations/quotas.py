@@ -54,6 +54,16 @@ async def check_job(ctx: Context, tx: Transaction, caller: Caller) -> None:
         )
 
 
+async def check_check(ctx: Context, tx: Transaction, caller: Caller) -> None:
+    """Before a check's row is written: as many may be unfinished as jobs may wait. Raises QuotaExceeded."""
+    found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
+    if found.checks >= limit:
+        raise QuotaExceeded(
+            f"Your project has {found.checks:,} checks that have not ended, and may have {limit:,}. Please wait until "
+            "some have ended, or delete some."
+        )
+
+
 def _check_bytes(ctx: Context, used: int, wanted: int, param: str) -> None:
     limit = ctx.settings.project_bytes
     if used + wanted > limit:

@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     project_uploads: int = Field(100, ge=1, description="Uploads that one project may have open at a time.")
     project_jobs: int = Field(200, ge=1, description="Jobs that one project may have that have not started.")
     project_aliases: int = Field(100, ge=1, description="Model aliases that one project may have.")
+    check_life_seconds: int = Field(
+        7 * 24 * 3600, ge=60, description="How long a check of a job, and what it says of its files, is kept."
+    )
     project_requests: int = Field(
         256, ge=1, description="Completions that one project may have in progress in an API process, waiting ones too."
     )

@@ -18,6 +18,7 @@ from service.operations import keys
 from service.operations.keys import Caller
 from tests.given.files_by_http import ROWS
 from tests.given.scripted_engine import ScriptedEngine, answers, streams
+from tests.given.stored_checks import add_check
 from tests.given.stored_jobs import add_job, move, tell
 from tests.given.stored_models import add_model, list_as_checkpoint
 
@@ -129,6 +130,26 @@ CALLS = Table(
             lambda api, ids: api.fine_tuning.jobs.checkpoints.list(ids["job"]),
             lambda found: [one.fine_tuned_model_checkpoint for one in found] == [MODEL],
         ),
+        "fine_tuning.checks.create": (
+            lambda api, ids: api.fine_tuning.checks.create(model="luthier-tiny", training_file=ids["file"]),
+            lambda found: found.status == "queued" and found.result is None,
+        ),
+        "fine_tuning.checks.list": (
+            lambda api, ids: api.fine_tuning.checks.list(limit=1),
+            lambda found: {one.status for one in found} == {"queued", "succeeded"},
+        ),
+        "fine_tuning.checks.retrieve": (
+            lambda api, ids: api.fine_tuning.checks.retrieve(ids["check"]),
+            lambda found: found.result.training_file.counts.rows == 2,
+        ),
+        "fine_tuning.checks.rows": (
+            lambda api, ids: api.fine_tuning.checks.rows(ids["check"], start=1, limit=1),
+            lambda found: [piece.text for piece in found.data[0].sequences[0].pieces] == ["b"],
+        ),
+        "fine_tuning.checks.delete": (
+            lambda api, ids: api.fine_tuning.checks.delete(ids["check"]),
+            lambda found: found.deleted,
+        ),
         "fine_tuning.checkpoints.permissions.create": (
             lambda api, ids: api.fine_tuning.checkpoints.permissions.create(MODEL, project_ids=[ids["project"]]),
             lambda found: len(found) == 1,
@@ -238,6 +259,7 @@ async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier
         "whole": whole.id,
         "part": part.id,
         "job": job.id,
+        "check": await add_check(ctx, caller),
         "running": running.id,
         "paused": paused.id,
         "project": caller.project_id,

@@ -56,6 +56,7 @@ REAL = {
     "file_id": seeds.FILES[1],
     "upload_id": seeds.UPLOAD,
     "fine_tuning_job_id": seeds.JOB,
+    "check_id": seeds.CHECK,
     "model": seeds.CHECKPOINT,
     "fine_tuned_model_checkpoint": seeds.CHECKPOINT,
     "permission_id": seeds.PERMISSION,

@@ -24,11 +24,13 @@ from service.installation.context import Context
 from service.operations.job_work import TRAIN
 from service.recipes.tuning import TUNINGS
 from service.storage.base import one_chunk
+from tests.given.stored_checks import store_masks, write_check
 
 GRANTEE, PERMISSION = "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
 PROJECT, BASE = "proj_conformance", "luthier-tiny"
 API_KEY = "My API Key"  # openai-python's tests say so
 JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
+CHECK = "ftcheck-AF1WoRqd3aJAHsqc9NY7iL8F"
 FILES = ("file_id", "file-abc123")
 DELETABLE = "ft:gpt-4o-mini:acemeco:suffix:abc123"
 UPLOAD = "upload_abc123"
@@ -60,6 +62,7 @@ async def install(ctx: Context) -> None:
 async def renew(ctx: Context) -> None:
     """Everything as it was before the first test."""
     await ctx.storage.put(PART.segment.key, one_chunk(ROWS))  # a sweep may have been here
+    await store_masks(ctx)
     async with ctx.database.transaction() as tx:
         for table in reversed(metadata.sorted_tables):
             if table.name not in KEPT_TABLES:
@@ -68,6 +71,7 @@ async def renew(ctx: Context) -> None:
             file = File(id, PROJECT, "fine-tune", "train.jsonl", "text/jsonl", len(ROWS), int(time.time()))
             await files.add(tx, file, [SEGMENT])
         await jobs.add(tx, _job())
+        await write_check(tx, PROJECT, FILES[0], CHECK)
         await _begin_upload(tx)
         await work.add(tx, TRAIN.name, JOB, PROJECT, BASE)
         (added,) = await work.find(tx, JOB)

@@ -4,7 +4,7 @@ Called in a worker thread by `workers.jobs.validate`, which streams the bytes. K
 memory, never the whole file.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from itertools import chain, islice
 from typing import Any
@@ -30,8 +30,11 @@ from service.recipes.formats.preference import PreferenceRow
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
 from workers.data.messages import RenderError
-from workers.data.render import Renderer
+from workers.data.render import Rendered, Renderer
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
+
+# Called with every row that renders, its line (from 1) and its sequences.
+Observer = Callable[[ChatRow | PromptRow | PreferenceRow, int, Sequence[Rendered]], None]
 
 
 class DatasetInvalid(Exception):
@@ -75,11 +78,13 @@ def check_file(
     file_id: str,
     objective: type[ObjectiveSettings],
     day: date | None = None,
+    observer: Observer | None = None,
 ) -> TokenizedDataset:
     """The file's rows, tokenised for the base. `param` is the job's field for this file; the error's code and
     wording depend on it.
 
-    `day` is the current date that chat templates get.
+    `day` is the current date that chat templates get. `observer` sees every row that is right, whether the file is or
+    not.
 
     Raises DatasetInvalid with every problem of the whole file; with one sentence if the file holds no JSON lines; or
     only with the wrong format if the job's objective cannot use the format of the first row. The dataset may have more
@@ -89,7 +94,7 @@ def check_file(
     head = list(islice(rest, 2))
     if looks := foreign_file(head):
         raise DatasetInvalid(report_file(looks, param), details([Problem(1, "", f"the file {looks}")], 1))
-    check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, objective)
+    check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, objective, observer)
     for number, line in enumerate(chain(head, rest), start=1):
         check.read(line, number)
         if check.wrong_format is not None:
@@ -108,7 +113,14 @@ def check_file(
 class _Check:
     """The state of one pass."""
 
-    def __init__(self, renderer: Renderer, row_limit_bytes: int, objective: type[ObjectiveSettings]) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        row_limit_bytes: int,
+        objective: type[ObjectiveSettings],
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer
         self._renderer = renderer
         self._row_limit_bytes = row_limit_bytes
         self._objective = objective
@@ -186,6 +198,8 @@ class _Check:
         except RenderError as error:
             self._add(Problem(number, error.field, error.reason))
             return
+        if self._observer is not None:
+            self._observer(row, number, sequences)
         if not self.num_problems:
             for sequence in sequences:
                 self._rows.add(sequence.ids, sequence.trained)

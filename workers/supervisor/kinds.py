@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from service.domain.work import Claim
 from service.installation.context import Context
 from service.operations import progress
+from service.operations.check_work import CHECK, HeldCheck
 from service.operations.job_work import ANNOUNCE, TRAIN, VALIDATE
 from service.operations.progress import HeldJob
 from service.settings.settings import Settings
@@ -21,6 +22,7 @@ from service.work.held import HeldWork
 from service.work.kinds import Kind
 from workers.integrations.tracker import Run, Tracker
 from workers.jobs.announce import JobAnnouncement
+from workers.jobs.check import CheckRun
 from workers.jobs.loading import Tokenizers
 from workers.jobs.train import JobRun
 from workers.jobs.validate import JobValidation
@@ -66,6 +68,10 @@ async def _validate(parts: Parts, held: HeldJob) -> None:
     await JobValidation(held, parts.ctx.catalogue.bases[held.job.base], parts.tokenizers, parts.scratch).run()
 
 
+async def _check(parts: Parts, held: HeldCheck) -> None:
+    await CheckRun(held, parts.ctx.catalogue.bases[held.check.base], parts.tokenizers, parts.scratch).run()
+
+
 async def _announce(parts: Parts, held: HeldJob) -> None:
     tracker = Tracker(held, parts.integrations)
     await JobAnnouncement(held, parts.ctx.catalogue.bases[held.job.base], tracker).run()
@@ -108,6 +114,7 @@ def runners() -> list[Runner[Any]]:
 
 
 register(Runner(VALIDATE, lambda settings: settings.validations, _validate, HeldJob, loads_base=True))
+register(Runner(CHECK, lambda settings: settings.validations, _check, HeldCheck, loads_base=True))
 register(Runner(ANNOUNCE, lambda _: ANNOUNCEMENTS, _announce, HeldJob, per_base=True))
 register(
     Runner(TRAIN, lambda settings: settings.slots, _train, HeldJob, loads_base=True, leave=_leave_slot, look=_pause)

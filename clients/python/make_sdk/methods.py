@@ -150,8 +150,9 @@ def _results(document: Document, operation: Schema) -> list[tuple[Result, str]]:
 def _json_result(document: Document, id: str, schema: Schema) -> tuple[Result, str]:
     whole = document.resolved(schema)
     listed = whole.get("properties", {})
-    items = listed.get("data", {}).get("items", {})
-    if listed.get("object", {}).get("const") == "list" and items:
+    is_list = listed.get("object", {}).get("const") == "list"
+    items = listed.get("data", {}).get("items", {}) if is_list else {}
+    if items:
         kind = document.type_of(items, f"{id} item", taken=False)
     else:
         kind = document.type_of(schema, f"{id} response", taken=False)

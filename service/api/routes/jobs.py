@@ -95,7 +95,7 @@ def _metadata(request: Request) -> Mapping[str, str] | None:
 @router.post("", operation_id="createFineTuningJob", responses=QUOTA)
 async def create(ctx: ContextDep, caller: CallerDep, body: CreateJob) -> JobObject:
     """Create a fine-tuning job and put it into the queue."""
-    return JobObject.of(await jobs.create(ctx, caller, _new_job(body)), caller.organization_id)
+    return JobObject.of(await jobs.create(ctx, caller, new_job(body)), caller.organization_id)
 
 
 @router.get("", operation_id="listPaginatedFineTuningJobs", openapi_extra=METADATA_PARAMETER)
@@ -166,7 +166,8 @@ async def checkpoints(
     return as_cursor_list(found, CheckpointObject.of, lambda checkpoint: checkpoint.id)
 
 
-def _new_job(body: CreateJob) -> NewJob:
+def new_job(body: CreateJob) -> NewJob:
+    """What the body asks for."""
     return NewJob(
         model=body.model,
         training_file=body.training_file,

@@ -426,6 +426,151 @@ class AsyncFineTuningCheckpoints:
         self.permissions = AsyncFineTuningCheckpointsPermissions(transport)
 
 
+class AsyncFineTuningChecks:
+    """The operations of `fine_tuning.checks`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> AsyncPages[models.CheckObject]:
+        """List the project's checks without their results, newest first.
+
+        after: The id of the last object of the page before this one.
+        limit: The most checks to return.
+        """
+        request = Request(
+            "GET",
+            "/v1/fine_tuning/checks",
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.CheckObject, request)
+
+    async def create(
+        self,
+        *,
+        model: str,
+        training_file: str,
+        validation_file: Union[Omit, Optional[str]] = OMIT,
+        hyperparameters: Union[Omit, Optional[models.HyperparametersParam]] = OMIT,
+        method: Union[Omit, Optional[models.MethodParam]] = OMIT,
+        suffix: Union[Omit, Optional[str]] = OMIT,
+        seed: Union[Omit, Optional[int]] = OMIT,
+        metadata: Union[Omit, Optional[Mapping[str, str]]] = OMIT,
+        integrations: Union[Omit, Optional[Sequence[models.IntegrationParam]]] = OMIT,
+        tuning: Union[Omit, Optional[models.TuningParam]] = OMIT,
+        early_stopping: Union[Omit, Optional[models.EarlyStoppingParam]] = OMIT,
+        checkpoint_selection: Union[Omit, Optional[Literal["last", "best"]]] = OMIT,
+        forgetting_report: Union[Omit, Optional[bool]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.CheckObject:
+        """Check the files and settings of a job without starting it; read the result with its id.
+
+        hyperparameters: Use the hyperparameters in `method`.
+        early_stopping: End the training once the validation file no longer improves.
+        checkpoint_selection: Which step the model is of: `last` (the default), or `best` on the validation
+            file.
+        forgetting_report: Measure a general text before and after the training.
+        """
+        request = Request(
+            "POST",
+            "/v1/fine_tuning/checks",
+            body={
+                "model": model,
+                "training_file": training_file,
+                "validation_file": validation_file,
+                "hyperparameters": hyperparameters,
+                "method": method,
+                "suffix": suffix,
+                "seed": seed,
+                "metadata": metadata,
+                "integrations": integrations,
+                "tuning": tuning,
+                "early_stopping": early_stopping,
+                "checkpoint_selection": checkpoint_selection,
+                "forgetting_report": forgetting_report,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.CheckObject, request)
+
+    async def retrieve(
+        self,
+        check_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.CheckObject:
+        """Get a check with its result."""
+        request = Request(
+            "GET",
+            filled("/v1/fine_tuning/checks/{check_id}", check_id=check_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.CheckObject, request)
+
+    async def delete(
+        self,
+        check_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.CheckDeleted:
+        """Delete a check; one that has not ended ends."""
+        request = Request(
+            "DELETE",
+            filled("/v1/fine_tuning/checks/{check_id}", check_id=check_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.CheckDeleted, request)
+
+    async def rows(
+        self,
+        check_id: str,
+        *,
+        start: Union[Omit, int] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        file: Union[Omit, Literal["training_file", "validation_file"]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.CheckRows:
+        """Get the mask of some rows: their text as the base reads it, in pieces that are trained or not.
+
+        start: The first row to return; the file's first is 0.
+        limit: The most rows to return; fewer where they are long.
+        file: Which of the files.
+        """
+        request = Request(
+            "GET",
+            filled("/v1/fine_tuning/checks/{check_id}/rows", check_id=check_id),
+            query={
+                "start": start,
+                "limit": limit,
+                "file": file,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.CheckRows, request)
+
+
 class AsyncFineTuningJobs:
     """The operations of `fine_tuning.jobs`."""
 
@@ -930,6 +1075,7 @@ class AsyncFineTuning:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
         self.jobs = AsyncFineTuningJobs(transport)
+        self.checks = AsyncFineTuningChecks(transport)
         self.checkpoints = AsyncFineTuningCheckpoints(transport)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Optional, TypedDict, Union
 from luthier.records import Record
 
 __all__ = [
+    "Advice",
     "AliasCandidateObject",
     "AliasCandidateParam",
     "AliasKey",
@@ -18,12 +19,18 @@ __all__ = [
     "ChatChoice",
     "ChatCompletion",
     "ChatLogprobs",
+    "CheckDeleted",
+    "CheckFailure",
+    "CheckObject",
+    "CheckResult",
+    "CheckRows",
     "CheckpointMetrics",
     "CheckpointObject",
     "Completion",
     "CompletionChoice",
     "CompletionLogprobs",
     "CompletionUsage",
+    "Counts",
     "DpoHyperparametersParam",
     "DpoJobHyperparameters",
     "DpoMethod",
@@ -32,9 +39,12 @@ __all__ = [
     "EarlyStopping",
     "EarlyStoppingParam",
     "EventObject",
+    "Failure",
     "FileDeleted",
     "FileExpirationAfterParam",
     "FileObject",
+    "FileReport",
+    "Finding",
     "FunctionCallItemParam",
     "FunctionCallOutputItemOutputParam",
     "FunctionCallOutputItemParam",
@@ -50,6 +60,7 @@ __all__ = [
     "JobFailure",
     "JobHyperparameters",
     "JobObject",
+    "LengthBucket",
     "LoraSettingsParam",
     "MessageItemContentParam",
     "MessageItemParam",
@@ -71,6 +82,8 @@ __all__ = [
     "OutputTopLogprob",
     "PermissionDeleted",
     "PermissionObject",
+    "Piece",
+    "Plan",
     "Progress",
     "PromptSettingsParam",
     "Ready",
@@ -83,6 +96,8 @@ __all__ = [
     "ResponseObject",
     "ResponseUsage",
     "Root",
+    "RowMask",
+    "SequenceMask",
     "StreamOptionsParam",
     "StreamSettingsParam",
     "SupervisedMethod",
@@ -98,6 +113,17 @@ __all__ = [
     "UploadPartObject",
     "WandbParam",
 ]
+
+
+@dataclass(frozen=True)
+class Advice(Record):
+    """What a good colleague would point out, with how often it is so and some lines (from 1) of `param`'s file."""
+
+    code: str
+    message: str
+    param: Optional[str] = None
+    count: Optional[int] = None
+    lines: Optional[list[int]] = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +177,64 @@ class ChatLogprobs(Record):
     """`ChatLogprobs`."""
 
     content: Optional[list["TokenLogprob"]]
+
+
+@dataclass(frozen=True)
+class CheckDeleted(Record):
+    """The response to a deletion."""
+
+    id: str
+    object: Literal["fine_tuning.check"] = "fine_tuning.check"
+    deleted: bool = True
+
+
+@dataclass(frozen=True)
+class CheckFailure(Record):
+    """Why the check could not be done."""
+
+    code: str
+    message: str
+    param: Optional[str]
+
+
+@dataclass(frozen=True)
+class CheckObject(Record):
+    """A check. `succeeded` says that it was done; `result.valid` says whether the job could start."""
+
+    id: str
+    model: str
+    created_at: int
+    finished_at: Optional[int]
+    status: Literal["queued", "running", "succeeded", "failed"]
+    training_file: str
+    validation_file: Optional[str]
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any]
+    tuning: dict[str, Any]
+    error: Optional["CheckFailure"]
+    result: Optional["CheckResult"]
+    object: Literal["fine_tuning.check"] = "fine_tuning.check"
+
+
+@dataclass(frozen=True)
+class CheckResult(Record):
+    """Everything that was found."""
+
+    valid: bool
+    training_file: "FileReport"
+    validation_file: Optional["FileReport"]
+    plan: Optional["Plan"]
+    warnings: list["Advice"]
+
+
+@dataclass(frozen=True)
+class CheckRows(Record):
+    """What is trained of some rows, as the base reads them; `total` rows are in the file."""
+
+    data: list["RowMask"]
+    total: int
+    has_more: bool
+    object: Literal["fine_tuning.check.rows"] = "fine_tuning.check.rows"
 
 
 @dataclass(frozen=True)
@@ -227,6 +311,24 @@ class CompletionUsage(Record):
 
 
 @dataclass(frozen=True)
+class Counts(Record):
+    """Exact counts of a valid file. A row has several sequences where it is a pair, or where the base's template
+    shows an earlier turn differently once others follow. `examples` is what a step counts. Nothing is ever
+    truncated: a row that is too long is invalid.
+    """
+
+    rows: int
+    sequences: int
+    examples: int
+    tokens: int
+    trained_tokens: int
+    longest_tokens: int
+    context_tokens: int
+    lengths: list["LengthBucket"]
+    truncated_rows: int = 0
+
+
+@dataclass(frozen=True)
 class DpoJobHyperparameters(Record):
     """`DpoJobHyperparameters`."""
 
@@ -274,6 +376,15 @@ class EventObject(Record):
 
 
 @dataclass(frozen=True)
+class Failure(Record):
+    """An error as a job would report it."""
+
+    code: str
+    message: str
+    param: Optional[str]
+
+
+@dataclass(frozen=True)
 class FileDeleted(Record):
     """The response to a deletion."""
 
@@ -295,6 +406,27 @@ class FileObject(Record):
     object: Literal["file"] = "file"
     status: Literal["uploaded", "processed", "error"] = "processed"
     status_details: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class FileReport(Record):
+    """One file. `problems` has the first PROBLEMS_KEPT of `num_problems`; `error` is what a job would fail with."""
+
+    valid: bool
+    error: Optional["Failure"]
+    num_problems: int
+    problems: list["Finding"]
+    counts: Optional["Counts"]
+
+
+@dataclass(frozen=True)
+class Finding(Record):
+    """What is wrong on one line (from 1), and what to do. `field` is a path; empty: the line as a whole."""
+
+    line: int
+    field: str
+    reason: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -372,6 +504,15 @@ class JobObject(Record):
     early_stopping: Optional["EarlyStopping"] = None
     checkpoint_selection: Optional[Literal["last", "best"]] = None
     forgetting_report: Optional[bool] = None
+
+
+@dataclass(frozen=True)
+class LengthBucket(Record):
+    """How many sequences have at least `at_least` tokens and fewer than `below`."""
+
+    at_least: int
+    below: int
+    sequences: int
 
 
 @dataclass(frozen=True)
@@ -528,6 +669,28 @@ class PermissionObject(Record):
 
 
 @dataclass(frozen=True)
+class Piece(Record):
+    """A stretch of a sequence that is trained or not, as the base reads it: special tokens are visible."""
+
+    text: str
+    trained: bool
+    weight: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Plan(Record):
+    """What the job would do: every "auto" resolved."""
+
+    hyperparameters: dict[str, Any]
+    learning_rate: float
+    steps_per_epoch: int
+    total_steps: int
+    tokens: int
+    trained_tokens: int
+
+
+@dataclass(frozen=True)
 class Progress(Record):
     """How far the job is. `queue_position` counts the jobs before it, and is null once it has left the queue."""
 
@@ -630,6 +793,23 @@ class Root(Record):
     models: str = "/v1/models"
     openapi: str = "/openapi.json"
     health: str = "/health"
+
+
+@dataclass(frozen=True)
+class RowMask(Record):
+    """The row on one line (from 1) of a file."""
+
+    line: int
+    sequences: list["SequenceMask"]
+
+
+@dataclass(frozen=True)
+class SequenceMask(Record):
+    """One training sequence of a row."""
+
+    tokens: int
+    trained_tokens: int
+    pieces: list["Piece"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""A check that was done, written into database and storage as a worker would have left it.
+
+The database is spoken to because tests of the API and of clients have no worker.
+"""
+
+import struct
+
+from service.db import checks, files
+from service.db.connection import Transaction
+from service.domain import ids
+from service.domain.check import (
+    MASKS,
+    MASKS_INDEX,
+    RESULT,
+    ROW,
+    Check,
+    CheckResult,
+    Counts,
+    FileReport,
+    LengthBucket,
+    Piece,
+    Plan,
+    RowMask,
+    SequenceMask,
+)
+from service.domain.file import Segment
+from service.domain.storage_keys import beside_dataset, dataset_key
+from service.installation.context import Context
+from service.operations.keys import Caller
+from service.storage.base import one_chunk
+from tests.given.stored_files import a_file
+
+TEXTS = ("a", "b")  # of its rows
+DATA = dataset_key("checked-1")
+_COUNTS = Counts(2, 2, 2, 2, 2, 1, 256, [LengthBucket(0, 32, 2)])
+_PLAN = Plan({"n_epochs": 1, "batch_size": 1, "learning_rate_multiplier": 1.0}, 0.001, 2, 2, 2, 2)
+
+
+async def add_check(ctx: Context, caller: Caller) -> str:
+    """A check of two rows; its id."""
+    file = a_file(caller)
+    async with ctx.database.transaction() as tx:
+        await files.add(tx, file, [Segment(f"files/{file.id}/0", 3, "0" * 64)])
+        id = await write_check(tx, caller.project_id, file.id)
+    await store_masks(ctx)
+    return id
+
+
+async def write_check(tx: Transaction, project_id: str, file_id: str, id: str | None = None) -> str:
+    """The row alone."""
+    result = CheckResult(True, FileReport(True, None, 0, [], _COUNTS), None, _PLAN, [])
+    check = Check(
+        id=id or ids.check_id(),
+        project_id=project_id,
+        base="luthier-tiny",
+        training_file=file_id,
+        validation_file=None,
+        objective="supervised",
+        tuning={"type": "lora", "lora": {"r": 4}},
+        hyperparameters={"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"},
+        status="succeeded",
+        created_at=1 << 33,
+        conditions="0" * 64,
+        finished_at=1 << 33,
+        result=RESULT.dump_python(result, mode="json"),
+        training_data=DATA,
+    )
+    await checks.add(tx, check)
+    return check.id
+
+
+async def store_masks(ctx: Context) -> None:
+    """What the check's rows say."""
+    rows = [RowMask(line, [SequenceMask(1, 1, [Piece(text, True, 1.0, 1)])]) for line, text in enumerate(TEXTS, 1)]
+    lines = [ROW.dump_json(row) + b"\n" for row in rows]
+    places = [sum(len(line) for line in lines[:count]) for count in range(len(lines) + 1)]
+    await ctx.storage.put(beside_dataset(DATA, MASKS), one_chunk(b"".join(lines)))
+    await ctx.storage.put(beside_dataset(DATA, MASKS_INDEX), one_chunk(struct.pack(f"<{len(places)}q", *places)))

@@ -1,0 +1,101 @@
+"""Tokenised rows as text again: which stretches of each are trained, exactly as the base reads them.
+
+Made from the tokens that are trained, never by rendering again, so that what is shown is what is done. Written once,
+row by row, with an index by which any range is read.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from service.domain.check import ROW, Counts, LengthBucket, Piece, RowMask, SequenceMask
+from workers.data.tokenized import TokenizedDataset
+
+_CONTEXT = 16  # tokens before a piece that are decoded with it: some decoders change the beginning of a text
+_FIRST_BUCKET = 32
+
+
+def write_masks(
+    dataset: TokenizedDataset, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase, masks: Path, index: Path
+) -> None:
+    """Writes the masks of all rows as JSON lines, and where each begins. `rows[i]` is how many sequences row i has."""
+    place = 0
+    with masks.open("wb") as lines, index.open("wb") as places:
+        places.write(struct.pack("<q", place))
+        for mask in row_masks(dataset, rows, tokenizer):
+            place += lines.write(ROW.dump_json(mask) + b"\n")
+            places.write(struct.pack("<q", place))
+
+
+def row_masks(dataset: TokenizedDataset, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[RowMask]:
+    """The masks of all rows of the file, in order."""
+    begin = 0
+    for line, num_sequences in enumerate(rows, start=1):
+        sequences = range(begin, begin + num_sequences)
+        yield RowMask(line, [_sequence(dataset, sequence, tokenizer) for sequence in sequences])
+        begin += num_sequences
+
+
+def _sequence(dataset: TokenizedDataset, index: int, tokenizer: PreTrainedTokenizerBase) -> SequenceMask:
+    ids, trained = dataset.row(index)
+    if dataset.token_weights is None:
+        weights: NDArray[np.float32] = trained.astype(np.float32)
+    else:
+        weights = dataset.token_weights[dataset.offsets[index] : dataset.offsets[index + 1]]
+    found = pieces(ids.tolist(), trained.tolist(), weights.tolist(), tokenizer)
+    return SequenceMask(len(ids), int(trained.sum()), found)
+
+
+def pieces(
+    ids: Sequence[int], trained: Sequence[int], weights: Sequence[float], tokenizer: PreTrainedTokenizerBase
+) -> list[Piece]:
+    """Stretches of equal flag and weight; their texts together are the text of all `ids`."""
+    found, begin = [], 0
+    for (flag, weight), run in groupby(zip(trained, weights, strict=True)):
+        end = begin + sum(1 for _ in run)
+        found.append(Piece(_text(ids, begin, end, tokenizer), bool(flag), float(weight), end - begin))
+        begin = end
+    return found
+
+
+def _text(ids: Sequence[int], begin: int, end: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What ids[begin:end] add to the text before them."""
+    before = ids[max(0, begin - _CONTEXT) : begin]
+    known = _decoded(before, tokenizer) if before else ""
+    both = _decoded([*before, *ids[begin:end]], tokenizer)
+    return both[len(known) :] if both.startswith(known) else _decoded(ids[begin:end], tokenizer)
+
+
+def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def counts(dataset: TokenizedDataset, num_rows: int, context_tokens: int) -> Counts:
+    """Exact counts of a file of `num_rows` rows."""
+    lengths = np.diff(dataset.offsets)
+    return Counts(
+        rows=num_rows,
+        sequences=len(dataset),
+        examples=dataset.num_examples,
+        tokens=dataset.num_tokens,
+        trained_tokens=dataset.num_trained_tokens,
+        longest_tokens=int(lengths.max()),
+        context_tokens=context_tokens,
+        lengths=_histogram(lengths),
+    )
+
+
+def _histogram(lengths: NDArray[np.int64]) -> list[LengthBucket]:
+    """Buckets that double, from the first to the last that holds a sequence."""
+    edges = [0, _FIRST_BUCKET]
+    while edges[-1] <= lengths.max():
+        edges.append(edges[-1] * 2)
+    found, _ = np.histogram(lengths, bins=edges)
+    return [
+        LengthBucket(below, above, int(count)) for below, above, count in zip(edges, edges[1:], found, strict=False)
+    ]

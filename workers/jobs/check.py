@@ -1,0 +1,177 @@
+"""One claim of a check: both files are read as a job's validation reads them, described, and looked at for what a good
+colleague would point out.
+
+Needs no slot and no trainer. What is known of a valid file lies beside its tokenised rows, for every check of the same
+content; what an invalid one says is in the check's result.
+"""
+
+import asyncio
+import shutil
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from service.domain.check import (
+    DESCRIBED,
+    DESCRIPTION,
+    MASKS,
+    MASKS_INDEX,
+    PROBLEMS_KEPT,
+    Advice,
+    CheckResult,
+    Description,
+    Failure,
+    FileParam,
+    FileReport,
+    Plan,
+    template_date,
+)
+from service.domain.dataset import StoredDataset
+from service.domain.errors import JobError
+from service.domain.event import NewEvent
+from service.domain.file import Segment
+from service.domain.storage_keys import beside_dataset
+from service.operations.check_work import HeldCheck
+from service.recipes.base import Base
+from service.recipes.dataset import Problem
+from service.recipes.formats.chat import ChatRow
+from service.recipes.formats.completion import PromptRow
+from service.recipes.formats.preference import PreferenceRow
+from service.recipes.remedies import finding
+from service.storage.base import read
+from workers.data.check import DatasetInvalid
+from workers.data.render import Rendered
+from workers.data.row_masks import counts, write_masks
+from workers.data.tokenized import TokenizedDataset
+from workers.files.disk import disk_errors
+from workers.files.transfer import storage_retry
+from workers.jobs.datasets import FileDatasets, Subject
+from workers.jobs.loading import Tokenizers
+from workers.jobs.plan import plan_job
+from workers.jobs.staging import store_file
+
+log = structlog.get_logger()
+DESCRIPTION_VERSION = 1  # of all that is stored beside tokenised rows; raised when any of it changes
+
+
+class CheckRun:
+    """One claim of one check."""
+
+    def __init__(self, held: HeldCheck, base: Base, tokenizers: Tokenizers, scratch: Path) -> None:
+        self._ctx = held.ctx
+        self._held = held
+        self._check = held.check
+        self._base = base
+        self._tokenizers = tokenizers
+        self._folder = scratch / f"{self._check.id}-{held.attempt}"
+        subject = Subject("check", self._check.id, self._check.objective, template_date(self._check))
+        self._datasets = FileDatasets(held, subject, base, tokenizers, self._folder)
+
+    async def run(self) -> None:
+        """Ends the check. Raises LeaseLost, BaseNotLoaded, and what unavailable parts raise."""
+        try:
+            with disk_errors():
+                await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+                result = await self._result()
+            await self._held.finish(result)
+            log.info("check.done", check_id=self._check.id, valid=result.valid, warnings=len(result.warnings))
+        except JobError as error:
+            await self._held.fail(error)
+            log.info("check.failed", check_id=self._check.id, code=error.code)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _result(self) -> CheckResult:
+        check, minimum = self._check, self._ctx.settings.examples_minimum
+        training = await self._file(check.training_file, "training_file", minimum)
+        validation = None
+        if check.validation_file is not None:
+            validation = await self._file(check.validation_file, "validation_file", 1)
+        valid = training.valid and (validation is None or validation.valid)
+        plan, warnings = await self._plan(training) if valid else (None, [])
+        return CheckResult(valid, training, validation, plan, warnings)
+
+    async def _file(self, file_id: str, param: FileParam, minimum: int) -> FileReport:
+        segments = await self._datasets.segments(file_id, param)
+        shared = await self._datasets.find(segments, param, minimum)
+        found = None if shared is None else await self._known(shared)
+        try:
+            description = found or await self._describe(segments, file_id, param, minimum, shared)
+        except DatasetInvalid as invalid:
+            return _invalid(invalid)
+        return FileReport(valid=True, error=None, num_problems=0, problems=[], counts=description.counts)
+
+    async def _known(self, shared: StoredDataset) -> Description | None:
+        """What an earlier check of the same content found, if all of it is stored."""
+        if shared.described != DESCRIPTION_VERSION:
+            return None
+        stored = [shared.object_key, *(beside_dataset(shared.object_key, name) for name in (MASKS, MASKS_INDEX))]
+        if not all([await self._datasets.is_stored(key) for key in stored]):
+            return None
+        description = beside_dataset(shared.object_key, DESCRIPTION)
+        if not await self._datasets.is_stored(description):
+            return None
+        return DESCRIBED.validate_json(await storage_retry(read)(self._ctx.storage, description))
+
+    async def _describe(
+        self, segments: Sequence[Segment], file_id: str, param: str, minimum: int, shared: StoredDataset | None
+    ) -> Description:
+        """Reads the file and stores what is found beside its tokenised rows. Raises DatasetInvalid or JobError."""
+        rows = _Rows()
+        tokenized = await self._datasets.read(segments, file_id, param, minimum, rows)
+        if shared is None or not await self._datasets.is_stored(shared.object_key):
+            shared = await self._datasets.share(tokenized, segments, param, minimum, missing=shared)
+        description = Description(counts(tokenized, len(rows.sequences), self._base.context_tokens))
+        await asyncio.to_thread(self._write, tokenized, rows, description)
+        for name in (MASKS, MASKS_INDEX, DESCRIPTION):
+            await store_file(self._ctx.storage, self._folder / name, beside_dataset(shared.object_key, name))
+        await self._held.described(shared.object_key, DESCRIPTION_VERSION)
+        return description
+
+    def _write(self, tokenized: TokenizedDataset, rows: "_Rows", description: Description) -> None:
+        tokenizer = self._tokenizers.of(self._base).tokenizer
+        write_masks(tokenized, rows.sequences, tokenizer, self._folder / MASKS, self._folder / MASKS_INDEX)
+        (self._folder / DESCRIPTION).write_bytes(DESCRIBED.dump_json(description))
+
+    async def _plan(self, training: FileReport) -> tuple[Plan, list[Advice]]:
+        check, found = self._check, training.counts
+        assert found is not None, "a valid file has been counted"
+        planned = await plan_job(self._base, check, found.examples, self._datasets)
+        epochs = int(planned.hyperparameters["n_epochs"])
+        plan = Plan(
+            hyperparameters=planned.hyperparameters,
+            learning_rate=planned.learning_rate,
+            steps_per_epoch=planned.steps_per_epoch,
+            total_steps=planned.total_steps,
+            tokens=epochs * found.tokens,
+            trained_tokens=epochs * found.trained_tokens,
+        )
+        return plan, [_advice(warning) for warning in planned.warnings]
+
+
+class _Rows:
+    """Sees every row of a file while it is read."""
+
+    def __init__(self) -> None:
+        self.sequences = array("i")  # how many each row has
+
+    def __call__(self, row: ChatRow | PromptRow | PreferenceRow, line: int, sequences: Sequence[Rendered]) -> None:
+        self.sequences.append(len(sequences))
+
+
+def _invalid(invalid: DatasetInvalid) -> FileReport:
+    error = invalid.error
+    problems = [Problem(**problem) for problem in invalid.details["problems"][:PROBLEMS_KEPT]]
+    return FileReport(
+        valid=False,
+        error=Failure(error.code, error.message, error.param),
+        num_problems=invalid.details["total"],
+        problems=[finding(problem) for problem in problems],
+        counts=None,
+    )
+
+
+def _advice(warning: NewEvent) -> Advice:
+    return Advice(code=(warning.key or "warning").replace("-", "_"), message=warning.message)

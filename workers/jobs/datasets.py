@@ -1,0 +1,172 @@
+"""The tokenised rows of a file: those of an earlier job or check of the same content, or new ones, stored and shared.
+
+The one code that reads a file for a job's validation and for a check. `workers.data.content_key` says what the same
+content is. Has no job states.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from service.domain import ids
+from service.domain.dataset import StoredDataset
+from service.domain.errors import JobError
+from service.domain.file import Segment
+from service.domain.storage_keys import dataset_key
+from service.installation.context import Context
+from service.operations import lookups
+from service.operations.progress import DataColumn
+from service.recipes.base import Base
+from service.recipes.objective import find_objective
+from service.storage import ObjectMissing
+from service.storage.base import CHUNK_BYTES
+from workers.data.check import Observer, check_file, split_lines
+from workers.data.content_key import content_key
+from workers.data.template import ChatTemplate
+from workers.data.tokenized import TokenizedDataset
+from workers.files.transfer import ObjectCorrupt, storage_retry
+from workers.jobs.loading import Tokenizers
+from workers.jobs.staging import fetch_segments, store_file
+
+log = structlog.get_logger()
+COLUMNS: dict[str, DataColumn] = {"training_file": "training_data", "validation_file": "validation_data"}
+
+
+class DatasetHolder(Protocol):
+    """A claim of what names the rows: `HeldJob` or `HeldCheck`."""
+
+    ctx: Context
+
+    async def use_dataset(self, column: DataColumn, key: str) -> StoredDataset | None: ...
+
+    async def add_dataset(
+        self, column: DataColumn, stored: StoredDataset, missing: str | None = None
+    ) -> StoredDataset: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """For what files are read: `noun` is "job" or "check"; `day` is what chat templates are given as today's."""
+
+    noun: str
+    id: str
+    objective: str
+    day: date
+
+
+class FileDatasets:
+    """Reads the files of one subject, into a folder that exists."""
+
+    def __init__(self, held: DatasetHolder, subject: Subject, base: Base, tokenizers: Tokenizers, folder: Path) -> None:
+        self._held = held
+        self._ctx = held.ctx
+        self.subject = subject
+        self._base = base
+        self._tokenizers = tokenizers
+        self._folder = folder
+
+    def prints_the_date(self) -> bool:
+        """Whether the base's chat template shows today's date. Blocks while the tokenizer loads."""
+        return ChatTemplate(self._tokenizers.of(self._base)).prints_the_date
+
+    async def find_or_make(self, file_id: str, param: str, minimum: int) -> StoredDataset:
+        """The file's tokenised rows, which the subject names from now on. Raises DatasetInvalid or JobError."""
+        segments = await self.segments(file_id, param)
+        shared = await self.find(segments, param, minimum)
+        if shared is not None and await self.is_stored(shared.object_key):
+            log.info("data.reused", subject=self.subject.id, file_id=file_id)
+            return shared
+        tokenized = await self.read(segments, file_id, param, minimum)
+        return await self.share(tokenized, segments, param, minimum, missing=shared)
+
+    async def segments(self, file_id: str, param: str) -> list[Segment]:
+        """Where the file's bytes lie. Raises JobError for a deleted file."""
+        found = await lookups.find_file(self._ctx, file_id)
+        if found is None:
+            message = f"The {self.subject.noun} failed because the {param.replace('_', ' ')} was deleted"
+            raise JobError(f"deleted_{param}", message, param)
+        return found[1]
+
+    async def find(self, segments: Sequence[Segment], param: str, minimum: int) -> StoredDataset | None:
+        """Rows of the same content, which the subject names from now on. Storage may have lost them."""
+        return await self._held.use_dataset(COLUMNS[param], await asyncio.to_thread(self._key, segments, minimum))
+
+    async def read(
+        self, segments: Sequence[Segment], file_id: str, param: str, minimum: int, observer: Observer | None = None
+    ) -> TokenizedDataset:
+        """Fetches and checks the file; `observer` sees its rows. Raises DatasetInvalid or JobError."""
+        path = self._folder / param
+        try:
+            await fetch_segments(self._ctx.storage, segments, path)
+        except (ObjectCorrupt, ObjectMissing) as error:
+            log.warning("data.unavailable", subject=self.subject.id, file_id=file_id, reason=type(error).__name__)
+            message = f"The {param.replace('_', ' ')} is missing or damaged in storage; please upload it again."
+            raise JobError("data_unavailable", message, param) from error
+        return await asyncio.to_thread(self._read, path, file_id, param, minimum, observer)
+
+    async def share(
+        self,
+        tokenized: TokenizedDataset,
+        segments: Sequence[Segment],
+        param: str,
+        minimum: int,
+        *,
+        missing: StoredDataset | None,
+    ) -> StoredDataset:
+        """Stores new rows for all that need the same; returns those that the subject names now, perhaps another's.
+
+        `missing` are those that were found and that storage no longer has.
+        """
+        key = await asyncio.to_thread(self._key, segments, minimum)
+        object_key = dataset_key(ids.dataset_id(key))
+        path = self._folder / "tokenized"
+        await asyncio.to_thread(tokenized.save, path)
+        sha256 = await store_file(self._ctx.storage, path, object_key)
+        made = StoredDataset(key, object_key, sha256, tokenized.num_examples)
+        lost = None if missing is None else missing.object_key
+        return await self._held.add_dataset(COLUMNS[param], made, missing=lost)
+
+    async def is_stored(self, key: str) -> bool:
+        """False where a database was restored without its storage."""
+        try:
+            await storage_retry(self._ctx.storage.size)(key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def _key(self, segments: Sequence[Segment], minimum: int) -> str:
+        return content_key(
+            self._tokenizers.digest(self._base),
+            [segment.sha256 for segment in segments],
+            find_objective(self.subject.objective),
+            context_tokens=self._base.context_tokens,
+            row_limit_bytes=self._ctx.settings.row_limit_bytes,
+            examples_minimum=minimum,
+            template_day=self.subject.day if self.prints_the_date() else None,
+        )
+
+    def _read(self, path: Path, file_id: str, param: str, minimum: int, observer: Observer | None) -> TokenizedDataset:
+        limit = self._ctx.settings.row_limit_bytes
+        return check_file(
+            split_lines(_chunks(path), limit),
+            self._tokenizers.of(self._base),
+            context_tokens=self._base.context_tokens,
+            row_limit_bytes=limit,
+            examples_minimum=minimum,
+            param=param,
+            file_id=file_id,
+            objective=find_objective(self.subject.objective),
+            day=self.subject.day,
+            observer=observer,
+        )
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
