@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from service.db.connection import Database
 from service.gateway.forward import Gateway
 from service.gateway.limits import RateLimits
+from service.gateway.names import Names
 from service.gateway.places import Places
 from service.installation.reserve import DiskReserve
 from service.queue import Queue, Turns
@@ -26,6 +27,7 @@ class Context:
     turns: Turns
     engines: Mapping[str, Sequence[str]]  # base id -> the URLs of its engines
     gateway: Gateway
+    names: Names
     limits: RateLimits
     places: Places
     reserve: DiskReserve

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from service.db.connection import ConnectionLimits, Database
+from service.db.until_commit import UntilCommit
 from service.gateway.forward import Gateway
 from service.gateway.limits import PerMinute, create_limits
 from service.gateway.places import Capacity, create_places
@@ -43,6 +44,7 @@ def create_context(settings: Settings, *, prepare: bool = True) -> Context:
         turns=create_turns(redis),
         engines=engines,
         gateway=Gateway(engines, settings.engine_timeout_seconds, lambda: bearer(engine_key(settings))),
+        names=UntilCommit(database.last_commit),
         limits=create_limits(PerMinute(settings.requests_per_minute, settings.tokens_per_minute), redis),
         reserve=DiskReserve(settings.data_dir, settings.reserve_bytes if not settings.database_url else 0),
         places=create_places(_capacity(settings, catalogue, engines), redis),

@@ -1,7 +1,7 @@
 """Model aliases: a project's own names for models, which it moves. Each move is one transaction, with who and when.
 
-Requests and jobs read the row in a transaction of their own, so a move is in force at the next request of every
-process; there is no cache. Aliases of bases, which are the operator's, are in `service.operations.aliases`.
+A move is in force at the next request of every process: what a request has read is kept in memory only until anybody
+commits (`service.db.until_commit`). Aliases of bases, which are the operator's, are in `service.operations.aliases`.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Models that a project may call: the bases of the catalogue, its own tuned ones, and those that it was granted.
 
 When a completion is requested, the name of the model is resolved here to what the engine needs. A permission has effect
-at the grantee's next request, and so has its revocation.
+at the grantee's next request, and so has its revocation: a name's meaning is kept in memory until the next commit only.
 """
 
 import difflib
@@ -14,12 +14,13 @@ from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import Forbidden, InvalidRequest, ModelNotFound, NotFound, Unavailable
 from service.domain.model import Model, Permission
-from service.domain.model_alias import ModelAlias, Role, choose
+from service.domain.model_alias import ModelAlias, choose
+from service.gateway.names import Meaning, ResolvedModel
 from service.installation.context import Context
 from service.operations import aliases
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
-from service.recipes.base import NAME_LIMIT, Base, Serving
+from service.recipes.base import NAME_LIMIT, Base
 
 BASE_OWNER = "luthier"
 NAMES_SHOWN = 10  # of what exists, by the error about what does not
@@ -33,21 +34,6 @@ class ModelView:
     id: str
     created_at: int
     owner: str
-
-
-@dataclass(frozen=True)
-class ResolvedModel:
-    """The model's name for engines, and what the engines of its base can do; `tuning` is None for a base.
-
-    `alias` is the model alias that the caller said, and `role` which of its models this is; None and "model" without.
-    """
-
-    name_for_engine: str
-    base_id: str
-    tuning: str | None
-    serving: Serving
-    alias: str | None = None
-    role: Role = "model"
 
 
 async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
@@ -110,17 +96,36 @@ async def resolve_for_inference(ctx: Context, caller: Caller, name: str, end_use
     """
     if (named := aliases.in_catalogue(ctx.catalogue, name)) is not None:
         return _resolved(named.base)
-    async with ctx.database.reading() as tx:
-        if (named := await aliases.find_base(ctx, tx, name)) is not None:
-            return _resolved(named.base)
-        if (alias := await model_aliases.find(tx, caller.project_id, name)) is None:
-            return _tuned(ctx, await _find(ctx, tx, caller, name))
-        role = choose(alias, end_user)
-        target = alias.model if role == "model" or alias.candidate is None else alias.candidate.model
-        served = await _resolved_target(ctx, tx, caller, target)
-        if served is None:
-            raise ModelNotFound(target, alias=name)
-        return replace(served, alias=name, role=role)
+    mark = ctx.names.mark()
+    meaning = ctx.names.find((caller.project_id, name))
+    if meaning is None:
+        async with ctx.database.reading() as tx:
+            meaning = await _meaning(ctx, tx, caller, name)
+        ctx.names.keep(mark, (caller.project_id, name), meaning)
+    if meaning.alias is None:
+        assert meaning.model is not None
+        return meaning.model
+    role = choose(meaning.alias, end_user)
+    candidate = meaning.alias.candidate
+    if role == "model" or candidate is None:
+        served, target = meaning.model, meaning.alias.model
+    else:
+        served, target = meaning.candidate, candidate.model
+    if served is None:
+        raise ModelNotFound(target, alias=name)
+    return replace(served, alias=name, role=role)
+
+
+async def _meaning(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Meaning:
+    """What the database says about the name. Raises ModelNotFound or Unavailable."""
+    if (named := await aliases.find_base(ctx, tx, name)) is not None:
+        return Meaning(_resolved(named.base))
+    if (alias := await model_aliases.find(tx, caller.project_id, name)) is None:
+        return Meaning(_tuned(ctx, await _find(ctx, tx, caller, name)))
+    model = await _resolved_target(ctx, tx, caller, alias.model)
+    if alias.candidate is None:
+        return Meaning(model, alias)
+    return Meaning(model, alias, await _resolved_target(ctx, tx, caller, alias.candidate.model))
 
 
 async def _resolved_target(ctx: Context, tx: Transaction, caller: Caller, name: str) -> ResolvedModel | None:

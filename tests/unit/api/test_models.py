@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from sqlalchemy import event
 
 from service.domain.errors import ModelNotFound
+from service.gateway.names import ResolvedModel
 from service.installation.context import Context
 from service.operations.keys import Caller
-from service.operations.models import ResolvedModel, resolve_for_inference
+from service.operations.models import resolve_for_inference
 from tests.given.jobs_by_http import JOBS, create
 from tests.given.stored_models import add_model, find_model, list_as_checkpoint
 
@@ -114,3 +116,24 @@ async def test_names_become_what_engines_know(ctx: Context, caller: Caller, job_
     stranger = replace(caller, project_id="proj_other")
     with pytest.raises(ModelNotFound):
         await resolve_for_inference(ctx, stranger, STEP)
+
+
+async def test_a_name_is_read_again_only_after_a_commit(
+    ctx: Context, client: httpx.AsyncClient, caller: Caller, job_id: str
+) -> None:
+    """Counted: with SQLite the second request asks the database nothing; PostgreSQL is always asked."""
+    reads: list[object] = []
+    event.listen(ctx.database.engine.sync_engine, "begin", reads.append)
+
+    async def asked() -> int:
+        reads.clear()
+        await resolve_for_inference(ctx, caller, STEP)
+        return len(reads)
+
+    again = 0 if ctx.database.last_commit() else 1
+    assert [await asked() for _ in range(3)] == [1, again, again]
+    await create(client)
+    assert [await asked() for _ in range(2)] == [1, again]
+    await client.delete(f"/models/{STEP}")
+    with pytest.raises(ModelNotFound):
+        await asked()

@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from service.db.connection import Database
+from service.db.until_commit import UntilCommit
 
 
 async def test_every_commit_of_any_process_changes_the_mark_and_nothing_else_does(tmp_path: Path) -> None:
@@ -35,3 +36,18 @@ async def test_every_commit_of_any_process_changes_the_mark_and_nothing_else_doe
 
 async def test_without_a_file_there_is_no_mark() -> None:
     assert Database("postgresql://nobody@127.0.0.1:1/nothing").last_commit() is None
+
+
+def test_a_value_is_kept_in_the_state_in_which_it_was_read_and_no_longer() -> None:
+    state = [b"1"]
+    values: UntilCommit[str, str] = UntilCommit(lambda: state[-1])
+    mark = values.mark()
+    values.keep(mark, "a", "spruce")
+    assert values.find("a") == "spruce"
+    state.append(b"2")  # somebody commits while a request reads
+    assert values.mark() == b"2" and values.find("a") is None
+    values.keep(mark, "b", "maple")  # by a slower reader of the state before
+    assert values.find("b") is None
+    unknown: UntilCommit[str, str] = UntilCommit(lambda: None)
+    unknown.keep(unknown.mark(), "a", "spruce")
+    assert unknown.find("a") is None
