@@ -83,9 +83,8 @@ def _tuning(tuning: type[TuningSettings]) -> str:
     engines = " and ".join(f"`{engine}`" for engine in sorted(tuning.engines))
     changeable = ", ".join(f"`{name}`" for name in sorted(tuning.changeable))
     continued = f"A job that continues a model may give another {changeable}. " if changeable else ""
-    return (
-        f"### `{tuning.name}`\n\n{_paragraph(tuning)}\n\n"
-        f"Engines: {engines}. {continued}{_rates(tuning)}\n\n{_settings('setting', tuning)}"
+    return f"### `{tuning.name}`\n\n{_paragraph(tuning)}\n\nEngines: {engines}. {continued}{_rates(tuning)}\n\n" + (
+        _settings("setting", tuning) if tuning.model_fields else "It has no settings.\n"
     )
 
 
@@ -146,6 +145,8 @@ def _values(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
         return f"{schema.get('minItems', 0)} to {schema['maxItems']} names"
+    if schema["type"] == "string" and "examples" in schema:
+        return f"a text such as `{schema['examples'][0]}`"
     if schema["type"] in ("integer", "number"):
         return _range(schema)
     if schema["type"] == "string" and "enum" not in schema:

@@ -46,6 +46,11 @@ _SPELLINGS: Mapping[str, str] = {
         '"tuning": {"type": "prompt", "prompt": {"num_virtual_tokens": 20}}',
     ),
     **_spelled("ia3 use_ia3", '"tuning": {"type": "ia3"}'),
+    **_spelled("full full_finetuning full_fine_tuning full_parameter_training", '"tuning": {"type": "full"}'),
+    **_spelled(
+        "freeze freeze_layers freeze_trainable_layers num_frozen_layers unfreeze_layers",
+        '"tuning": {"type": "partial", "partial": {"parameters": "last:2"}}',
+    ),
     **_spelled(
         "beta dpo_beta", '"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}, for preference rows'
     ),

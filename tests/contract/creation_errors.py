@@ -94,5 +94,5 @@ CREATION: list[tuple[Call, str | None, str | None, str]] = [
     (creating(metadata={"k": 1}), "invalid_type", "metadata.k", "string"),
     (creating(model="ft:tiny:luthier::nothing"), "model_not_available", None, "ft:tiny:luthier::nothing"),
     (creating(tuning={"type": "lora", "lora": {"r": 513}}), "integer_above_max_value", "tuning.lora.r", "<= 512"),
-    (creating(tuning={"type": "full"}), "invalid_value", "tuning.type", "'lora'"),
+    (creating(tuning={"type": "nobodys"}), "invalid_value", "tuning.type", "'lora'"),
 ]

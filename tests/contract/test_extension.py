@@ -20,6 +20,7 @@ from openai.types.fine_tuning import FineTuningJob
 
 from service.recipes.base import Base
 from service.recipes.catalogue import read_catalogue
+from service.recipes.tuning import TUNINGS
 from service.settings.settings import Settings
 from tests.given.journey import artifact_folder, rows, upload, weights_hash
 from tests.given.running_service import ROOT, RunningService, running, wait_for_status
@@ -156,7 +157,7 @@ def test_a_model_of_theirs_can_be_continued(client: OpenAI, training: str, jobs:
 def test_documents_made_from_the_registries_have_them(service: RunningService, tmp_path: Path) -> None:
     service.run("openapi", str(tmp_path / "openapi.json"))
     schemas = json.loads((tmp_path / "openapi.json").read_text())["components"]["schemas"]
-    assert schemas["Tuning"]["properties"]["type"]["enum"] == ["lora", "greeting", "ia3", "prompt"]
+    assert schemas["Tuning"]["properties"]["type"]["enum"] == ["lora", *sorted({"greeting", *TUNINGS.names} - {"lora"})]
     assert schemas["GreetingSettings"]["properties"]["num_words"]["maximum"] == 16
     assert "smoothed" in schemas["Method"]["properties"]
     command = [sys.executable, "-m", "docs.make_methods", str(tmp_path / "methods.md")]

@@ -32,14 +32,21 @@ class Saying:
         raise NotImplementedError("a model without states")
 
 
-def make_tiny_base(folder: Path, seed: int = 0, dtype: str = "float32", head_dim: int = 8) -> Base:
+def make_tiny_base(
+    folder: Path,
+    seed: int = 0,
+    dtype: str = "float32",
+    head_dim: int = 8,
+    tunings: Sequence[str] = ("lora", "prompt"),
+    num_layers: int = 2,
+) -> Base:
     """Writes the folder of a base and answers its catalogue entry. vLLM needs heads of 32 numbers or more."""
     folder.mkdir(parents=True, exist_ok=True)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=head_dim,
@@ -61,7 +68,7 @@ def make_tiny_base(folder: Path, seed: int = 0, dtype: str = "float32", head_dim
         dtype=dtype,
         context_tokens=CONTEXT_TOKENS,
         learning_rate={"lora": 1e-2, "prompt": 1e-1},
-        serving=Serving(tunings=frozenset({"lora", "prompt"})),
+        serving=Serving(tunings=frozenset(tunings)),
     )
 
 

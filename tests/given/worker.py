@@ -29,12 +29,14 @@ END_SECONDS = 180.0
 
 
 @asynccontextmanager
-async def installation(folder: Path, more: Sequence[str] = (), **changes: Any) -> AsyncIterator[Context]:
+async def installation(
+    folder: Path, more: Sequence[str] = (), tunings: Sequence[str] = ("lora", "prompt"), **changes: Any
+) -> AsyncIterator[Context]:
     """A migrated installation with the base `tiny`, and `more` of its kind with other weights.
 
     Without an engine, unless `changes` of the settings name one.
     """
-    bases = [make_tiny_base(folder / "base")]
+    bases = [make_tiny_base(folder / "base", tunings=tunings)]
     bases += [make_tiny_base(folder / id, seed=1).model_copy(update={"id": id}) for id in more]
     catalogue = write_catalogue(folder / "bases.toml", *bases)
     values = {"engine_urls": "", "trainer_threads": 1, "snapshot_steps": 5, "lease_seconds": 20, **changes}

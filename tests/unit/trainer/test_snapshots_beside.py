@@ -16,6 +16,7 @@ from tests.given.tiny_models import make_tiny_base
 from tests.given.trainer_in_process import Script, job_folder, run
 from workers.files.disk import DiskFull
 from workers.model.load import LoadedBase, load_base
+from workers.trainer.process import snapshot
 from workers.trainer.process.snapshot import Snapshot
 from workers.trainer.protocol import (
     Checkpointed,
@@ -57,8 +58,8 @@ class Disk:
         self._now = 0
         write = Snapshot.write
 
-        def blocking_write(snapshot: Snapshot, folder: Path) -> None:
-            if snapshot.state.job_id == job_id:
+        def blocking_write(taken: Snapshot, folder: Path) -> None:
+            if taken.state.job_id == job_id:
                 self.begun += 1
                 self._now += 1
                 self.most = max(self.most, self._now)
@@ -66,7 +67,7 @@ class Disk:
                 self._now -= 1
                 if self.fault is not None:
                     raise self.fault
-            write(snapshot, folder)
+            write(taken, folder)
 
         monkeypatch.setattr(Snapshot, "write", blocking_write)
 
@@ -104,6 +105,64 @@ def test_a_neighbour_never_waits_for_a_snapshot_and_both_end_in_the_same_bits(
         train(alone)
         assert bits(script, job_id) == adapter_of(alone, tmp_path / job_id)
         alone.leave()
+
+
+@pytest.mark.parametrize("snapshot_steps", [1, 3])
+def test_a_large_state_is_written_from_where_it_is_while_its_job_and_nobody_else_waits(
+    base: LoadedBase,
+    make: Callable[..., Path],
+    disk: Disk,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot_steps: int,
+) -> None:
+    monkeypatch.setattr(snapshot, "COPIED_BYTES", 0)
+
+    def let_go(report: Report) -> None:
+        if isinstance(report, Left) and report.job_id == "beside":
+            disk.free.set()
+
+    script = Script(
+        make("slow", LORA, snapshot_steps=snapshot_steps), make("beside", PROMPT, snapshot_steps=100),
+        watch_report=let_go,
+    )  # fmt: skip
+    run(base, script)
+    ended = script.reports.index(script.of("beside", Left)[0])
+    before = [one.step for one in script.reports[:ended] if isinstance(one, Stepped) and one.job_id == "slow"]
+    assert before == list(range(1, snapshot_steps + 1))
+    assert [one.step for one in script.of("slow", Snapshotted)] == (
+        [*range(1, 8)] if snapshot_steps == 1 else [3, 4, 6]
+    )
+    alone = seat(base, "slow", LORA, snapshot_steps=snapshot_steps)
+    held = {tensor.data_ptr() for tensor in alone.snapshot().tensors.values()}
+    assert held >= {parameter.data_ptr() for parameter in alone._tuning.parameters().values()}
+    while alone.step < 4:
+        alone.train_step()
+    alone.snapshot().write(tmp_path / "at once")
+    train(alone)
+    assert bits(script, "slow") == adapter_of(alone, tmp_path / "slow")
+    alone.leave()
+    (fourth,) = [one for one in script.of("slow", Snapshotted) if one.step == 4]
+    written = (Path(fourth.folder) / "state.safetensors").read_bytes()
+    assert written == (tmp_path / "at once" / "state.safetensors").read_bytes()
+
+
+def test_a_job_may_be_paused_while_its_large_state_is_written(
+    base: LoadedBase, make: Callable[..., Path], disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "COPIED_BYTES", 0)
+
+    def watch(report: Report) -> None:
+        if isinstance(report, Stepped) and report.job_id == "slow" and report.step == 1:
+            script.put(Pause(job_id="slow"))
+        if isinstance(report, Left) and report.job_id == "beside":
+            disk.free.set()
+
+    script = Script(make("slow", LORA), make("beside", PROMPT), watch_report=watch)
+    run(base, script)
+    kinds = [type(one).__name__ for one in script.of("slow", Checkpointed, Snapshotted, Paused)]
+    assert kinds == ["Snapshotted", "Checkpointed", "Snapshotted", "Paused"]
+    assert script.reports[-1] == Paused(job_id="slow", step=2)
 
 
 def test_a_snapshot_comes_after_its_step_and_its_checkpoint_and_holds_what_was_then(

@@ -21,6 +21,7 @@ from workers.trainer.process import agreement
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec, ScoredRow
 
+PARTIAL = {"type": "partial", "partial": {"parameters": ["norm"]}}
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -48,12 +49,12 @@ async def served(base: Base, folder: Path, name: str, rows: Sequence[ScoredRow],
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("tuning", [LORA, PROMPT], ids=["lora", "prompt"])
+@pytest.mark.parametrize("tuning", [LORA, PROMPT, PARTIAL], ids=["lora", "prompt", "partial"])
 async def test_the_engine_agrees_with_the_trainer_and_not_with_a_doubled_tensor(
     tmp_path: Path, tuning: dict[str, Any], dtype: str
 ) -> None:
     base = make_tiny_base(tmp_path / "base", dtype=dtype)
-    slot = seat(load_base(base, CPU), tuning=tuning, learning_rate=base.learning_rate[tuning["type"]])
+    slot = seat(load_base(base, CPU), tuning=tuning, learning_rate=base.learning_rate.get(tuning["type"], 1e-2))
     run(slot)
     rows = slot.agreement_rows()
     slot.save_adapter(tmp_path / "trained1")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
 from workers.data.tokenized import TokenizedDataset
@@ -123,19 +124,23 @@ def is_coarse(dtype: torch.dtype) -> bool:
 
 
 @contextmanager
-def nudged(embeddings: nn.Module) -> Iterator[None]:
-    """Inside, every number of the input's embeddings is one rounding step of its format larger or smaller, in turns."""
+def nudged(*models: PreTrainedModel) -> Iterator[None]:
+    """Inside, every number of the input's embeddings is one rounding step of its format larger or smaller, in turns.
+
+    A tuning's private copy has another module for embeddings than its base, whatever they share.
+    """
 
     def nudge(_: nn.Module, __: tuple[object, ...], states_BTH: Tensor) -> Tensor:
         step = torch.finfo(states_BTH.dtype).eps
         signs_H = 1 - 2 * (torch.arange(states_BTH.shape[-1], device=states_BTH.device) % 2)
         return (states_BTH.float() * (1 + step * signs_H)).to(states_BTH.dtype)
 
-    hook = embeddings.register_forward_hook(nudge)
+    hooks = [embeddings.register_forward_hook(nudge) for embeddings in {one.get_input_embeddings() for one in models}]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _distance(one_KV: Tensor, other_KV: Tensor) -> float:

@@ -238,7 +238,10 @@ class Trainer:
         return str(folder)
 
     def _snapshot(self, job_id: str, stay: Stay) -> None:
-        """Copies the state now and writes it in the background. A job writes one snapshot at a time."""
+        """Writes the state in the background: a copy, or a large one itself, which then must not change meanwhile.
+
+        A job writes one snapshot at a time.
+        """
         if stay.writing is not None:
             stay.due = True
             self._turns.hold(job_id)
@@ -246,6 +249,8 @@ class Trainer:
         stay.snapshotted = stay.slot.step
         folder = stay.folder / "snapshots" / f"step-{stay.slot.step}"
         stay.writing = SnapshotWrite(stay.slot.snapshot(), folder, self._channel.wake)
+        if not stay.writing.copied:
+            self._turns.hold(job_id)
 
     def _written(self, job_id: str, stay: Stay, written: SnapshotWrite) -> None:
         """On a full disk the snapshot is skipped: a resumed job continues from the one before, to the same bits."""
@@ -261,11 +266,12 @@ class Trainer:
         else:
             if not stay.discarding:
                 self._channel.say(Snapshotted(job_id=job_id, step=written.step, folder=str(written.folder)))
+        held = stay.due or not written.copied
         if stay.due:
             stay.due = False
             self._snapshot(job_id, stay)
-            if stay.ending is None:
-                self._turns.release(job_id)
+        if held and stay.ending is None and (stay.writing is None or stay.writing.copied):
+            self._turns.release(job_id)
         self._say_end(job_id, stay)
 
     def _end(self, job_id: str, stay: Stay, last: Left | Paused | Failed, *, snapshot: bool) -> None:

@@ -242,7 +242,7 @@ class Slot:
         row, tuned_KV, base_KV = self._score_once(ids)
         nudged_KV = None
         if agreement.is_coarse(self._base.model.dtype):
-            with agreement.nudged(self._base.model.get_input_embeddings()):
+            with agreement.nudged(self._base.model, self._tuning.model):
                 aside, _, nudged_KV = self._score_once(ids)
             row = row.model_copy(update={"nudged_effects": agreement.effects(aside)})
         meter.add(row, tuned_KV, base_KV, nudged_KV)
@@ -284,7 +284,7 @@ class Slot:
         self._continued = True
 
     def snapshot(self) -> Snapshot:
-        """A copy of everything that the rest of the job depends on."""
+        """Everything that the rest of the job depends on."""
         state = State(
             job_id=self.spec.job_id,
             step=self.step,

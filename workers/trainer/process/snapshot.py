@@ -2,7 +2,9 @@
 
 `state.safetensors` holds the tensors (parameters, optimizer moments, random states), `state.json` the counters, the
 fingerprint of the environment and the hash of the other file. A snapshot is written in a thread of its own, so that a
-slow disk delays only the job whose snapshot it is. Does not depend on what the tensors mean; `slot` does.
+slow disk delays only the job whose snapshot it is. A small state is copied first, and its job continues meanwhile. A
+large one, such as that of full fine-tuning, would not fit into memory twice: it is streamed to disk from where it is,
+and its job waits. Does not depend on what the tensors mean; `slot` does.
 """
 
 import hashlib
@@ -21,6 +23,7 @@ from workers.files.folders import whole_folder
 from workers.trainer.process.decision import Evaluation
 from workers.trainer.process.plan import PlanVersion
 
+COPIED_BYTES = 64 * 1024 * 1024  # of a state that is copied, at most
 TENSORS = "state.safetensors"
 STATE = "state.json"
 
@@ -43,16 +46,22 @@ class State(BaseModel):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job's state at one step, copied: the job may continue while it is written."""
+    """A job's state at one step."""
 
     state: State
     tensors: Mapping[str, Tensor]  # on the host
+    copied: bool = True  # else the job must not continue before it is written
 
     @classmethod
     def of(cls, state: State, tensors: Mapping[str, Tensor]) -> "Snapshot":
-        """Copies the tensors to the host. On a GPU this waits until they are computed."""
-        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        return cls(state, copies)
+        """Copies the tensors to the host, unless they are there and large. On a GPU this waits until they are computed.
+
+        From a GPU all are copied: its memory does not hold them twice.
+        """
+        size = sum(tensor.nbytes for tensor in tensors.values() if tensor.device.type == "cpu")
+        copied = size <= COPIED_BYTES
+        on_host = {name: tensor.detach().to("cpu", copy=copied).contiguous() for name, tensor in tensors.items()}
+        return cls(state, on_host, copied)
 
     def write(self, folder: Path) -> None:
         """Writes `folder` completely or not at all. Raises DiskFull."""
@@ -67,6 +76,7 @@ class SnapshotWrite:
 
     def __init__(self, snapshot: Snapshot, folder: Path, woken: Callable[[], None]) -> None:
         self.step = snapshot.state.step
+        self.copied = snapshot.copied
         self.folder = folder
         self._snapshot = snapshot
         self._woken = woken

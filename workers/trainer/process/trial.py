@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from service.domain.errors import JobError
 from service.recipes.base import Base
 from service.recipes.base_description import MAX_RANK
 from service.recipes.formats.completion import PromptRow
@@ -137,7 +138,11 @@ def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
     except RenderError as error:
         return Finding("problem", f"{tuning.name}: a row cannot be used: {error}")
     rate = base.learning_rate.get(tuning.name) or tuning.default_learning_rate(base_size(base))
-    slot = Slot(loaded, environment(loaded.device), _spec(tuning, rate), _dataset(rendered), None)
+    try:
+        slot = Slot(loaded, environment(loaded.device), _spec(tuning, rate), _dataset(rendered), None)
+    except JobError as error:
+        text = f"{tuning.name}: {error.message} Jobs that ask for it will fail: take it out of serving.tunings."
+        return Finding("warning", text)
     try:
         loss = slot.train_step().metrics["train_loss"]
     finally:

@@ -73,7 +73,9 @@ def tune(
         Optional[Path], typer.Option(exists=True, dir_okay=False, readable=True, help="Rows that are not trained.")
     ] = None,
     method: Annotated[Optional[str], typer.Option(help="The loss: supervised (the default) or dpo.")] = None,
-    tuning: Annotated[Optional[str], typer.Option(help="What moves: lora (the default), ia3 or prompt.")] = None,
+    tuning: Annotated[
+        Optional[str], typer.Option(help="What moves: lora (the default), full, partial or another of docs/methods.md.")
+    ] = None,
     setting: Annotated[
         Optional[list[str]],
         typer.Option("--set", help="A setting: n_epochs=3 of the method, lora.r=16 of the tuning. May be repeated."),
