@@ -80,6 +80,7 @@ __all__ = [
     "OutputReasoning",
     "OutputText",
     "OutputTopLogprob",
+    "PartialSettingsParam",
     "PermissionDeleted",
     "PermissionObject",
     "Piece",
@@ -1106,6 +1107,20 @@ class OtherPartParam(TypedDict):
     type: Literal["image_url", "input_audio", "file", "refusal"]
 
 
+class PartialSettingsParam(TypedDict, total=False):
+    """Some weights of the base move, in a copy of their own that shares the others with the base. `last:2` are
+    the last two blocks, as guides freeze the layers below (Lee et al., 2019, [arXiv
+    1911.03090](https://arxiv.org/abs/1911.03090), who found a quarter of the layers enough for 90 % of the
+    quality). `biases` are all biases (BitFit; Ben Zaken et al., 2021, [arXiv
+    2106.10199](https://arxiv.org/abs/2106.10199)), about 0.1 % of a model that has some; Llama-shaped bases
+    have none. Names choose any other part. A job takes four times the size of what moves (over a bfloat16
+    base twelve times); the model holds what moves and nothing else, and an engine computes its requests in a
+    batch of their own.
+    """
+
+    parameters: Union[Literal["biases"], str, Sequence[str]]
+
+
 class PromptSettingsParam(TypedDict, total=False):
     """Prompt tuning (Lester et al., 2021, [arXiv 2104.08691](https://arxiv.org/abs/2104.08691)): learned vectors
     stand before the embeddings of the input; no weight of the base is touched. They begin as embeddings of
@@ -1217,9 +1232,11 @@ class ToolCallParam(TypedDict):
 class TuningParam(TypedDict, total=False):
     """Luthier's own field `tuning`: which parameters move. The settings of the named type only."""
 
-    type: Literal["lora", "ia3", "prompt"]
+    type: Literal["lora", "full", "ia3", "partial", "prompt"]
     lora: Optional["LoraSettingsParam"]
+    full: Optional[Mapping[str, Any]]
     ia3: Optional["Ia3SettingsParam"]
+    partial: Optional["PartialSettingsParam"]
     prompt: Optional["PromptSettingsParam"]
 
 
