@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from service.recipes.base import EngineKind
-from service.recipes.format import FORMATS
+from service.recipes.format import FORMATS, Format
 from service.recipes.objective import AUTO, OBJECTIVES, Hyperparameters, ObjectiveSettings
 from service.recipes.safeguards import EarlyStopping
 from service.recipes.tasks import TASKS
@@ -98,7 +98,13 @@ def _rates(tuning: type[TuningSettings]) -> str:
 
 
 def _formats() -> str:
-    return "".join(f"- **`{format.name}`** ({format.rows}). {_one_line(format)}\n" for format in FORMATS)
+    return "".join(
+        f"- **`{format.name}`** ({format.rows}). {_one_line(format)} {_read_by(format)}\n" for format in FORMATS
+    )
+
+
+def _read_by(format: type[Format]) -> str:
+    return f"Read by {', '.join(f'`{objective.name}`' for objective in OBJECTIVES if format in objective.formats)}."
 
 
 def _one_line(method: type[object]) -> str:

@@ -306,7 +306,7 @@ def _tuning_of(job: Job) -> TuningSettings:
 
 def _check_objective(objective: str) -> None:
     if OBJECTIVES.find(objective) is None:
-        offered = " and ".join(f"'{name}'" for name in OBJECTIVES.names)
+        offered = ", ".join(f"'{name}'" for name in OBJECTIVES.names)
         raise InvalidRequest(
             f"Invalid value: '{objective}'. This version fine-tunes with the methods: {offered}.",
             param="method.type",

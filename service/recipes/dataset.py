@@ -108,7 +108,7 @@ def _validate(
 ) -> tuple[type[Format], Row] | list[Problem]:
     given = {key for key, value in data.items() if value is not None}  # a null is the same as a missing key
     keys = given if recognise(given) else data.keys()
-    format = recognise(keys)
+    format = recognise(keys, objective.formats)
     if format is None or not has_all_keys(format, keys, and_no_more=True):
         shape = foreign_shape(data, _fit(format, keys))
         if shape is not None:
@@ -177,7 +177,9 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
             return "is not an object"
         case "string_too_short":
             return "is empty"
-    return "must be 0 or 1" if key == "weight" else error["msg"]
+        case "bool_type":
+            return "must be true or false"
+    return "must be a number from 0 to 1" if key == "weight" else error["msg"]
 
 
 def _path(location: list[str | int]) -> str:
@@ -218,7 +220,8 @@ def report_wrong_format(format: type[Format], objective: type[ObjectiveSettings]
 
 
 def _readers(format: type[Format]) -> str:
-    return " or ".join(f"'{other.name}'" for other in OBJECTIVES if format in other.formats)
+    *others, last = [f"'{other.name}'" for other in OBJECTIVES if format in other.formats]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def report_too_few(found: int, minimum: int, param: str) -> JobError:

@@ -54,7 +54,6 @@ _SPELLINGS: Mapping[str, str] = {
     **_spelled(
         "beta dpo_beta", '"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}, for preference rows'
     ),
-    **_spelled("training_method loss_type", '"method": {"type": "supervised"} or {"type": "dpo"}'),
     **_spelled(
         "early_stopping_patience early_stop patience early_stopping_threshold early_stopping_rounds",
         '"early_stopping": {"patience": 1, "min_delta": 0.0, "metric": "full_valid_loss"} in the job itself',
@@ -62,6 +61,15 @@ _SPELLINGS: Mapping[str, str] = {
     **_spelled(
         "load_best_model_at_end metric_for_best_model save_best_only best_model save_total_limit",
         '"checkpoint_selection": "best" in the job itself',
+    ),
+    **_spelled("training_method", '"method": {"type": "supervised"} or {"type": "dpo"}'),
+    **_spelled(
+        "loss_type",
+        '"method": {"type": "dpo", "dpo": {"hyperparameters": {"loss_type": "ipo"}}}; "kto", "orpo" and "simpo" are '
+        "types of the method",
+    ),
+    **_spelled(
+        "simpo_gamma gamma_beta_ratio", '"method": {"type": "simpo", "simpo": {"hyperparameters": {"gamma": 1.0}}}'
     ),
     **_spelled("random_seed random_state data_seed", '"seed" beside the hyperparameters'),
     **_spelled("base_model model_name model_name_or_path", '"model"'),

@@ -19,6 +19,8 @@ def _json_integer(value: Any) -> Any:
 Integer = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = BeforeValidator(_json_integer)
+# Of a row or a message: how much it counts.
+Weight = Annotated[Number, Field(ge=0, le=1)]
 
 
 class MethodFields(BaseModel):

@@ -69,8 +69,6 @@ SHAPES = (
            'write {"messages": [...]} with the messages of its "body" and the answer as the last one'),
     _shape("a response of the chat API", "choices", "chat",
            'write {"messages": [...]} with the messages that were asked and "choices"[0]."message" as the last one'),
-    _shape("an unpaired preference (KTO) of TRL", "prompt completion label", "completion",
-           'remove "label", and the rows in which it is false'),
     _shape("a stepwise row of TRL", "prompt completions labels", "completion",
            'write {"prompt": ..., "completion": ...} with the steps that are right joined to one text'),
     _shape("a preference of LLaMA-Factory", "conversations chosen rejected", "preference",

@@ -4,7 +4,7 @@ A format is one class in a file of its own (`service.recipes.formats`, or an ext
 `@FORMATS.register`; objectives name the formats that they read. Does not depend on lines, files or tokenizers.
 """
 
-from collections.abc import Set
+from collections.abc import Collection, Set
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -46,8 +46,9 @@ class Format:
 FORMATS: Registry[type[Format]] = Registry("format")
 
 
-def recognise(keys: Set[str]) -> type[Format] | None:
-    """The format that fits a row with these keys best; None where no format's rows require any of them.
+def recognise(keys: Set[str], read: Collection[type[Format]] = ()) -> type[Format] | None:
+    """The format that fits a row with these keys best; None where no format's rows require any of them. Of those that
+    fit equally well it is one of `read`.
 
     By the whole shape: the fewest keys that are missing or too many. So a row that lacks one, or has one too many, gets
     the right error, and a format whose rows have one key more than another's is recognised.
@@ -55,7 +56,7 @@ def recognise(keys: Set[str]) -> type[Format] | None:
     found = [
         (_distance(model, keys), format) for format in FORMATS for model in format.models if keys & _required(model)
     ]
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+    return min(found, key=lambda pair: (pair[0], pair[1] not in read))[1] if found else None
 
 
 def has_all_keys(format: type[Format], keys: Set[str], *, and_no_more: bool) -> bool:

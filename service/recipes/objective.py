@@ -69,8 +69,16 @@ class ObjectiveSettings(MethodFields):
     metrics: ClassVar[tuple[str, ...]]  # besides the loss, as in `train_<name>` and `valid_<name>`
     formats: ClassVar[tuple[type[Format], ...]]  # of the rows that it reads
     rows_per_example: ClassVar[int] = 1
+    unpaired: ClassVar[bool] = (
+        False  # one answer with a label is an example (`workers.data.mismatch` adds its second row)
+    )
     tasks: ClassVar[frozenset[TaskName]] = frozenset({"causal"})
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.objectives.<name>`
+
+    @classmethod
+    def auto_for(cls, hyperparameters: Mapping[str, Any]) -> Mapping[str, AutoRule]:
+        """`auto` for a job with these hyperparameters, where a rule depends on another of them."""
+        return cls.auto
 
     def stored(self) -> JsonObject:
         """As JSON; `objective_of` reads it."""
@@ -106,8 +114,12 @@ def hyperparameters_type(objective: type[ObjectiveSettings]) -> type[Hyperparame
 
 
 def own_settings(objective: type[ObjectiveSettings], hyperparameters: Mapping[str, Any]) -> ObjectiveSettings:
-    """What of a job's hyperparameters is the objective's own, not the loop's."""
-    return objective.model_validate({name: hyperparameters[name] for name in objective.model_fields})
+    """What of a job's hyperparameters is the objective's own, not the loop's.
+
+    A job of an earlier version lacks those that came later: it has their defaults.
+    """
+    own = objective.model_fields.keys() & hyperparameters.keys()
+    return objective.model_validate({name: hyperparameters[name] for name in own})
 
 
 def resolve_auto(
@@ -117,7 +129,7 @@ def resolve_auto(
 
     The multiplier's is 1: the base's learning rate for the tuning as it stands.
     """
-    rules = {**AUTO, **objective.auto}
+    rules = {**AUTO, **objective.auto_for(hyperparameters)}
     values = {
         name: rules[name].value(num_examples) if value == "auto" else value for name, value in hyperparameters.items()
     }

@@ -42,7 +42,7 @@ FILES: list[tuple[str, list[bytes], str, list[str]]] = [
         "supervised",
         [PREFERENCE] * 12,
         "invalid_training_file",
-        ["not using 'dpo' as the training method (provided method=supervised)"],
+        ["as the training method (provided method=supervised)", "'dpo', 'kto', "],
     ),
     (
         "supervised",
@@ -79,7 +79,7 @@ FILES: list[tuple[str, list[bytes], str, list[str]]] = [
         "invalid_training_file",
         [INVALID, "Example 13", "trains no token"],
     ),
-    ("supervised", [*ROWS, chat(USER, ASSISTANT | {"weight": 2})], "invalid_training_file", ["Example 13", "0 or 1"]),
+    ("supervised", [*ROWS, chat(USER, ASSISTANT | {"weight": 2})], "invalid_training_file", ["Example 13", "0 to 1"]),
     ("supervised", [*ROWS, chat()], "invalid_training_file", [INVALID, "Example 13", "has no messages"]),
     (
         "supervised",

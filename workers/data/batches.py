@@ -36,6 +36,7 @@ class Batch:
     second_ids_BS: Tensor | None = None  # int64
     second_mask_BS: Tensor | None = None
     keep_K: Tensor | None = None  # see `trained_K`
+    shared: Tensor | None = None  # what `Objective.shared` made of the whole step
 
     @property
     def targets_BT(self) -> Tensor:
@@ -53,6 +54,11 @@ class Batch:
         if self.keep_K is not None:
             return self.keep_K
         return (self.targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
+
+    def rows(self, selected: slice) -> "Batch":
+        """Some of the rows, with the same padding and the same positions to keep."""
+        names = {name for name, tensor in vars(self).items() if tensor is not None} - {"keep_K", "shared"}
+        return replace(self, **{name: vars(self)[name][selected] for name in names})
 
     def to(self, device: torch.device) -> "Batch":
         """The same rows on `device`."""

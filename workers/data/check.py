@@ -27,9 +27,11 @@ from service.recipes.format import Format, Row
 from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.completion import PromptRow
 from service.recipes.formats.preference import PreferenceRow
+from service.recipes.formats.unpaired import UnpairedChatRow, UnpairedPromptRow
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
 from workers.data.messages import RenderError
+from workers.data.mismatch import with_mismatched
 from workers.data.render import Rendered, Renderer
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 
@@ -94,7 +96,7 @@ def check_file(
     head = list(islice(rest, 2))
     if looks := foreign_file(head):
         raise DatasetInvalid(report_file(looks, param), details([Problem(1, "", f"the file {looks}")], 1))
-    check = _Check(Renderer(text, context_tokens, day), row_limit_bytes, objective, observer)
+    check = _Check(Renderer(text, context_tokens, day), context_tokens, row_limit_bytes, objective, observer)
     for number, line in enumerate(chain(head, rest), start=1):
         check.read(line, number)
         if check.wrong_format is not None:
@@ -105,8 +107,8 @@ def check_file(
         raise DatasetInvalid(
             report(check.problems, check.num_problems, param), details(check.problems, check.num_problems)
         )
-    if check.num_examples < examples_minimum:
-        raise DatasetInvalid(report_too_few(check.num_examples, examples_minimum, param), details([], 0))
+    if check.num_trained < examples_minimum:
+        raise DatasetInvalid(report_too_few(check.num_trained, examples_minimum, param), details([], 0))
     return check.dataset()
 
 
@@ -116,12 +118,14 @@ class _Check:
     def __init__(
         self,
         renderer: Renderer,
+        context_tokens: int,
         row_limit_bytes: int,
         objective: type[ObjectiveSettings],
         observer: Observer | None = None,
     ) -> None:
         self._observer = observer
         self._renderer = renderer
+        self._context_tokens = context_tokens
         self._row_limit_bytes = row_limit_bytes
         self._objective = objective
         self._format: type[Format] | None = None
@@ -131,8 +135,14 @@ class _Check:
         self._rows = DatasetBuilder()
         self.wrong_format: type[Format] | None = None  # of the first row, if the job's objective cannot use it
         self.num_examples = 0
+        self._num_without_weight = 0  # rows with the weight 0, which are checked and not trained
         self.num_problems = 0
         self.problems: list[Problem] = []
+
+    @property
+    def num_trained(self) -> int:
+        """Examples whose weight is not 0."""
+        return self.num_examples - self._num_without_weight
 
     def read(self, line: bytes, number: int) -> None:
         if not line.removeprefix(BOM if number == 1 else b"").strip():
@@ -161,9 +171,13 @@ class _Check:
         for reason, (first, count) in self._foreign.items():
             others = f"; {count - 1} later rows are of the same kind" if count > 1 else ""
             self._add(Problem(first, "", reason + others))
+        if self.num_examples and not self.num_trained:
+            self._add(Problem(1, "weight", "is 0, as that of every row: nothing would be trained"))
         self.problems.sort(key=lambda problem: problem.line)
 
     def dataset(self) -> TokenizedDataset:
+        if self._objective.unpaired:
+            return with_mismatched(self._rows.build(), self._context_tokens)
         return self._rows.build(rows_per_example=self._objective.rows_per_example)
 
     def _end_blank_lines(self, number: int) -> None:
@@ -200,9 +214,22 @@ class _Check:
             return
         if self._observer is not None:
             self._observer(row, number, sequences)
-        if not self.num_problems:
-            for sequence in sequences:
-                self._rows.add(sequence.ids, sequence.trained)
+        if self.num_problems:
+            return
+        if row.weight == 0:
+            self._num_without_weight += 1
+            return
+        weight = row.weight if self._objective.rows_per_example > 1 and row.weight != 1 else None
+        for sequence, label in zip(sequences, self._labels(row, sequences), strict=True):
+            self._rows.add(sequence.ids, sequence.trained, label=label, weight=weight, token_weights=sequence.weights)
+
+    def _labels(self, row: Row, sequences: Sequence[Rendered]) -> list[int | None]:
+        """Of each sequence: 1 for a wanted answer, 0 for an unwanted one, if the objective reads answers one by one."""
+        if not self._objective.unpaired:
+            return [None] * len(sequences)
+        if isinstance(row, UnpairedChatRow | UnpairedPromptRow):
+            return [int(row.label)]
+        return [1, 0]  # of a pair
 
     def _add(self, *problems: Problem) -> None:
         self.num_problems += len(problems)

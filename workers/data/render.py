@@ -8,7 +8,7 @@ and the token that ends it are trained, and nothing else. The sequences of a pre
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -33,6 +33,7 @@ class Rendered:
 
     ids: list[int]
     trained: bytearray
+    weights: list[float] | None = None  # of each token, where a trained one has another weight than 1
 
 
 def encode_prompt(text: BaseText, prompt: str) -> list[int]:
@@ -139,7 +140,7 @@ class Renderer:
             )
         both = text.ids(row.prompt + row.completion, add_special_tokens=True)
         ids = _joined(text, prompt, both, row.completion, end_of_text)
-        return _flagged(len(prompt), [*ids, text.special_id(end_of_text)])
+        return _flagged(len(prompt), [*ids, text.special_id(end_of_text)], row.token_weight)
 
     def _chat(self, row: ChatRow) -> list[Rendered]:
         wire = [message.model_dump(exclude_none=True) for message in row.messages[: row.trained[-1] + 1]]
@@ -155,7 +156,7 @@ class Renderer:
                 prompt, turn = self._turn(encoder, messages[: index + 1], tools)
                 if len(turn.ids) > self._context_tokens:
                     raise self._too_long(self._turn(encoder, messages, tools)[1])
-                _add(sequences, turn)
+                _add(sequences, _weighted(turn, row.token_weight(index)))
         except UnknownToken as unknown:
             raise _beyond(unknown, messages, tools) from unknown
         check_words(self._template, messages[:-1], tools, prompt)
@@ -211,14 +212,25 @@ def _pair_field(field: str, answer_index: int, answer_field: str) -> str:
     return f"input.{field}" if field else answer_field
 
 
-def _flagged(num_prompt_tokens: int, ids: list[int]) -> Rendered:
-    return Rendered(ids, bytearray(num_prompt_tokens) + b"\x01" * (len(ids) - num_prompt_tokens))
+def _flagged(num_prompt_tokens: int, ids: list[int], weight: float = 1.0) -> Rendered:
+    return _weighted(Rendered(ids, bytearray(num_prompt_tokens) + b"\x01" * (len(ids) - num_prompt_tokens)), weight)
+
+
+def _weighted(sequence: Rendered, weight: float) -> Rendered:
+    """The sequence with this weight for each trained token."""
+    return sequence if weight == 1 else replace(sequence, weights=[weight * flag for flag in sequence.trained])
+
+
+def _weights(sequence: Rendered) -> list[float]:
+    return [float(flag) for flag in sequence.trained] if sequence.weights is None else sequence.weights
 
 
 def _add(sequences: list[Rendered], turn: Rendered) -> None:
     """Extends the sequence that the turn begins with, or adds the turn as a sequence of its own."""
     for known in sorted(sequences, key=lambda sequence: -len(sequence.ids)):
         if turn.ids[: len(known.ids)] == known.ids:
+            if known.weights is not None or turn.weights is not None:
+                known.weights = _weights(known) + _weights(turn)[len(known.ids) :]
             known.trained += turn.trained[len(known.ids) :]
             known.ids = turn.ids
             return

@@ -169,6 +169,7 @@ class DatasetBuilder:
     def __init__(self) -> None:
         self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
         self._labels, self._weights = array("q"), array("f")
+        self._token_weights = array("f")
         self._second_tokens, self._second_offsets = array("i"), array("q", [0])
 
     def add(
@@ -179,21 +180,31 @@ class DatasetBuilder:
         label: int | None = None,
         weight: float | None = None,
         second: Sequence[int] | None = None,
+        token_weights: Sequence[float] | None = None,
     ) -> None:
-        """One row; `second` is its second sequence."""
+        """One row; `second` is its second sequence. Once any row has weights, all others have the weight 1."""
+        if token_weights is not None and not self._token_weights:
+            self._token_weights.extend(self._trained)
+        if weight is not None and not self._weights:
+            self._weights.extend([1.0] * (len(self._offsets) - 1))
+        begin = len(self._trained)
         self._tokens.extend(ids)
         self._trained.extend(trained)
         self._offsets.append(len(self._tokens))
+        if token_weights is not None:
+            self._token_weights.extend(token_weights)
+        elif self._token_weights:
+            self._token_weights.extend(self._trained[begin:])
         if label is not None:
             self._labels.append(label)
-        if weight is not None:
-            self._weights.append(weight)
+        if weight is not None or self._weights:
+            self._weights.append(1.0 if weight is None else weight)
         if second is not None:
             self._second_tokens.extend(second)
             self._second_offsets.append(len(self._second_tokens))
 
     def build(self, rows_per_example: int = 1) -> TokenizedDataset:
-        """Raises ValueError if only some rows have a column."""
+        """Raises ValueError if only some rows have a label or a second sequence."""
         has_second = len(self._second_offsets) > 1
         return TokenizedDataset(
             np.array(self._tokens, dtype=np.int32),
@@ -201,6 +212,7 @@ class DatasetBuilder:
             np.array(self._offsets, dtype=np.int64),
             rows_per_example,
             row_labels=np.array(self._labels, dtype=np.int64) if self._labels else None,
+            token_weights=np.array(self._token_weights, dtype=np.float32) if self._token_weights else None,
             row_weights=np.array(self._weights, dtype=np.float32) if self._weights else None,
             second_tokens=np.array(self._second_tokens, dtype=np.int32) if has_second else None,
             second_offsets=np.array(self._second_offsets, dtype=np.int64) if has_second else None,

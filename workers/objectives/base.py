@@ -6,7 +6,7 @@ V vocabulary, H hidden.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,7 +49,8 @@ class Loss:
     """The loss of one batch, summed over what the objective counts."""
 
     total: Tensor  # scalar, in nats; has the gradient
-    sums: Mapping[str, Tensor]  # scalars without gradient; their means are metrics such as `train_<name>`
+    # Scalars without gradient; their means are metrics such as `train_<name>`. A mean that is NaN is left out.
+    sums: Mapping[str, Tensor]
 
 
 class Objective(ABC):
@@ -70,6 +71,13 @@ class Objective(ABC):
     @abstractmethod
     def count(self, batch: Batch) -> int:
         """The number of tokens, rows or pairs that `loss` sums over. The batch is on the host."""
+
+    def shared(self, forward: Forward, batches: Iterable[Batch]) -> Tensor | None:
+        """What the losses of all micro-batches of a step have in common; `loss` gets it as the batch's `shared`.
+
+        Called once for a step, without gradient, before its losses. Most have none.
+        """
+        return None
 
     @abstractmethod
     def loss(self, forward: Forward, batch: Batch) -> Loss:

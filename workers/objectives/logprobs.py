@@ -21,3 +21,13 @@ def logprobs(forward: Forward, batch: Batch) -> Tensor:
         logits_BKV.flatten(0, 1).float(), targets_BK.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return -losses.view_as(targets_BK).sum(dim=1, dtype=torch.float64)
+
+
+def mean_logprobs(forward: Forward, batch: Batch) -> Tensor:
+    """logprobs_B per trained token, in nats; float64."""
+    return logprobs(forward, batch) / trained_lengths(batch)
+
+
+def trained_lengths(batch: Batch) -> Tensor:
+    """lengths_B: the number of each row's trained tokens, at least 1."""
+    return (batch.targets_BT != IGNORED).sum(dim=1).clamp(min=1)

@@ -31,7 +31,8 @@ class JobHyperparameters(BaseModel):
 def _method_type(objective: type[ObjectiveSettings]) -> type[BaseModel]:
     """The loss of a job, with what is known of its settings: `{"type": t, t: {"hyperparameters": {...}}}`."""
     prefix = camel(objective.name)
-    own: dict[str, Any] = {name: (field.annotation, ...) for name, field in objective.model_fields.items()}
+    # A job of an earlier version lacks those that came later: it has their defaults.
+    own: dict[str, Any] = {name: (field.annotation, field.default) for name, field in objective.model_fields.items()}
     known = (
         create_model(f"{prefix}JobHyperparameters", __base__=JobHyperparameters, **own) if own else JobHyperparameters
     )

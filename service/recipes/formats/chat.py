@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
 from service.domain.json import DoubledKey, JsonObject, check_keys
-from service.recipes.fields import Integer, Whole
+from service.recipes.fields import Weight
 from service.recipes.format import FORMATS, Format, Row
 
 MESSAGES_LIMIT = 2048
@@ -146,9 +146,9 @@ class Answer(_Message):
 
 
 class AssistantMessage(Answer):
-    """An answer within a conversation; `weight` 0 keeps it from being learned."""
+    """An answer within a conversation; `weight` says how much it is learned: 0 not at all, 1 as without it."""
 
-    weight: Annotated[Integer, Whole, Field(ge=0, le=1)] | None = None
+    weight: Weight | None = None
 
 
 class ToolMessage(_Message):
@@ -178,6 +178,7 @@ class ChatRow(Row):
     tools: list[Tool] = Field([], max_length=TOOLS_LIMIT)
     parallel_tool_calls: bool | None = None
     functions: list[Function] = Field([], max_length=TOOLS_LIMIT)
+    weight: Weight | None = None
 
     @model_validator(mode="after")
     def _trains_something(self) -> "ChatRow":
@@ -196,11 +197,18 @@ class ChatRow(Row):
             if isinstance(message, AssistantMessage) and message.weight != 0
         ]
 
+    def token_weight(self, index: int) -> float:
+        """How much the tokens of a learned message count: its own weight times the row's."""
+        message = self.messages[index]
+        own = message.weight if isinstance(message, AssistantMessage) else None
+        return (1.0 if own is None else own) * (1.0 if self.weight is None else self.weight)
+
 
 @FORMATS.register_default
 class Chat(Format):
     """`{"messages": [...]}`: every assistant message is trained, in conversations of several turns too. `"weight": 0`
-    on an assistant message leaves it out; what follows the last trained message is not read.
+    on an assistant message leaves it out, any number between 0 and 1 multiplies the loss of its tokens; what follows
+    the last trained message is not read.
     """
 
     name: ClassVar[str] = "chat"

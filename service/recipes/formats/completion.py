@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from service.recipes.fields import Weight
 from service.recipes.format import FORMATS, Format, Row
 
 
@@ -12,6 +13,12 @@ class PromptRow(Row):
 
     prompt: str
     completion: Annotated[str, Field(min_length=1)]
+    weight: Weight | None = None
+
+    @property
+    def token_weight(self) -> float:
+        """How much the trained tokens count."""
+        return 1.0 if self.weight is None else self.weight
 
 
 @FORMATS.register

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.recipes.fields import Weight
 from service.recipes.format import FORMATS, Format, Row
 from service.recipes.formats.chat import MESSAGES_LIMIT, TOOLS_LIMIT, Answer, AssistantMessage, ChatRow, Message, Tool
 
@@ -41,6 +42,7 @@ class PreferenceRow(Row):
     fields differently; a row keeps to one spelling."""
 
     input: PreferenceInput
+    weight: Weight | None = None
 
     spelling: ClassVar[str]
 

@@ -12,7 +12,8 @@ from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 @OBJECTIVES.register_default
 class SupervisedSettings(ObjectiveSettings):
     """Cross entropy of the trained tokens, each given all tokens before it: the sum over a step's trained tokens,
-    divided by their number. For examples of what the model shall say.
+    divided by their number. For examples of what the model shall say. With weights (`weight` of a row or a message)
+    each token's cross entropy is multiplied by its weight; the divisor stays the number of tokens of any weight but 0.
     """
 
     name: ClassVar[str] = "supervised"

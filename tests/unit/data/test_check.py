@@ -94,7 +94,7 @@ def test_all_problems_of_the_whole_file_are_found() -> None:
     assert places(invalid)[1] == (3, "is blank, and so are all lines up to 4; remove blank lines")
     assert invalid.details["total"] == 4
     assert invalid.error.code == "invalid_training_file"
-    assert "Example 5, message 2: must be 0 or 1 (messages[1].weight)" in invalid.error.message
+    assert "Example 5, message 2: must be a number from 0 to 1 (messages[1].weight)" in invalid.error.message
     assert "Example 7, message 2: contains '<|end|>', a special token" in invalid.error.message
 
 

@@ -106,7 +106,8 @@ def test_batch_size_epochs_and_the_minimum_count_pairs() -> None:
     resolved = resolve_auto(
         DpoSettings, hyperparameters_type(DpoSettings)(batch_size=4).model_dump(), dataset.num_examples
     )
-    assert resolved == {"batch_size": 4, "learning_rate_multiplier": 1.0, "n_epochs": 10, "beta": 0.1}
+    plain = {"loss_type": "sigmoid", "length_normalized": False, "label_smoothing": 0.0}
+    assert resolved == {"batch_size": 4, "learning_rate_multiplier": 1.0, "n_epochs": 10, "beta": 0.1, **plain}
     assert steps_per_epoch(dataset.num_examples, resolved["batch_size"]) == 3
     invalid = refused(*[pair()] * 5, examples_minimum=10)
     assert invalid.error.message == "Training file has 5 example(s), but must have at least 10 examples"
@@ -162,7 +163,7 @@ def test_each_sequence_must_fit_into_the_context_by_itself(side: str) -> None:
     [
         (CHAT, "dpo", "fine-tune-chat", "supervised"),
         (LEGACY, "dpo", "fine-tune-completion", "supervised"),
-        (pair(), "supervised", "fine-tune-preference", "dpo"),
+        (pair(), "supervised", "fine-tune-preference", "dpo', 'kto', 'orpo' or 'simpo"),
     ],
 )
 def test_a_file_for_another_method_is_refused_in_openais_words(

@@ -74,6 +74,20 @@ def test_micro_batches_weigh_by_pairs(base: LoadedBase) -> None:
     assert torch.allclose(together, apart, rtol=1e-4, atol=1e-6)
 
 
+def test_the_weight_of_a_pair_multiplies_its_loss_and_the_divisor_stays_their_number(base: LoadedBase) -> None:
+    weights_P = torch.linspace(0.1, 1, 10)
+    weighted = replace(PAIRS, row_weights=weights_P.repeat_interleave(2).numpy())
+    one = attached(base, LORA)
+    passes = Passes(base, one, create_objective(DpoSettings(beta=BETA)))
+    one.activate()
+    reference_N = reference(passes, PAIRS)
+    disturb(one)
+    alone = [passes.measure(PAIRS, [pair], reference_N).loss for pair in range(10)]
+    measured = passes.measure(weighted, range(10), reference_N)
+    one.detach()
+    assert measured.loss == pytest.approx(float((torch.tensor(alone) * weights_P).sum()) / 10, abs=1e-6)
+
+
 def test_a_plan_never_parts_a_pair() -> None:
     groups = micro_batches(range(5), [10, 30, 10, 20, 30], rows_per_example=2, version=1, limit_tokens=80)
     assert groups == [[1], [4], [3, 0], [2]]

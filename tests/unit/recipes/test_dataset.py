@@ -179,10 +179,11 @@ def test_a_carriage_return_at_the_end_is_fine() -> None:
             {"messages": [USER | {"weight": 1}, ANSWER]},
             [("messages[0].weight", 'contains an extra "weight": only assistant messages have one')],
         ),
-        ({"messages": [USER, ANSWER | {"weight": 2}]}, [("messages[1].weight", "must be 0 or 1")]),
-        ({"messages": [USER, ANSWER | {"weight": 0.5}]}, [("messages[1].weight", "must be 0 or 1")]),
-        ({"messages": [USER, ANSWER | {"weight": True}]}, [("messages[1].weight", "must be 0 or 1")]),
-        ({"messages": [USER, ANSWER], "weight": 1}, [("weight", 'contains an extra "weight"')]),
+        ({"messages": [USER, ANSWER | {"weight": 2}]}, [("messages[1].weight", "must be a number from 0 to 1")]),
+        ({"messages": [USER, ANSWER | {"weight": -0.5}]}, [("messages[1].weight", "must be a number from 0 to 1")]),
+        ({"messages": [USER, ANSWER | {"weight": True}]}, [("messages[1].weight", "must be a number from 0 to 1")]),
+        ({"messages": [USER, ANSWER], "weight": 1.5}, [("weight", "must be a number from 0 to 1")]),
+        ({"messages": [USER, ANSWER], "weight": "1"}, [("weight", "must be a number from 0 to 1")]),
         ({"messages": [USER, ANSWER | {"mood": "good"}]}, [("messages[1].mood", 'contains an extra "mood"')]),
         ({"messages": [USER, ANSWER], "prompt": "hi"}, [("prompt", 'contains an extra "prompt"')]),
         ({"messages": [USER | {"content": " \n"}, ANSWER]}, [("messages[0].content", "is empty")]),
@@ -261,13 +262,13 @@ def test_the_error_of_a_validation_file_has_its_own_code() -> None:
 
 
 def test_an_extra_key_is_an_error_of_the_format() -> None:
-    found = parse_row(line(USER, ANSWER, weight=1), 1, SupervisedSettings)
+    found = parse_row(line(USER, ANSWER, mood=1), 1, SupervisedSettings)
     assert isinstance(found, list)
     error = report(found, 1, "training_file")
     assert error.code == "invalid_file_format"
     assert error.message == (
         "The job failed due to a file format error in the training file. Invalid file format. "
-        'Example 1: contains an extra "weight" (weight)'
+        'Example 1: contains an extra "mood" (mood)'
     )
 
 

@@ -45,7 +45,6 @@ CHAT: list[tuple[dict[str, Any], str, str]] = [
 COMPLETION: list[tuple[dict[str, Any], str, str]] = [
     ({"text": "a"}, "plain text", '"prompt": ""'),
     ({"text": "a", "meta": {}}, "plain text", "<text>"),
-    ({"prompt": "a", "completion": "b", "label": True}, "an unpaired preference (KTO) of TRL", '"label"'),
 ]
 PREFERENCE: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "chosen": "b", "rejected": "c"}, "a preference of TRL", "<chosen>"),
@@ -76,7 +75,7 @@ def test_a_row_of_another_tool_is_named_with_how_to_write_it(row: dict[str, Any]
 def test_a_preference_of_another_tool_is_named_with_how_to_write_it(row: dict[str, Any], name: str, says: str) -> None:
     reason = foreign(row, DpoSettings)
     assert reason.startswith(f"looks like {name};") and says in reason
-    assert ", which is for the method 'dpo'; " in foreign(row, SupervisedSettings)
+    assert ", which is for the method 'dpo', 'kto', 'orpo' or 'simpo'; " in foreign(row, SupervisedSettings)
 
 
 def test_turns_of_sharegpt_within_a_preference_are_named() -> None:

@@ -1,6 +1,6 @@
 """The registries: names, defaults, and when they close; and what a process does with a method it does not have."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -9,7 +9,7 @@ from service.recipes.format import Format, recognise
 from service.recipes.formats.chat import Chat
 from service.recipes.formats.completion import Completion
 from service.recipes.formats.preference import Preference
-from service.recipes.objective import OBJECTIVES, objective_of
+from service.recipes.objective import OBJECTIVES, objective_of, own_settings, resolve_auto
 from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.recipe import Recipe
 from service.recipes.registry import Named, Registry
@@ -59,6 +59,27 @@ def test_a_method_that_is_no_longer_there_fails_the_job_by_name() -> None:
         with pytest.raises(JobError, match="'gone' any more") as failed:
             read({"type": "gone", "gone": {}})
         assert failed.value.code == "method_unavailable"
+
+
+def test_a_job_of_an_earlier_version_has_the_defaults_of_what_came_later() -> None:
+    stored = {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 1.0, "beta": 0.2}
+    assert own_settings(DpoSettings, stored) == DpoSettings(beta=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "beta"),
+    [
+        ({}, 0.1),
+        ({"loss_type": "ipo"}, 0.1),
+        ({"length_normalized": True}, 5.0),
+        ({"length_normalized": True, "loss_type": "ipo"}, 0.1),
+    ],
+)
+def test_beta_is_chosen_by_what_a_reward_is(settings: dict[str, Any], beta: float) -> None:
+    given = DpoSettings(**settings).model_dump() | {"n_epochs": "auto", "batch_size": "auto"}
+    resolved = resolve_auto(DpoSettings, given, 100)
+    assert resolved["beta"] == beta
+    assert own_settings(DpoSettings, resolved) == DpoSettings(**settings, beta=beta)
 
 
 def test_every_auto_has_a_rule() -> None:

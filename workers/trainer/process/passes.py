@@ -5,6 +5,7 @@ A step's examples go through the base in micro-batches of similar lengths.
 Shapes: B rows, T tokens, K kept positions, V vocabulary, H hidden.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -48,7 +49,8 @@ class Sums:
         """The means and the values of `more`, in one transfer from the device."""
         values: list[float] = torch.stack([*self.values, *(scalar.double() for scalar in more)]).tolist()
         (loss, *means), rest = [value / self.count for value in values[: len(self.values)]], values[len(self.values) :]
-        return Measured(loss, dict(zip(self.names, means, strict=True)), self.cost_tokens), rest
+        others = {name: mean for name, mean in zip(self.names, means, strict=True) if not math.isnan(mean)}
+        return Measured(loss, others, self.cost_tokens), rest
 
 
 class Passes:
@@ -121,8 +123,10 @@ class Passes:
         batches = [batch for _, batch in self._batches(dataset, examples, reference_N)]
         count = max(1, sum(self._objective.count(batch) for batch in batches))
         sums: dict[str, Tensor] = {}
+        with torch.no_grad():
+            shared = self._objective.shared(self, (batch.to(self._base.device) for batch in batches))
         for batch in batches:
-            loss = self._objective.loss(self, batch.to(self._base.device))
+            loss = self._objective.loss(self, replace(batch.to(self._base.device), shared=shared))
             if learn:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
             for name, value in [(_LOSS, loss.total), *loss.sums.items()]:

@@ -72,7 +72,9 @@ def tune(
     validation: Annotated[
         Optional[Path], typer.Option(exists=True, dir_okay=False, readable=True, help="Rows that are not trained.")
     ] = None,
-    method: Annotated[Optional[str], typer.Option(help="The loss: supervised (the default) or dpo.")] = None,
+    method: Annotated[
+        Optional[str], typer.Option(help="The loss: supervised (the default), dpo, kto, orpo or simpo.")
+    ] = None,
     tuning: Annotated[
         Optional[str], typer.Option(help="What moves: lora (the default), full, partial or another of docs/methods.md.")
     ] = None,

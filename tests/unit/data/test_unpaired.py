@@ -1,0 +1,105 @@
+"""Answers with a label: what is read, what is refused, which rows they become, and whose completion is mismatched."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from service.recipes.objectives.kto import KtoSettings
+from tests.given.templates import tokenizer_for
+from workers.data.base_text import BaseText
+from workers.data.check import DatasetInvalid, check_file
+from workers.data.mismatch import with_mismatched
+from workers.data.tokenized import DatasetBuilder, TokenizedDataset
+
+USER = {"role": "user", "content": "How long does it dry?"}
+GOOD = {"role": "assistant", "content": "A day."}
+BAD = {"role": "assistant", "content": "Who knows?"}
+PAIR = {"input": {"messages": [USER]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]}
+
+
+def check(rows: Iterable[dict[str, Any]]) -> TokenizedDataset:
+    lines = (json.dumps(row).encode() for row in rows)
+    return check_file(
+        lines, BaseText(tokenizer_for("bundled")), context_tokens=512, row_limit_bytes=10_000, examples_minimum=1,
+        param="training_file", file_id="file-X", objective=KtoSettings,
+    )  # fmt: skip
+
+
+def problems(*rows: dict[str, Any]) -> list[tuple[int, str, str]]:
+    with pytest.raises(DatasetInvalid) as caught:
+        check(rows)
+    found = caught.value.details["problems"]
+    return [(problem["line"], problem["field"], problem["reason"]) for problem in found]
+
+
+def chat(answer: dict[str, Any], label: Any, **rest: Any) -> dict[str, Any]:
+    return {"messages": [USER, answer], "label": label, **rest}
+
+
+def answers(dataset: TokenizedDataset) -> list[str]:
+    decode = tokenizer_for("bundled").decode
+    return [decode(tokens[trained == 1].tolist()) for tokens, trained in map(dataset.row, range(len(dataset)))]
+
+
+def test_only_the_last_answer_is_trained_and_its_label_is_the_examples() -> None:
+    earlier = {"role": "assistant", "content": "What dries?"}
+    rows = [{"messages": [USER, earlier, USER, GOOD], "label": True}, chat(BAD, False)]
+    dataset = check(rows)
+    assert (dataset.num_examples, len(dataset), dataset.rows_per_example) == (2, 4, 2)
+    assert answers(dataset) == ["A day.<|end|>", "Who knows?<|end|>", "Who knows?<|end|>", "A day.<|end|>"]
+    assert dataset.row_labels is not None and dataset.row_labels.tolist() == [1, 1, 0, 0]
+    assert dataset.row_weights is None
+
+
+def test_prompts_with_completions_and_pairs_are_read_too() -> None:
+    prompts = [
+        {"prompt": "one", "completion": " two", "label": True},
+        {"prompt": "a", "completion": " b", "label": False},
+    ]
+    assert answers(check(prompts))[0::2] == [" two<|end|>", " b<|end|>"]
+    pairs = check([PAIR, PAIR | {"input": {"messages": [USER | {"content": "And then?"}]}}])
+    assert pairs.row_labels is not None and pairs.row_labels.tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
+    assert answers(pairs)[0::2] == ["A day.<|end|>", "Who knows?<|end|>"] * 2
+
+
+def test_a_rows_weight_is_that_of_its_example() -> None:
+    dataset = check([chat(GOOD, True), chat(BAD, False, weight=0.25)])
+    assert dataset.row_weights is not None and dataset.row_weights.tolist() == [1, 1, 0.25, 0.25]
+    assert dataset.token_weights is None
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        (chat(GOOD, "yes"), "label", "must be true or false"),
+        (chat(GOOD, 1), "label", "must be true or false"),
+        ({"messages": [USER, GOOD, USER], "label": True}, "messages", "must end with the assistant message"),
+        (chat(GOOD | {"weight": 0.5}, True), "messages", 'has a weight in its last message; write it beside "label"'),
+        (chat(GOOD, True, weight=2), "weight", "must be a number from 0 to 1"),
+        ({"prompt": "a", "completion": "", "label": True}, "completion", "is empty"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(row: dict[str, Any], field: str, reason: str) -> None:
+    found = problems(chat(GOOD, True), row)
+    assert any(line == 2 and place == field and why.startswith(reason) for line, place, why in found), found
+
+
+def test_the_mismatched_completion_is_of_the_nearest_row_before_with_another_prompt() -> None:
+    rows = DatasetBuilder()
+    for prompt, completion in (([1], [10]), ([2, 2], [20]), ([2, 2], [21]), ([2, 2], [22]), ([3], [30]), ([1], [11])):
+        rows.add(prompt + completion, [0] * len(prompt) + [1] * len(completion), label=1)
+    made = with_mismatched(rows.build(), 256)
+    mismatched = [made.row(row)[0].tolist() for row in range(1, len(made), 2)]
+    # The first row has the prompt of the last one, which stands before it: so that of the row before the last.
+    assert mismatched == [[1, 30], [2, 2, 10], [2, 2, 10], [2, 2, 10], [3, 22], [1, 30]]
+    assert [made.row(row)[1].tolist() for row in (3, 9)] == [[0, 0, 1], [0, 1]]
+
+
+def test_a_mismatched_row_is_cut_to_the_context_and_equal_prompts_take_the_row_before() -> None:
+    rows = DatasetBuilder()
+    for completion in ([10, 11, 12], [20]):
+        rows.add([1, 2, *completion], [0, 0] + [1] * len(completion), label=0)
+    made = with_mismatched(rows.build(), 4)
+    assert [made.row(row)[0].tolist() for row in (1, 3)] == [[1, 2, 20], [1, 2, 10, 11]]

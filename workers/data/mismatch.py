@@ -1,0 +1,43 @@
+"""Mismatched rows: each row's prompt with the completion of another, from which `kto` estimates a divergence.
+
+Made when a file is tokenised, so that they depend on the file alone: not on steps, micro-batches or other jobs.
+"""
+
+import numpy as np
+
+from workers.data.tokenized import DatasetBuilder, TokenizedDataset
+
+
+def with_mismatched(rows: TokenizedDataset, context_tokens: int) -> TokenizedDataset:
+    """Example k: row k, then its prompt with the completion of the nearest row before it that has another prompt.
+
+    The last row stands before the first. A mismatched row that is longer than the context is cut. Where all prompts are
+    equal, the completion is that of the row before. The second row has the label and the weight of the first.
+    """
+    others = _others(rows)
+    made = DatasetBuilder()
+    for index in range(len(rows)):
+        tokens, trained = rows.row(index)
+        label = None if rows.row_labels is None else int(rows.row_labels[index])
+        weight = None if rows.row_weights is None else float(rows.row_weights[index])
+        made.add(tokens.tolist(), trained.tolist(), label=label, weight=weight)
+        prompt, completion = rows.prompt(index), _completion(rows, others[index])
+        mismatched = np.concatenate([prompt, completion])[:context_tokens]
+        flags = [0] * len(prompt) + [1] * (len(mismatched) - len(prompt))
+        made.add(mismatched.tolist(), flags, label=label, weight=weight)
+    return made.build(rows_per_example=2)
+
+
+def _completion(rows: TokenizedDataset, index: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    return rows.row(index)[0][len(rows.prompt(index)) :]
+
+
+def _others(rows: TokenizedDataset) -> list[int]:
+    """For each row the nearest one before it, the last before the first, whose prompt is another."""
+    prompts = [rows.prompt(index).tobytes() for index in range(len(rows))]
+    others = [(index - 1) % len(rows) for index in range(len(rows))]
+    for index in [*range(len(rows)), *range(len(rows))]:  # twice: what is known of the last row is known of the first
+        before = (index - 1) % len(rows)
+        if prompts[before] == prompts[index] != prompts[others[before]]:
+            others[index] = others[before]
+    return others
