@@ -213,7 +213,7 @@ class _Check:
             self._add(Problem(number, error.field, error.reason))
             return
         if self._observer is not None:
-            self._observer(row, number, sequences)
+            self._observer(row, number, () if row.weight == 0 else sequences)  # the sequences that are trained
         if self.num_problems:
             return
         if row.weight == 0:

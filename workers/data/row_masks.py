@@ -33,11 +33,12 @@ def write_masks(
 
 
 def row_masks(dataset: TokenizedDataset, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[RowMask]:
-    """The masks of all rows of the file, in order."""
-    begin = 0
+    """The masks of all rows of the file, in order. Mismatched rows (`workers.data.mismatch`) are not shown: they are of
+    no row of the file, and only measured."""
+    begin, stored = 0, len(dataset) // max(1, sum(rows))  # 2 rows for a sequence that has a mismatched one, else 1
     for line, num_sequences in enumerate(rows, start=1):
         sequences = range(begin, begin + num_sequences)
-        yield RowMask(line, [_sequence(dataset, sequence, tokenizer) for sequence in sequences])
+        yield RowMask(line, [_sequence(dataset, stored * sequence, tokenizer) for sequence in sequences])
         begin += num_sequences
 
 
