@@ -60,6 +60,11 @@ __all__ = [
     "JobFailure",
     "JobHyperparameters",
     "JobObject",
+    "KtoHyperparametersParam",
+    "KtoJobHyperparameters",
+    "KtoMethod",
+    "KtoParam",
+    "KtoSettings",
     "LengthBucket",
     "LoraSettingsParam",
     "MessageItemContentParam",
@@ -71,6 +76,11 @@ __all__ = [
     "ModelDeleted",
     "ModelObject",
     "NamedFunctionParam",
+    "OrpoHyperparametersParam",
+    "OrpoJobHyperparameters",
+    "OrpoMethod",
+    "OrpoParam",
+    "OrpoSettings",
     "OtherMethod",
     "OtherPartParam",
     "OutputCall",
@@ -99,6 +109,11 @@ __all__ = [
     "Root",
     "RowMask",
     "SequenceMask",
+    "SimpoHyperparametersParam",
+    "SimpoJobHyperparameters",
+    "SimpoMethod",
+    "SimpoParam",
+    "SimpoSettings",
     "StreamOptionsParam",
     "StreamSettingsParam",
     "SupervisedMethod",
@@ -336,7 +351,10 @@ class DpoJobHyperparameters(Record):
     n_epochs: Union[Literal["auto"], int]
     batch_size: Union[Literal["auto"], int]
     learning_rate_multiplier: Union[Literal["auto"], float]
-    beta: Union[Literal["auto"], float]
+    loss_type: Literal["sigmoid", "ipo"] = "sigmoid"
+    length_normalized: bool = False
+    beta: Union[Literal["auto"], float] = "auto"
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -495,7 +513,7 @@ class JobObject(Record):
     estimated_finish: Optional[int]
     integrations: list[dict[str, Any]]
     metadata: Optional[dict[str, str]]
-    method: Union["SupervisedMethod", "DpoMethod", "OtherMethod"]
+    method: Union["SupervisedMethod", "DpoMethod", "KtoMethod", "OrpoMethod", "SimpoMethod", "OtherMethod"]
     progress: "Progress"
     tuning: dict[str, Any]
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -505,6 +523,33 @@ class JobObject(Record):
     early_stopping: Optional["EarlyStopping"] = None
     checkpoint_selection: Optional[Literal["last", "best"]] = None
     forgetting_report: Optional[bool] = None
+
+
+@dataclass(frozen=True)
+class KtoJobHyperparameters(Record):
+    """`KtoJobHyperparameters`."""
+
+    n_epochs: Union[Literal["auto"], int]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class KtoMethod(Record):
+    """The loss of kto jobs, with what is known of its settings."""
+
+    kto: "KtoSettings"
+    type: Literal["kto"] = "kto"
+
+
+@dataclass(frozen=True)
+class KtoSettings(Record):
+    """`KtoSettings`."""
+
+    hyperparameters: "KtoJobHyperparameters"
 
 
 @dataclass(frozen=True)
@@ -569,6 +614,31 @@ class ModelObject(Record):
     owned_by: str
     object: Literal["model"] = "model"
     shutdown_date: None = None
+
+
+@dataclass(frozen=True)
+class OrpoJobHyperparameters(Record):
+    """`OrpoJobHyperparameters`."""
+
+    n_epochs: Union[Literal["auto"], int]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    beta: float = 0.1
+
+
+@dataclass(frozen=True)
+class OrpoMethod(Record):
+    """The loss of orpo jobs, with what is known of its settings."""
+
+    orpo: "OrpoSettings"
+    type: Literal["orpo"] = "orpo"
+
+
+@dataclass(frozen=True)
+class OrpoSettings(Record):
+    """`OrpoSettings`."""
+
+    hyperparameters: "OrpoJobHyperparameters"
 
 
 @dataclass(frozen=True)
@@ -814,6 +884,32 @@ class SequenceMask(Record):
 
 
 @dataclass(frozen=True)
+class SimpoJobHyperparameters(Record):
+    """`SimpoJobHyperparameters`."""
+
+    n_epochs: Union[Literal["auto"], int]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    beta: float = 2.0
+    gamma: float = 1.0
+
+
+@dataclass(frozen=True)
+class SimpoMethod(Record):
+    """The loss of simpo jobs, with what is known of its settings."""
+
+    simpo: "SimpoSettings"
+    type: Literal["simpo"] = "simpo"
+
+
+@dataclass(frozen=True)
+class SimpoSettings(Record):
+    """`SimpoSettings`."""
+
+    hyperparameters: "SimpoJobHyperparameters"
+
+
+@dataclass(frozen=True)
 class SupervisedMethod(Record):
     """The loss of supervised jobs, with what is known of its settings."""
 
@@ -895,9 +991,22 @@ class DpoHyperparametersParam(TypedDict, total=False):
     job continues. Its log-probabilities are computed once, before the first step, so no second model is held.
     At step 0 the loss is log 2; `accuracy` is the share of pairs whose preferred answer has the greater
     reward.
+
+    `loss_type` `ipo` (Azar et al., 2023, [arXiv 2310.12036](https://arxiv.org/abs/2310.12036), equation 17)
+    is (d - 1 / (2 beta))^2 with d the difference of log p - log p_ref between both answers: the margin has a
+    target, so that preferences without exception do not push it further and further; at step 0 the loss is 1
+    / (4 beta^2). With `length_normalized` an answer's log-probabilities are averages per token instead of
+    sums, so that a long answer does not weigh more (Lambert et al., 2024, Tulu 3, [arXiv
+    2411.15124](https://arxiv.org/abs/2411.15124), equation 6; for `ipo` as its authors confirmed to TRL,
+    whose ipo this is). `label_smoothing` e takes each preference for wrong with the probability e: (1 - e)
+    times the loss, and e times that of the opposite (Mitchell, 2023, [conservative
+    DPO](https://ericmitchell.ai/cdpo.pdf)).
     """
 
+    loss_type: Literal["sigmoid", "ipo"]
+    length_normalized: bool
     beta: Union[Literal["auto"], float]
+    label_smoothing: float
     batch_size: Union[Literal["auto"], int]
     learning_rate_multiplier: Union[Literal["auto"], float]
     n_epochs: Union[Literal["auto"], int]
@@ -1033,6 +1142,34 @@ class IntegrationParam(TypedDict):
     wandb: "WandbParam"
 
 
+class KtoHyperparametersParam(TypedDict, total=False):
+    """Kahneman-Tversky optimization (Ethayarajh et al., 2024, [arXiv
+    2402.01306](https://arxiv.org/abs/2402.01306)): of each answer it is known only whether it is wanted, as
+    thumbs up and down say. With r = log p - log p_ref of an answer, p_ref as in `dpo`, the loss is
+    desirable_weight (1 - sigmoid(beta (r - z))) of a wanted answer and undesirable_weight (1 - sigmoid(beta
+    (z - r))) of an unwanted one. z estimates how far the policy is from the reference, KL(p || p_ref), and is
+    not trained: the mean r of mismatched answers over the whole step, and at least 0. The mismatched answer
+    to a row's prompt is that of the nearest row before it with another prompt. So a step wants several rows:
+    use a `batch_size` of 8 or more. At step 0 the loss is half of the weights' mean. A preference row is two
+    rows here, one wanted and one not. `accuracy` is the share of answers on their side of z, `kl` is z.
+    `rewards_chosen` and `rewards_rejected` are the means of beta r of the wanted and the unwanted answers,
+    `reward_margin` their difference; a step without such answers has none.
+    """
+
+    beta: float
+    desirable_weight: float
+    undesirable_weight: float
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    n_epochs: Union[Literal["auto"], int]
+
+
+class KtoParam(TypedDict, total=False):
+    """Settings of the method kto."""
+
+    hyperparameters: Optional["KtoHyperparametersParam"]
+
+
 class LoraSettingsParam(TypedDict, total=False):
     """Low-rank adaptation (Hu et al., 2021, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685)): beside the
     frozen matrix W of a linear layer come two small ones, y = W x + (alpha / r) B A dropout(x). B begins at
@@ -1083,7 +1220,7 @@ class MessageItemParam(_MessageItemParamRequired, total=False):
 class _MethodParamRequired(TypedDict):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
-    type: Literal["supervised", "dpo", "reinforcement"]
+    type: Literal["supervised", "dpo", "kto", "orpo", "simpo", "reinforcement"]
 
 
 class MethodParam(_MethodParamRequired, total=False):
@@ -1091,6 +1228,9 @@ class MethodParam(_MethodParamRequired, total=False):
 
     supervised: Optional["SupervisedParam"]
     dpo: Optional["DpoParam"]
+    kto: Optional["KtoParam"]
+    orpo: Optional["OrpoParam"]
+    simpo: Optional["SimpoParam"]
     reinforcement: Optional[Mapping[str, Any]]
 
 
@@ -1099,6 +1239,27 @@ class NamedFunctionParam(TypedDict):
 
     type: Literal["function"]
     name: str
+
+
+class OrpoHyperparametersParam(TypedDict, total=False):
+    """Odds-ratio preference optimization (Hong et al., 2024, [arXiv
+    2403.07691](https://arxiv.org/abs/2403.07691)): supervised training on the preferred answer and a
+    preference in one, without a reference. With log p the mean log-probability of an answer's tokens and odds
+    = p / (1 - p), the loss of a pair is -log p of the preferred - beta log sigmoid(log (odds of the preferred
+    / odds of the other)). For a base that has not been trained on such answers yet, in place of a supervised
+    job followed by `dpo`. Rewards are beta log p.
+    """
+
+    beta: float
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    n_epochs: Union[Literal["auto"], int]
+
+
+class OrpoParam(TypedDict, total=False):
+    """Settings of the method orpo."""
+
+    hyperparameters: Optional["OrpoHyperparametersParam"]
 
 
 class OtherPartParam(TypedDict):
@@ -1180,6 +1341,27 @@ class RequestMessageParam(_RequestMessageParamRequired, total=False):
     annotations: Optional[Sequence[Mapping[str, Any]]]
     reasoning: Optional[str]
     reasoning_content: Optional[str]
+
+
+class SimpoHyperparametersParam(TypedDict, total=False):
+    """Simple preference optimization (Meng et al., 2024, [arXiv 2405.14734](https://arxiv.org/abs/2405.14734)):
+    as `dpo`, without a reference. The reward of an answer is beta times the mean log-probability of its
+    tokens, which is what generation follows, and the preferred one must lead by gamma: the loss of a pair is
+    -log sigmoid(reward of the preferred - reward of the other - gamma). Nothing holds the policy near its
+    base: use few epochs, and compare with `dpo`.
+    """
+
+    beta: float
+    gamma: float
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    n_epochs: Union[Literal["auto"], int]
+
+
+class SimpoParam(TypedDict, total=False):
+    """Settings of the method simpo."""
+
+    hyperparameters: Optional["SimpoHyperparametersParam"]
 
 
 class StreamOptionsParam(TypedDict, total=False):
