@@ -136,9 +136,13 @@ def _rows(engines: tuple[EngineKind, ...]) -> Iterator[str]:
 def _settings(noun: str, model: type[BaseModel]) -> str:
     schema = model.model_json_schema()["properties"]
     return f"| {noun} | default | values | meaning |\n|---|---|---|---|\n" + "".join(
-        f"| `{name}` | `{field.default}` | {_values(schema[name])} | {field.description} |\n"
+        f"| `{name}` | `{_default(field.default)}` | {_values(schema[name])} | {field.description} |\n"
         for name, field in model.model_fields.items()
     )
+
+
+def _default(value: object) -> str:
+    return str(value) or '""'
 
 
 def _values(schema: Mapping[str, Any]) -> str:
@@ -153,6 +157,8 @@ def _values(schema: Mapping[str, Any]) -> str:
         return f"{schema.get('minItems', 0)} to {schema['maxItems']} names"
     if schema["type"] == "string" and "examples" in schema:
         return f"a text such as `{schema['examples'][0]}`"
+    if schema["type"] == "object":
+        return f"0 to {schema['maxProperties']} names, each with {_values(schema['additionalProperties'])}"
     if schema["type"] in ("integer", "number"):
         return _range(schema)
     if schema["type"] == "string" and "enum" not in schema:

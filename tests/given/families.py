@@ -4,12 +4,20 @@ import torch
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -18,8 +26,12 @@ from workers.data.base_text import BaseText
 from workers.model.load import LoadedBase, weights_digest
 from workers.toy_base.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
+torch.set_num_threads(1)  # as `tests.given.tiny_models`; bits depend on it
 FAMILY_VOCABULARY = 97
-FAMILIES = ("llama", "qwen3", "bloom", "gpt2")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "mixtral", "bloom", "gemma", "gpt2")
+
+# ids_BT of some rows without padding, which no token of a tokenizer's own is part of.
+ROWS = torch.randint(3, FAMILY_VOCABULARY, (4, 11), generator=torch.Generator().manual_seed(0))
 
 
 def make_family(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -48,8 +60,16 @@ def _new(name: str) -> PreTrainedModel:
     }
     if name == "llama":
         return LlamaForCausalLM(LlamaConfig(**sizes, **special))
+    if name == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**sizes, **special))
     if name == "qwen3":
         return Qwen3ForCausalLM(Qwen3Config(**sizes, **special))
+    if name == "mistral":
+        return MistralForCausalLM(MistralConfig(**sizes, **special))
+    if name == "mixtral":
+        return MixtralForCausalLM(MixtralConfig(**sizes, **special, num_local_experts=4, num_experts_per_tok=2))
+    if name == "gemma":
+        return GemmaForCausalLM(GemmaConfig(**sizes, **special))
     if name == "bloom":
         return BloomForCausalLM(
             BloomConfig(vocab_size=FAMILY_VOCABULARY, hidden_size=32, n_layer=2, n_head=4, **special)

@@ -63,8 +63,8 @@ class Ia3Tuning(PeftLayers):
         """The target modules, and those of them whose inputs are scaled."""
         architecture = self.model.config.get_text_config().model_type
         wanted = self._settings.target_modules
-        if wanted == "auto":
-            wanted = TARGETS.get(architecture, [])
+        if wanted == "auto":  # PEFT knows some layers by names from before transformers fused them (Mixtral's experts)
+            wanted = [target for target in TARGETS.get(architecture, []) if targeted(self.model, [target])]
         unknown = sorted(target for target in wanted if not targeted(self.model, [target]))
         if unknown or not wanted:
             offered = sorted({path.rpartition(".")[2] for path in linear_layers(self.model)})

@@ -2,23 +2,32 @@
 
 With `use_dora`, DoRA (Liu et al., 2024, arXiv 2402.09353): y = m * V x / |V| with V = W + (alpha / r) B A; the
 norms, one per output, have no gradient (section 4.3 there), and m is initially |W|.
+
+With `init="pissa"`, PiSSA (Meng et al., 2024, arXiv 2404.02948): s B0 A0 is the best approximation of W of rank r, with
+s = alpha / r. There W - s B0 A0 takes the place of W; a base that others share stays as it is, so here
+y = W x + s (B A - B0 A0) x, which is one ordinary adapter of rank 2r: [B, -B0] [A; A0].
 """
 
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
 from service.recipes.tunings.lora import LoraSettings
-from workers.tunings.base import TUNINGS
-from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, linear_layers, sizes, targeted, transposed
+from workers.tunings.base import TUNINGS, AdapterMismatch
+from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, chosen_layers, sizes, targeted, transposed
 from workers.tunings.sites import Onto
 
-ALL_LINEAR = "all-linear"
+PARAM = "tuning.lora.target_modules"
+INITS = {True: "default", "gaussian": "gaussian"}  # by PEFT's `init_lora_weights`; others change the base's weights
+PISSA_ITERATIONS = 16  # of the fast decomposition (section 3 there); its error changes nothing in a difference
 
 
 @TUNINGS.of(LoraSettings)
@@ -31,39 +40,64 @@ class LoraTuning(PeftLayers):
 
     @staticmethod
     def settings_of(config: dict[str, Any]) -> LoraSettings:
-        """The tuning's settings from a saved adapter's config."""
+        """The tuning's settings from a saved adapter's config; PiSSA's is that of the ordinary adapter that it saves.
+
+        Raises AdapterMismatch.
+        """
+        init = INITS.get(config.get("init_lora_weights", True))
+        if init is None:
+            raise AdapterMismatch(f"It belongs to changed weights (init_lora_weights {config['init_lora_weights']!r}).")
         return LoraSettings(
             r=config["r"],
             alpha=config["lora_alpha"],
             dropout=config["lora_dropout"],
             target_modules=config["target_modules"],
             use_dora=config["use_dora"],
+            use_rslora=config.get("use_rslora") or False,
+            init=init,
+            rank_pattern=config.get("rank_pattern") or {},
+            alpha_pattern=config.get("alpha_pattern") or {},
         )
 
     def configuration(self) -> LoraConfig:
         """Raises JobError if a target module is not among the base's linear layers."""
-        targets = _targets(self.model, self._settings.target_modules)
+        settings, targets = self._settings, chosen_layers(self.model, self._settings.target_modules, PARAM)
+        _require_layers(self.model, targets, "rank_pattern", settings.rank_pattern)
+        _require_layers(self.model, targets, "alpha_pattern", settings.alpha_pattern)
+        ranks = settings.saved_ranks
+        # the scale stays:  alpha / r = 2 alpha / 2r,  and with rsLoRA  alpha / sqrt(r) = sqrt(2) alpha / sqrt(2r)
+        alphas = math.sqrt(ranks) if settings.use_rslora else ranks
         return LoraConfig(
             task_type="CAUSAL_LM",
-            r=self._settings.r,
-            lora_alpha=_whole(self._settings.alpha),
-            lora_dropout=self._settings.dropout,
+            r=settings.r * ranks,
+            lora_alpha=_whole(settings.alpha * alphas),
+            lora_dropout=settings.dropout,
             target_modules=targets,
             fan_in_fan_out=transposed(self.model, targets),
-            use_dora=self._settings.use_dora,
+            use_dora=settings.use_dora,
+            use_rslora=settings.use_rslora,
+            init_lora_weights="gaussian" if settings.init == "gaussian" else True,
+            rank_pattern={name: rank * ranks for name, rank in settings.rank_pattern.items()},
+            alpha_pattern={name: _whole(alpha * alphas) for name, alpha in settings.alpha_pattern.items()},
         )
 
     def attach(self) -> None:
         """Raises JobError if a target module is not among the base's linear layers."""
         super().attach()
+        if self._settings.init == "pissa":
+            self._start_at_the_principal_part()
         if self._settings.use_dora:
             self._start_at_the_bases_norms()
 
     def memory_bytes(self) -> int:
-        targets = _targets(self.model, self._settings.target_modules)
-        shapes = [sizes(layer) for layer in targeted(self.model, targets).values()]
-        magnitudes = sum(num_outputs for _, num_outputs in shapes) if self._settings.use_dora else 0
-        return (self._settings.r * sum(map(sum, shapes)) + magnitudes) * FLOAT_BYTES
+        settings, targets = self._settings, chosen_layers(self.model, self._settings.target_modules, PARAM)
+        numbers = 0
+        for path, layer in targeted(self.model, targets).items():
+            num_inputs, num_outputs = sizes(layer)
+            rank = settings.rank_pattern.get(get_pattern_key(list(settings.rank_pattern), path), settings.r)
+            numbers += rank * settings.saved_ranks * (num_inputs + num_outputs)
+            numbers += num_outputs if settings.use_dora else 0
+        return numbers * FLOAT_BYTES
 
     def onto(self, layer: nn.Module) -> Onto | None:
         assert isinstance(layer, LoraLayer)
@@ -80,6 +114,28 @@ class LoraTuning(PeftLayers):
         return add
 
     @torch.no_grad()
+    def _start_at_the_principal_part(self) -> None:
+        """A = A0 and B = B0 in the first half, A0 and -B0 in the second, which never gets a gradient."""
+        for layer in self.layers:
+            assert isinstance(layer, LoraLayer)
+            a, b, weight = layer.lora_A[self._name].weight, layer.lora_B[self._name].weight, layer.weight
+            assert isinstance(a, nn.Parameter) and isinstance(b, nn.Parameter) and isinstance(weight, Tensor)
+            weight_OI = (weight.T if layer.fan_in_fan_out else weight).float()
+            rank = layer.r[self._name] // 2
+            known = min(rank, *weight_OI.shape)  # a layer of a lower rank has no more: the rest begins at zero
+            u_OR, s_R, v_IR = torch.svd_lowrank(weight_OI, q=known, niter=PISSA_ITERATIONS)
+            # s B0 A0 = U S V^T  with  A0 = sqrt(S / s) V^T,  B0 = U sqrt(S / s)
+            root_R = (s_R / layer.scaling[self._name]).sqrt()
+            a.zero_()
+            b.zero_()
+            for begin, sign in ((0, 1.0), (rank, -1.0)):
+                a[begin : begin + known] = root_R[:, None] * v_IR.T
+                b[:, begin : begin + known] = sign * u_OR * root_R
+            moving_R = torch.arange(2 * rank, device=a.device) < rank
+            a.register_hook(_moving(moving_R[:, None]))  # type: ignore[no-untyped-call]
+            b.register_hook(_moving(moving_R))  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
     def _start_at_the_bases_norms(self) -> None:
         """PEFT keeps them in the base's type; rounded to bfloat16 they would change the base before the first step."""
         for layer in self.layers:
@@ -90,18 +146,22 @@ class LoraTuning(PeftLayers):
             magnitude.copy_(torch.linalg.norm(weights_of_output.float(), dim=1))
 
 
-def _targets(model: PreTrainedModel, wanted: str | list[str]) -> list[str]:
-    """Names of the linear layers to tune within every block."""
-    offered = {path.rpartition(".")[2] for path in linear_layers(model)}
-    chosen = offered if wanted == ALL_LINEAR else set(wanted)
-    if not chosen or not chosen <= offered:
-        missing = ", ".join(sorted(chosen - offered)) or "linear layers"
+def _require_layers(model: PreTrainedModel, targets: list[str], setting: str, names: Iterable[str]) -> None:
+    """Raises JobError for a name in a pattern that none of the tuned layers has: it would change nothing."""
+    paths = list(targeted(model, targets))
+    unknown = sorted(name for name in names if not any(f".{path}".endswith(f".{name}") for path in paths))
+    if unknown:
         raise JobError(
             "invalid_target_modules",
-            f"The base has no {missing}; choose from: {', '.join(sorted(offered))}.",
-            param="tuning.lora.target_modules",
+            f"None of the tuned layers is called {', '.join(unknown)}; their names end with: "
+            f"{', '.join(sorted(targets))}.",
+            param=f"tuning.lora.{setting}",
         )
-    return sorted(chosen)
+
+
+def _moving(kept: Tensor) -> Callable[[Tensor], Tensor]:
+    """A gradient that is zero where `kept` is not: Adam without weight decay then changes no bit there."""
+    return lambda gradient: torch.where(kept, gradient, 0.0)
 
 
 def _whole(alpha: float) -> Any:

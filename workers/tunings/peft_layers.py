@@ -25,6 +25,7 @@ from workers.tunings.base import Chunk, Inputs, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
 from workers.tunings.sites import Onto, Place, Rows, leave, site_at, untouched
 
+ALL_LINEAR = "all-linear"
 FLOAT_BYTES = torch.float32.itemsize  # parameters are float32, whatever the base's type
 
 
@@ -53,6 +54,10 @@ class PeftLayers(ABC):
     def configuration(self) -> PeftConfig:
         """PEFT's configuration for the untouched base. Raises JobError if the settings do not fit it."""
 
+    def inject(self, config: PeftConfig) -> None:
+        """Puts PEFT's layers into the untouched base; a method of PEFT with state outside its layers overrides it."""
+        inject_adapter_in_model(config, self._model, self._name)
+
     def onto(self, layer: nn.Module) -> Onto | None:
         """How to compute the layer from the original layer's output, to the same bits as alone; None if impossible."""
         return None
@@ -61,7 +66,7 @@ class PeftLayers(ABC):
         """Raises JobError if the settings do not fit the base."""
         with untouched(self._model):
             self._config = self.configuration()
-            with _injected(self._model, self._config, self._name) as layers:
+            with self._injected(self._config) as layers:
                 self._parameters = {
                     _saved_name(name, self._name): parameter
                     for name, parameter in self._model.named_parameters()
@@ -102,14 +107,35 @@ class PeftLayers(ABC):
     def inputs(self, chunk: Chunk) -> Inputs:
         return plain_inputs(chunk)
 
-    def save(self, folder: Path, base_source: str) -> None:
+    def saved_config(self, base_source: str) -> dict[str, object]:
+        """PEFT's configuration as the file has it."""
         assert self._config is not None, "attached before saved"
         self._config.base_model_name_or_path = base_source
         self._config.inference_mode = True
-        write_adapter(folder, self._config.to_dict(), self._parameters)
+        config: dict[str, object] = self._config.to_dict()
+        return config
+
+    def save(self, folder: Path, base_source: str) -> None:
+        write_adapter(folder, self.saved_config(base_source), self._parameters)
 
     def load(self, folder: Path) -> None:
         take_over(self._parameters, read_weights(folder))
+
+    @contextmanager
+    def _injected(self, config: PeftConfig) -> Iterator[dict[str, nn.Module]]:
+        """PEFT's layers in the untouched base by their paths; always removed again when the block ends."""
+        layers: dict[str, nn.Module] = {}
+        try:
+            self.inject(config)
+            cast_adapter_dtype(self._model, self._name)  # float32, or a bfloat16 base's small updates were rounded off
+            layers |= _layers(self._model)
+            yield layers
+        finally:
+            for path, layer in _layers(self._model).items():
+                assert isinstance(layer, BaseTunerLayer)
+                above, _, child = path.rpartition(".")
+                setattr(self._model.get_submodule(above), child, layer.get_base_layer())
+            vars(self._model).pop("peft_config", None)  # set by PEFT
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
@@ -121,6 +147,23 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
             for path, module in model.named_modules()
             if isinstance(module, nn.Linear | Conv1D) and module is not head
         }
+
+
+def chosen_layers(model: PreTrainedModel, wanted: str | list[str], param: str) -> list[str]:
+    """Names of the linear layers to tune within every block: those in `wanted`, or all of them for `all-linear`.
+
+    Raises JobError, which blames `param`, for a name that the base has not.
+    """
+    offered = {path.rpartition(".")[2] for path in linear_layers(model)}
+    chosen = offered if wanted == ALL_LINEAR else set(wanted)
+    if not chosen or not chosen <= offered:
+        missing = ", ".join(sorted(chosen - offered)) or "linear layers"
+        raise JobError(
+            "invalid_target_modules",
+            f"The base has no {missing}; choose from: {', '.join(sorted(offered))}.",
+            param=param,
+        )
+    return sorted(chosen)
 
 
 def targeted(model: PreTrainedModel, targets: list[str]) -> dict[str, nn.Linear | Conv1D]:
@@ -149,23 +192,6 @@ def sizes(layer: nn.Linear | Conv1D) -> tuple[int, int]:
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return layer.nx, layer.nf
-
-
-@contextmanager
-def _injected(model: PreTrainedModel, config: PeftConfig, name: str) -> Iterator[dict[str, nn.Module]]:
-    """PEFT's layers in the untouched base by their paths; always removed again when the block ends."""
-    layers: dict[str, nn.Module] = {}
-    try:
-        inject_adapter_in_model(config, model, name)
-        cast_adapter_dtype(model, name)  # float32, whatever the base's type, so that small updates are not rounded off
-        layers |= _layers(model)
-        yield layers
-    finally:
-        for path, layer in _layers(model).items():
-            assert isinstance(layer, BaseTunerLayer)
-            above, _, child = path.rpartition(".")
-            setattr(model.get_submodule(above), child, layer.get_base_layer())
-        vars(model).pop("peft_config", None)  # set by PEFT
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:

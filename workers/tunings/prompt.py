@@ -1,7 +1,7 @@
 """Prompt tuning (Lester et al., 2021, arXiv 2104.08691): P learned vectors before the embeddings of the input.
 
-Touches no module of the base. The vectors are initially embeddings of random tokens of the vocabulary (section 3.2
-there: better than random numbers), so the outputs differ from the base's even before the first step.
+Touches no module of the base. The vectors are initially embeddings of random tokens of the vocabulary or of a text
+(section 3.2 there: better than random numbers), so the outputs differ from the base's even before the first step.
 Shapes: B rows, T tokens, P virtual tokens, H hidden.
 """
 
@@ -18,7 +18,9 @@ from service.recipes.tunings.prompt import PromptSettings
 from workers.tunings.base import TUNINGS, Chunk, Inputs, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
 from workers.tunings.sites import Rows
+from workers.tunings.virtual_tokens import first_tokens
 
+INITS = {"vocabulary": "SAMPLE_VOCAB", "random": "RANDOM", "text": "TEXT"}  # PEFT's names for `init`
 PROMPT = "prompt_embeddings"  # PEFT's name in the file
 
 
@@ -31,13 +33,16 @@ class PromptTuning:
     def __init__(self, model: PreTrainedModel, name: str, settings: PromptSettings) -> None:
         self._model = model
         self._embed: nn.Module = model.get_input_embeddings()
+        self._settings = settings
         self._num_virtual_tokens: int = settings.num_virtual_tokens
         self._parameters: dict[str, nn.Parameter] = {}
 
     @staticmethod
     def settings_of(config: dict[str, Any]) -> PromptSettings:
         """The tuning's settings from a saved adapter's config."""
-        return PromptSettings(num_virtual_tokens=config["num_virtual_tokens"])
+        init = {peft: name for name, peft in INITS.items()}[config["prompt_tuning_init"]]
+        text = config["prompt_tuning_init_text"] if init == "text" else ""
+        return PromptSettings(num_virtual_tokens=config["num_virtual_tokens"], init=init, init_text=text)
 
     @property
     def num_virtual_tokens(self) -> int:
@@ -48,11 +53,16 @@ class PromptTuning:
         return self._model
 
     def memory_bytes(self) -> int:
-        return self._num_virtual_tokens * self._config().token_dim * torch.float32.itemsize
+        hidden_size: int = self._model.config.get_text_config().hidden_size
+        return self._num_virtual_tokens * hidden_size * torch.float32.itemsize
 
     def attach(self) -> None:
-        prompt: nn.Module = PromptEmbedding(self._config(), self._embed)  # type: ignore[no-untyped-call]
-        (weight_PH,) = prompt.parameters()
+        """Raises JobError for a text without tokens."""
+        prompt: nn.Module = PromptEmbedding(self._config("RANDOM"), self._embed)  # type: ignore[no-untyped-call]
+        (weight_PH,) = prompt.to(self._model.device).parameters()
+        if self._settings.init != "random":
+            with torch.no_grad():
+                weight_PH.copy_(self._embed(first_tokens(self._model, self._settings)))
         self._parameters = {PROMPT: weight_PH}
 
     def activate(self, rows: Rows | None = None) -> None:
@@ -83,7 +93,7 @@ class PromptTuning:
         return Inputs(tensors, num_before=self._num_virtual_tokens)
 
     def save(self, folder: Path, base_source: str) -> None:
-        config = self._config()
+        config = self._config(INITS[self._settings.init], tokenizer=base_source)
         config.base_model_name_or_path = base_source
         config.inference_mode = True
         write_adapter(folder, config.to_dict(), self._parameters)
@@ -91,14 +101,18 @@ class PromptTuning:
     def load(self, folder: Path) -> None:
         take_over(self._parameters, read_weights(folder))
 
-    def _config(self) -> PromptTuningConfig:
+    def _config(self, init: str, tokenizer: str = "") -> PromptTuningConfig:
+        """`init` is PEFT's name; of a text it wants to know whose tokens it has."""
+        as_text = init == "TEXT"
         text = self._model.config.get_text_config()
         return PromptTuningConfig(
             task_type="CAUSAL_LM",
             num_virtual_tokens=self._num_virtual_tokens,
-            prompt_tuning_init="SAMPLE_VOCAB",
+            prompt_tuning_init=init,
             num_transformer_submodules=1,
             token_dim=text.hidden_size,
             num_layers=text.num_hidden_layers,
             num_attention_heads=text.num_attention_heads,
+            prompt_tuning_init_text=self._settings.init_text if as_text else None,
+            tokenizer_name_or_path=tokenizer if as_text else None,
         )

@@ -6,7 +6,7 @@ batch to the layer that the row uses. Does not depend on what a layer computes.
 Used by every tuning of `workers.tunings` that changes layers of the base. Shapes: B rows, N some of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,6 +43,11 @@ class Site(nn.Module):
     def empty(self) -> bool:
         """Whether no tuning uses the site."""
         return not self._layers
+
+    @property
+    def layers(self) -> Collection[nn.Module]:
+        """Those of all its tunings."""
+        return self._layers.keys()
 
     def join(self, layer: nn.Module, onto: Onto | None) -> None:
         """Adds a layer around `original`, not active. Without `onto`, the layer itself computes its rows."""

@@ -25,7 +25,7 @@ class Ia3Settings(TuningSettings):
     target_modules: Literal["auto"] | Annotated[Modules, Field(min_length=1)] = Field(
         "auto",
         description="which linear layers, by the last parts of their name; `auto`: those that PEFT has for the base's "
-        "architecture",
+        "architecture, as far as the base has them",
     )
     feedforward_modules: Literal["auto"] | Modules = Field(
         "auto",

@@ -1,33 +1,23 @@
 """Prompt tuning (Lester et al., 2021, arXiv 2104.08691), without tensors. Those are in `workers.tunings.prompt`."""
 
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from service.recipes.base import EngineKind
-from service.recipes.fields import Integer, Whole
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize
+from service.recipes.virtual_tokens import VirtualTokenSettings
 
 
 @TUNINGS.register
-class PromptSettings(TuningSettings):
+class PromptSettings(VirtualTokenSettings):
     """Prompt tuning (Lester et al., 2021, [arXiv 2104.08691](https://arxiv.org/abs/2104.08691)): learned vectors stand
     before the embeddings of the input; no weight of the base is touched. They begin as embeddings of random tokens of
-    the vocabulary, so the answers differ from the base's before the first step. For very small artifacts, and bases
-    whose layers shall stay untouched.
+    the vocabulary, so the answers differ from the base's before the first step; a text that says the task (`init:
+    text`) begins nearer to it. For very small artifacts, and bases whose layers shall stay untouched.
     """
 
     name: ClassVar[str] = "prompt"
     peft_type: ClassVar[str] = "PROMPT_TUNING"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
-
-    num_virtual_tokens: Annotated[Integer, Whole] = Field(
-        20, ge=1, le=256, description="how many vectors; they take their place in the base's context"
-    )
-
-    @property
-    def prefix_tokens(self) -> int:
-        return self.num_virtual_tokens
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

@@ -7,12 +7,13 @@ import pytest
 
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.recipes.tunings.lora import LoraSettings
 from tests.given.files_by_http import upload
 from tests.given.jobs_by_http import JOBS, create
 from tests.given.stored_models import add_model, unswept_models
 
 PARENT = "ft:luthier-tiny:luthier:x:AAAAAAAA:ckpt-step-10"
-LORA = {"r": 8, "alpha": 16, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"], "use_dora": False}
+LORA = LoraSettings(r=8, alpha=16, dropout=0.1, target_modules=["q_proj", "v_proj"]).model_dump()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from workers.tunings import AdapterMismatch, Tuning, create_tuning, open_tuning
 FULL: dict[str, Any] = {"type": "full", "full": {}}
 CPU = torch.device("cpu")
 IDS_BT = torch.randint(3, FAMILY_VOCABULARY, (3, 12), generator=torch.Generator().manual_seed(5))
-BLOCK = {"llama": "model.layers.", "qwen3": "model.layers.", "bloom": "transformer.h.", "gpt2": "transformer.h."}
+BLOCK = dict.fromkeys(FAMILIES, "model.layers.") | dict.fromkeys(("bloom", "gpt2"), "transformer.h.")
 
 
 def partial(parameters: str | list[str] = "last:1") -> dict[str, Any]:

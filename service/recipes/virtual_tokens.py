@@ -1,0 +1,38 @@
+"""What tunings with learned positions before the input have in common: how many there are, and where they begin.
+
+Base of `service.recipes.tunings.prompt` and `prefix`. Without tensors.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.recipes.fields import Integer, Whole
+from service.recipes.tuning import TuningSettings
+
+
+class VirtualTokenSettings(TuningSettings):
+    """Settings of one of them."""
+
+    num_virtual_tokens: Annotated[Integer, Whole] = Field(
+        20, ge=1, le=256, description="how many positions; they take their place in the base's context"
+    )
+    init: Literal["vocabulary", "random", "text"] = Field(
+        "vocabulary",
+        description="where they begin: as random tokens of the vocabulary, as normal random numbers, or as the tokens "
+        "of `init_text`",
+    )
+    init_text: str = Field(
+        "", max_length=4096, description="for `init: text`: the text, repeated or cut to the number of positions"
+    )
+
+    @model_validator(mode="after")
+    def _text_where_asked(self) -> Self:
+        if (self.init == "text") != bool(self.init_text):
+            raise PydanticCustomError("init_text", 'needs both init "text" and a text in init_text, or neither')
+        return self
+
+    @property
+    def prefix_tokens(self) -> int:
+        return self.num_virtual_tokens
