@@ -70,6 +70,7 @@ __all__ = [
     "MessageItemContentParam",
     "MessageItemParam",
     "MethodParam",
+    "MissSettingsParam",
     "ModelAliasChangeObject",
     "ModelAliasDeleted",
     "ModelAliasObject",
@@ -95,6 +96,7 @@ __all__ = [
     "PermissionObject",
     "Piece",
     "Plan",
+    "PrefixSettingsParam",
     "Progress",
     "PromptSettingsParam",
     "Ready",
@@ -127,6 +129,7 @@ __all__ = [
     "TuningParam",
     "UploadObject",
     "UploadPartObject",
+    "VeraSettingsParam",
     "WandbParam",
 ]
 
@@ -1176,7 +1179,12 @@ class LoraSettingsParam(TypedDict, total=False):
     zero, so the first step starts from the base's own answers. The first choice for most jobs. `use_dora`
     learns the magnitude of each output beside its direction (DoRA; Liu et al., 2024, [arXiv
     2402.09353](https://arxiv.org/abs/2402.09353)): closer to full fine-tuning at low ranks, slower, and
-    served by the embedded engine only.
+    served by the embedded engine only. `use_rslora` divides alpha by sqrt(r) (rsLoRA; Kalajdzievski, 2023,
+    [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)), so that a high rank learns as fast as a low one:
+    for ranks of 64 and more. `init: pissa` starts from the layer's r largest singular values (PiSSA; Meng et
+    al., 2024, [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) as a difference that leaves W itself as
+    it is, y = W x + (alpha / r) (B A - B0 A0) x: it learns faster at first, and its artifact is an ordinary
+    adapter of rank 2 r, which engines must be able to serve.
     """
 
     r: int
@@ -1184,6 +1192,10 @@ class LoraSettingsParam(TypedDict, total=False):
     dropout: float
     target_modules: Union[Literal["all-linear"], Sequence[str]]
     use_dora: bool
+    use_rslora: bool
+    init: Literal["default", "gaussian", "pissa"]
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
 
 
 class _MessageItemContentParamRequired(TypedDict):
@@ -1234,6 +1246,19 @@ class MethodParam(_MethodParamRequired, total=False):
     reinforcement: Optional[Mapping[str, Any]]
 
 
+class MissSettingsParam(TypedDict, total=False):
+    """Matrix shard sharing (MiSS; Kang and Yin, 2024, [arXiv 2409.15371](https://arxiv.org/abs/2409.15371)): the
+    inputs of a linear layer are cut into shards of r numbers, which all share one small matrix: y = W x + D
+    (x_1 + x_2 + ...). D begins at zero, so the first step starts from the base's own answers. One product
+    where `lora` needs two, and about half the parameters at the same rank. Not for layers that store their
+    weights as (in, out), as GPT-2 does.
+    """
+
+    r: int
+    dropout: float
+    target_modules: Union[Literal["all-linear"], Sequence[str]]
+
+
 class NamedFunctionParam(TypedDict):
     """`NamedFunction`."""
 
@@ -1282,14 +1307,32 @@ class PartialSettingsParam(TypedDict, total=False):
     parameters: Union[Literal["biases"], str, Sequence[str]]
 
 
-class PromptSettingsParam(TypedDict, total=False):
-    """Prompt tuning (Lester et al., 2021, [arXiv 2104.08691](https://arxiv.org/abs/2104.08691)): learned vectors
-    stand before the embeddings of the input; no weight of the base is touched. They begin as embeddings of
-    random tokens of the vocabulary, so the answers differ from the base's before the first step. For very
-    small artifacts, and bases whose layers shall stay untouched.
+class PrefixSettingsParam(TypedDict, total=False):
+    """Prefix tuning (Li and Liang, 2021, [arXiv 2101.00190](https://arxiv.org/abs/2101.00190)): every layer
+    attends to learned keys and values of some positions before the input, softmax(q [P_k; k]^T / sqrt(d))
+    [P_v; v]; no weight of the base is touched. They begin as the base's own keys and values of random tokens
+    of the vocabulary, or of a text (section 7.4 there: better than random numbers), so the answers differ
+    from the base's before the first step. More room than `prompt`, which learns the first layer's input only;
+    each position costs two vectors in each layer. The paper's second network over the prefix is left out: it
+    serves the start from random numbers.
     """
 
     num_virtual_tokens: int
+    init: Literal["vocabulary", "random", "text"]
+    init_text: str
+
+
+class PromptSettingsParam(TypedDict, total=False):
+    """Prompt tuning (Lester et al., 2021, [arXiv 2104.08691](https://arxiv.org/abs/2104.08691)): learned vectors
+    stand before the embeddings of the input; no weight of the base is touched. They begin as embeddings of
+    random tokens of the vocabulary, so the answers differ from the base's before the first step; a text that
+    says the task (`init: text`) begins nearer to it. For very small artifacts, and bases whose layers shall
+    stay untouched.
+    """
+
+    num_virtual_tokens: int
+    init: Literal["vocabulary", "random", "text"]
+    init_text: str
 
 
 class _ReasoningItemParamRequired(TypedDict):
@@ -1414,12 +1457,31 @@ class ToolCallParam(TypedDict):
 class TuningParam(TypedDict, total=False):
     """Luthier's own field `tuning`: which parameters move. The settings of the named type only."""
 
-    type: Literal["lora", "full", "ia3", "partial", "prompt"]
+    type: Literal["lora", "full", "ia3", "miss", "partial", "prefix", "prompt", "vera"]
     lora: Optional["LoraSettingsParam"]
     full: Optional[Mapping[str, Any]]
     ia3: Optional["Ia3SettingsParam"]
+    miss: Optional["MissSettingsParam"]
     partial: Optional["PartialSettingsParam"]
+    prefix: Optional["PrefixSettingsParam"]
     prompt: Optional["PromptSettingsParam"]
+    vera: Optional["VeraSettingsParam"]
+
+
+class VeraSettingsParam(TypedDict, total=False):
+    """Vector-based random matrix adaptation (VeRA; Kopiczko et al., 2023, [arXiv
+    2310.11454](https://arxiv.org/abs/2310.11454)): as `lora`, but A and B are random, frozen, and the same
+    for all layers; each layer learns two vectors, y = W x + b * B (d * A dropout(x)). b begins at zero, so
+    the first step starts from the base's own answers. A tenth of LoRA's trained parameters and less. The
+    artifact holds A and B too: their numbers must be the same wherever it is loaded. Jobs of one base and
+    seed share them in memory.
+    """
+
+    r: int
+    dropout: float
+    target_modules: Union[Literal["all-linear"], Sequence[str]]
+    d_initial: float
+    projection_seed: int
 
 
 class _WandbParamRequired(TypedDict):
