@@ -1,11 +1,10 @@
 """Node and npm for tests of its official client: what the machine has, else Debian's packages where we may."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from tests.servers import missing
+from tests.given.debian import need
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".cache" / "node"  # kept: npm asks the registry only for what is not there
@@ -14,10 +13,7 @@ INSTALL_SECONDS = 600
 
 def installed_client() -> list[str]:
     """The command that runs examples/clients/client.mjs, with the packages that its package.json names."""
-    if shutil.which("npm") is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
-        _run("apt-get", "install", "--yes", "--no-install-recommends", "nodejs", "npm")
-    if shutil.which("npm") is None:
-        missing("npm", "install Node 20 or newer with npm")
+    need("npm", "nodejs", "npm", remedy="install Node 20 or newer with npm")
     shutil.copytree(ROOT / "examples" / "clients", FOLDER / "clients", dirs_exist_ok=True)
     (FOLDER / "demo").mkdir(exist_ok=True)
     shutil.copy(ROOT / "examples" / "demo" / "training.jsonl", FOLDER / "demo")

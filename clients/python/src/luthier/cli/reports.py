@@ -129,6 +129,22 @@ def sarif(report: Report) -> str:
     return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
 
 
+def metrics(report: Report) -> str:
+    """JSON: the job, its verdict, the last value of each metric, and each metric by its steps."""
+    job, curve = report.job, report.curve
+    values = {
+        "job": job.id,
+        "status": job.status,
+        "base": job.model,
+        "model": job.fine_tuned_model,
+        "trained_tokens": job.trained_tokens,
+        "gates": {str(gate): gate.failure(curve) is None for gate in report.gates},
+        "last": {name: curve.last(name) for name in curve.points},
+        "steps": {name: sorted(points.items()) for name, points in curve.points.items()},
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
 def summary(report: Report) -> str:
     """Markdown: the verdict, the curve, the last values, the gates, the first invalid rows."""
     return "\n".join([*_summary(report), ""])

@@ -41,6 +41,7 @@ class Reports:
     gates: "Sequence[Gate]" = ()
     junit: Optional[Path] = None
     sarif: Optional[Path] = None
+    metrics: Optional[Path] = None
     summary: Optional[Path] = None
 
     def write(self, luthier: "Luthier", plan: Plan, job: "JobObject") -> list[str]:
@@ -58,6 +59,8 @@ class Reports:
             self.junit.write_text(reports.junit(report), encoding="utf-8")
         if self.sarif is not None:
             self.sarif.write_text(reports.sarif(report), encoding="utf-8")
+        if self.metrics is not None:
+            self.metrics.write_text(reports.metrics(report), encoding="utf-8")
         if self.summary is not None:
             with self.summary.open("a", encoding="utf-8") as file:
                 file.write(reports.summary(report))
@@ -92,6 +95,7 @@ def tune(
     ] = None,
     junit: Annotated[Optional[Path], typer.Option(help="Write the result as JUnit's XML.")] = None,
     sarif: Annotated[Optional[Path], typer.Option(help="Write invalid rows as SARIF, at their lines.")] = None,
+    metrics: Annotated[Optional[Path], typer.Option(help="Write the metrics and the gates as JSON.")] = None,
     summary: Annotated[Optional[Path], typer.Option(help="Append a summary in Markdown.")] = None,
     output: Output = Format.table,
 ) -> None:
@@ -104,7 +108,7 @@ def tune(
     from luthier.cli.follow import follow
 
     gates = _gates(gate or [])
-    reports = Reports(gates, junit, sarif, summary)
+    reports = Reports(gates, junit, sarif, metrics, summary)
     if detach and reports != Reports():
         raise typer.BadParameter("A job that is not followed has no result: leave out --detach.")
     hyperparameters, tuning, tuning_settings = _settings(setting or [], tuning)
