@@ -7,6 +7,7 @@ The API in this process on SQLite, and a scripted engine behind it over HTTP tha
 
 import argparse
 import asyncio
+import logging
 import math
 import tempfile
 import time
@@ -14,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import structlog
 
 from service.api.app import create_app
 from service.installation.context import Context
@@ -35,9 +37,10 @@ async def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--moves", type=int, default=50)
     asked = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as folder:
         async with scripted_engine() as engine:
-            settings = Settings(data_dir=Path(folder) / "data", engine_urls=engine.url, log_level="error")
+            settings = Settings(data_dir=Path(folder) / "data", engine_urls=engine.url)
             async with installed(settings) as ctx:
                 await measure(ctx, engine, asked.requests, asked.moves)
 

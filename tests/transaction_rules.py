@@ -35,6 +35,8 @@ SEVERAL = {  # operations that open more than one, and why
 LOOPS = {  # over many operations, each of which counts for itself; they open none of their own
     "service.operations.chores.run",
     "service.operations.chores.sweep",
+    "service.operations.delivering.run",
+    "service.operations.delivering.Deliveries.begin_due",
     "service.operations.orphans.OrphanSweep.sweep",
 }
 STORAGE_AND_QUEUE = ("put", "open", "size", "delete", "list")

@@ -21,7 +21,7 @@ from service.api.web.headers import EXPOSED, ResponseHeaders
 from service.api.web.job_feeds import JobFeeds
 from service.api.web.traffic import Traffic
 from service.installation.context import Context
-from service.operations import chores
+from service.operations import chores, delivering
 from service.queue.redis import end
 
 
@@ -30,9 +30,10 @@ def create_app(ctx: Context) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(chores.run(ctx))
+        sweeping, sending = asyncio.create_task(chores.run(ctx)), asyncio.create_task(delivering.run(ctx))
         yield
         await end(sweeping)
+        await end(sending)
         await ctx.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)

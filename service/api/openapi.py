@@ -21,6 +21,7 @@ from service.api.routes import (
     responses,
     root,
     uploads,
+    webhook_endpoints,
 )
 from service.api.schemas.errors import ErrorDetail, ErrorEnvelope
 from service.domain.json import JsonObject
@@ -33,6 +34,7 @@ V1 = (
     permissions.router,
     models.router,
     model_aliases.router,
+    webhook_endpoints.router,
     inference.router,
     responses.router,
 )

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, func, insert, null, or_, select, update
 from sqlalchemy.sql.selectable import TableValuedAlias
 
+from service.db import webhooks
 from service.db.clock import database_now
 from service.db.connection import Transaction
 from service.db.tables import jobs, models, work
@@ -89,11 +90,14 @@ async def uses_file(tx: Transaction, file_id: str, *, lock: bool = False) -> lis
 
 
 async def change(tx: Transaction, id: str, expected: Status, values: Mapping[str, Any]) -> bool:
-    """Sets `values` if the job's status is `expected`; False when it was not."""
+    """Sets `values` if the job's status is `expected`; False when it was not. Webhooks learn of the new status."""
     result = await tx.connection.execute(
         update(jobs).where(jobs.c.id == id, jobs.c.status == expected).values(dict(values))
     )
-    return result.rowcount == 1
+    if result.rowcount != 1:
+        return False
+    await webhooks.note_status(tx, id, values)
+    return True
 
 
 async def pauses_asked(tx: Transaction, ids: Sequence[str]) -> set[str]:

@@ -252,6 +252,39 @@ work = Table(
     Index(None, "owner"),
 )
 
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("name", String(256), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", JSON, nullable=False),
+    Column("secret", String(64), nullable=False),  # in clear: every request is signed with it
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("old_secret", String(64)),
+    Column("old_secret_until", BigInteger),
+    Column("succeeded_at", BigInteger),  # the last delivery
+    Column("disabled_at", BigInteger),
+    Column("disabled_reason", Text),
+    Index(None, "project_id", "sequence"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",  # on their way; each has a row of work
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("endpoint_id", String(64), nullable=False),  # which may be deleted before
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("job_id", String(64), nullable=False),
+    Column("event_type", String(64), nullable=False),
+    Column("payload", Text, nullable=False),  # the bytes that are sent, each time
+    Column("created_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+)
+
 work_shares = Table(
     "work_shares",  # whose turn it is among projects that hold equally much
     metadata,

@@ -84,6 +84,12 @@ async def next_claimable(
     return None if row is None else _work(row)
 
 
+async def is_claimable(tx: Transaction, kind: str) -> bool:
+    """Whether there is work of `kind` that needs no base and may be claimed now. Locks nothing."""
+    query = select(work.c.id).where(_claimable(kind, [])).limit(1)
+    return (await tx.connection.execute(query)).first() is not None
+
+
 async def take(tx: Transaction, found: Work, owner: str, lease_seconds: float, crashes: int) -> Work:
     """Gives locked work to `owner`; the attempt is increased, which fences the previous one."""
     taken = (

@@ -245,6 +245,18 @@ def warning(message: str, key: str) -> NewEvent:
     return NewEvent(message, level="warn", key=key)
 
 
+def webhook_given_up(endpoint_id: str, name: str, event_type: str, *, disabled: bool) -> NewEvent:
+    """A webhook endpoint has not taken an event for three days, or wants no more."""
+    consequence = (
+        "the endpoint is disabled: correct it, and send it an update with the status 'enabled'"
+        if disabled
+        else "the endpoint took others meanwhile and stays enabled"
+    )
+    message = f"The webhook endpoint '{name}' ({endpoint_id}) has not taken {event_type}; {consequence}"
+    data = {"webhook_endpoint": endpoint_id, "type": event_type, "disabled": disabled}
+    return NewEvent(message, level="warn", data=data, key=f"webhook-{endpoint_id}-{event_type}"[:64])
+
+
 def storage_unavailable() -> NewEvent:
     message = "The storage is unavailable: training continues, but would be repeated in part if its worker failed now"
     return warning(message, key="storage-unavailable")

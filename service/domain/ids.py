@@ -75,6 +75,19 @@ def dataset_id(content: str) -> str:
     return f"{content}-{random_text(8)}"
 
 
+def webhook_endpoint_id() -> str:
+    return f"whe_{random_text(24)}"
+
+
+def webhook_id() -> str:
+    """Of one event on its way to one endpoint, the same at every attempt: receivers recognise repetitions by it."""
+    return f"wh_{random_text(24)}"
+
+
+def webhook_event_id() -> str:
+    return f"evt_{random_text(24)}"
+
+
 def work_id() -> str:
     return f"work_{random_text(24)}"
 

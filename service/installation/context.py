@@ -13,6 +13,7 @@ from service.queue import Queue, Turns
 from service.recipes.catalogue import Catalogue
 from service.settings.settings import Settings
 from service.storage import ObjectStore
+from service.webhooks.sender import WebhookSender
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Context:
     limits: RateLimits
     places: Places
     reserve: DiskReserve
+    webhooks: WebhookSender
 
     async def close(self) -> None:
         await self.gateway.close()

@@ -17,6 +17,9 @@ from service.queue import RedisConnection, create_queue, create_turns
 from service.recipes.catalogue import Catalogue, read_catalogue
 from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
+from service.webhooks.sender import WebhookSender
+
+LEASE_SHARE = 0.7  # of a lease may pass in an attempt of a webhook: it must be recorded before the lease ends
 
 
 def create_context(settings: Settings, *, prepare: bool = True) -> Context:
@@ -47,6 +50,9 @@ def create_context(settings: Settings, *, prepare: bool = True) -> Context:
         names=UntilCommit(database.last_commit),
         limits=create_limits(PerMinute(settings.requests_per_minute, settings.tokens_per_minute), redis),
         reserve=DiskReserve(settings.data_dir, settings.reserve_bytes if not settings.database_url else 0),
+        webhooks=WebhookSender(
+            min(settings.webhook_seconds, LEASE_SHARE * settings.lease_seconds), private=settings.webhook_private
+        ),
         places=create_places(_capacity(settings, catalogue, engines), redis),
     )
 

@@ -173,8 +173,16 @@ class Settings(BaseSettings):
     check_life_seconds: int = Field(
         7 * 24 * 3600, ge=60, description="How long a check of a job, and what it says of its files, is kept."
     )
+    project_webhook_endpoints: int = Field(20, ge=1, description="Webhook endpoints that one project may have.")
     project_requests: int = Field(
         256, ge=1, description="Completions that one project may have in progress in an API process, waiting ones too."
+    )
+
+    webhook_private: bool = Field(
+        False, description="Whether webhooks may go to private addresses and over http; else public ones over https."
+    )
+    webhook_seconds: float = Field(
+        10.0, gt=0, description="How long a webhook's receiver may take to respond; at most 70 % of a lease counts."
     )
 
     bases: str = Field(

@@ -32,7 +32,7 @@ def database_url() -> str:
 def settings(tmp_path: Path, engine: ScriptedEngine) -> Settings:
     catalogue = tmp_path / "bases.toml"
     catalogue.write_text(CATALOGUE)
-    return Settings(data_dir=tmp_path / "data", engine_urls=engine.url, catalogue=catalogue)
+    return Settings(data_dir=tmp_path / "data", engine_urls=engine.url, catalogue=catalogue, webhook_private=True)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
 from tests.given.files_by_http import ROWS
+from tests.given.receiver import Receiver, receiver
 from tests.given.scripted_engine import ScriptedEngine, answers, streams
 from tests.given.stored_checks import add_check
 from tests.given.stored_jobs import add_job, move, tell
@@ -193,6 +194,40 @@ CALLS = Table(
             lambda found: [one.action for one in found] == ["rolled_back", "promoted", "updated", "created"],
         ),
         "model_aliases.delete": (lambda api, ids: api.model_aliases.delete("support"), lambda found: found.deleted),
+        "webhook_endpoints.create": (
+            lambda api, ids: api.webhook_endpoints.create(
+                name="ours", url=ids["hook"], event_types=["fine_tuning.job.succeeded"]
+            ),
+            lambda found: found.signing_secret.startswith("whsec_"),
+        ),
+        "webhook_endpoints.list": (
+            lambda api, ids: api.webhook_endpoints.list(limit=1),
+            lambda found: [one.status for one in found] == ["enabled"],
+        ),
+        "webhook_endpoints.retrieve": (
+            lambda api, ids: api.webhook_endpoints.retrieve(ids["webhook"]),
+            lambda found: found.name == "ours",
+        ),
+        "webhook_endpoints.update": (
+            lambda api, ids: api.webhook_endpoints.update(ids["webhook"], status="disabled"),
+            lambda found: found.status == "disabled",
+        ),
+        "webhook_endpoints.rotate": (
+            lambda api, ids: api.webhook_endpoints.rotate(ids["webhook"], keep_old_secret_active_for_24_hours=True),
+            lambda found: found.signing_secret.startswith("whsec_"),
+        ),
+        "webhook_endpoints.test": (
+            lambda api, ids: api.webhook_endpoints.test(ids["webhook"], event_type="fine_tuning.job.failed"),
+            lambda found: found.status_code == 200,
+        ),
+        "webhook_endpoints.delete": (
+            lambda api, ids: api.webhook_endpoints.delete(ids["webhook"]),
+            lambda found: found.deleted,
+        ),
+        "webhook_event_types.list": (
+            lambda api, ids: api.webhook_event_types.list(),
+            lambda found: "fine_tuning.job.paused" in found["data"],
+        ),
         "completions.create": (
             lambda api, ids: api.completions.create(model="luthier-tiny", prompt="Hello"),
             lambda found: found.choices[0].text == "café",
@@ -238,7 +273,13 @@ def operations_of(api: object, module: object, path: str = "") -> set[str]:
 
 
 @pytest.fixture
-async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier) -> Given:
+async def hook() -> AsyncIterator[Receiver]:
+    async with receiver() as found:
+        yield found
+
+
+@pytest.fixture
+async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier, hook: Receiver) -> Given:
     """Objects for the operations to find."""
     file = await sdk.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune")
     other = await sdk.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune")
@@ -264,6 +305,7 @@ async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier
         "paused": paused.id,
         "project": caller.project_id,
         "admin": await keys.create_key(ctx, "another project", "admin"),
+        "hook": hook.url,
     }
 
 
@@ -301,6 +343,8 @@ async def every(names: set[str], engine: ScriptedEngine, ids: Given, call: Calla
             found = error
         if name == "fine_tuning.checkpoints.permissions.create":
             ids["permission"] = found[0].id
+        if name == "webhook_endpoints.create":
+            ids["webhook"] = found.id
         if not holds(found):
             wrong[name] = found
     assert wrong == {}

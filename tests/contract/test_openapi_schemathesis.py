@@ -33,7 +33,7 @@ from service.api.app import create_app
 from service.api.openapi import document
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.operations import files, jobs, model_aliases, models, uploads
+from service.operations import delivering, files, jobs, model_aliases, models, uploads, webhook_endpoints
 from service.settings.settings import Settings
 from tests.given import seeds
 from tests.given.installation import give_schema
@@ -51,6 +51,7 @@ WITHOUT_OPERATION = {
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
+    "GET /v1/webhook_event_types",
 } | NEVER_STORED  # /metrics is not for the key that is used here
 REAL = {
     "file_id": seeds.FILES[1],
@@ -62,6 +63,7 @@ REAL = {
     "permission_id": seeds.PERMISSION,
     "response_id": "resp_1",
     "name": seeds.ALIAS,
+    "webhook_endpoint_id": seeds.WEBHOOK,
 }
 REAL_FIELDS = {
     "model": "luthier-tiny",
@@ -83,6 +85,8 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
         model_aliases,
         ("create", "page", "retrieve", "update", "promote", "rollback", "delete", "history"),
     ),
+    (webhook_endpoints, ("create", "page", "retrieve", "update", "rotate_secret", "delete")),
+    (delivering, ("try_endpoint",)),
     (models, ("list_all", "retrieve", "delete", "resolve_for_inference", "grant", "permission_page", "revoke")),
 )
 CHAT = (

@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import replace
 
-from service.db import events, files, jobs, keys, model_aliases, models, uploads, work
+from service.db import events, files, jobs, keys, model_aliases, models, uploads, webhooks, work
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
@@ -20,6 +20,7 @@ from service.domain.model import Model, Permission
 from service.domain.model_alias import AliasChange, ModelAlias
 from service.domain.storage_keys import part_key
 from service.domain.upload import LIFE_SECONDS, Upload, UploadPart
+from service.domain.webhook import WebhookEndpoint, new_secret
 from service.installation.context import Context
 from service.operations.job_work import TRAIN
 from service.recipes.tuning import TUNINGS
@@ -36,6 +37,7 @@ DELETABLE = "ft:gpt-4o-mini:acemeco:suffix:abc123"
 UPLOAD = "upload_abc123"
 CHECKPOINT = "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd"
 ALIAS = "support"
+WEBHOOK = "whe_seed"
 LEASE_SECONDS = 1e12  # a real worker must not take the seeded job over
 KEPT_TABLES = ("installation", "projects", "api_keys", "alembic_version")
 
@@ -121,5 +123,7 @@ async def _publish(tx: Transaction) -> None:
     await model_aliases.add(tx, ModelAlias(ALIAS, PROJECT, BASE, None, CHECKPOINT, now, now))
     change = AliasChange("aliaschange_seed", PROJECT, ALIAS, "created", BASE, None, "key_conformance", "seed", now)
     await model_aliases.add_change(tx, change, 10)
+    target = ("seed", "https://127.0.0.1:1/", ["fine_tuning.job.succeeded"], new_secret())  # may not be called
+    await webhooks.add_endpoint(tx, WebhookEndpoint(WEBHOOK, PROJECT, *target, now, now))
     metrics = {"step": 10, "train_loss": 1.5, "train_mean_token_accuracy": 0.5, "full_valid_loss": 2.0}
     await models.add_checkpoint(tx, Checkpoint("ftckpt_seed", JOB, 10, CHECKPOINT, metrics, now))

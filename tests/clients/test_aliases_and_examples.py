@@ -52,11 +52,19 @@ def objects(text: str) -> Iterator[dict[str, object]]:
 
 
 async def test_the_examples_with_curl_work_as_they_are_written(configured: str, key: str, model: str) -> None:
-    page = (ROOT / "openapi" / "README.md").read_text(encoding="utf-8").partition("**Model aliases**")[2]
-    (script,) = re.findall(r"```bash\n(.*?)```", page.partition("**Job objects**")[0], flags=re.DOTALL)
-    environment = {**os.environ, "OPENAI_BASE_URL": configured, "OPENAI_API_KEY": key, "MODEL": model}
+    page = (ROOT / "openapi" / "README.md").read_text(encoding="utf-8")
+    script = "\n".join(re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL))
+    environment = {
+        **os.environ,
+        "OPENAI_BASE_URL": configured,
+        "OPENAI_API_KEY": key,
+        "MODEL": model,
+        "RECEIVER": "http://127.0.0.1:1/",
+    }
     process = await asyncio.create_subprocess_exec("bash", "-euc", script, env=environment, stdout=PIPE, stderr=PIPE)
     async with asyncio.timeout(60):
         stdout, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
-    assert [alias.get("model") for alias in objects(stdout.decode())] == ["luthier-tiny", model, "luthier-tiny"]
+    *aliases, endpoint, endpoints = objects(stdout.decode())
+    assert [alias.get("model") for alias in aliases] == ["luthier-tiny", model, "luthier-tiny"]
+    assert str(endpoint["signing_secret"]).startswith("whsec_") and endpoint["id"] == endpoints["first_id"]
