@@ -1651,6 +1651,203 @@ class AsyncUploads:
         return await self._transport.object(models.UploadObject, request)
 
 
+class AsyncWebhookEndpoints:
+    """The operations of `webhook_endpoints`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> AsyncPages[models.WebhookEndpointObject]:
+        """List the project's webhook endpoints, newest first.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        """
+        request = Request(
+            "GET",
+            "/v1/webhook_endpoints",
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.WebhookEndpointObject, request)
+
+    async def create(
+        self,
+        *,
+        event_types: Sequence[str],
+        name: str,
+        url: str,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.WebhookEndpointWithSecret:
+        """Create an endpoint that events are sent to; the response alone has its secret.
+
+        event_types: What to send: fine_tuning.job.succeeded, fine_tuning.job.failed,
+            fine_tuning.job.cancelled, fine_tuning.job.paused.
+        url: An https URL; its host must have public addresses only.
+        """
+        request = Request(
+            "POST",
+            "/v1/webhook_endpoints",
+            body={
+                "event_types": event_types,
+                "name": name,
+                "url": url,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.WebhookEndpointWithSecret, request)
+
+    async def retrieve(
+        self,
+        webhook_endpoint_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.WebhookEndpointObject:
+        """Get a webhook endpoint."""
+        request = Request(
+            "GET",
+            filled("/v1/webhook_endpoints/{webhook_endpoint_id}", webhook_endpoint_id=webhook_endpoint_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.WebhookEndpointObject, request)
+
+    async def update(
+        self,
+        webhook_endpoint_id: str,
+        *,
+        event_types: Union[Omit, Optional[Sequence[str]]] = OMIT,
+        name: Union[Omit, Optional[str]] = OMIT,
+        url: Union[Omit, Optional[str]] = OMIT,
+        status: Union[Omit, Optional[Literal["enabled", "disabled"]]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.WebhookEndpointObject:
+        """Change a webhook endpoint, or enable one that was disabled.
+
+        status: `enabled` lets a disabled endpoint receive events again.
+        """
+        request = Request(
+            "POST",
+            filled("/v1/webhook_endpoints/{webhook_endpoint_id}", webhook_endpoint_id=webhook_endpoint_id),
+            body={
+                "event_types": event_types,
+                "name": name,
+                "url": url,
+                "status": status,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.WebhookEndpointObject, request)
+
+    async def delete(
+        self,
+        webhook_endpoint_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.WebhookEndpointDeleted:
+        """Delete a webhook endpoint; nothing more is sent to it."""
+        request = Request(
+            "DELETE",
+            filled("/v1/webhook_endpoints/{webhook_endpoint_id}", webhook_endpoint_id=webhook_endpoint_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.WebhookEndpointDeleted, request)
+
+    async def rotate(
+        self,
+        webhook_endpoint_id: str,
+        *,
+        keep_old_secret_active_for_24_hours: Union[Omit, bool] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.WebhookEndpointWithSecret:
+        """Replace the secret of a webhook endpoint; the response alone has the new one.
+
+        keep_old_secret_active_for_24_hours: Sign with both secrets for a day, so that receivers can change
+            over.
+        """
+        request = Request(
+            "POST",
+            filled(
+                "/v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret", webhook_endpoint_id=webhook_endpoint_id
+            ),
+            body={
+                "keep_old_secret_active_for_24_hours": keep_old_secret_active_for_24_hours,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.WebhookEndpointWithSecret, request)
+
+    async def test(
+        self,
+        webhook_endpoint_id: str,
+        *,
+        event_type: str,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.WebhookEndpointTestResult:
+        """Send a sample event to a webhook endpoint, and say what it responded."""
+        request = Request(
+            "POST",
+            filled("/v1/webhook_endpoints/{webhook_endpoint_id}/test", webhook_endpoint_id=webhook_endpoint_id),
+            body={
+                "event_type": event_type,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.WebhookEndpointTestResult, request)
+
+
+class AsyncWebhookEventTypes:
+    """The operations of `webhook_event_types`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(
+        self,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Any:
+        """List the events that are sent."""
+        request = Request(
+            "GET",
+            "/v1/webhook_event_types",
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.json(request)
+
+
 class AsyncApi:
     """Every operation of the service."""
 
@@ -1661,6 +1858,8 @@ class AsyncApi:
         self.fine_tuning = AsyncFineTuning(transport)
         self.models = AsyncModels(transport)
         self.model_aliases = AsyncModelAliases(transport)
+        self.webhook_endpoints = AsyncWebhookEndpoints(transport)
+        self.webhook_event_types = AsyncWebhookEventTypes(transport)
         self.completions = AsyncCompletions(transport)
         self.chat = AsyncChat(transport)
         self.responses = AsyncResponses(transport)

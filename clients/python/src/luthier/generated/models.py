@@ -131,6 +131,10 @@ __all__ = [
     "UploadPartObject",
     "VeraSettingsParam",
     "WandbParam",
+    "WebhookEndpointDeleted",
+    "WebhookEndpointObject",
+    "WebhookEndpointTestResult",
+    "WebhookEndpointWithSecret",
 ]
 
 
@@ -969,6 +973,61 @@ class UploadPartObject(Record):
     created_at: int
     upload_id: str
     object: Literal["upload.part"] = "upload.part"
+
+
+@dataclass(frozen=True)
+class WebhookEndpointDeleted(Record):
+    """The response to a deletion."""
+
+    id: str
+    object: Literal["webhook_endpoint.deleted"] = "webhook_endpoint.deleted"
+    deleted: bool = True
+
+
+@dataclass(frozen=True)
+class WebhookEndpointObject(Record):
+    """An endpoint; a disabled one is sent nothing, and says why."""
+
+    id: str
+    created_at: int
+    updated_at: int
+    name: str
+    url: str
+    event_types: list[str]
+    signing_secret_hint: str
+    status: Literal["enabled", "disabled"]
+    disabled_at: Optional[int]
+    disabled_reason: Optional[str]
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
+
+
+@dataclass(frozen=True)
+class WebhookEndpointTestResult(Record):
+    """The endpoint has responded; `status_code` says how."""
+
+    webhook_endpoint_id: str
+    event_type: str
+    status_code: int
+    object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
+    success: Literal[True] = True
+
+
+@dataclass(frozen=True)
+class WebhookEndpointWithSecret(Record):
+    """The response to a creation and a rotation: the secret is shown here and never again."""
+
+    id: str
+    created_at: int
+    updated_at: int
+    name: str
+    url: str
+    event_types: list[str]
+    signing_secret_hint: str
+    status: Literal["enabled", "disabled"]
+    disabled_at: Optional[int]
+    disabled_reason: Optional[str]
+    signing_secret: str
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
 
 
 class AliasCandidateParam(TypedDict):
