@@ -114,10 +114,6 @@ LOOSE = (
             ("input", "completion"),
         )
     ),
-    _shape("plain text", "text", "completion",
-           'write it as {"prompt": "", "completion": "<text>"} (a base without a beginning-of-text token needs a '
-           f"prompt with text), or a conversation as {_TURNS}",
-           lambda row: isinstance(row["text"], str)),
 )  # fmt: skip
 
 # Rows that have the keys of one of our formats, with values of another tool's.

@@ -69,6 +69,7 @@ class ObjectiveSettings(MethodFields):
     metrics: ClassVar[tuple[str, ...]]  # besides the loss, as in `train_<name>` and `valid_<name>`
     formats: ClassVar[tuple[type[Format], ...]]  # of the rows that it reads
     rows_per_example: ClassVar[int] = 1
+    packed: ClassVar[bool] = False  # an example is as many rows as fit into the context (`workers.data.packing`)
     unpaired: ClassVar[bool] = (
         False  # one answer with a label is an example (`workers.data.mismatch` adds its second row)
     )

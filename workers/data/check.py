@@ -24,19 +24,17 @@ from service.recipes.dataset import (
 )
 from service.recipes.foreign_files import BOM, foreign_file
 from service.recipes.format import Format, Row
-from service.recipes.formats.chat import ChatRow
-from service.recipes.formats.completion import PromptRow
-from service.recipes.formats.preference import PreferenceRow
 from service.recipes.formats.unpaired import UnpairedChatRow, UnpairedPromptRow
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
 from workers.data.messages import RenderError
 from workers.data.mismatch import with_mismatched
-from workers.data.render import Rendered, Renderer
+from workers.data.packing import packed
+from workers.data.render import AnyRow, Rendered, Renderer
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 
 # Called with every row that renders, its line (from 1) and its sequences.
-Observer = Callable[[ChatRow | PromptRow | PreferenceRow, int, Sequence[Rendered]], None]
+Observer = Callable[[AnyRow, int, Sequence[Rendered]], None]
 
 
 class DatasetInvalid(Exception):
@@ -178,6 +176,8 @@ class _Check:
     def dataset(self) -> TokenizedDataset:
         if self._objective.unpaired:
             return with_mismatched(self._rows.build(), self._context_tokens)
+        if self._objective.packed:
+            return packed(self._rows.build(), self._context_tokens)
         return self._rows.build(rows_per_example=self._objective.rows_per_example)
 
     def _end_blank_lines(self, number: int) -> None:
@@ -206,7 +206,7 @@ class _Check:
         return False
 
     def _render(self, row: Row, number: int) -> None:
-        assert isinstance(row, ChatRow | PromptRow | PreferenceRow), "every format's rows are of one of these classes"
+        assert isinstance(row, AnyRow), "every format's rows are of one of these classes"
         try:
             sequences = self._renderer.render(row)
         except RenderError as error:

@@ -15,12 +15,15 @@ from typing import Any
 from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.completion import PromptRow
 from service.recipes.formats.preference import PreferenceRow
+from service.recipes.formats.text import TextRow
 from workers.data.base_text import BaseText, UnknownToken
 from workers.data.complete import check_complete, check_words
 from workers.data.messages import Messages, RenderError, Tools, template_messages, template_tools
+from workers.data.packing import pieces
 from workers.data.template import ChatTemplate, refuse_special, refuse_special_messages, strings
 from workers.data.turn import trained_turn
 
+AnyRow = ChatRow | PromptRow | PreferenceRow | TextRow
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 # An answer is tokenised after one of these, so that a tokenizer which adds a space before its input adds it before
 # these instead.
@@ -104,12 +107,14 @@ class Renderer:
         self._context_tokens = context_tokens
         self._template = ChatTemplate(text, day)
 
-    def render(self, row: ChatRow | PromptRow | PreferenceRow) -> list[Rendered]:
+    def render(self, row: AnyRow) -> list[Rendered]:
         """The sequences of one row. A chat row has several if the template shows a turn differently once others follow.
 
         A chat row ends with its last trained turn, since later messages cannot change the loss. A pair has two, the
-        preferred one first. Raises RenderError.
+        preferred one first. A text has one for each piece of at most the context. Raises RenderError.
         """
+        if isinstance(row, TextRow):
+            return self._document(row)
         if isinstance(row, PreferenceRow):
             return self._pair(row)
         if isinstance(row, ChatRow):
@@ -122,6 +127,21 @@ class Renderer:
         if len(sequence.ids) > self._context_tokens:
             raise self._too_long(sequence)
         return [sequence]
+
+    def _document(self, row: TextRow) -> list[Rendered]:
+        """The text and the end-of-text token, if the base has one: all trained but the first, which follows none."""
+        text = self._text
+        refuse_special(text.special, row.text, "text")
+        try:
+            ids = text.ids(row.text, add_special_tokens=True)
+        except UnknownToken as unknown:
+            raise RenderError("text", str(unknown)) from unknown
+        end_of_text = text.tokenizer.eos_token
+        if isinstance(end_of_text, str) and ids[-1:] != [end := text.special_id(end_of_text)]:
+            ids.append(end)
+        if len(ids) < 2:
+            raise RenderError("text", "is one token for the base, which leaves nothing to learn; remove the row")
+        return [_flagged(1, piece, row.token_weight) for piece in pieces(ids, self._context_tokens)]
 
     def _prompt(self, row: PromptRow) -> Rendered:
         """Prompt, completion and end-of-text token; the last two are trained."""

@@ -27,7 +27,7 @@ VERSION = 2
 class Column:
     """One number per token or per row; `second` columns hold one sequence of any length per row, with offsets."""
 
-    per: Literal["token", "row", "second token", "second offset"]
+    per: Literal["token", "row", "second token", "second offset", "example offset"]
     dtype: type[np.generic]
 
 
@@ -39,6 +39,7 @@ COLUMNS: Mapping[str, Column] = {
     "row_weights": Column("row", np.float32),
     "second_tokens": Column("second token", np.int32),
     "second_offsets": Column("second offset", np.int64),
+    "example_offsets": Column("example offset", np.int64),
 }
 
 
@@ -59,12 +60,16 @@ class TokenizedDataset:
     row_weights: NDArray[np.float32] | None = None  # N; the weight of each row
     second_tokens: NDArray[np.int32] | None = None  # second sequence of row i: [second_offsets[i]:second_offsets[i+1]]
     second_offsets: NDArray[np.int64] | None = None  # N + 1
+    example_offsets: NDArray[np.int64] | None = None  # example k is rows [example_offsets[k]:example_offsets[k + 1]]
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or np.any(np.diff(self.offsets) <= 0):
             raise ValueError("the offsets do not fit the tokens")
         if len(self) % self.rows_per_example:
             raise ValueError("the last example lacks rows")
+        bounds = self.example_offsets
+        if bounds is not None and (bounds[0] != 0 or bounds[-1] != len(self) or np.any(np.diff(bounds) <= 0)):
+            raise ValueError("the examples do not fit the rows")
         for name, values in self._columns().items():
             if len(values) != self._expected_length(COLUMNS[name]):
                 raise ValueError(f"the column '{name}' does not fit the rows")
@@ -100,20 +105,33 @@ class TokenizedDataset:
 
     @property
     def num_examples(self) -> int:
+        if self.example_offsets is not None:
+            return len(self.example_offsets) - 1
         return len(self) // self.rows_per_example
+
+    @property
+    def packed(self) -> bool:
+        """Whether an example is any number of rows, none of which depends on another."""
+        return self.example_offsets is not None
 
     def rows_of(self, examples: Iterable[int]) -> list[int]:
         """The rows of these examples, in their order."""
+        if (bounds := self.example_offsets) is not None:
+            return [row for example in examples for row in range(bounds[example], bounds[example + 1])]
         return [example * self.rows_per_example + row for example in examples for row in range(self.rows_per_example)]
 
+    def row_length(self, row: int) -> int:
+        """Tokens of the row."""
+        return int(self.offsets[row + 1] - self.offsets[row])
+
     def length(self, example: int) -> int:
-        """Tokens of the example's longest row."""
+        """Tokens of the longest row of an example, which is not packed."""
         begin = example * self.rows_per_example
         return int(np.diff(self.offsets[begin : begin + self.rows_per_example + 1]).max())
 
     def cost_tokens(self, examples: Iterable[int]) -> int:
         """All tokens of these examples' rows."""
-        return sum(int(self.offsets[row + 1] - self.offsets[row]) for row in self.rows_of(examples))
+        return sum(self.row_length(row) for row in self.rows_of(examples))
 
     @property
     def num_tokens(self) -> int:
@@ -161,6 +179,8 @@ class TokenizedDataset:
                 return 0 if self.second_offsets is None else int(self.second_offsets[-1])
             case "second offset":
                 return len(self.offsets)
+            case "example offset":
+                return self.num_examples + 1
 
 
 class DatasetBuilder:

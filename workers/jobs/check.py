@@ -36,13 +36,10 @@ from service.domain.storage_keys import beside_dataset
 from service.operations.check_work import HeldCheck
 from service.recipes.base import Base
 from service.recipes.dataset import Problem
-from service.recipes.formats.chat import ChatRow
-from service.recipes.formats.completion import PromptRow
-from service.recipes.formats.preference import PreferenceRow
 from service.recipes.remedies import finding
 from service.storage.base import read
 from workers.data.check import DatasetInvalid
-from workers.data.render import Rendered
+from workers.data.render import AnyRow, Rendered
 from workers.data.row_masks import counts, write_masks
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
@@ -157,7 +154,7 @@ class _Rows:
     def __init__(self) -> None:
         self.sequences = array("i")  # how many each row has
 
-    def __call__(self, row: ChatRow | PromptRow | PreferenceRow, line: int, sequences: Sequence[Rendered]) -> None:
+    def __call__(self, row: AnyRow, line: int, sequences: Sequence[Rendered]) -> None:
         self.sequences.append(len(sequences))
 
 

@@ -24,6 +24,7 @@ def full() -> TokenizedDataset:
         row_weights=np.array([0.25, 4], np.float32),
         second_tokens=np.array([7, 8, 9, 9], np.int32),
         second_offsets=np.array([0, 1, 4], np.int64),
+        example_offsets=np.array([0, 1, 2], np.int64),
     )
 
 

@@ -42,10 +42,7 @@ CHAT: list[tuple[dict[str, Any], str, str]] = [
     ({"dialogue": [USER, ANSWER]}, "a conversation under another key", 'rename "dialogue"'),
     ({"data": [{"messages": [USER, ANSWER]}]}, "a list of rows", "a line of its own"),
 ]
-COMPLETION: list[tuple[dict[str, Any], str, str]] = [
-    ({"text": "a"}, "plain text", '"prompt": ""'),
-    ({"text": "a", "meta": {}}, "plain text", "<text>"),
-]
+COMPLETION: list[tuple[dict[str, Any], str, str]] = []
 PREFERENCE: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "chosen": "b", "rejected": "c"}, "a preference of TRL", "<chosen>"),
     ({"prompt": [USER], "chosen": [ANSWER], "rejected": [ANSWER]}, "a preference of TRL", "lists of messages"),

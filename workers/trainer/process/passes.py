@@ -138,11 +138,18 @@ class Passes:
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None
     ) -> Iterator[tuple[list[int], Batch]]:
         """The micro-batches, with their rows' numbers."""
-        lengths = [dataset.length(example) for example in examples]
-        for group in plan.micro_batches(examples, lengths, dataset.rows_per_example, version=self.plan):
-            rows = dataset.rows_of(group)
+        for rows in self._groups(dataset, examples):
             batch = collate(dataset, rows, self._base.pad_id)
             yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
+
+    def _groups(self, dataset: TokenizedDataset, examples: Sequence[int]) -> list[list[int]]:
+        """The rows of each micro-batch. Rows of a packed example need not stay together; those of a pair do."""
+        if dataset.packed:
+            rows = dataset.rows_of(examples)
+            return plan.micro_batches(rows, [dataset.row_length(row) for row in rows], version=self.plan)
+        lengths = [dataset.length(example) for example in examples]
+        groups = plan.micro_batches(examples, lengths, dataset.rows_per_example, version=self.plan)
+        return [dataset.rows_of(group) for group in groups]
 
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
         """See `Forward`. `keep_K` does not count the positions that the tuning puts before the tokens."""
