@@ -16,7 +16,7 @@ class TextSettings(ObjectiveSettings):
     base's context is cut into pieces, each of which begins with the last token of the one before, so that every token
     but the first is trained once. Pieces are packed in the order of the file: an example is as many as fit into the
     context together, so that examples, which `batch_size` counts, have about as many tokens each. Within an example
-    each piece is a row of its own for the base: no document sees another, and positions begin anew.
+    each piece is a row of its own for the base: no document sees another, and positions begin again at 0.
     """
 
     name: ClassVar[str] = "text"
