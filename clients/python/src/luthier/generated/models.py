@@ -121,8 +121,11 @@ __all__ = [
     "SupervisedMethod",
     "SupervisedParam",
     "SupervisedSettings",
+    "TextMethod",
+    "TextParam",
     "TextPartParam",
-    "TextSettingsParam",
+    "TextSettingsInputParam",
+    "TextSettingsOutput",
     "TokenLogprob",
     "ToolCallParam",
     "TopLogprob",
@@ -520,7 +523,9 @@ class JobObject(Record):
     estimated_finish: Optional[int]
     integrations: list[dict[str, Any]]
     metadata: Optional[dict[str, str]]
-    method: Union["SupervisedMethod", "DpoMethod", "KtoMethod", "OrpoMethod", "SimpoMethod", "OtherMethod"]
+    method: Union[
+        "SupervisedMethod", "DpoMethod", "KtoMethod", "OrpoMethod", "SimpoMethod", "TextMethod", "OtherMethod"
+    ]
     progress: "Progress"
     tuning: dict[str, Any]
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -932,6 +937,21 @@ class SupervisedSettings(Record):
 
 
 @dataclass(frozen=True)
+class TextMethod(Record):
+    """The loss of text jobs, with what is known of its settings."""
+
+    text: "TextSettingsOutput"
+    type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class TextSettingsOutput(Record):
+    """`TextSettings-Output`."""
+
+    hyperparameters: "JobHyperparameters"
+
+
+@dataclass(frozen=True)
 class TokenLogprob(Record):
     """`TokenLogprob`."""
 
@@ -1291,7 +1311,7 @@ class MessageItemParam(_MessageItemParamRequired, total=False):
 class _MethodParamRequired(TypedDict):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
-    type: Literal["supervised", "dpo", "kto", "orpo", "simpo", "reinforcement"]
+    type: Literal["supervised", "dpo", "kto", "orpo", "simpo", "text", "reinforcement"]
 
 
 class MethodParam(_MethodParamRequired, total=False):
@@ -1302,6 +1322,7 @@ class MethodParam(_MethodParamRequired, total=False):
     kto: Optional["KtoParam"]
     orpo: Optional["OrpoParam"]
     simpo: Optional["SimpoParam"]
+    text: Optional["TextParam"]
     reinforcement: Optional[Mapping[str, Any]]
 
 
@@ -1485,6 +1506,12 @@ class SupervisedParam(TypedDict, total=False):
     hyperparameters: Optional["HyperparametersParam"]
 
 
+class TextParam(TypedDict, total=False):
+    """Settings of the method text."""
+
+    hyperparameters: Optional["HyperparametersParam"]
+
+
 class _TextPartParamRequired(TypedDict):
     """`TextPart`."""
 
@@ -1498,8 +1525,8 @@ class TextPartParam(_TextPartParamRequired, total=False):
     prompt_cache_breakpoint: Optional[Mapping[str, Any]]
 
 
-class TextSettingsParam(TypedDict, total=False):
-    """`TextSettings`."""
+class TextSettingsInputParam(TypedDict, total=False):
+    """`TextSettings-Input`."""
 
     format: Optional[Mapping[str, Any]]
     verbosity: Optional[Literal["low", "medium", "high"]]

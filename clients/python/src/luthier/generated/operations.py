@@ -1332,7 +1332,7 @@ class Responses:
         store: Union[Omit, Optional[bool]] = OMIT,
         stream_options: Union[Omit, Optional[models.StreamSettingsParam]] = OMIT,
         temperature: Union[Omit, Optional[float]] = OMIT,
-        text: Union[Omit, Optional[models.TextSettingsParam]] = OMIT,
+        text: Union[Omit, Optional[models.TextSettingsInputParam]] = OMIT,
         tool_choice: Union[
             Omit,
             Optional[
@@ -1438,7 +1438,7 @@ class Responses:
         store: Union[Omit, Optional[bool]] = OMIT,
         stream_options: Union[Omit, Optional[models.StreamSettingsParam]] = OMIT,
         temperature: Union[Omit, Optional[float]] = OMIT,
-        text: Union[Omit, Optional[models.TextSettingsParam]] = OMIT,
+        text: Union[Omit, Optional[models.TextSettingsInputParam]] = OMIT,
         tool_choice: Union[
             Omit,
             Optional[
