@@ -17,7 +17,7 @@ from service.recipes.base import EngineKind
 from service.recipes.format import FORMATS, Format
 from service.recipes.objective import AUTO, OBJECTIVES, Hyperparameters, ObjectiveSettings
 from service.recipes.safeguards import EarlyStopping
-from service.recipes.tasks import TASKS
+from service.recipes.tasks import TASKS, BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 PAGE = Path(__file__).resolve().parent / "methods.md"
@@ -121,16 +121,23 @@ def _tasks() -> str:
 def _compatibility() -> str:
     """Every pair that goes together, with the engines that serve it."""
     engines = get_args(EngineKind)
-    head = "| tuning | objective | task | " + " | ".join(engines) + " |\n" + "|---" * (3 + len(engines)) + "|\n"
+    head = "| tuning | objective | base | " + " | ".join(engines) + " |\n" + "|---" * (3 + len(engines)) + "|\n"
     return head + "".join(_rows(engines))
 
 
 def _rows(engines: tuple[EngineKind, ...]) -> Iterator[str]:
     for tuning in TUNINGS:
         for objective in OBJECTIVES:
-            for task in sorted(tuning.tasks & objective.tasks):
-                served = " | ".join("yes" if engine in tuning.engines else "no" for engine in engines)
-                yield f"| `{tuning.name}` | `{objective.name}` | `{task}` | {served} |\n"
+            for kind in sorted(tuning.kinds & objective.kinds):
+                served = " | ".join(_served(engine, tuning, objective, kind) for engine in engines)
+                yield f"| `{tuning.name}` | `{objective.name}` | {kind} | {served} |\n"
+
+
+def _served(
+    engine: EngineKind, tuning: type[TuningSettings], objective: type[ObjectiveSettings], kind: BaseKind
+) -> str:
+    embedded_only = TASKS[objective.task].has_head or kind != "causal"
+    return "yes" if engine in tuning.engines and not (embedded_only and engine != "embedded") else "no"
 
 
 def _settings(noun: str, model: type[BaseModel]) -> str:

@@ -22,6 +22,7 @@ from service.recipes.base_description import BaseDescription, Dtype, entry, id_f
 from service.recipes.base_folder import names_folder, nearest
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.recipes.catalogue_file import first_text, with_base, without_base
+from service.recipes.tasks import KINDS
 from service.settings.settings import Settings, own_catalogue
 
 Say = Callable[[str], None]
@@ -181,6 +182,7 @@ def _told(settings: Settings, found: BaseDescription, base: Base) -> Iterator[st
     """What was written, and what the caller should know of it."""
     at = f" at the commit {base.revision}" if base.revision else ""
     yield f"{base.id} is in {catalogue_path(settings)}, from {base.source}{at}, in {base.dtype}"
+    yield f"kind: {base.kind}, {KINDS[base.kind].partition(', ')[2]}"
     if found.context_tokens is not None and base.context_tokens < found.context_tokens:
         yield f"context: {base.context_tokens} tokens; the model reads {found.context_tokens} (--context-tokens)"
     yield f"licence: {found.licence or 'none is named in its files: ask whoever made it'}"

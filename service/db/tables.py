@@ -184,6 +184,7 @@ jobs = Table(
     Column("swept_at", BigInteger),  # its snapshots and samples are gone
     Column("pause_requested_at", BigInteger),  # the worker that holds it shall bring it to rest
     Column("alias", String(255)),  # of its base: its models are named after it
+    Column("report_files", JSON(none_as_null=True)),  # ids of its result files besides `result_file`
     Column("publication", JSON(none_as_null=True)),  # trained and stored: what is still to be announced
     Column("safeguards", JSON(none_as_null=True)),  # early stopping, the best step, a forgetting report; null: none
     Index(None, "project_id", "sequence"),
@@ -355,6 +356,7 @@ models = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),  # a tombstone: the name is never used again
     Column("swept_at", BigInteger),  # the artifact's bytes are gone
+    Column("task", String(32), nullable=False, server_default="generate"),  # see `service.recipes.tasks`
 )
 
 uploads = Table(

@@ -129,6 +129,16 @@ def implausible_rate(rate: float, usual: float, multiplier: float) -> NewEvent:
     return NewEvent(message, level="warn", data=data, key="implausible-rate")
 
 
+def head_agrees(figures: Mapping[str, float], *, decisive: bool) -> NewEvent:
+    """`difference` and `effect` of `figures` are in units of what is tolerated."""
+    message = (
+        f"An engine computes the model as it was trained: over {figures['rows']} texts its outputs differ by at most "
+        f"{figures['difference']:.2g} of what is tolerated"
+    )
+    unknown = "; the tuning changes them by less than would show, so that the head alone is known to be served"
+    return NewEvent(message + ("" if decisive else unknown), data=dict(figures), key="agreement")
+
+
 def loss_rose(start: float, end: float, num_steps: int) -> NewEvent:
     message = (
         f"The training loss ended above its start: {end:.3f} after {num_steps} steps, from {start:.3f}. Try a smaller "

@@ -66,6 +66,7 @@ class Job:
     validation_data: str | None = None
     alias: str | None = None  # of its base, which it or its parent was created through: its models are named after it
     pause_requested_at: int | None = None  # set while a running job is to come to rest
+    report_files: list[str] | None = None  # its result files besides the metrics
     publication: JsonObject | None = None  # a `Publication`, once the training is over and its artifact stored
     safeguards: JsonObject | None = (
         None  # `service.recipes.safeguards.safeguards_of` reads it; None: none were asked for

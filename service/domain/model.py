@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from service.domain.errors import InvalidRequest
 from service.domain.storage_keys import fits, room_beside
 
 MANIFEST = "manifest.json"
+HEAD_CONFIG = "head.json"
 MODEL_PREFIX = "ft:"
 ORGANIZATION_LIMIT = 32  # characters of the slug; see `service.settings.settings`
 
@@ -23,6 +24,7 @@ _NAME = re.compile(
 STEP_LIMIT = 999_999_999
 _PUBLICATION_CHARACTERS = 8
 
+TaskName = Literal["generate", "classify"]  # what a model is for; `service.recipes.tasks` has what follows from it
 ModelKind = Literal["final", "checkpoint"]
 
 
@@ -39,6 +41,7 @@ class Model:
     tuning: str
     created_at: int
     deleted_at: int | None = None
+    task: TaskName = "generate"
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ def check_suffix(base: str, organization: str, suffix: str | None) -> None:
         )
 
 
+class HeadConfig(BaseModel):
+    """`head.json`: the output layer of a model that classifies or scores, in Hugging Face's words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"]
+    labels: list[str]  # in the order of the outputs; none for a score
+    pooling: Literal["last", "cls", "mean"]  # which vector of the text it reads
+
+    @property
+    def num_outputs(self) -> int:
+        return 1 if self.problem_type == "regression" else len(self.labels)
+
+
 class Manifest(BaseModel):
     """`manifest.json`, written last: an artifact without it does not exist."""
 
@@ -102,5 +119,12 @@ class Manifest(BaseModel):
     data_hashes: dict[str, str]  # "training", "validation" -> sha256 of the file's bytes
     environment: dict[str, str]
     metrics: dict[str, int | float]
+    head: HeadConfig | None = None  # of a model that classifies or scores
     files: dict[str, str]  # file name in this folder -> sha256; every file but the manifest
     created_at: int
+
+    @model_serializer(mode="wrap")
+    def _without_absent_head(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A model without a head is written as it was before there were any: earlier engines read it."""
+        written: dict[str, Any] = serialize(self)
+        return written if self.head is not None else {name: value for name, value in written.items() if name != "head"}

@@ -20,7 +20,7 @@ from service.domain.errors import InvalidRequest
 from service.domain.json import JsonObject
 from service.recipes.base import EngineKind, Serving
 
-Endpoint = Literal["completions", "chat/completions"]
+Endpoint = Literal["completions", "chat/completions", "classifications"]
 Fields = JsonObject
 
 FORMATS = ("text", "json_object", "json_schema")  # of `response_format`
@@ -35,9 +35,20 @@ class Capabilities:
 
     completions: frozenset[str]
     chat: frozenset[str]
+    classifications: frozenset[str]  # none: the engine does not classify
     message: frozenset[str]
     parts: frozenset[str]
     greedy_n: bool
+
+    def honoured(self, endpoint: Endpoint) -> frozenset[str]:
+        """The fields of that endpoint's requests that the engine honours."""
+        match endpoint:
+            case "completions":
+                return self.completions
+            case "chat/completions":
+                return self.chat
+            case "classifications":
+                return self.classifications
 
 
 _SAMPLING = frozenset(
@@ -47,6 +58,7 @@ _SAMPLING = frozenset(
 EMBEDDED = Capabilities(
     completions=_SAMPLING | {"prompt", "echo"},
     chat=_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"},
+    classifications=frozenset({"input", "messages"}),
     message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call", "reasoning"}),
     parts=frozenset({"text"}),
     greedy_n=True,
@@ -55,6 +67,7 @@ TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 VLLM = Capabilities(
     completions=EMBEDDED.completions | {"logit_bias"},
     chat=EMBEDDED.chat | {"logit_bias", "response_format"} | TOOLS,
+    classifications=frozenset(),
     message=EMBEDDED.message - {"function_call"},
     parts=frozenset({"text"}),
     greedy_n=False,
@@ -89,7 +102,14 @@ def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Field
     """The `fields` for the engine; they hold no nulls. Raises InvalidRequest for what it cannot do."""
     capabilities = CAPABILITIES[serving.engine]
     _check_together(fields, capabilities)
-    honoured = capabilities.completions if endpoint == "completions" else capabilities.chat
+    honoured = capabilities.honoured(endpoint)
+    if not honoured:
+        raise InvalidRequest(
+            f"The engine '{serving.engine}', which serves this model's base, does not classify; models of a base with "
+            "the engine 'embedded' do.",
+            param="model",
+            code="model_not_supported",
+        )
     for name in sorted(fields, key=lambda name: name not in DEFINITIONS):  # what is asked for, before how it is chosen
         if name not in honoured | HARMLESS:
             _check_neutral(name, fields[name], fields, endpoint)
@@ -145,11 +165,7 @@ def _check_neutral(name: str, value: object, fields: Fields, endpoint: Endpoint)
 
 def _elsewhere(name: str, endpoint: Endpoint) -> str:
     """Which engines honour the field that this one does not, as a sentence with a space before it; empty if none."""
-    able = [
-        kind
-        for kind, capabilities in CAPABILITIES.items()
-        if name in (capabilities.completions if endpoint == "completions" else capabilities.chat)
-    ]
+    able = [kind for kind, capabilities in CAPABILITIES.items() if name in capabilities.honoured(endpoint)]
     named = " or ".join(f"'{kind}'" for kind in able)
     return f" Models whose base is served by the engine {named} (serving.engine in the catalogue) do." if able else ""
 

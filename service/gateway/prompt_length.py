@@ -12,6 +12,7 @@ from typing import Any
 from service.domain.errors import InvalidRequest
 
 BYTES_PER_TOKEN = 32
+PROMPTS = ("prompt", "input")  # fields with one text, or several
 SEQUENCES_LIMIT = 2048  # of one request: `n` times its prompts
 
 
@@ -20,11 +21,11 @@ def check_length(fields: Mapping[str, Any], context_tokens: int) -> None:
     prompts = prompts_of(fields)
     for prompt in prompts:
         if isinstance(prompt, list):
-            _check_tokens(len(prompt), context_tokens)
+            _check_tokens("input" if "input" in fields else "prompt", len(prompt), context_tokens)
         else:
-            _check_bytes("prompt", text_bytes(prompt), context_tokens)
+            _check_bytes("input" if "input" in fields else "prompt", text_bytes(prompt), context_tokens)
     for name, value in fields.items():
-        if name != "prompt":
+        if name not in PROMPTS:
             _check_bytes(name, text_bytes(value), context_tokens)
     if sequences(fields) > SEQUENCES_LIMIT:
         raise InvalidRequest(
@@ -41,8 +42,8 @@ def sequences(fields: Mapping[str, Any]) -> int:
 
 
 def prompts_of(fields: Mapping[str, Any]) -> list[Any]:
-    """Each prompt of a completion, as text or as tokens; none for a chat."""
-    prompt = fields.get("prompt", [])
+    """Each prompt of a completion, or input of a classification, as text or as tokens; none for a chat."""
+    prompt = fields.get("prompt", fields.get("input", []))
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
         return [prompt]
     return list(prompt)
@@ -72,11 +73,12 @@ def _check_bytes(name: str, size: int, context_tokens: int) -> None:
         )
 
 
-def _check_tokens(count: int, context_tokens: int) -> None:
+def _check_tokens(name: str, count: int, context_tokens: int) -> None:
     if count > context_tokens:
+        what = {"prompt": "a prompt", "input": "an input"}[name]
         raise InvalidRequest(
-            f"This model's maximum context length is {context_tokens} tokens. However, a prompt has {count:,} tokens. "
-            "Please reduce the length of the prompt.",
-            param="prompt",
+            f"This model's maximum context length is {context_tokens} tokens. However, {what} has {count:,} tokens. "
+            f"Please reduce the length of the {name}.",
+            param=name,
             code="context_length_exceeded",
         )

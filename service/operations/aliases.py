@@ -48,6 +48,11 @@ async def base_names(ctx: Context, tx: Transaction) -> list[str]:
     return [name for name, _ in _all_names(ctx.catalogue, await aliases.every(tx))]
 
 
+async def names_and_bases(ctx: Context, tx: Transaction) -> list[tuple[str, Base]]:
+    """Everything that `base_names` lists, with its base."""
+    return [(name, ctx.catalogue.bases[id]) for name, id in _all_names(ctx.catalogue, await aliases.every(tx))]
+
+
 async def list_names(ctx: Context) -> list[tuple[str, str]]:
     """Name and base of everything that `base_names` lists."""
     async with ctx.database.reading() as tx:

@@ -24,7 +24,7 @@ from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 from service.recipes.base import Base
-from service.recipes.objective import OBJECTIVES, Hyperparameters, find_objective
+from service.recipes.objective import OBJECTIVES, Hyperparameters, check_trainable, find_objective
 from service.recipes.safeguards import Safeguards, check_safeguards
 from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning, tuning_of
 
@@ -135,6 +135,7 @@ async def resolve(ctx: Context, tx: Transaction, caller: Caller, new: NewJob) ->
     _check_entities(ctx, new)
     origin = await _find_origin(ctx, tx, caller, new.model)
     tuning = origin.tuning(new.tuning)
+    check_trainable(origin.base, find_objective(new.objective), new.hyperparameters.model_dump())
     check_servable(origin.base, tuning)
     check_suffix(origin.alias or origin.base.id, caller.organization, new.suffix)
     has_validation = new.validation_file is not None

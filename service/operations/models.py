@@ -13,7 +13,7 @@ from service.db import keys, model_aliases, models
 from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import Forbidden, InvalidRequest, ModelNotFound, NotFound, Unavailable
-from service.domain.model import Model, Permission
+from service.domain.model import Model, Permission, TaskName
 from service.domain.model_alias import ModelAlias, choose
 from service.gateway.names import Meaning, ResolvedModel
 from service.installation.context import Context
@@ -21,6 +21,7 @@ from service.operations import aliases
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 from service.recipes.base import NAME_LIMIT, Base
+from service.recipes.tasks import TASKS, BaseKind, encoder_alone, wrong_endpoint
 
 BASE_OWNER = "luthier"
 NAMES_SHOWN = 10  # of what exists, by the error about what does not
@@ -34,31 +35,34 @@ class ModelView:
     id: str
     created_at: int
     owner: str
+    kind: BaseKind | None  # of its base; None for a base that is not in the catalogue any more
+    task: TaskName | None  # what it is for; None for a base that only models with a head of their own make use of
 
 
 async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
     """Every base, under its id and its aliases, then tuned models, oldest first, then model aliases by name."""
     async with ctx.database.reading() as tx:
         tuned = await models.all_callable(tx, caller.project_id)
-        names = await aliases.base_names(ctx, tx)
+        bases = await aliases.names_and_bases(ctx, tx)
+        names = {name for name, _ in bases}
         moving = [alias for alias in await model_aliases.names(tx, caller.project_id) if alias.name not in names]
     return [
-        *(_base_view(name) for name in names),
-        *(_view(caller, model) for model in tuned),
+        *(_base_view(name, base) for name, base in bases),
+        *(_view(ctx, caller, model) for model in tuned),
         *(_alias_view(caller, alias) for alias in moving),
     ]
 
 
 async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
     """One callable model. Raises ModelNotFound, for another project's too, unless it was granted."""
-    if aliases.in_catalogue(ctx.catalogue, name) is not None:
-        return _base_view(name)
+    if (named := aliases.in_catalogue(ctx.catalogue, name)) is not None:
+        return _base_view(name, named.base)
     async with ctx.database.reading() as tx:
-        if await aliases.find_base(ctx, tx, name) is not None:
-            return _base_view(name)
+        if (named := await aliases.find_base(ctx, tx, name)) is not None:
+            return _base_view(name, named.base)
         if (alias := await model_aliases.find(tx, caller.project_id, name)) is not None:
             return _alias_view(caller, alias)
-        return _view(caller, await _find(ctx, tx, caller, name))
+        return _view(ctx, caller, await _find(ctx, tx, caller, name))
 
 
 async def delete(ctx: Context, caller: Caller, name: str) -> None:
@@ -114,6 +118,15 @@ async def resolve_for_inference(ctx: Context, caller: Caller, name: str, end_use
     if served is None:
         raise ModelNotFound(target, alias=name)
     return replace(served, alias=name, role=role)
+
+
+def check_endpoint(name: str, model: ResolvedModel, endpoint: str) -> None:
+    """Raises InvalidRequest where models of that task are not called at `endpoint`, a path without its /v1/."""
+    if model.task is None:
+        raise encoder_alone(name)
+    task = TASKS[model.task]
+    if f"/v1/{endpoint}" not in task.endpoints:
+        raise wrong_endpoint(name, task)
 
 
 async def _meaning(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Meaning:
@@ -190,23 +203,30 @@ def _tuned(ctx: Context, model: Model) -> ResolvedModel:
     base = ctx.catalogue.find(model.base)
     if base is None:
         raise Unavailable(f"The base of the model '{model.name}' is not in the catalogue any more.", param="model")
-    return ResolvedModel(model.name, model.base, model.tuning, base.serving)
+    return ResolvedModel(model.name, model.base, model.tuning, base.serving, model.task)
 
 
 def _resolved(base: Base) -> ResolvedModel:
-    return ResolvedModel(base.id, base.id, None, base.serving)
+    return ResolvedModel(base.id, base.id, None, base.serving, _task(base))
 
 
-def _base_view(name: str) -> ModelView:
-    return ModelView(name, 0, BASE_OWNER)
+def _task(base: Base) -> TaskName | None:
+    """What a base is for by itself: an encoder writes nothing, and has no labels of its own."""
+    return None if base.kind == "encoder" else "generate"
 
 
-def _view(caller: Caller, model: Model) -> ModelView:
-    return ModelView(model.name, model.created_at, caller.organization)
+def _base_view(name: str, base: Base) -> ModelView:
+    return ModelView(name, 0, BASE_OWNER, base.kind, _task(base))
+
+
+def _view(ctx: Context, caller: Caller, model: Model) -> ModelView:
+    base = ctx.catalogue.find(model.base)
+    kind = None if base is None else base.kind
+    return ModelView(model.name, model.created_at, caller.organization, kind, model.task)
 
 
 def _alias_view(caller: Caller, alias: ModelAlias) -> ModelView:
-    return ModelView(alias.name, alias.created_at, caller.organization)
+    return ModelView(alias.name, alias.created_at, caller.organization, None, None)
 
 
 async def _find_grantable(tx: Transaction, caller: Caller, name: str, *, lock: bool = False) -> Model | None:

@@ -148,17 +148,20 @@ class HeldJob(HeldWork[Job]):
         result: tuple[File, Sequence[Segment]],
         verdict: NewEvent | None = None,
         *,
+        reports: Sequence[tuple[File, Sequence[Segment]]] = (),
         announce_seconds: float | None = None,
     ) -> None:
-        """Marks the job `succeeded`, makes its model's name public and its result file visible, all at once.
+        """Marks the job `succeeded`, makes its model's name public and its result files visible, all at once.
 
-        `verdict` is the event about the comparison with an engine; `announce_seconds` says how long that took.
+        `result` has the metrics; `reports` are more files, which stand after it. `verdict` is the event about the
+        comparison with an engine; `announce_seconds` says how long that took.
         """
         values = {
             "status": "succeeded",
             "finished_at": int(time.time()),
             "fine_tuned_model": model.name,
             "result_file": result[0].id,
+            "report_files": [file.id for file, _ in reports] or None,
         }
         async with self.transaction() as tx:
             new_events = [wording.model_created(model.name), wording.succeeded()]
@@ -167,7 +170,8 @@ class HeldJob(HeldWork[Job]):
             await models.add(tx, model)
             await models.add_final_checkpoint(tx, _checkpoint(model, metrics))
             await models.delete_old_checkpoints(tx, self.job.id, self.ctx.settings.checkpoints_kept)
-            await files.add(tx, *result)
+            for stored in (result, *reports):
+                await files.add(tx, *stored)
             if announce_seconds is not None:
                 await bases.note_announcement(tx, self.job.base, announce_seconds)
 

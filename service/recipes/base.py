@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from service.recipes.tasks import TaskName
+from service.recipes.tasks import BaseKind
 
 EngineKind = Literal["embedded", "vllm"]
 NAME_LIMIT = 255
@@ -46,7 +46,7 @@ class Base(BaseModel):
     aliases: tuple[Annotated[str, StringConstraints(pattern=_NAME)], ...] = Field(
         (), description="other names of the base, each of letters, digits, '.', '_', '/' and '-', in a list"
     )
-    task: TaskName = Field("causal", description='"causal"')
+    kind: BaseKind = Field("causal", description='"causal", "encoder" or "encoder-decoder"')
     source: str = Field(min_length=1, description="a folder, relative to the catalogue, or a hub id")
     revision: str = Field("", description="a commit of the hub, or nothing")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description='"float32" or "bfloat16"')
@@ -55,6 +55,14 @@ class Base(BaseModel):
         {}, description="a table of numbers by tuning"
     )
     serving: Serving = Field(description='a table such as { tunings = ["..."] }')
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, data: Any) -> Any:
+        """`kind` was called `task` when it had one value."""
+        if isinstance(data, dict) and "task" in data and "kind" not in data:
+            return {("kind" if name == "task" else name): value for name, value in data.items()}
+        return data
 
     @property
     def public_source(self) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from service.recipes.base import Base, EngineKind, Serving
 from service.recipes.catalogue import CatalogueError, served_by
+from service.recipes.tasks import BaseKind
 
 CONTEXT_TOKENS = 4096  # at most, unasked: many models read 131072, for which few machines have memory
 MAX_RANK: dict[EngineKind, int] = {"embedded": 64, "vllm": 16}  # vLLM computes every adapter at the highest rank
@@ -25,6 +26,7 @@ class BaseDescription(BaseModel):
 
     source: str  # a folder's absolute path, or a hub id
     revision: str  # the hub's commit; empty for a folder
+    kind: BaseKind = "causal"
     dtype: Dtype  # that suits its weights and this machine's device
     context_tokens: int | None  # that the model reads at most; None where it names no limit
     chat_template: bool
@@ -49,7 +51,7 @@ def entry(
 
     Raises CatalogueError for a base without a chat template, unless the caller says that it needs none.
     """
-    if not found.chat_template and not without_template:
+    if found.kind == "causal" and not found.chat_template and not without_template:
         raise CatalogueError(
             f"{found.source} has no chat template: chat rows and chat completions would be refused. Take the model's "
             "-Instruct or -Chat version, or copy a chat_template.jinja into the folder; with --without-template the "
@@ -60,7 +62,8 @@ def entry(
         id=id,
         source=found.source,
         revision=found.revision,
+        kind=found.kind,
         dtype=dtype or found.dtype,
         context_tokens=context_tokens or longest,
-        serving=Serving(engine=engine, tunings=frozenset(served_by(engine)), max_rank=MAX_RANK[engine]),
+        serving=Serving(engine=engine, tunings=frozenset(served_by(engine, found.kind)), max_rank=MAX_RANK[engine]),
     )

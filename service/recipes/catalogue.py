@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from service.domain.model import ORGANIZATION_LIMIT, suffix_room
 from service.recipes.base import Base, EngineKind
 from service.recipes.base_folder import names_folder
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS
 
 
@@ -83,9 +84,9 @@ def read_catalogue(path: Path) -> Catalogue:
     return Catalogue(bases)
 
 
-def served_by(engine: EngineKind) -> list[str]:
-    """The names of the tunings that engines of that kind can serve."""
-    return [tuning.name for tuning in TUNINGS if engine in tuning.engines]
+def served_by(engine: EngineKind, kind: BaseKind = "causal") -> list[str]:
+    """The names of the tunings of bases of that kind that engines of that kind can serve."""
+    return [tuning.name for tuning in TUNINGS if engine in tuning.engines and kind in tuning.kinds]
 
 
 def _absolute(base: Base, folder: Path) -> Base:
@@ -102,7 +103,7 @@ def _entry(entry: Any, number: int) -> str:
 
 def _contradictions(base: Base) -> Iterator[str]:
     """What is well formed, but does not exist or is not possible."""
-    serving, served, known = base.serving, served_by(base.serving.engine), TUNINGS.names
+    serving, served, known = base.serving, served_by(base.serving.engine, base.kind), TUNINGS.names
     for name in (base.id, *base.aliases):
         room = suffix_room(name, "x" * ORGANIZATION_LIMIT)
         if room < 0:
@@ -111,7 +112,10 @@ def _contradictions(base: Base) -> Iterator[str]:
     for name in sorted(serving.tunings - set(known)):
         yield f"names '{name}' in serving.tunings, which is no tuning; write one of {_listed(known)}."
     for name in sorted(serving.tunings & set(known) - set(served)):
-        yield f"names the tuning '{name}', which the engine '{serving.engine}' does not serve; write {_listed(served)}."
+        yield (
+            f"names the tuning '{name}', which the engine '{serving.engine}' does not serve for a base of the kind "
+            f"'{base.kind}'; write {_listed(served) or 'none'}."
+        )
     if not serving.tunings:
         yield f"names no tuning in serving.tunings; write one of {_listed(served)}."
     for name, rate in base.learning_rate.items():
@@ -119,6 +123,8 @@ def _contradictions(base: Base) -> Iterator[str]:
             yield f"has a learning_rate for '{name}', which is no tuning; write one of {_listed(known)}."
         elif not 0 < rate < float("inf"):
             yield f"has the learning_rate {rate} for '{name}'; write a number above 0, such as 0.001."
+    if serving.engine == "vllm" and base.kind != "causal":
+        yield f'is of the kind "{base.kind}", which vLLM does not serve here; take the engine "embedded".'
     if serving.engine == "embedded" and serving.tool_call_parser:
         yield 'has a serving.tool_call_parser, but the embedded engine calls no tools; leave it out or take "vllm".'
     longest = _positions(Path(base.source))

@@ -74,6 +74,7 @@ def _entry(base: Base) -> str:
     lines = {
         "id": _text(base.id),
         "aliases": _value(list(base.aliases)) if base.aliases else "",
+        "kind": _text(base.kind) if base.kind != "causal" else "",
         "source": _text(base.source),
         "revision": _text(base.revision) if base.revision else "",
         "dtype": _text(base.dtype),

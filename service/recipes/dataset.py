@@ -15,7 +15,7 @@ from service.domain.errors import JobError
 from service.domain.json import DoubledKey, JsonObject, check_keys, shortened
 from service.recipes.foreign_files import BOM, why_no_json
 from service.recipes.foreign_rows import Fit, ForeignShape, foreign_shape, foreign_values
-from service.recipes.format import FORMATS, Format, Row, has_all_keys, recognise
+from service.recipes.format import FORMATS, Format, Row, has_all_keys, lacks_one_key, recognise
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
 PROBLEMS_SHOWN = 20
@@ -109,7 +109,10 @@ def _validate(
     given = {key for key, value in data.items() if value is not None}  # a null is the same as a missing key
     keys = given if recognise(given) else data.keys()
     format = recognise(keys, objective.formats)
-    if format is None or not has_all_keys(format, keys, and_no_more=True):
+    if format is not None and format not in objective.formats and (meant := _one_key_short(keys, objective)):
+        format = meant
+    known = format in objective.formats and lacks_one_key(format, keys)
+    if not known and (format is None or not has_all_keys(format, keys, and_no_more=True)):
         shape = foreign_shape(data, _fit(format, keys))
         if shape is not None:
             raise ForeignRow(shape, objective)
@@ -124,6 +127,11 @@ def _validate(
             raise ForeignRow(shape, objective) from None
         errors = invalid.errors(include_url=False, include_input=False)[:ROW_PROBLEMS_LIMIT]
         return [_problem(error, number) for error in errors]
+
+
+def _one_key_short(keys: Set[str], objective: type[ObjectiveSettings]) -> type[Format] | None:
+    """A format of the objective of which a row with these keys, which fits another, would be one with one key more."""
+    return next((format for format in objective.formats if lacks_one_key(format, keys)), None)
 
 
 def _fit(format: type[Format] | None, keys: Set[str]) -> Fit:

@@ -65,6 +65,12 @@ def has_all_keys(format: type[Format], keys: Set[str], *, and_no_more: bool) -> 
     return not (_distance(model, keys) if and_no_more else _required(model) - keys)
 
 
+def lacks_one_key(format: type[Format], keys: Set[str]) -> bool:
+    """Whether a row with these keys has all of the format's but one, and no others."""
+    model = format.model_of(keys)
+    return len(_required(model) - keys) == 1 and _distance(model, keys) == 1 and bool(_required(model) & keys)
+
+
 def _required(model: type[Row]) -> set[str]:
     return {name for name, field in model.model_fields.items() if field.is_required()}
 

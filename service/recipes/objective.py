@@ -5,18 +5,20 @@ An objective is one class in a file of its own (`service.recipes.objectives`, or
 hyperparameters that are its own; on the wire they stand beside those of the training loop.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field, create_model
 
-from service.domain.errors import JobError
+from service.domain.errors import InvalidRequest, JobError
 from service.domain.json import JsonObject
+from service.domain.model import TaskName
+from service.recipes.base import Base
 from service.recipes.fields import Auto, AutoRule, Integer, MethodFields, Number, Whole
 from service.recipes.format import Format
 from service.recipes.registry import Registry
-from service.recipes.tasks import TaskName
+from service.recipes.tasks import KINDS, TASKS, BaseKind
 
 
 def auto_epochs(num_examples: int) -> int:
@@ -73,13 +75,23 @@ class ObjectiveSettings(MethodFields):
     unpaired: ClassVar[bool] = (
         False  # one answer with a label is an example (`workers.data.mismatch` adds its second row)
     )
-    tasks: ClassVar[frozenset[TaskName]] = frozenset({"causal"})
+    task: ClassVar[TaskName] = "generate"  # what its models are for
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal"})  # of the bases that it trains
+    file_metrics: ClassVar[tuple[str, ...]] = ()  # of the whole validation file alone, as in `full_valid_<name>`
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.objectives.<name>`
 
     @classmethod
     def auto_for(cls, hyperparameters: Mapping[str, Any]) -> Mapping[str, AutoRule]:
         """`auto` for a job with these hyperparameters, where a rule depends on another of them."""
         return cls.auto
+
+    def check_base(self, base: Base) -> None:
+        """Raises InvalidRequest where these settings make no sense on the base, whose kind the objective trains."""
+        return None
+
+    def check_labels(self, names: Sequence[str]) -> None:
+        """Raises JobError where these settings do not fit the labels of the training file. Called where it has some."""
+        return None
 
     def stored(self) -> JsonObject:
         """As JSON; `objective_of` reads it."""
@@ -96,6 +108,26 @@ def find_objective(name: str) -> type[ObjectiveSettings]:
         message = f"This installation has no method '{name}' any more; LUTHIER_EXTENSIONS names the modules of methods."
         raise JobError("method_unavailable", message, param="method.type")
     return found
+
+
+def check_trainable(base: Base, objective: type[ObjectiveSettings], hyperparameters: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest where the objective does not train such a base, or the base's engines do not serve it."""
+    if base.kind not in objective.kinds:
+        able = [f"'{other.name}'" for other in OBJECTIVES if base.kind in other.kinds]
+        instead = f"use {' or '.join(able)}" if able else "no method of this installation trains one"
+        raise InvalidRequest(
+            f"The method '{objective.name}' cannot train '{base.id}', which is {KINDS[base.kind]}; {instead}.",
+            param="method.type",
+            code="method_not_available",
+        )
+    if TASKS[objective.task].has_head and base.serving.engine != "embedded":
+        raise InvalidRequest(
+            f"The engines of '{base.id}' are {base.serving.engine}, which does not serve what the method "
+            f"'{objective.name}' makes; use a base with the embedded engine.",
+            param="method.type",
+            code="method_not_available",
+        )
+    own_settings(objective, hyperparameters).check_base(base)
 
 
 def objective_of(stored: Mapping[str, Any]) -> ObjectiveSettings:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from service.domain.model import TaskName
 from service.recipes.objective import ObjectiveSettings, objective_of
-from service.recipes.tasks import TaskName
 from service.recipes.tuning import TuningSettings, tuning_of
 
 AnyObjective = Annotated[
@@ -27,4 +27,4 @@ class Recipe(BaseModel):
 
     objective: AnyObjective
     tuning: AnyTuning
-    task: TaskName = "causal"
+    task: TaskName = "generate"

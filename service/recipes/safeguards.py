@@ -14,6 +14,7 @@ from service.domain.json import JsonObject
 from service.recipes.base import Base
 from service.recipes.fields import Integer, MethodFields, Number, Whole
 from service.recipes.objective import ObjectiveSettings
+from service.recipes.tasks import TASKS
 
 FULL_VALIDATION = "full_valid_"
 LOSS = FULL_VALIDATION + "loss"
@@ -82,7 +83,7 @@ def check_safeguards(
             param="validation_file",
             code="missing_required_parameter",
         )
-    watched = [FULL_VALIDATION + name for name in ("loss", *objective.metrics)]
+    watched = [FULL_VALIDATION + name for name in ("loss", *objective.metrics, *objective.file_metrics)]
     if safeguards.measures and safeguards.metric not in watched:
         raise InvalidRequest(
             f"Invalid value: '{safeguards.metric}'. Jobs of the method '{objective.name}' measure at the end of each "
@@ -90,7 +91,7 @@ def check_safeguards(
             param="early_stopping.metric",
             code="invalid_value",
         )
-    if safeguards.forgetting_report and base.task != "causal":
+    if safeguards.forgetting_report and (base.kind != "causal" or TASKS[objective.task].has_head):
         raise InvalidRequest(
             f"'forgetting_report' measures how well a model continues text, which '{base.id}' does not do: leave it "
             "out.",

@@ -1,18 +1,31 @@
-"""What a model is for: the columns of its tokenised files, how engine and trainer are compared, who may call it.
+"""What a model is for, and what kind of base it stands on.
 
-`causal` is the only one so far: text in, tokens out. Others (classify, seq2seq, embed) become one entry here each, and
-a value of `TaskName`, with the code that runs them.
+A base has a kind, which its own config says (`workers.model.kind`) and the catalogue repeats; an objective makes models
+for one task. From the task follow the columns of the tokenised files, how engine and trainer are compared, and which
+routes may call the model.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TaskName = Literal["causal"]
+from service.domain.errors import InvalidRequest
+from service.domain.model import TaskName
+
+BaseKind = Literal["causal", "encoder", "encoder-decoder"]
 # Of the tokenised file (`workers.data.tokenized`), besides the tokens themselves.
-Column = Literal["trained", "token_weights", "prompt_lengths", "row_labels", "row_weights", "second_tokens"]
-Agreement = Literal["token_logprobs"]  # log p(token | tokens before) of a few rows, within a tolerance
-Endpoint = Literal["/v1/chat/completions", "/v1/completions"]
+Column = Literal[
+    "trained", "token_weights", "prompt_lengths", "row_labels", "row_label_sets", "row_weights", "second_tokens"
+]
+# `token_logprobs`: log p(token | tokens before) of a few rows; `head_values`: what the head returns for a few rows.
+Agreement = Literal["token_logprobs", "head_values"]
+Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/classifications"]
+
+KINDS: Mapping[BaseKind, str] = {
+    "causal": "a causal language model, which reads a text from left to right and continues it",
+    "encoder": "an encoder, which reads a text as a whole and writes none",
+    "encoder-decoder": "an encoder-decoder, which reads one text as a whole and writes another",
+}
 
 
 @dataclass(frozen=True)
@@ -25,13 +38,44 @@ class Task:
     agreement: Agreement
     endpoints: tuple[Endpoint, ...]
 
+    @property
+    def has_head(self) -> bool:
+        """Whether its models have an output layer of their own, in `head.safetensors`."""
+        return self.agreement == "head_values"
+
 
 TASKS: Mapping[TaskName, Task] = {
-    "causal": Task(
-        name="causal",
-        about="continues a text token by token",
+    "generate": Task(
+        name="generate",
+        about="writes text token by token",
         columns=("trained", "prompt_lengths"),
         agreement="token_logprobs",
         endpoints=("/v1/chat/completions", "/v1/completions"),
-    )
+    ),
+    "classify": Task(
+        name="classify",
+        about="reads a text and returns a number for each of its labels, or one score",
+        columns=("prompt_lengths",),
+        agreement="head_values",
+        endpoints=("/v1/classifications",),
+    ),
 }
+
+
+def wrong_endpoint(model: str, task: Task) -> InvalidRequest:
+    """The error for a model of that task that was called at another task's route."""
+    return InvalidRequest(
+        f"The model '{model}' {task.about}: call it at {' or '.join(task.endpoints)}.",
+        param="model",
+        code="model_not_supported",
+    )
+
+
+def encoder_alone(base: str) -> InvalidRequest:
+    """The error for an encoder that was called by itself."""
+    return InvalidRequest(
+        f"'{base}' is {KINDS['encoder']}, and has no labels of its own: train a model on it, with a method such as "
+        "'classification', and call that.",
+        param="model",
+        code="model_not_supported",
+    )

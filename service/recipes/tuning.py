@@ -14,7 +14,7 @@ from service.domain.json import JsonObject
 from service.recipes.base import Base, EngineKind
 from service.recipes.fields import MethodFields
 from service.recipes.registry import Registry
-from service.recipes.tasks import TaskName
+from service.recipes.tasks import BaseKind
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TuningSettings(MethodFields):
     name: ClassVar[str]  # as `tuning.type` has it
     peft_type: ClassVar[str]  # in a saved adapter's configuration: whose it is
     engines: ClassVar[frozenset[EngineKind]]  # which can serve it
-    tasks: ClassVar[frozenset[TaskName]] = frozenset({"causal"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal"})  # of the bases that it can tune
     changeable: ClassVar[frozenset[str]] = frozenset()  # settings that may be others when a model is continued
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.tunings.<name>`
 

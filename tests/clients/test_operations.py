@@ -23,6 +23,11 @@ from tests.given.stored_checks import add_check
 from tests.given.stored_jobs import add_job, move, tell
 from tests.given.stored_models import add_model, list_as_checkpoint
 
+CLASSIFIER = "ft:luthier-tiny:luthier:x:CCCCCCCC"
+CLASSIFIED = (
+    b'{"id":"c","object":"list","created":1,"model":"ft:x","data":[{"index":0,"label":"greeting","probs":[1.0],'
+    b'"num_classes":1,"scores":{"greeting":1.0}}],"usage":{"prompt_tokens":1,"completion_tokens":0,"total_tokens":1}}'
+)
 MODEL = "ft:luthier-tiny:luthier:x:BBBBBBBB:ckpt-step-10"
 CHAT = (
     b'{"id":"c","object":"chat.completion","created":1,"model":"luthier-tiny","choices":[{"index":0,"message":'
@@ -165,7 +170,7 @@ CALLS = Table(
         ),
         "models.list": (
             lambda api, ids: api.models.list(),
-            lambda found: {model.id for model in found} == {"luthier-tiny", MODEL},
+            lambda found: {model.id for model in found} == {"luthier-tiny", MODEL, CLASSIFIER},
         ),
         "models.retrieve": (lambda api, ids: api.models.retrieve(MODEL), lambda found: found.id == MODEL),
         "model_aliases.create": (
@@ -244,6 +249,10 @@ CALLS = Table(
             lambda api, ids: api.chat.completions.stream(model="luthier-tiny", messages=ASKED),
             lambda found: [one["choices"][0]["delta"].get("content") for one in found] == ["Hi\u2028", None],
         ),
+        "classifications.create": (
+            lambda api, ids: api.classifications.create(model=CLASSIFIER, input=["Hello"]),
+            lambda found: found.data[0].label == "greeting" and found.data[0].scores == {"greeting": 1.0},
+        ),
         "responses.create": (
             lambda api, ids: api.responses.create(model="luthier-tiny", input="Hello"),
             lambda found: isinstance(found, models.ResponseObject) and found.status == "completed",
@@ -292,6 +301,7 @@ async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier
     running, paused = await add_job(ctx, caller, "running"), await add_job(ctx, caller, "running")
     await move(ctx, paused.id, "running", status="paused")
     await add_model(ctx, caller, job.id, MODEL)
+    await add_model(ctx, caller, job.id, CLASSIFIER, task="classify")
     await list_as_checkpoint(ctx, job.id, MODEL, 10)
     return {
         "file": file.id,
@@ -314,6 +324,7 @@ def script(engine: ScriptedEngine, name: str) -> None:
     bodies = {"chat.completions.create": answers(CHAT), "completions.stream": streams(PIECE, DONE)}
     bodies["chat.completions.stream"] = bodies["responses.stream"] = streams(CHUNK, LAST, DONE)
     bodies["responses.create"] = answers(CHAT)
+    bodies["classifications.create"] = answers(CLASSIFIED)
     engine.script = bodies.get(name, engine.script)
 
 

@@ -137,7 +137,7 @@ def _entry(base: Base) -> str:
     serving = base.serving
     return (
         f'[[base]]\nid = "{base.id}"\naliases = {list(base.aliases)}\n'
-        f'source = "{base.source}"\ndtype = "{base.dtype}"\n'
+        f'kind = "{base.kind}"\nsource = "{base.source}"\ndtype = "{base.dtype}"\n'
         f"context_tokens = {base.context_tokens}\nlearning_rate = {{ {rates} }}\n"
         f'serving = {{ engine = "{serving.engine}", tunings = {sorted(serving.tunings)}, '
         f"engines = {list(serving.engines)}, max_rank = {serving.max_rank} }}\n"

@@ -8,7 +8,7 @@ import time
 
 from service.db import models
 from service.domain.job import Checkpoint
-from service.domain.model import Model, ModelKind
+from service.domain.model import Model, ModelKind, TaskName
 from service.installation.context import Context
 from service.operations.keys import Caller
 
@@ -22,9 +22,10 @@ async def add_model(
     base: str = "luthier-tiny",
     kind: ModelKind = "checkpoint",
     step: int = 10,
+    task: TaskName = "generate",
 ) -> str:
     """A public LoRA model of the caller's; its name."""
-    model = Model(name, caller.project_id, job_id, base, kind, step, "lora", int(time.time()))
+    model = Model(name, caller.project_id, job_id, base, kind, step, "lora", int(time.time()), task=task)
     async with ctx.database.transaction() as tx:
         await models.add(tx, model)
     return name

@@ -32,6 +32,7 @@ class Batch:
     prompt_lengths_B: Tensor | None = None  # int64
     token_weights_BT: Tensor | None = None  # float32; 0 at padding
     row_labels_B: Tensor | None = None  # int64
+    row_label_sets_BC: Tensor | None = None  # float32: 0 or 1
     row_weights_B: Tensor | None = None  # float32
     second_ids_BS: Tensor | None = None  # int64
     second_mask_BS: Tensor | None = None
@@ -91,6 +92,7 @@ def collate(dataset: TokenizedDataset, indices: Sequence[int], pad_id: int) -> B
         labels_BT,
         prompt_lengths_B=_of_rows(dataset.prompt_lengths, indices, torch.int64),
         row_labels_B=_of_rows(dataset.row_labels, indices, torch.int64),
+        row_label_sets_BC=_of_rows(dataset.row_label_sets, indices, torch.float32),
         row_weights_B=_of_rows(dataset.row_weights, indices, torch.float32),
     )
     if dataset.token_weights is not None:

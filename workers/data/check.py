@@ -24,9 +24,11 @@ from service.recipes.dataset import (
 )
 from service.recipes.foreign_files import BOM, foreign_file
 from service.recipes.format import Format, Row
+from service.recipes.formats.labelled import LabelledRow
 from service.recipes.formats.unpaired import UnpairedChatRow, UnpairedPromptRow
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
+from workers.data.labels import Labels, LabelSet
 from workers.data.messages import RenderError
 from workers.data.mismatch import with_mismatched
 from workers.data.packing import packed
@@ -79,12 +81,13 @@ def check_file(
     objective: type[ObjectiveSettings],
     day: date | None = None,
     observer: Observer | None = None,
+    labels: LabelSet | None = None,
 ) -> TokenizedDataset:
     """The file's rows, tokenised for the base. `param` is the job's field for this file; the error's code and
     wording depend on it.
 
     `day` is the current date that chat templates get. `observer` sees every row that is right, whether the file is or
-    not.
+    not. `labels` are those of the job's training file, where this is the validation file: it may have no others.
 
     Raises DatasetInvalid with every problem of the whole file; with one sentence if the file holds no JSON lines; or
     only with the wrong format if the job's objective cannot use the format of the first row. The dataset may have more
@@ -94,7 +97,7 @@ def check_file(
     head = list(islice(rest, 2))
     if looks := foreign_file(head):
         raise DatasetInvalid(report_file(looks, param), details([Problem(1, "", f"the file {looks}")], 1))
-    check = _Check(Renderer(text, context_tokens, day), context_tokens, row_limit_bytes, objective, observer)
+    check = _Check(Renderer(text, context_tokens, day), context_tokens, row_limit_bytes, objective, observer, labels)
     for number, line in enumerate(chain(head, rest), start=1):
         check.read(line, number)
         if check.wrong_format is not None:
@@ -120,6 +123,7 @@ class _Check:
         row_limit_bytes: int,
         objective: type[ObjectiveSettings],
         observer: Observer | None = None,
+        labels: LabelSet | None = None,
     ) -> None:
         self._observer = observer
         self._renderer = renderer
@@ -131,6 +135,7 @@ class _Check:
         self._blank_since: int | None = None
         self._foreign: dict[str, list[int]] = {}  # reason -> the first line, and how many lines
         self._rows = DatasetBuilder()
+        self._classes = Labels(labels)
         self.wrong_format: type[Format] | None = None  # of the first row, if the job's objective cannot use it
         self.num_examples = 0
         self._num_without_weight = 0  # rows with the weight 0, which are checked and not trained
@@ -171,6 +176,8 @@ class _Check:
             self._add(Problem(first, "", reason + others))
         if self.num_examples and not self.num_trained:
             self._add(Problem(1, "weight", "is 0, as that of every row: nothing would be trained"))
+        if self.num_examples and not self.num_problems:
+            self._add(*self._classes.problems())
         self.problems.sort(key=lambda problem: problem.line)
 
     def dataset(self) -> TokenizedDataset:
@@ -178,7 +185,7 @@ class _Check:
             return with_mismatched(self._rows.build(), self._context_tokens)
         if self._objective.packed:
             return packed(self._rows.build(), self._context_tokens)
-        return self._rows.build(rows_per_example=self._objective.rows_per_example)
+        return self._classes.column(self._rows.build(rows_per_example=self._objective.rows_per_example))
 
     def _end_blank_lines(self, number: int) -> None:
         """Blank lines at the end of a file are ignored; a run of them between rows is one problem."""
@@ -212,6 +219,9 @@ class _Check:
         except RenderError as error:
             self._add(Problem(number, error.field, error.reason))
             return
+        if isinstance(row, LabelledRow) and (problem := self._classes.find(row, number)):
+            self._add(problem)
+            return
         if self._observer is not None:
             self._observer(row, number, () if row.weight == 0 else sequences)  # the sequences that are trained
         if self.num_problems:
@@ -219,7 +229,10 @@ class _Check:
         if row.weight == 0:
             self._num_without_weight += 1
             return
-        weight = row.weight if self._objective.rows_per_example > 1 and row.weight != 1 else None
+        if isinstance(row, LabelledRow):
+            self._classes.add(row)
+        of_rows = self._objective.rows_per_example > 1 or isinstance(row, LabelledRow)
+        weight = row.weight if of_rows and row.weight != 1 else None
         for sequence, label in zip(sequences, self._labels(row, sequences), strict=True):
             self._rows.add(sequence.ids, sequence.trained, label=label, weight=weight, token_weights=sequence.weights)
 

@@ -7,6 +7,7 @@ a bug that nobody sees: a job would train on another's tokens. So what might mat
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from service.recipes.objective import ObjectiveSettings
 from workers.data import tokenized
 from workers.data.base_text import BaseText
+from workers.data.labels import LabelSet
 
 # Raised by one with every change by which the same row may become other tokens, or be refused where it was not.
 RENDERER_VERSION = 2
@@ -51,11 +53,12 @@ def content_key(
     row_limit_bytes: int,
     examples_minimum: int,
     template_day: date | None = None,
+    labels: LabelSet | None = None,
 ) -> str:
     """The key for the base whose `text_digest` is `text`, and a file whose segments have these sha256, in order.
 
     `template_day` is the date that the chat template is given as today's; None where it prints none, so that jobs of
-    different days share their tokens.
+    different days share their tokens. `labels` are those of the training file, for a validation file that has them.
     """
     return _sha256(
         {
@@ -71,6 +74,7 @@ def content_key(
             "row_limit_bytes": row_limit_bytes,
             "examples_minimum": examples_minimum,
             "template_day": None if template_day is None else template_day.isoformat(),
+            **({"labels": asdict(labels)} if labels else {}),
         }
     )
 

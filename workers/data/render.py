@@ -14,6 +14,7 @@ from typing import Any
 
 from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.completion import PromptRow
+from service.recipes.formats.labelled import LabelledRow
 from service.recipes.formats.preference import PreferenceRow
 from service.recipes.formats.text import TextRow
 from workers.data.base_text import BaseText, UnknownToken
@@ -23,7 +24,7 @@ from workers.data.packing import pieces
 from workers.data.template import ChatTemplate, refuse_special, refuse_special_messages, strings
 from workers.data.turn import trained_turn
 
-AnyRow = ChatRow | PromptRow | PreferenceRow | TextRow
+AnyRow = ChatRow | PromptRow | PreferenceRow | TextRow | LabelledRow
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 # An answer is tokenised after one of these, so that a tokenizer which adds a space before its input adds it before
 # these instead.
@@ -119,6 +120,8 @@ class Renderer:
             return self._pair(row)
         if isinstance(row, ChatRow):
             return self._chat(row)
+        if isinstance(row, LabelledRow):
+            return [self._read(row)]
         try:
             sequence = self._prompt(row)
         except UnknownToken as unknown:
@@ -161,6 +164,21 @@ class Renderer:
         both = text.ids(row.prompt + row.completion, add_special_tokens=True)
         ids = _joined(text, prompt, both, row.completion, end_of_text)
         return _flagged(len(prompt), [*ids, text.special_id(end_of_text)], row.token_weight)
+
+    def _read(self, row: LabelledRow) -> Rendered:
+        """The text, or the conversation up to an answer, as an engine gets it; none of it is trained."""
+        content = row.content
+        if isinstance(content, str):
+            field = next(name for name in ("text", "prompt") if name in row.model_fields_set)
+            refuse_special(self._text.special, content, field)
+            ids = encode_prompt(self._text, content)
+        else:
+            wire = [message.model_dump(exclude_none=True, exclude={"weight"}) for message in content]
+            ids = encode_chat(self._template, wire)
+        sequence = Rendered(ids, bytearray(len(ids)))
+        if len(ids) > self._context_tokens:
+            raise self._too_long(sequence)
+        return sequence
 
     def _chat(self, row: ChatRow) -> list[Rendered]:
         wire = [message.model_dump(exclude_none=True) for message in row.messages[: row.trained[-1] + 1]]

@@ -5,10 +5,11 @@ or the adjacent rows of a pair. Which columns a file has depends on the job's ob
 
 The file is safetensors; its header's metadata has the version:
 
-    2   tokens, offsets, rows_per_example and the columns of `COLUMNS` that exist
+    2   tokens, offsets, rows_per_example and the columns of `COLUMNS` that exist; where rows have classes, `labels`
     -   older files have no version: tokens, trained, offsets, and (except the oldest) rows_per_example
 """
 
+import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 VERSION = 2
+LABELS = "labels"  # JSON in UTF-8: as an array, since a header's metadata has no certain order
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ COLUMNS: Mapping[str, Column] = {
     "token_weights": Column("token", np.float32),
     "prompt_lengths": Column("row", np.int32),
     "row_labels": Column("row", np.int64),
+    "row_label_sets": Column("row", np.uint8),
     "row_weights": Column("row", np.float32),
     "second_tokens": Column("second token", np.int32),
     "second_offsets": Column("second offset", np.int64),
@@ -57,10 +60,12 @@ class TokenizedDataset:
     prompt_lengths: NDArray[np.int32] | None = None  # N; the tokens before the first trained one
     token_weights: NDArray[np.float32] | None = None  # T; the weight of each trained token
     row_labels: NDArray[np.int64] | None = None  # N; a class, or 0 and 1 for unwanted and wanted
+    row_label_sets: NDArray[np.uint8] | None = None  # N, C; 1 for each of C classes that is true of the row
     row_weights: NDArray[np.float32] | None = None  # N; the weight of each row
     second_tokens: NDArray[np.int32] | None = None  # second sequence of row i: [second_offsets[i]:second_offsets[i+1]]
     second_offsets: NDArray[np.int64] | None = None  # N + 1
     example_offsets: NDArray[np.int64] | None = None  # example k is rows [example_offsets[k]:example_offsets[k + 1]]
+    labels: tuple[str, ...] = ()  # the names of the classes, where rows have classes
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or np.any(np.diff(self.offsets) <= 0):
@@ -147,6 +152,7 @@ class TokenizedDataset:
             "tokens": self.tokens,
             "offsets": self.offsets,
             "rows_per_example": np.array([self.rows_per_example], dtype=np.int64),
+            **({LABELS: _as_bytes(self.labels)} if self.labels else {}),
             **{name: values.astype(COLUMNS[name].dtype, copy=False) for name, values in self._columns().items()},
         }
         save_file(arrays, path, metadata={"version": str(VERSION)})
@@ -161,8 +167,13 @@ class TokenizedDataset:
             raise ValueError(f"the tokenised file has version {version}; this installation reads up to {VERSION}")
         rows_per_example = arrays.get("rows_per_example", np.array([1]))  # files of 0.1.0 have no such array
         columns = {name: arrays[name] for name in COLUMNS if name in arrays}
+        labels = json.loads(arrays[LABELS].tobytes()) if LABELS in arrays else ()
         return cls(
-            tokens=arrays["tokens"], offsets=arrays["offsets"], rows_per_example=int(rows_per_example[0]), **columns
+            tokens=arrays["tokens"],
+            offsets=arrays["offsets"],
+            rows_per_example=int(rows_per_example[0]),
+            labels=tuple(labels),
+            **columns,
         )
 
     def _columns(self) -> dict[str, NDArray[Any]]:
@@ -237,6 +248,10 @@ class DatasetBuilder:
             second_tokens=np.array(self._second_tokens, dtype=np.int32) if has_second else None,
             second_offsets=np.array(self._second_offsets, dtype=np.int64) if has_second else None,
         )
+
+
+def _as_bytes(labels: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(list(labels), ensure_ascii=False).encode(), dtype=np.uint8)
 
 
 def _prompt_lengths(trained: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -3,7 +3,8 @@
     store     the trainer scores some rows with the weights it saved and without them; they are stored with the job's
               tokenised files
     score     an engine returns its log-probabilities of the same tokens under the model's name and under its base's:
-              POST /v1/completions with `echo`, `logprobs`
+              POST /v1/completions with `echo`, `logprobs`; or, of a model with a head, what it returns for the same
+              texts: POST /v1/classifications
 
 The rows are a user's data: they are deleted with the job's files, and never reach the database or a log. Has no job
 states; `comparison` compares the numbers, and `announce` decides what a result means.
@@ -11,7 +12,8 @@ states; `comparison` compares the numbers, and `announce` decides what a result 
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import aiohttp
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -21,7 +23,7 @@ from service.storage import ObjectStore
 from service.storage.base import read
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.jobs.staging import store_bytes
-from workers.trainer.protocol import ScoredRow
+from workers.trainer.protocol import HeadRow, ScoredRow
 
 CONNECT_SECONDS = 2.0
 RESPONSE_SECONDS = 60.0  # an engine that has to fetch the adapter first continues after this, for the next request
@@ -30,21 +32,35 @@ MESSAGE_LIMIT = 300
 REFUSALS = frozenset({400, 413, 422})  # waiting does not change these
 UNUSABLE = "adapter_unusable"  # the code of our own engines for an adapter that no waiting makes loadable
 
+T = TypeVar("T")
+ScoreRow = Callable[[aiohttp.ClientSession, str, str, Sequence[int]], Awaitable[list[float]]]
 _rows: TypeAdapter[list[ScoredRow]] = TypeAdapter(list[ScoredRow])
+_head_rows: TypeAdapter[list[HeadRow]] = TypeAdapter(list[HeadRow])
 
 
-async def store_agreement(store: ObjectStore, job_id: str, model: str, rows: list[ScoredRow]) -> tuple[str, str]:
+async def store_agreement(
+    store: ObjectStore, job_id: str, model: str, rows: list[ScoredRow] | list[HeadRow]
+) -> tuple[str, str]:
     """Stores the rows that the job's `model` has scored; returns their key and sha256. Raises StorageError."""
     key = agreement_key(job_id, model)
-    return key, await store_bytes(store, key, _rows.dump_json(rows))
+    return key, await store_bytes(store, key, TypeAdapter(list[ScoredRow] | list[HeadRow]).dump_json(rows))
 
 
 async def fetch_agreement(store: ObjectStore, key: str, sha256: str) -> list[ScoredRow]:
-    """The rows that were stored. Raises ObjectCorrupt, ObjectMissing, StorageError."""
+    """The rows that were stored, of a model that generates. Raises ObjectCorrupt, ObjectMissing, StorageError."""
+    return _rows.validate_json(await _fetch(store, key, sha256))
+
+
+async def fetch_head_agreement(store: ObjectStore, key: str, sha256: str) -> list[HeadRow]:
+    """The same of a model with a head."""
+    return _head_rows.validate_json(await _fetch(store, key, sha256))
+
+
+async def _fetch(store: ObjectStore, key: str, sha256: str) -> bytes:
     content = await storage_retry(read)(store, key)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ObjectCorrupt(key)
-    return _rows.validate_json(content)
+    return content
 
 
 class EngineUnavailable(Exception):
@@ -65,6 +81,14 @@ class _Choice(BaseModel):
 
 class _Completion(BaseModel):
     choices: list[_Choice]
+
+
+class _Classified(BaseModel):
+    probs: list[float]
+
+
+class _Classification(BaseModel):
+    data: list[_Classified]
 
 
 class _Error(BaseModel):
@@ -90,10 +114,22 @@ class Engines:
         All of them from the first engine that has all the models. NaN where it could not compute one. Raises
         EngineUnavailable when no engine responds, EngineRefused.
         """
+
+        async def scores(url: str) -> list[list[list[float]]]:
+            return [await _score(url, self._headers, model, rows, _score_row) for model in models]
+
+        return await self._first(scores)
+
+    async def classify(self, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """What the head of `model` returns for each row. Raises EngineUnavailable, EngineRefused."""
+        return await self._first(lambda url: _score(url, self._headers, model, rows, _classify_row))
+
+    async def _first(self, ask: Callable[[str], Awaitable[T]]) -> T:
+        """The result of the first engine that is not unavailable."""
         reasons = []
         for url in list(self._urls):
             try:
-                return [await _score(url, self._headers, model, rows) for model in models]
+                return await ask(url)
             except EngineUnavailable as error:
                 reasons.append(f"{url}: {error}")
             finally:
@@ -101,12 +137,14 @@ class Engines:
         raise EngineUnavailable("; ".join(reasons))
 
 
-async def _score(url: str, headers: Mapping[str, str], model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+async def _score(
+    url: str, headers: Mapping[str, str], model: str, rows: Sequence[Sequence[int]], score_row: ScoreRow
+) -> list[list[float]]:
     """One request per row: several scored prompts in one request crash vLLM 0.32 on a CPU."""
     timeout = aiohttp.ClientTimeout(total=RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-            return [await _score_row(session, url, model, row) for row in rows]
+            return [await score_row(session, url, model, row) for row in rows]
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
         raise EngineUnavailable(type(error).__name__) from error
 
@@ -121,6 +159,19 @@ async def _score_row(session: aiohttp.ClientSession, url: str, model: str, row: 
     if response.status != 200:
         raise _refusal(response.status, content, model)
     return _logprobs(content, len(row))
+
+
+async def _classify_row(session: aiohttp.ClientSession, url: str, model: str, row: Sequence[int]) -> list[float]:
+    body = {"model": model, "input": list(row)}
+    async with session.post(f"{url}/v1/classifications", json=body, allow_redirects=False) as response:
+        content = await _read(response)
+    if response.status != 200:
+        raise _refusal(response.status, content, model)
+    try:
+        (classified,) = _Classification.model_validate_json(content).data
+    except ValueError as error:  # a ValidationError is one
+        raise EngineRefused("Its response has no probabilities.") from error
+    return classified.probs
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

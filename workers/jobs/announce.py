@@ -1,8 +1,8 @@
 """The third claim of a job: its artifact is stored and its slot free; an engine must agree before the name is public.
 
     fetch     the agreement rows, which the trainer has scored with the weights it saved
-    score     an engine's log-probabilities of the same tokens, under the new name and the base's; retried until an
-              engine responds
+    score     an engine's log-probabilities of the same tokens, under the new name and the base's, or what the model's
+              head returns there; retried until an engine responds
     compare   where the effects differ they are scored once more (by another engine, if there is one); then the job
               fails
     finish    one fenced transaction: model row, result file, `succeeded`
@@ -13,6 +13,8 @@ lease at the next beat; its artifact stays without a name. A pause that is reque
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -20,11 +22,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from service.domain import event as wording
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
+from service.domain.file import File, Segment
 from service.domain.job import Publication
 from service.domain.model import Model
 from service.installation.engine_key import bearer, engine_key
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
+from service.recipes.objective import find_objective
+from service.recipes.tasks import TASKS, Task
 from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
 from workers.files.transfer import ObjectCorrupt, storage_retry
@@ -34,13 +39,16 @@ from workers.jobs.agreement import (
     Engines,
     EngineUnavailable,
     fetch_agreement,
+    fetch_head_agreement,
 )
 from workers.jobs.comparison import BASE_SHARE, Comparison, Verdict, compare
+from workers.jobs.head_comparison import HeadComparison, compare_heads
 from workers.jobs.learning import learning_of
-from workers.jobs.result_file import store_result
-from workers.trainer.protocol import ScoredRow
+from workers.jobs.result_file import store_reports, store_result
+from workers.trainer.protocol import HeadRow, ScoredRow
 
 log = structlog.get_logger()
+Check = Callable[[], Awaitable[NewEvent | JobError]]  # compares once; raises EngineRefused
 CONTRADICTIONS = 2  # of engines, before the job fails
 RETRY_LIMIT_SECONDS = 10.0
 SECOND_THOUGHT_SECONDS = 10.0  # a vLLM whose engine process died refuses every adapter for about 5 seconds
@@ -76,11 +84,13 @@ class JobAnnouncement:
         if learning is not None and (warning := learning.event()) is not None:
             await self._held.warn(warning)
         result = await store_result(self._ctx, self._held.job)
+        reports = await self._reports()
         await self._held.finish(
             self._model(),
             self._publication.metrics,
             result,
             verdict,
+            reports=reports,
             announce_seconds=time.monotonic() - began,
         )
         log.info("job.succeeded", job_id=self._held.job.id)
@@ -90,32 +100,54 @@ class JobAnnouncement:
         urls = self._ctx.engines[self._base.id]
         if not urls:
             return wording.not_compared()
-        rows, engines = await self._agreement(), Engines(urls, bearer(engine_key(self._ctx.settings)))
+        engines = Engines(urls, bearer(engine_key(self._ctx.settings)))
+        check = await (self._head_check(engines) if self._task.has_head else self._token_check(engines))
         for contradiction in range(1, CONTRADICTIONS + 1):
             try:
-                found = await self._comparison(engines, rows)
+                found = await check()
             except EngineRefused as refusal:
                 failure = JobError("engine_refuses", f"The engine cannot serve the model: {refusal}")
                 if contradiction < CONTRADICTIONS:
                     await asyncio.sleep(SECOND_THOUGHT_SECONDS)
             else:
-                if not found.verdict.contradicts:
-                    return _agreement_event(found)
-                failure = _disagreement(found)
+                if not isinstance(found, JobError):
+                    return found
+                failure = found
             log.warning("announcement.contradicted", job_id=self._held.job.id, count=contradiction, code=failure.code)
         raise failure
 
-    async def _comparison(self, engines: Engines, rows: list[ScoredRow]) -> Comparison:
-        """Retries until an engine has scored the rows. Raises EngineRefused."""
-        retrying = AsyncRetrying(
+    async def _token_check(self, engines: Engines) -> Check:
+        """Compares the log-probabilities of tokens."""
+        rows = await self._agreement()
+        models, ids = [self._publication.name, self._base.id], [row.ids for row in rows]
+
+        async def check() -> NewEvent | JobError:
+            scores: list[list[list[float]]] = await self._retrying()(engines.score, models, ids)
+            served, served_base = scores
+            found = compare(rows, served, served_base, self._base.dtype)
+            return _disagreement(found) if found.verdict.contradicts else _agreement_event(found)
+
+        return check
+
+    async def _head_check(self, engines: Engines) -> Check:
+        """Compares what the model's head returns."""
+        rows = await self._head_agreement()
+        ids = [row.ids for row in rows]
+
+        async def check() -> NewEvent | JobError:
+            served: list[list[float]] = await self._retrying()(engines.classify, self._publication.name, ids)
+            found = compare_heads(rows, served, self._base.dtype)
+            return _head_disagreement(found) if found.contradicts else _head_event(found)
+
+        return check
+
+    def _retrying(self) -> AsyncRetrying:
+        """Calls until an engine is available."""
+        return AsyncRetrying(
             retry=retry_if_exception_type(EngineUnavailable),
             wait=wait_random_exponential(multiplier=0.2, max=RETRY_LIMIT_SECONDS),
             before_sleep=self._wait,
         )
-        models, ids = [self._publication.name, self._base.id], [row.ids for row in rows]
-        scores: list[list[list[float]]] = await retrying(engines.score, models, ids)
-        served, served_base = scores
-        return compare(rows, served, served_base, self._base.dtype)
 
     async def _wait(self, state: RetryCallState) -> None:
         """Called before each pause. At the first one it warns the user, and checks that the artifact is intact."""
@@ -132,11 +164,26 @@ class JobAnnouncement:
 
     async def _agreement(self) -> list[ScoredRow]:
         stored = self._publication
-        try:
+        with _agreement_errors():
             return await fetch_agreement(self._ctx.storage, stored.sample, stored.sample_sha256)
-        except (ObjectCorrupt, ObjectMissing) as error:
-            message = "The rows that the trained model is compared on are missing or damaged in storage."
-            raise JobError("agreement_unusable", message) from error
+
+    async def _head_agreement(self) -> list[HeadRow]:
+        stored = self._publication
+        with _agreement_errors():
+            return await fetch_head_agreement(self._ctx.storage, stored.sample, stored.sample_sha256)
+
+    async def _reports(self) -> list[tuple[File, list[Segment]]]:
+        """The tables of a model with a head. Raises JobError where its artifact is gone."""
+        if not self._task.has_head:
+            return []
+        try:
+            return await store_reports(self._ctx, self._held.job, self._publication.name)
+        except (ArtifactCorrupt, ObjectMissing) as error:
+            raise JobError("artifact_unusable", "The model's artifact is missing or damaged in storage.") from error
+
+    @property
+    def _task(self) -> Task:
+        return TASKS[find_objective(self._held.job.objective).task]
 
     def _model(self) -> Model:
         job = self._held.job
@@ -149,7 +196,31 @@ class JobAnnouncement:
             step=self._publication.step,
             tuning=job.tuning["type"],
             created_at=int(time.time()),
+            task=self._task.name,
         )
+
+
+@contextmanager
+def _agreement_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ObjectCorrupt, ObjectMissing) as error:
+        message = "The rows that the trained model is compared on are missing or damaged in storage."
+        raise JobError("agreement_unusable", message) from error
+
+
+def _head_event(found: HeadComparison) -> NewEvent:
+    figures = {"rows": found.num_rows, "difference": found.difference, "effect": found.effect}
+    return wording.head_agrees(figures, decisive=found.decisive)
+
+
+def _head_disagreement(found: HeadComparison) -> JobError:
+    return JobError(
+        "engine_disagrees",
+        f"The engine does not compute what was trained: over {found.num_rows} texts its outputs differ from the "
+        f"trainer's by up to {found.difference:.3g} times what is tolerated; the tuning alone changes them by "
+        f"{found.effect:.3g} times that. The model was not announced.",
+    )
 
 
 def _agreement_event(found: Comparison) -> NewEvent:

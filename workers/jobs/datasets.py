@@ -23,15 +23,17 @@ from service.operations import lookups
 from service.operations.progress import DataColumn
 from service.recipes.base import Base
 from service.recipes.objective import find_objective
+from service.recipes.tasks import TASKS
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.check import Observer, check_file, split_lines
 from workers.data.content_key import content_key
+from workers.data.labels import LabelSet
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.files.transfer import ObjectCorrupt, storage_retry
 from workers.jobs.loading import Tokenizers
-from workers.jobs.staging import fetch_segments, store_file
+from workers.jobs.staging import fetch_file, fetch_segments, store_file
 
 log = structlog.get_logger()
 COLUMNS: dict[str, DataColumn] = {"training_file": "training_data", "validation_file": "validation_data"}
@@ -69,6 +71,7 @@ class FileDatasets:
         self._base = base
         self._tokenizers = tokenizers
         self._folder = folder
+        self._training: StoredDataset | None = None  # the tokenised training file, once it is known
 
     def prints_the_date(self) -> bool:
         """Whether the base's chat template shows today's date. Blocks while the tokenizer loads."""
@@ -84,6 +87,27 @@ class FileDatasets:
         tokenized = await self.read(segments, file_id, param, minimum)
         return await self.share(tokenized, segments, param, minimum, missing=shared)
 
+    async def labels(self) -> LabelSet | None:
+        """Those of the training file, which was found or made before; None where its rows have none.
+
+        Raises JobError where storage has lost it since.
+        """
+        if self._training is None or not TASKS[find_objective(self.subject.objective).task].has_head:
+            return None
+        path = self._folder / "labels"
+        try:
+            if await fetch_file(self._ctx.storage, self._training.object_key, path) != self._training.sha256:
+                raise ObjectCorrupt(self._training.object_key)
+        except (ObjectCorrupt, ObjectMissing) as error:
+            log.warning("data.unavailable", subject=self.subject.id, key=self._training.object_key)
+            message = "The tokenised training file is missing or damaged in storage. Please try again."
+            raise JobError("data_unavailable", message, "training_file") from error
+        return LabelSet.of(await asyncio.to_thread(TokenizedDataset.load, path))
+
+    async def _known_labels(self, param: str) -> LabelSet | None:
+        """The labels that the file may have: a validation file only those of the training file."""
+        return await self.labels() if param == "validation_file" else None
+
     async def segments(self, file_id: str, param: str) -> list[Segment]:
         """Where the file's bytes lie. Raises JobError for a deleted file."""
         found = await lookups.find_file(self._ctx, file_id)
@@ -94,7 +118,10 @@ class FileDatasets:
 
     async def find(self, segments: Sequence[Segment], param: str, minimum: int) -> StoredDataset | None:
         """Rows of the same content, which the subject names from now on. Storage may have lost them."""
-        return await self._held.use_dataset(COLUMNS[param], await asyncio.to_thread(self._key, segments, minimum))
+        key = await asyncio.to_thread(self._key, segments, minimum, await self._known_labels(param))
+        found = await self._held.use_dataset(COLUMNS[param], key)
+        self._note(param, found)
+        return found
 
     async def read(
         self, segments: Sequence[Segment], file_id: str, param: str, minimum: int, observer: Observer | None = None
@@ -107,7 +134,8 @@ class FileDatasets:
             log.warning("data.unavailable", subject=self.subject.id, file_id=file_id, reason=type(error).__name__)
             message = f"The {param.replace('_', ' ')} is missing or damaged in storage; please upload it again."
             raise JobError("data_unavailable", message, param) from error
-        return await asyncio.to_thread(self._read, path, file_id, param, minimum, observer)
+        labels = await self._known_labels(param)
+        return await asyncio.to_thread(self._read, path, file_id, param, minimum, observer, labels)
 
     async def share(
         self,
@@ -122,14 +150,20 @@ class FileDatasets:
 
         `missing` are those that were found and that storage no longer has.
         """
-        key = await asyncio.to_thread(self._key, segments, minimum)
+        key = await asyncio.to_thread(self._key, segments, minimum, await self._known_labels(param))
         object_key = dataset_key(ids.dataset_id(key))
         path = self._folder / "tokenized"
         await asyncio.to_thread(tokenized.save, path)
         sha256 = await store_file(self._ctx.storage, path, object_key)
         made = StoredDataset(key, object_key, sha256, tokenized.num_examples)
         lost = None if missing is None else missing.object_key
-        return await self._held.add_dataset(COLUMNS[param], made, missing=lost)
+        used = await self._held.add_dataset(COLUMNS[param], made, missing=lost)
+        self._note(param, used)
+        return used
+
+    def _note(self, param: str, stored: StoredDataset | None) -> None:
+        if param == "training_file":
+            self._training = stored
 
     async def is_stored(self, key: str) -> bool:
         """False where a database was restored without its storage."""
@@ -139,7 +173,7 @@ class FileDatasets:
             return False
         return True
 
-    def _key(self, segments: Sequence[Segment], minimum: int) -> str:
+    def _key(self, segments: Sequence[Segment], minimum: int, labels: LabelSet | None) -> str:
         return content_key(
             self._tokenizers.digest(self._base),
             [segment.sha256 for segment in segments],
@@ -148,9 +182,18 @@ class FileDatasets:
             row_limit_bytes=self._ctx.settings.row_limit_bytes,
             examples_minimum=minimum,
             template_day=self.subject.day if self.prints_the_date() else None,
+            labels=labels,
         )
 
-    def _read(self, path: Path, file_id: str, param: str, minimum: int, observer: Observer | None) -> TokenizedDataset:
+    def _read(
+        self,
+        path: Path,
+        file_id: str,
+        param: str,
+        minimum: int,
+        observer: Observer | None,
+        labels: LabelSet | None,
+    ) -> TokenizedDataset:
         limit = self._ctx.settings.row_limit_bytes
         return check_file(
             split_lines(_chunks(path), limit),
@@ -163,6 +206,7 @@ class FileDatasets:
             objective=find_objective(self.subject.objective),
             day=self.subject.day,
             observer=observer,
+            labels=labels,
         )
 
 

@@ -4,16 +4,18 @@ Every publication has a new 8-character id, so no name and no key is written twi
 without a name. A checkpoint's name is public at once, the last one's after `workers.jobs.announce`.
 """
 
+import asyncio
 import time
 from pathlib import Path
 
 from service.domain import ids
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.job import Metrics, Publication, named_after, template_date
-from service.domain.model import Manifest, Model, model_name
+from service.domain.model import HEAD_CONFIG, HeadConfig, Manifest, Model, model_name
 from service.operations import lookups
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
+from service.recipes.objective import check_trainable, find_objective
 from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
 from workers.files.transfer import storage_retry
@@ -43,7 +45,8 @@ class Publisher:
         job = self._held.job
         if report.last:
             name = await self._store(report, step=None)
-            key, sha256 = await store_agreement(self._ctx.storage, job.id, name, report.agreement)
+            rows = report.head_agreement or report.agreement
+            key, sha256 = await store_agreement(self._ctx.storage, job.id, name, rows)
             self._last = Publication(
                 name,
                 report.step,
@@ -63,6 +66,7 @@ class Publisher:
                 step=report.step,
                 tuning=job.tuning["type"],
                 created_at=int(time.time()),
+                task=find_objective(job.objective).task,
             )
             await self._held.publish(model, report.metrics)
 
@@ -84,8 +88,10 @@ class Publisher:
 
     def _check_servable(self) -> None:
         """Checked again here: the catalogue may have changed since the job was created."""
+        job = self._held.job
         try:
-            check_servable(self._base, tuning_of(self._held.job.tuning))
+            check_trainable(self._base, find_objective(job.objective), job.hyperparameters)
+            check_servable(self._base, tuning_of(job.tuning))
         except InvalidRequest as error:
             raise JobError("not_servable", error.message, error.param) from error
 
@@ -109,6 +115,7 @@ class Publisher:
             data_hashes=await self._data_hashes(),
             environment=ready.environment,
             metrics=result_metrics(report),
+            head=await asyncio.to_thread(_head, Path(report.folder)),
             files={},  # filled in by store_artifact
             created_at=int(time.time()),
         )
@@ -128,3 +135,9 @@ def result_metrics(report: Checkpointed) -> Metrics:
         return report.metrics
     losses = {"general_text_loss_before": found.loss_before, "general_text_loss_after": found.loss_after}
     return {**report.metrics, **losses}
+
+
+def _head(folder: Path) -> HeadConfig | None:
+    """What the trainer wrote about the model's head, if it has one."""
+    path = folder / HEAD_CONFIG
+    return HeadConfig.model_validate_json(path.read_bytes()) if path.exists() else None

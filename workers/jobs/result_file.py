@@ -1,4 +1,4 @@
-"""`step_metrics.csv`, the file of a finished job's metrics, streamed from its events into storage."""
+"""Result files of a finished job: `step_metrics.csv`, streamed from its events, and the last checkpoint's tables."""
 
 import csv
 import io
@@ -9,30 +9,55 @@ from typing import Any
 from service.domain import ids
 from service.domain.file import RESULT_PURPOSE, File, Segment
 from service.domain.job import Job
-from service.domain.storage_keys import file_key
+from service.domain.storage_keys import artifact_prefix, file_key
 from service.installation.context import Context
 from service.operations import lookups
 from service.recipes.objective import find_objective
+from service.storage.base import read
 from service.storage.hashed import Hashed
+from workers.files.artifacts import read_manifest
 from workers.files.transfer import storage_retry
+from workers.jobs.staging import store_bytes
 
 BATCH_ROWS = 500
+TABLE = ".csv"
 
 
 async def store_result(ctx: Context, job: Job) -> tuple[File, list[Segment]]:
     """Stores the file and returns its row and segments. Cells without a value are empty. Raises StorageError."""
     file_id = ids.file_id()
     segment = await _store(ctx, job, file_key(file_id))
-    file = File(
-        id=file_id,
+    return _file(job, file_id, "step_metrics.csv", segment.bytes), [segment]
+
+
+def _file(job: Job, id: str, name: str, num_bytes: int) -> File:
+    return File(
+        id=id,
         project_id=job.project_id,
         purpose=RESULT_PURPOSE,
-        filename="step_metrics.csv",
+        filename=name,
         content_type="text/csv",
-        bytes=segment.bytes,
+        bytes=num_bytes,
         created_at=int(time.time()),
     )
-    return file, [segment]
+
+
+async def store_reports(ctx: Context, job: Job, model: str) -> list[tuple[File, list[Segment]]]:
+    """Copies the tables that stand beside the adapter of `model`, each as a file of its own. Raises StorageError."""
+    manifest = await storage_retry(read_manifest)(ctx.storage, model)
+    stored = []
+    for name in sorted(manifest.files):
+        if name.endswith(TABLE):
+            content = await storage_retry(read)(ctx.storage, artifact_prefix(model) + name)
+            stored.append(await _stored_table(ctx, job, name, content))
+    return stored
+
+
+async def _stored_table(ctx: Context, job: Job, name: str, content: bytes) -> tuple[File, list[Segment]]:
+    file_id = ids.file_id()
+    sha256 = await store_bytes(ctx.storage, file_key(file_id), content)
+    segment = Segment(file_key(file_id), len(content), sha256)
+    return _file(job, file_id, name, len(content)), [segment]
 
 
 @storage_retry

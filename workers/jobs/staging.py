@@ -51,7 +51,7 @@ async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
     objective = own_settings(find_objective(job.objective), job.hyperparameters)
     spec = JobSpec(
         job_id=job.id,
-        recipe=Recipe(objective=objective, tuning=tuning, task=base.task),
+        recipe=Recipe(objective=objective, tuning=tuning, task=objective.task),
         n_epochs=job.hyperparameters["n_epochs"],
         batch_size=job.hyperparameters["batch_size"],
         learning_rate=job.hyperparameters["learning_rate_multiplier"] * await learning_rate(base, tuning),

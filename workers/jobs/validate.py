@@ -14,6 +14,7 @@ from service.domain.errors import JobError
 from service.domain.job import template_date
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
+from service.recipes.objective import find_objective, own_settings
 from workers.data.check import DatasetInvalid
 from workers.files.disk import disk_errors
 from workers.jobs.datasets import FileDatasets, Subject
@@ -52,6 +53,9 @@ class JobValidation:
         job = self._held.job
         minimum = self._ctx.settings.examples_minimum
         training = await self._datasets.find_or_make(job.training_file, "training_file", minimum)
+        labels = await self._datasets.labels()
+        if labels is not None:
+            own_settings(find_objective(job.objective), job.hyperparameters).check_labels(labels.names)
         if job.validation_file is not None:
             await self._datasets.find_or_make(job.validation_file, "validation_file", 1)
         plan = await plan_job(self._base, job, training.num_examples, self._datasets)

@@ -14,16 +14,19 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from workers.model.head import Head, read_head
 from workers.tunings import Tuning, load_tuning, read_tuning
 from workers.tunings.sites import Rows
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An attached tuning. `template_date` is the current date that the chat template got in its training."""
+    """An attached tuning. `template_date` is the current date that the chat template got in its training; `head` is the
+    output layer of a model that classifies or scores."""
 
     tuning: Tuning
     template_date: date | None = None
+    head: Head | None = None
 
 
 class Adapters:
@@ -40,8 +43,9 @@ class Adapters:
     def attach(self, folder: Path) -> Adapter:
         """Loads the adapter saved in `folder`. Raises AdapterMismatch or JobError if it does not fit the model."""
         tuning = read_tuning(folder, self._model, f"adapter{next(self._numbers)}")
+        head = read_head(folder, self._model.config.get_text_config().hidden_size, self._model.device)
         load_tuning(tuning, folder)
-        return Adapter(tuning)
+        return Adapter(tuning, head=head)
 
     def detach(self, adapter: Adapter) -> None:
         """Frees its memory. No row may be using it."""

@@ -15,6 +15,7 @@ from service.recipes.base import Base, Serving
 from service.recipes.base_description import BaseDescription, Dtype
 from service.recipes.base_folder import folder_problems
 from workers.model.gguf import MISSING, dequantise, named_licence
+from workers.model.kind import kind_of
 from workers.model.load import BaseUnusable, commit_of, load_text
 
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
@@ -60,6 +61,7 @@ def _described(source: str, device: torch.device, folder: Path) -> BaseDescripti
     return BaseDescription(
         source=source,
         revision=base.revision,
+        kind=kind_of(config),
         dtype=_dtype(config, device),
         context_tokens=longest_context(config),
         chat_template=bool(load_text(base).tokenizer.chat_template),

@@ -16,9 +16,9 @@ import torch
 from huggingface_hub import ResolvedRevision
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -27,8 +27,10 @@ from transformers.utils.hub import resolve_revision
 
 from service.recipes.base import Base
 from service.recipes.base_folder import folder_problems
+from service.recipes.tasks import KINDS, BaseKind
 from service.recipes.tuning import BaseSize
 from workers.data.base_text import BaseText
+from workers.model.kind import kind_of, load_model
 
 log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
@@ -46,6 +48,7 @@ class LoadedBase:
     hashes: dict[str, str]  # "weights", "tokenizer", "chat_template" -> sha256
     device: torch.device
     text: BaseText
+    kind: BaseKind = "causal"
 
     @property
     def pad_id(self) -> int:
@@ -75,13 +78,9 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
     """Loads from a folder or from the hub (safetensors only, no remote code). Raises OSError or ValueError."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # logs are events, one a line
     commit = commit_of(base)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        base.source,
-        revision=commit,
-        dtype=getattr(torch, base.dtype),
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    check_kind(base, AutoConfig.from_pretrained(base.source, revision=commit, trust_remote_code=False))
+    options = {"dtype": getattr(torch, base.dtype), "trust_remote_code": False, "use_safetensors": True}
+    model = load_model(base.kind, base.source, commit, options)
     torch.nn.Module.to(model, device).requires_grad_(False)  # in eval mode already, as transformers loads it
     tokenizer = _load_tokenizer(base, commit)
     hashes = {
@@ -89,7 +88,8 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
         "tokenizer": _sha256(tokenizer.backend_tokenizer.to_str()),
         "chat_template": _sha256(json.dumps(tokenizer.chat_template, sort_keys=True)),
     }
-    text = BaseText(tokenizer, _end_ids(model.generation_config), _num_embeddings(model))
+    generation = None if base.kind == "encoder" else model.generation_config  # an encoder writes no text
+    text = BaseText(tokenizer, _end_ids(generation), _num_embeddings(model))
     _warn_of_unknown_tokens(base, text)
     return LoadedBase(
         public_source=base.public_source,
@@ -99,6 +99,7 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
         hashes=hashes,
         device=device,
         text=text,
+        kind=base.kind,
     )
 
 
@@ -112,6 +113,14 @@ def load_text(base: Base) -> BaseText:
         generation = GenerationConfig.from_model_config(config)
     tokenizer = _load_tokenizer(base, commit)
     return BaseText(tokenizer, _end_ids(generation), config.get_text_config().vocab_size)
+
+
+def check_kind(base: Base, config: PreTrainedConfig) -> None:
+    """Raises ValueError where the catalogue says another kind than the base's own config."""
+    if (own := kind_of(config)) != base.kind:
+        raise ValueError(
+            f'its config.json is of {KINDS[own]}: write kind = "{own}" in the catalogue, not "{base.kind}"'
+        )
 
 
 def base_size(base: Base) -> BaseSize:

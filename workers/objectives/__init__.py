@@ -4,16 +4,28 @@ Works on tokens and logits. Does not depend on the tuning, optimizers, jobs or s
 """
 
 from service.recipes.objective import ObjectiveSettings
-from workers.objectives.base import OBJECTIVES, Forward, Loss, Objective, Sampled, Sampler, SamplingObjective
+from workers.objectives.base import (
+    OBJECTIVES,
+    Forward,
+    HeadObjective,
+    Loss,
+    Objective,
+    Sampled,
+    Sampler,
+    SamplingObjective,
+    WholeFile,
+)
 from workers.objectives.logprobs import logprobs
 
 __all__ = [
     "Forward",
+    "HeadObjective",
     "Loss",
     "Objective",
     "Sampled",
     "Sampler",
     "SamplingObjective",
+    "WholeFile",
     "create_objective",
     "logprobs",
 ]

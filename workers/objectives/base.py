@@ -7,15 +7,18 @@ V vocabulary, H hidden.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from service.domain.model import HeadConfig
 from service.recipes.implementations import Implementations
+from service.recipes.tasks import BaseKind
 from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
+from workers.model.head import Head
 from workers.model.sampling import Sampling
 
 
@@ -51,6 +54,15 @@ class Loss:
     total: Tensor  # scalar, in nats; has the gradient
     # Scalars without gradient; their means are metrics such as `train_<name>`. A mean that is NaN is left out.
     sums: Mapping[str, Tensor]
+    outputs: Tensor | None = None  # of each row, for `Objective.evaluate`
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """What only a whole file shows."""
+
+    metrics: Mapping[str, float]  # named `full_valid_<name>`
+    tables: Mapping[str, str] = field(default_factory=dict)  # name -> text; stored beside the adapter
 
 
 class Objective(ABC):
@@ -60,6 +72,9 @@ class Objective(ABC):
     def needs_reference(self) -> bool:
         """Whether `loss` reads `reference_B`: each row's log-probability (`logprobs`) under the policy at step 0."""
         return False
+
+    def prepare(self, train: TokenizedDataset, kind: BaseKind) -> None:  # noqa: B027  # most need nothing of it
+        """Takes what it needs to know of the training file and of the base. Called once, before `attach`."""
 
     def attach(self, hidden_size: int, device: torch.device) -> None:  # noqa: B027  # most have none
         """Creates its own parameters (a head), in float32, drawn from torch's global generator. Called once."""
@@ -82,6 +97,30 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, forward: Forward, batch: Batch) -> Loss:
         """Calls `forward` at least once. Reads no tensor's value: that would wait for the device."""
+
+    def evaluate(self, dataset: TokenizedDataset, outputs: Sequence[Tensor]) -> WholeFile:
+        """What follows from `Loss.outputs` of all rows of a file, on the host. Called where `loss` gives some."""
+        return WholeFile({})
+
+
+class HeadObjective(Objective):
+    """Learns an output layer on the base's states; its models return what the head computes, and no text.
+
+    `prepare` sets `config`.
+    """
+
+    config: HeadConfig
+    head: Head
+
+    def attach(self, hidden_size: int, device: torch.device) -> None:
+        self.head = Head(self.config, hidden_size, device)
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return self.head.parameters
+
+    def logits(self, forward: Forward, batch: Batch) -> Tensor:
+        """logits_BC."""
+        return self.head.logits(forward.hidden(batch), batch.attention_mask_BT)
 
 
 @dataclass(frozen=True)

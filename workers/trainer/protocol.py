@@ -9,9 +9,10 @@ A seated job's folder:
     resume/             a snapshot to continue from; absent at a first start
     parent/             adapter weights to start from; absent unless the job continues a tuned model
     snapshots/step-N/   written by the trainer: private state, complete once `Snapshotted` is reported
-    checkpoints/step-N/ written by the trainer: adapter in PEFT's format, and `head.safetensors` where the objective has
-                        parameters of its own; complete once `Checkpointed` is reported. best-N/ instead where the
-                        job's result is an earlier step than its last
+    checkpoints/step-N/ written by the trainer: adapter in PEFT's format, `head.safetensors` where the objective has
+                        parameters of its own, `head.json` where they are a model's output layer, and with the job's
+                        result tables about the validation file; complete once `Checkpointed` is reported. best-N/
+                        instead where the job's result is an earlier step than its last
     rollouts/step-N.json written by the trainer: RolloutRows without rewards yet; complete once `RolledOut` is
                         reported
 """
@@ -171,6 +172,14 @@ class ScoredRow(BaseModel):
     nudged_effects: list[float] | None = None
 
 
+class HeadRow(BaseModel):
+    """Tokens, and what the model's head returns for them; `base_values`: what it returns without the tuning."""
+
+    ids: list[int]
+    values: list[float]
+    base_values: list[float]
+
+
 class Chosen(BaseModel):
     """What a job's safeguards decided at its end, and by what: the step whose weights are published, and an early end.
 
@@ -203,7 +212,8 @@ class Forgetting(BaseModel):
 class Checkpointed(BaseModel):
     """`folder` (under the job's) holds a complete adapter; `last` for the one that is the job's result.
 
-    That one has the agreement rows, and what the safeguards came to. Its `step` may be earlier than the last.
+    That one has the agreement rows (`head_agreement` of a model with a head, else `agreement`), and what the safeguards
+    came to. Its `step` may be earlier than the last.
     """
 
     type: Literal["checkpointed"] = "checkpointed"
@@ -213,6 +223,7 @@ class Checkpointed(BaseModel):
     metrics: dict[str, int | float]
     last: bool
     agreement: list[ScoredRow] = []
+    head_agreement: list[HeadRow] = []
     chosen: Chosen | None = None
     forgetting: Forgetting | None = None
 

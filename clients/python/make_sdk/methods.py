@@ -150,7 +150,8 @@ def _results(document: Document, operation: Schema) -> list[tuple[Result, str]]:
 def _json_result(document: Document, id: str, schema: Schema) -> tuple[Result, str]:
     whole = document.resolved(schema)
     listed = whole.get("properties", {})
-    is_list = listed.get("object", {}).get("const") == "list"
+    # What an engine computed is no page, though OpenAI calls it a list: it has a usage beside its data.
+    is_list = listed.get("object", {}).get("const") == "list" and "usage" not in listed
     items = listed.get("data", {}).get("items", {}) if is_list else {}
     if items:
         kind = document.type_of(items, f"{id} item", taken=False)

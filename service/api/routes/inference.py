@@ -1,4 +1,5 @@
-"""POST /v1/completions and /v1/chat/completions: checks a request, resolves its model, relays the response.
+"""POST /v1/completions, /v1/chat/completions, /v1/classifications: checks a request, resolves its model, relays the
+response.
 
 Uses what the client sent and whether it is still connected. The gateway chooses the engine and reads its response. When
 a client disconnects, the work on its request ends at once. `responses` uses the same way, and translates on both sides.
@@ -18,10 +19,12 @@ from starlette.types import Receive, Scope, Send
 from service.api.schemas.errors import ErrorEnvelope
 from service.api.schemas.inference import (
     ChatCompletion,
+    Classification,
     Completion,
     CreateChatCompletionRequest,
+    CreateClassificationRequest,
     CreateCompletionRequest,
-    Generation,
+    EngineBody,
 )
 from service.api.web.auth import GenerationRoute
 from service.api.web.deps import CallerDep, ContextDep
@@ -50,7 +53,7 @@ class Respond(Protocol):
     """Responds with what an engine makes of a request; `as_events` and `as_body` write it, else it passes unchanged."""
 
     async def __call__(
-        self, endpoint: Endpoint, body: Generation, as_events: Events = ..., as_body: Body = ...
+        self, endpoint: Endpoint, body: EngineBody, as_events: Events = ..., as_body: Body = ...
     ) -> Response: ...
 
 
@@ -97,12 +100,23 @@ async def create_chat_completion(body: CreateChatCompletionRequest, respond: Res
     return await respond("chat/completions", body)
 
 
+@router.post(
+    "/classifications",
+    operation_id="createClassification",
+    tags=["Classifications"],
+    responses={200: {"model": Classification}},
+)
+async def create_classification(body: CreateClassificationRequest, respond: RespondDep) -> Response:
+    """Classify or score one or several texts, with a model that was trained for it."""
+    return await respond("classifications", body)
+
+
 async def _respond(
     client: Request,
     ctx: Context,
     caller: Caller,
     endpoint: Endpoint,
-    body: Generation,
+    body: EngineBody,
     as_events: Events | None = None,
     as_body: Body = EngineResponse.body,
 ) -> Response:
@@ -136,9 +150,10 @@ def _account(ctx: Context, traffic: Traffic, usage: RequestCost) -> None:
     ctx.limits.settle(usage)
 
 
-async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: Generation) -> EngineRequest:
-    """The request for an engine. Raises ModelNotFound, then InvalidRequest for what engines cannot do."""
+async def _prepared(ctx: Context, caller: Caller, endpoint: Endpoint, body: EngineBody) -> EngineRequest:
+    """The request for an engine. Raises ModelNotFound, then InvalidRequest for what engines or the model cannot do."""
     model = await models.resolve_for_inference(ctx, caller, body.model, body.end_user)
+    models.check_endpoint(body.model, model, endpoint)
     fields = body.model_dump(exclude={"model"}, exclude_unset=True, exclude_none=True)
     base = ctx.catalogue.find(model.base_id)
     assert base is not None, "the model was resolved to it"

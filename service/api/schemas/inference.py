@@ -1,4 +1,5 @@
-"""Wire models of POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only.
+"""Wire models of POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only; and of POST
+/v1/classifications, which are vLLM's.
 
 What a request may contain is checked here; `service.gateway.fields` decides what an engine can do with it, so a field
 may be well-formed and still be refused. In a union the array comes first: its findings name the element. Models of
@@ -18,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -87,12 +89,23 @@ class StreamOptions(Wire):
     include_obfuscation: bool | None = Field(None, description="Accepted; streams are never padded here.")
 
 
-class Generation(Wire):
-    """The fields of both requests."""
+class EngineBody(Wire):
+    """What every request for an engine has."""
 
     model: Annotated[Text, StringConstraints(min_length=1)] = Field(
         description="A base, an alias of one, a tuned model, or a model alias of the project's."
     )
+    user: Text | None = Field(None, description="The same user gets the same of a model alias' two models.")
+
+    @property
+    def end_user(self) -> str | None:
+        """Who asks, as far as the request says; only compared, never stored."""
+        return self.user
+
+
+class Generation(EngineBody):
+    """The fields of both requests for text."""
+
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Annotated[dict[Text, Bias], Field(max_length=BIAS_LIMIT), at_most(BIAS_LIMIT)] | None = Field(
@@ -108,12 +121,6 @@ class Generation(Wire):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    user: Text | None = Field(None, description="The same user gets the same of a model alias' two models.")
-
-    @property
-    def end_user(self) -> str | None:
-        """Who asks, as far as the request says; only compared, never stored."""
-        return self.user
 
 
 class CreateCompletionRequest(Generation):
@@ -211,6 +218,21 @@ class CreateChatCompletionRequest(Generation):
         return self.safety_identifier or self.user
 
 
+class CreateClassificationRequest(EngineBody):
+    """vLLM's request: texts, tokens, or one conversation."""
+
+    input: Prompt | None = Field(None, description="A text or several; or their tokens.")
+    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=MESSAGE_LIMIT, fail_fast=True)] | None = (
+        Field(None, description="A conversation instead, which the base's chat template writes.")
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "CreateClassificationRequest":
+        if (self.input is None) == (self.messages is None):
+            raise PydanticCustomError("one_of_both", "give either 'input' or 'messages'")
+        return self
+
+
 class ResponsePart(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -284,3 +306,30 @@ class ChatCompletion(ResponsePart):
     choices: list[ChatChoice]
     system_fingerprint: str | None = None
     usage: CompletionUsage | None = None
+
+
+class Classified(ResponsePart):
+    """One text: vLLM's `label`, `probs` and `num_classes`, and what a name or a score says."""
+
+    index: int
+    label: str | None = Field(description="The most probable label; null for a model that returns a score.")
+    probs: list[float] = Field(
+        description="By class, in the order of the model's labels; of a score that number alone."
+    )
+    num_classes: int
+    scores: dict[str, float] | None = Field(None, description="The probability of each label, by its name.")
+    labels: list[str] | None = Field(
+        None, description="Of a model that gives any number of labels: those with a probability above 0.5."
+    )
+    score: float | None = Field(None, description="Of a reward model.")
+
+
+class Classification(ResponsePart):
+    """The response to POST /v1/classifications."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[Classified]
+    usage: CompletionUsage

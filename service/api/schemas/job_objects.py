@@ -130,7 +130,7 @@ class JobObject(BaseModel):
             finished_at=job.finished_at,
             fine_tuned_model=job.fine_tuned_model,
             organization_id=organization_id,
-            result_files=[] if job.result_file is None else [job.result_file],
+            result_files=[] if job.result_file is None else [job.result_file, *(job.report_files or [])],
             status=job.status,
             validation_file=job.validation_file,
             training_file=job.training_file,

@@ -2,23 +2,29 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from service.domain.model import TaskName
 from service.operations.models import ModelView
+from service.recipes.tasks import BaseKind
 
 
 class ModelObject(BaseModel):
-    """OpenAI's model object."""
+    """OpenAI's model object, with `kind` and `task` besides."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
     shutdown_date: None = None  # a model stays until its owner deletes it
+    kind: BaseKind | None = Field(description="What kind of base it is or stands on; null: that base is gone.")
+    task: TaskName | None = Field(
+        description="What it is for: `generate` text or `classify` it; null for a base that does neither by itself."
+    )
 
     @classmethod
     def of(cls, model: ModelView) -> "ModelObject":
-        return cls(id=model.id, created=model.created_at, owned_by=model.owner)
+        return cls(id=model.id, created=model.created_at, owned_by=model.owner, kind=model.kind, task=model.task)
 
 
 class ModelList(BaseModel):

@@ -66,7 +66,7 @@ def beyond_reserved(usage: RequestCost) -> int:
 
 def estimated_tokens(fields: Mapping[str, Any]) -> int:
     """A prompt's tokens before they are counted: one per four characters; token arrays by their length."""
-    prompt = fields.get("prompt", fields.get("messages"))
+    prompt = fields.get("prompt", fields.get("input", fields.get("messages")))
     return max(1, math.ceil(_characters(prompt) / CHARACTERS_PER_TOKEN))
 
 

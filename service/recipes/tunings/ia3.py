@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from service.recipes.base import EngineKind
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 Modules = Annotated[list[str], Field(max_length=32)]
@@ -21,6 +22,7 @@ class Ia3Settings(TuningSettings):
     name: ClassVar[str] = "ia3"
     peft_type: ClassVar[str] = "IA3"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
 
     target_modules: Literal["auto"] | Annotated[Modules, Field(min_length=1)] = Field(
         "auto",

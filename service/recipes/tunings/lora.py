@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from service.domain.errors import InvalidRequest
 from service.recipes.base import Base, EngineKind
 from service.recipes.fields import Integer, Number, Whole
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 
@@ -40,6 +41,7 @@ class LoraSettings(TuningSettings):
     name: ClassVar[str] = "lora"
     peft_type: ClassVar[str] = "LORA"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded", "vllm"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     r: Annotated[Integer, Whole] = Field(16, ge=1, le=512, description="rank of A and B")

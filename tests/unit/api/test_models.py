@@ -32,7 +32,7 @@ async def job_id(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str
 async def test_a_list_shows_the_bases_and_then_ones_own(client: httpx.AsyncClient, job_id: str) -> None:
     found = (await client.get("/models")).json()
     assert [model["id"] for model in found["data"]] == ["luthier-tiny", STEP, FINAL]
-    assert list(found["data"][0]) == ["id", "object", "created", "owned_by", "shutdown_date"]
+    assert list(found["data"][0]) == ["id", "object", "created", "owned_by", "shutdown_date", "kind", "task"]
     assert [model["owned_by"] for model in found["data"]] == ["luthier"] * 3
 
 
@@ -110,9 +110,11 @@ async def test_another_projects_model_is_not_there(stranger: httpx.AsyncClient, 
 async def test_names_become_what_engines_know(ctx: Context, caller: Caller, job_id: str) -> None:
     serving = ctx.catalogue.bases["luthier-tiny"].serving
     assert await resolve_for_inference(ctx, caller, "luthier-tiny") == ResolvedModel(
-        "luthier-tiny", "luthier-tiny", None, serving
+        "luthier-tiny", "luthier-tiny", None, serving, "generate"
     )
-    assert await resolve_for_inference(ctx, caller, STEP) == ResolvedModel(STEP, "luthier-tiny", "lora", serving)
+    assert await resolve_for_inference(ctx, caller, STEP) == ResolvedModel(
+        STEP, "luthier-tiny", "lora", serving, "generate"
+    )
     stranger = replace(caller, project_id="proj_other")
     with pytest.raises(ModelNotFound):
         await resolve_for_inference(ctx, stranger, STEP)

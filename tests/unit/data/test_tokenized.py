@@ -21,10 +21,12 @@ def full() -> TokenizedDataset:
         np.array([0, 3, 5], np.int64),
         token_weights=np.array([0, 0.5, 1, 0, 2], np.float32),
         row_labels=np.array([3, 0], np.int64),
+        row_label_sets=np.array([[0, 0, 1, 1], [1, 0, 0, 0]], np.uint8),
         row_weights=np.array([0.25, 4], np.float32),
         second_tokens=np.array([7, 8, 9, 9], np.int32),
         second_offsets=np.array([0, 1, 4], np.int64),
         example_offsets=np.array([0, 1, 2], np.int64),
+        labels=("a", "b", "ä", 'd"'),
     )
 
 
@@ -32,7 +34,7 @@ def test_every_column_comes_back_and_equal_rows_give_equal_bytes(tmp_path: Path)
     full().save(tmp_path / "a")
     full().save(tmp_path / "b")
     loaded = TokenizedDataset.load(tmp_path / "a")
-    assert loaded.columns == set(COLUMNS)
+    assert loaded.columns == set(COLUMNS) and loaded.labels == full().labels
     loaded.save(tmp_path / "c")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 

@@ -23,7 +23,7 @@ def refusal(folder: Path, *entries: str) -> str:
 
 def test_the_catalogue_that_comes_with_luthier_is_read() -> None:
     base = read_catalogue(Settings().catalogue).bases["luthier-tiny"]
-    assert (base.task, base.serving.max_rank) == ("causal", 64)
+    assert (base.kind, base.serving.max_rank) == ("causal", 64)
 
 
 def test_a_learning_rate_need_not_be_given(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_learning_rate_need_not_be_given(tmp_path: Path) -> None:
             '= 64\nlearning_rate = { lora = "x" }',
             "has \"x\" as 'learning_rate.lora'; write a table of numbers ",
         ),
-        ("= 64", '= 64\ntask = "speech"', "The base 'a' has \"speech\" as 'task'; write \"causal\"."),
+        ("= 64", '= 64\nkind = "speech"', 'has "speech" as \'kind\'; write "causal", "encoder" or '),
         ("= 64", '= 64\ndtype = "int8"', 'has "int8" as \'dtype\'; write "float32" or "bfloat16".'),
     ],
 )

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.recipes.base import Base
+from service.recipes.tasks import TASKS, encoder_alone, wrong_endpoint
 from service.storage import ObjectStore
 from workers.engines.embedded.batcher import Batcher
 from workers.engines.embedded.parse import RequestParser
+from workers.engines.embedded.reading import Reader
 from workers.engines.embedded.resident import Residents
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.files.disk_cache import DiskCache, trim
@@ -53,8 +55,23 @@ class Engine:
             limits.resident_adapters,
             limits.adapter_bytes,
         )
+        self.reader = Reader(loaded, self.batcher)
         self.parser = RequestParser(base, loaded, Vocabulary(loaded))
         self._run: asyncio.Task[None] | None = None
+
+    def check_generates(self, name: str, adapter: Adapter | None) -> None:
+        """Raises InvalidRequest for a model that writes no text."""
+        if adapter is not None and adapter.head is not None:
+            raise wrong_endpoint(name, TASKS["classify"])
+        if adapter is None and self.base.kind == "encoder":
+            raise encoder_alone(name)
+
+    @staticmethod
+    def check_classifies(name: str, adapter: Adapter | None) -> Adapter:
+        """The adapter of a model with a head. Raises InvalidRequest for any other."""
+        if adapter is None or adapter.head is None:
+            raise wrong_endpoint(name, TASKS["generate"])
+        return adapter
 
     @property
     def alive(self) -> bool:

@@ -14,7 +14,13 @@ from workers.data.render import encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
 from workers.engines.embedded.choice import Choice
 from workers.engines.embedded.vocabulary import Vocabulary
-from workers.engines.embedded.wire import CHOICES_LIMIT, ChatRequest, CompletionRequest
+from workers.engines.embedded.wire import (
+    CHOICES_LIMIT,
+    ChatMessage,
+    ChatRequest,
+    ClassificationRequest,
+    CompletionRequest,
+)
 from workers.model.adapters import Adapter
 from workers.model.generate import Row, num_virtual_tokens
 from workers.model.load import LoadedBase
@@ -53,13 +59,7 @@ class RequestParser:
 
     async def chat(self, request: ChatRequest, adapter: Adapter | None) -> Order:
         """Raises InvalidRequest."""
-        messages = [message.model_dump(exclude_none=True) for message in request.messages]
-        try:
-            template = self._template.on(adapter.template_date) if adapter else self._template
-            ids = await asyncio.to_thread(encode_chat, template, messages)
-        except RenderError as error:
-            param = error.field or "messages"
-            raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param=param) from error
+        ids = await self._conversation(request.messages, adapter)
         room = self._room(ids, request.token_limit, adapter, "messages")
         limit = room if request.token_limit is None else request.token_limit
         choices = []
@@ -67,6 +67,26 @@ class RequestParser:
             row = Row(ids, request.sampling(index), adapter, num_top=request.num_top)
             choices.append(Choice(index, row, limit, self._vocabulary, stops=request.stops))
         return Order([choices], len(ids))
+
+    async def texts(self, request: ClassificationRequest, adapter: Adapter) -> list[list[int]]:
+        """The tokens of every text, or of the one conversation. Raises InvalidRequest."""
+        if request.messages is not None:
+            rows = [await self._conversation(request.messages, adapter)]
+        else:
+            rows = [await self._ids(text, "input") for text in request.inputs]
+        where = "messages" if request.messages is not None else "input"
+        for ids in rows:
+            self._room(ids, 0, adapter, where)
+        return rows
+
+    async def _conversation(self, given: Sequence[ChatMessage], adapter: Adapter | None) -> list[int]:
+        messages = [message.model_dump(exclude_none=True) for message in given]
+        try:
+            template = self._template.on(adapter.template_date) if adapter else self._template
+            return await asyncio.to_thread(encode_chat, template, messages)
+        except RenderError as error:
+            param = error.field or "messages"
+            raise InvalidRequest(f"The conversation cannot be shown to the base: {error}.", param=param) from error
 
     def _completion_choices(
         self,
@@ -86,21 +106,21 @@ class RequestParser:
             choices.append(Choice(first + index, row, limit, self._vocabulary, stops=request.stops, echo=echo))
         return choices
 
-    async def _ids(self, prompt: str | list[int]) -> list[int]:
+    async def _ids(self, prompt: str | list[int], field: str = "prompt") -> list[int]:
         if isinstance(prompt, str):
             try:
                 ids = await asyncio.to_thread(encode_prompt, self._base_text, prompt)
             except RenderError as error:
                 raise InvalidRequest(
-                    f"The prompt cannot be shown to the base: it {error.reason}.", param="prompt"
+                    f"The {field} cannot be shown to the base: it {error.reason}.", param=field
                 ) from error
             if not ids:
-                raise InvalidRequest("The prompt is empty, and the base has no token to begin with.", param="prompt")
+                raise InvalidRequest(f"The {field} is empty, and the base has no token to begin with.", param=field)
             return ids
         if max(prompt) >= self._vocabulary.size:
             raise InvalidRequest(
-                f"The prompt holds the token {max(prompt)}; the base's tokens are 0 to {self._vocabulary.size - 1}.",
-                param="prompt",
+                f"The {field} holds the token {max(prompt)}; the base's tokens are 0 to {self._vocabulary.size - 1}.",
+                param=field,
             )
         return prompt
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from service.domain.json import JsonObject
+from service.domain.model import HeadConfig
 from workers.engines.embedded.choice import Piece
 from workers.engines.embedded.vocabulary import Entry, Spelled
 
@@ -37,6 +38,29 @@ def usage(prompt_tokens: int, completion_tokens: int) -> Json:
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
+
+
+def classification(model: str, head: HeadConfig, values: Sequence[Sequence[float]], prompt_tokens: int) -> Json:
+    """The body of POST /v1/classifications: vLLM's, with the labels' names beside the probabilities, or a score."""
+    return {
+        "id": f"classify-{secrets.token_hex(16)}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": model,
+        "data": [_classified(index, head, row) for index, row in enumerate(values)],
+        "usage": usage(prompt_tokens, 0),
+    }
+
+
+def _classified(index: int, head: HeadConfig, values: Sequence[float]) -> Json:
+    said: Json = {"index": index, "label": None, "probs": list(values), "num_classes": len(values)}
+    if head.problem_type == "regression":
+        return said | {"score": values[0]}
+    by_label = dict(zip(head.labels, values, strict=True))
+    said |= {"label": max(by_label, key=by_label.__getitem__), "scores": by_label}
+    if head.problem_type == "multi_label_classification":
+        return said | {"labels": [name for name, value in by_label.items() if value > 0.5]}
+    return said
 
 
 class Reply(Protocol):

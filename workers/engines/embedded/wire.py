@@ -15,12 +15,14 @@ from service.domain.json import JsonObject
 from workers.model.sampling import Sampling
 
 CHOICES_LIMIT = 128  # of one request: n times its prompts
+INPUTS_LIMIT = 2048  # texts of one classification
 CHAT_ROLES = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 StopText = Annotated[str, Field(min_length=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Inputs = Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=INPUTS_LIMIT)]
 Prompts = Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=CHOICES_LIMIT)]
 
 
@@ -88,10 +90,7 @@ class CompletionRequest(_Request):
     @property
     def prompts(self) -> list[str | list[int]]:
         """Each prompt, as text or as tokens."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        tokens = [item for item in self.prompt if isinstance(item, int)]
-        return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]
+        return _each(self.prompt)
 
 
 class FunctionCall(_Wire):
@@ -140,6 +139,33 @@ class ChatRequest(_Request):
     @property
     def num_top(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class ClassificationRequest(_Wire):
+    """POST /v1/classifications. `user` is accepted and has no effect."""
+
+    model: str
+    input: str | TokenIds | Inputs | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)] | None = None
+    user: str = ""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ClassificationRequest":
+        if (self.input is None) == (self.messages is None):
+            raise refused("input", "or 'messages' must be given, and not both")
+        return self
+
+    @property
+    def inputs(self) -> list[str | list[int]]:
+        """Each text, as text or as tokens; none for a conversation."""
+        return _each(self.input) if self.input is not None else []
+
+
+def _each(given: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
+    if isinstance(given, str):
+        return [given]
+    tokens = [item for item in given if isinstance(item, int)]
+    return [tokens] if tokens else [item for item in given if not isinstance(item, int)]
 
 
 def refused(param: str, reason: str) -> PydanticCustomError:

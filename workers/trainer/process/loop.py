@@ -7,7 +7,7 @@ its job; any other exception ends the process, and the parent charges the job wh
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +218,7 @@ class Trainer:
     def _result(self, job_id: str, stay: Stay, step: int, metrics: Metrics, chosen: Chosen | None) -> None:
         slot = stay.slot
         slot.check_changed()
-        folder = self._save(stay, f"step-{step}" if step == slot.step else f"best-{step}")
+        folder = self._save(stay, f"step-{step}" if step == slot.step else f"best-{step}", slot.tables())
         self._channel.say(
             Checkpointed(
                 job_id=job_id,
@@ -227,14 +227,15 @@ class Trainer:
                 metrics=metrics,
                 last=True,
                 agreement=slot.agreement_rows(),
+                head_agreement=slot.head_rows(),
                 chosen=chosen,
                 forgetting=slot.forgetting(),
             )
         )
 
-    def _save(self, stay: Stay, name: str) -> str:
+    def _save(self, stay: Stay, name: str, tables: Mapping[str, str] | None = None) -> str:
         folder = stay.folder / "checkpoints" / name
-        stay.slot.save_adapter(folder)
+        stay.slot.save_adapter(folder, tables)
         return str(folder)
 
     def _snapshot(self, job_id: str, stay: Stay) -> None:

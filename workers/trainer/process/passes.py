@@ -14,7 +14,9 @@ from torch import Tensor
 
 from workers.data.batches import Batch, collate
 from workers.data.tokenized import TokenizedDataset
+from workers.model.head import Head
 from workers.model.load import LoadedBase
+from workers.model.states import hidden_states
 from workers.objectives import Objective, logprobs
 from workers.trainer.process import plan
 from workers.tunings import Tuning
@@ -30,6 +32,7 @@ class Measured:
     loss: float
     others: Mapping[str, float]  # the objective's own metrics
     cost_tokens: int
+    outputs: Sequence[Tensor] = ()  # of every row, in the order of the rows; none where the objective gives none
 
     def named(self, prefix: str) -> dict[str, float]:
         """As metrics: `train_loss` and so on."""
@@ -44,13 +47,14 @@ class Sums:
     values: Tensor  # float64: the loss, then the metrics
     count: int
     cost_tokens: int
+    outputs: Sequence[Tensor] = ()  # see `Measured`
 
     def read(self, *more: Tensor) -> tuple[Measured, list[float]]:
         """The means and the values of `more`, in one transfer from the device."""
         values: list[float] = torch.stack([*self.values, *(scalar.double() for scalar in more)]).tolist()
         (loss, *means), rest = [value / self.count for value in values[: len(self.values)]], values[len(self.values) :]
         others = {name: mean for name, mean in zip(self.names, means, strict=True) if not math.isnan(mean)}
-        return Measured(loss, others, self.cost_tokens), rest
+        return Measured(loss, others, self.cost_tokens, self.outputs), rest
 
 
 class Passes:
@@ -120,19 +124,23 @@ class Passes:
         """The gradient of a step is that of  sum of its losses / number of its tokens or pairs,  however many
         micro-batches the step is cut into: each is divided by the count of all.
         """
-        batches = [batch for _, batch in self._batches(dataset, examples, reference_N)]
-        count = max(1, sum(self._objective.count(batch) for batch in batches))
+        batches = list(self._batches(dataset, examples, reference_N))
+        count = max(1, sum(self._objective.count(batch) for _, batch in batches))
         sums: dict[str, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
         with torch.no_grad():
-            shared = self._objective.shared(self, (batch.to(self._base.device) for batch in batches))
-        for batch in batches:
+            shared = self._objective.shared(self, (batch.to(self._base.device) for _, batch in batches))
+        for rows, batch in batches:
             loss = self._objective.loss(self, replace(batch.to(self._base.device), shared=shared))
             if learn:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
+            elif loss.outputs is not None:
+                outputs |= zip(rows, loss.outputs.cpu(), strict=True)
             for name, value in [(_LOSS, loss.total), *loss.sums.items()]:
                 value = value.detach().double()  # as exact as a sum of Python floats, without a transfer
                 sums[name] = sums[name] + value if name in sums else value
-        return Sums(list(sums)[1:], torch.stack(list(sums.values())), count, dataset.cost_tokens(examples))
+        in_order = [outputs[row] for row in sorted(outputs)]
+        return Sums(list(sums)[1:], torch.stack(list(sums.values())), count, dataset.cost_tokens(examples), in_order)
 
     def _batches(
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None
@@ -164,11 +172,18 @@ class Passes:
 
     def hidden(self, batch: Batch) -> Tensor:
         """See `Forward`."""
-        inputs = self._inputs(batch)
-        hidden_BTH: Tensor = self._tuning.model.base_model(
-            **inputs.tensors, past_key_values=inputs.cache, use_cache=inputs.cache is not None
-        ).last_hidden_state
-        return hidden_BTH[:, inputs.num_before :]
+        return hidden_states(self._tuning.model, self._base.kind, self._inputs(batch))
+
+    def values(self, ids: Sequence[int], head: Head, *, tuned: bool) -> list[float]:
+        """What the head returns for one row, with the tuning or without it; dropout off. The row goes alone."""
+        row, _ = self._alone(ids)
+        assert row.prompt_lengths_B is not None
+        chunk = Chunk(row.input_ids_BT, row.attention_mask_BT, row.prompt_lengths_B)
+        model, inputs = (self._tuning.model, self._inputs(row)) if tuned else (self._base.model, plain_inputs(chunk))
+        with torch.no_grad():
+            hidden_1TH = hidden_states(model, self._base.kind, inputs)
+            values: list[float] = head.values(head.logits(hidden_1TH, row.attention_mask_BT))[0].tolist()
+        return values
 
     def _inputs(self, batch: Batch) -> Inputs:
         assert batch.prompt_lengths_B is not None, "every file has them"

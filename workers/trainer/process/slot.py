@@ -7,7 +7,7 @@ and tensors; `loop` calls it, one turn at a time.
 import functools
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from service.domain.errors import JobError
+from service.domain.model import HeadConfig
 from service.recipes.tasks import TASKS
 from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
-from workers.objectives import Sampled, SamplingObjective, create_objective
+from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
-from workers.trainer.process import agreement
+from workers.trainer.process import agreement, head_agreement
 from workers.trainer.process.agreement import EffectMeter
 from workers.trainer.process.decision import Evaluation
 from workers.trainer.process.faults import check_finite, check_room, job_errors
@@ -37,7 +38,7 @@ from workers.trainer.process.rollout import Rollout, TuningSampler
 from workers.trainer.process.safeguarding import Guard
 from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
 from workers.trainer.process.validation import Validation
-from workers.trainer.protocol import Chosen, Forgetting, JobSpec, ScoredRow
+from workers.trainer.protocol import Chosen, Forgetting, HeadRow, JobSpec, ScoredRow
 from workers.tunings import AdapterMismatch, create_tuning
 
 PARAMETER, RANDOM = "parameter/", "random/"
@@ -91,6 +92,7 @@ class Slot:
         try:
             with self._working():
                 self._tuning.attach()
+                self._objective.prepare(train, base.kind)
                 self._objective.attach(base.model.config.get_text_config().hidden_size, base.device)
             self._parameters = self._all_parameters()
             self._initial = tensors_digest(self._parameters)
@@ -98,7 +100,7 @@ class Slot:
             self._passes = Passes(base, self._tuning, self._objective)
             self._reference = self._new_reference(self._objective.needs_reference)
             self._rollout = self._new_rollout()
-            self._validation = Validation(self._passes, valid, spec.batch_size, self._steps_per_epoch)
+            self._validation = Validation(self._passes, self._objective, valid, spec.batch_size, self._steps_per_epoch)
             self._guard = Guard(spec.safeguards, self._parameters)
             self._text = GeneralText(base.text, spec.agreement_tokens)
         except BaseException:
@@ -213,8 +215,11 @@ class Slot:
     def agreement_rows(self) -> list[ScoredRow]:
         """Rows of the validation file, then of the training file, scored with the current weights and without them.
 
-        More of them where the effect is small. Raises JobError where it could not change an answer.
+        More of them where the effect is small; none of a model that generates nothing. Raises JobError where it could
+        not change an answer.
         """
+        if isinstance(self._objective, HeadObjective):
+            return []
         meter = EffectMeter()
         rows: list[ScoredRow] = []
         for row in self._scored_rows(meter):
@@ -224,14 +229,28 @@ class Slot:
         agreement.check_noticeable(meter.effect())
         return rows
 
+    def head_rows(self) -> list[HeadRow]:
+        """Rows of the validation file, then of the training file, with what the model's head returns; else none."""
+        if not isinstance(self._objective, HeadObjective):
+            return []
+        head, rows = self._objective.head, []
+        for ids in head_agreement.texts(self._files, self.spec.agreement_tokens):
+            with self._working():
+                values = head_agreement.tuned_values(self._passes, head, ids)
+            with self._random.in_force(), job_errors():  # the tuning is not active
+                rows.append(head_agreement.row(self._passes, head, ids, values))
+            check_finite("output for a row", sum(values), self.step)
+        return rows
+
     def has_effect(self) -> bool:
-        """Whether the adapter could change an answer now; mostly known after one row."""
+        """Whether the adapter could change an answer now; mostly known after one row. A trained head always could."""
+        if isinstance(self._objective, HeadObjective):
+            return True
         meter = EffectMeter()
         return any(meter.effect().noticeable for _ in self._scored_rows(meter)) or meter.num_tokens == 0
 
     def _scored_rows(self, meter: EffectMeter) -> Iterator[ScoredRow]:
-        files = [file for file in (self._valid, self._train) if file is not None]
-        for count, ids in enumerate(agreement.candidates(files, self.spec.agreement_tokens)):
+        for count, ids in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
             if count == agreement.LIMIT_ROWS or meter.num_tokens + len(ids) > agreement.LIMIT_TOKENS:
                 return
             row = self._score(ids, meter)
@@ -264,11 +283,21 @@ class Slot:
         with self._random.in_force(), job_errors():  # the tuning is not active
             return self._text.loss(self._passes.base_next_logprobs)
 
-    def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter in PEFT's format, and the objective's own parameters beside it."""
+    def tables(self) -> Mapping[str, str]:
+        """About the validation file, by the current weights, for the job's result: name -> text."""
+        if not isinstance(self._objective, HeadObjective):
+            return {}
+        with self._working():
+            return self._validation.tables(self.step, self._reference.of(VALIDATION))
+
+    def save_adapter(self, folder: Path, tables: Mapping[str, str] | None = None) -> None:
+        """Writes the adapter in PEFT's format, and beside it the objective's own parameters, and `tables`."""
         with whole_folder(folder) as partial:
             self._tuning.save(partial, self._base.public_source)
-            save_head(partial, self._objective.parameters())
+            save_head(partial, self._objective.parameters(), self._head_config)
+            for name, text in (tables or {}).items():
+                (partial / name).write_text(text, encoding="utf-8")
+                (partial / name).chmod(0o600)
 
     def continue_from(self, folder: Path) -> None:
         """Starts from the weights of a saved adapter, with a fresh optimizer. Raises JobError.
@@ -277,7 +306,7 @@ class Slot:
         """
         try:
             self._tuning.load(folder)
-            load_head(folder, self._objective.parameters())
+            load_head(folder, self._objective.parameters(), self._head_config)
         except (AdapterMismatch, HeadMismatch) as error:
             raise JobError("parent_mismatch", f"The job cannot continue its model: {error}", param="model") from error
         self._initial = tensors_digest(self._parameters)
@@ -320,6 +349,11 @@ class Slot:
         self._tuning.detach()
 
     @property
+    def _files(self) -> list[TokenizedDataset]:
+        """The validation file, if there is one, and the training file."""
+        return [file for file in (self._valid, self._train) if file is not None]
+
+    @property
     def _steps_per_epoch(self) -> int:
         return steps_per_epoch(self._train.num_examples, self.spec.batch_size)
 
@@ -332,6 +366,10 @@ class Slot:
                 yield
             finally:
                 self._tuning.deactivate()
+
+    @property
+    def _head_config(self) -> HeadConfig | None:
+        return self._objective.config if isinstance(self._objective, HeadObjective) else None
 
     def _all_parameters(self) -> dict[str, nn.Parameter]:
         own = {OWN + name: parameter for name, parameter in self._objective.parameters().items()}

@@ -15,9 +15,12 @@ from service.domain.errors import JobError
 from service.recipes.base import Base
 from service.recipes.base_description import MAX_RANK
 from service.recipes.formats.completion import PromptRow
-from service.recipes.objective import OBJECTIVES, objective_of
+from service.recipes.formats.labelled import TextWithLabel
+from service.recipes.objective import OBJECTIVES
+from service.recipes.objectives.classification import ClassificationSettings
 from service.recipes.recipe import Recipe
 from service.recipes.tuning import TuningSettings, tuning_of
+from workers.data.labels import Labels
 from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer, encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
@@ -31,6 +34,7 @@ from workers.trainer.protocol import JobSpec
 
 QUESTION = [{"role": "user", "content": "Say yes."}]
 ROW = PromptRow(prompt="Say yes.", completion=" yes")
+TEXTS = (TextWithLabel(text="Say yes.", label="yes"), TextWithLabel(text="Say no.", label="no"))
 TOOL = {
     "type": "function",
     "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},
@@ -54,6 +58,7 @@ def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
         yield Finding("problem", str(error))
         return
     size = sum(parameter.numel() for parameter in loaded.model.parameters())
+    yield Finding("ok", f"kind: {base.kind}, as its config.json says")
     yield Finding("ok", f"loads: {size:,} parameters in {base.dtype} on {device.type}, revision {loaded.revision}")
     yield _context(base, loaded)
     if base.serving.engine == "vllm":
@@ -64,7 +69,7 @@ def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
         yield finding
     for name in sorted(base.serving.tunings):
         yield _step(base, loaded, tuning_of({"type": name, name: {}}))
-    if prompt is not None:
+    if prompt is not None and base.kind == "causal":
         yield _answer(loaded, prompt)
 
 
@@ -98,7 +103,10 @@ def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[Finding, list[int
     except RenderError as error:
         yield Finding("problem", f"a plain prompt cannot be used: {error}"), None
     else:
-        yield Finding("ok", "completions: a plain prompt becomes tokens"), plain
+        called = "classifications: a text" if base.kind == "encoder" else "completions: a plain prompt"
+        yield Finding("ok", f"{called} becomes tokens"), plain
+    if base.kind == "encoder" and not loaded.tokenizer.chat_template:
+        return
     if not loaded.tokenizer.chat_template:
         text = "no chat template: chat rows and chat completions are refused; prompts and completions work"
         yield Finding("warning", text), None
@@ -133,13 +141,14 @@ def _shows_tools(template: ChatTemplate) -> bool:
 
 def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
     """One optimizer step of one row, which is undone when the slot is left."""
+    renderer = Renderer(loaded.text, base.context_tokens)
     try:
-        (rendered, *_) = Renderer(loaded.text, base.context_tokens).render(ROW)
+        data = _texts(renderer) if base.kind == "encoder" else _dataset(renderer.render(ROW)[0])
     except RenderError as error:
         return Finding("problem", f"{tuning.name}: a row cannot be used: {error}")
     rate = base.learning_rate.get(tuning.name) or tuning.default_learning_rate(base_size(base))
     try:
-        slot = Slot(loaded, environment(loaded.device), _spec(tuning, rate), _dataset(rendered), None)
+        slot = Slot(loaded, environment(loaded.device), _spec(base, tuning, rate), data, None)
     except JobError as error:
         text = f"{tuning.name}: {error.message} Jobs that ask for it will fail: take it out of serving.tunings."
         return Finding("warning", text)
@@ -153,12 +162,22 @@ def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
     return Finding("ok", f"{tuning.name}: one step trains, loss {loss:.3f}, learning rate {rate:.2g} ({source})")
 
 
-def _spec(tuning: TuningSettings, rate: float) -> JobSpec:
-    name = OBJECTIVES.default.name
-    recipe = Recipe(objective=objective_of({"type": name, name: {}}), tuning=tuning)
+def _spec(base: Base, tuning: TuningSettings, rate: float) -> JobSpec:
+    objective = ClassificationSettings() if base.kind == "encoder" else OBJECTIVES.default()
+    recipe = Recipe(objective=objective, tuning=tuning, task=objective.task)
     return JobSpec(
-        job_id="trial", recipe=recipe, n_epochs=1, batch_size=1, learning_rate=rate, seed=0, snapshot_steps=1_000
+        job_id="trial", recipe=recipe, n_epochs=1, batch_size=2, learning_rate=rate, seed=0, snapshot_steps=1_000
     )
+
+
+def _texts(renderer: Renderer) -> TokenizedDataset:
+    builder, labels = DatasetBuilder(), Labels()
+    for number, row in enumerate(TEXTS, start=1):
+        (rendered,) = renderer.render(row)
+        builder.add(rendered.ids, rendered.trained)
+        assert labels.find(row, number) is None
+        labels.add(row)
+    return labels.column(builder.build())
 
 
 def _dataset(rendered: Rendered) -> TokenizedDataset:

@@ -4,11 +4,12 @@ Forward only, in a slot's turn; `slot` says when, and has the weights in force.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from workers.data.tokenized import TokenizedDataset
+from workers.objectives import Objective
 from workers.trainer.process.faults import check_finite
 from workers.trainer.process.passes import Measured, Passes
 
@@ -19,8 +20,16 @@ VALIDATIONS_PER_EPOCH = 20
 class Validation:
     """The measurements of one job; without a file there are none."""
 
-    def __init__(self, passes: Passes, file: TokenizedDataset | None, batch_size: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        passes: Passes,
+        objective: Objective,
+        file: TokenizedDataset | None,
+        batch_size: int,
+        steps_per_epoch: int,
+    ) -> None:
         self._passes = passes
+        self._objective = objective
         self._file = file
         self._batch_size = batch_size
         self._steps_per_epoch = steps_per_epoch
@@ -45,8 +54,18 @@ class Validation:
         if at_epoch_end:
             full = self._mean(step, range(self._file.num_examples), reference_N)
             metrics |= full.named("full_valid")
+            if full.outputs:
+                found = self._objective.evaluate(self._file, full.outputs)
+                metrics |= {f"full_valid_{name}": value for name, value in found.metrics.items()}
             cost_tokens += full.cost_tokens
         return metrics, cost_tokens
+
+    def tables(self, step: int, reference_N: Tensor | None) -> Mapping[str, str]:
+        """What the weights in force make of the whole file, as files: name -> text. Raises JobError."""
+        if self._file is None:
+            return {}
+        full = self._mean(step, range(self._file.num_examples), reference_N)
+        return self._objective.evaluate(self._file, full.outputs).tables if full.outputs else {}
 
     def _mean(self, step: int, examples: Sequence[int], reference_N: Tensor | None) -> Measured:
         assert self._file is not None

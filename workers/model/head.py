@@ -1,0 +1,91 @@
+"""A head: one linear layer on one vector of a text, for models that classify or score what they read.
+
+The trainer's objectives create and train it; the embedded engine loads it from an artifact. Both compute with it here.
+Shapes: B rows, T tokens, H hidden, C outputs (labels, or one score).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from service.domain.model import HEAD_CONFIG, HeadConfig
+from workers.tunings import AdapterMismatch
+
+HEAD = "head.safetensors"
+WEIGHT, BIAS = "weight", "bias"  # their names in the file
+
+
+class Head:
+    """y = W h + b in float32, with h the vector that `config.pooling` chooses; a score has no b."""
+
+    def __init__(self, config: HeadConfig, hidden_size: int, device: torch.device) -> None:
+        """W and b are zero: every label is as likely as the others."""
+        self.config = config
+        outputs = config.num_outputs
+        self._parameters = {WEIGHT: nn.Parameter(torch.zeros(outputs, hidden_size, device=device))}
+        if config.problem_type != "regression":
+            self._parameters[BIAS] = nn.Parameter(torch.zeros(outputs, device=device))
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """By their names in the file."""
+        return self._parameters
+
+    def logits(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        """logits_BC. `mask_BT` is 1 for tokens and 0 for padding, which is on the right."""
+        pooled_BH = self._pooled(hidden_BTH, mask_BT).float()
+        return nn.functional.linear(pooled_BH, self._parameters[WEIGHT], self._parameters.get(BIAS))
+
+    def values(self, logits_BC: Tensor) -> Tensor:
+        """What a caller sees: probabilities of the labels, or the score as it is."""
+        match self.config.problem_type:
+            case "single_label_classification":
+                return logits_BC.softmax(dim=-1)
+            case "multi_label_classification":
+                return logits_BC.sigmoid()
+            case "regression":
+                return logits_BC
+
+    def _pooled(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        match self.config.pooling:
+            case "cls":
+                return hidden_BTH[:, 0]
+            case "last":
+                last_B = mask_BT.sum(dim=1) - 1
+                return hidden_BTH[torch.arange(len(last_B), device=last_B.device), last_B]
+            case "mean":
+                mask_BT1 = mask_BT.unsqueeze(-1).float()
+                return (hidden_BTH.float() * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1)
+
+
+def read_config(folder: Path) -> HeadConfig | None:
+    """The head of the artifact in `folder`; None for a model that generates. Raises AdapterMismatch."""
+    path = folder / HEAD_CONFIG
+    try:
+        return HeadConfig.model_validate_json(path.read_bytes()) if path.exists() else None
+    except ValidationError as error:
+        raise AdapterMismatch(f"{HEAD_CONFIG} cannot be read: {error.errors()[0]['msg']}.") from error
+
+
+def read_head(folder: Path, hidden_size: int, device: torch.device) -> Head | None:
+    """The trained head of the artifact in `folder`; None for a model that generates. Raises AdapterMismatch."""
+    config = read_config(folder)
+    if config is None:
+        return None
+    head = Head(config, hidden_size, device)
+    try:
+        saved = load_file(folder / HEAD)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise AdapterMismatch(f"{HEAD} is missing or broken.") from error
+    wanted = {name: tuple(parameter.shape) for name, parameter in head.parameters.items()}
+    if {name: tuple(tensor.shape) for name, tensor in saved.items()} != wanted:
+        raise AdapterMismatch(f"{HEAD} has other shapes than {HEAD_CONFIG} says.")
+    with torch.no_grad():
+        for name, parameter in head.parameters.items():
+            parameter.copy_(saved[name]).requires_grad_(False)
+    return head

@@ -1,0 +1,36 @@
+"""The agreement rows of a model with a head: some texts, and what the head returns, with the tuning and without it.
+
+An engine computes the same rows before the model is announced (`workers.jobs.announce`). What the tuning changes is
+stored too, so that it is known whether the comparison could see an engine that leaves the tuning out.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from workers.data.tokenized import TokenizedDataset
+from workers.model.head import Head
+from workers.trainer.process.agreement import candidates
+from workers.trainer.process.passes import Passes
+from workers.trainer.protocol import HeadRow
+
+LIMIT_ROWS = 32
+LIMIT_TOKENS = 4096
+
+
+def texts(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[list[int]]:
+    """Tokens of some rows, each at most `num_tokens` of them."""
+    seen = 0
+    for count, ids in enumerate(candidates(files, num_tokens)):
+        if count == LIMIT_ROWS or seen + len(ids) > LIMIT_TOKENS:
+            return
+        seen += len(ids)
+        yield ids
+
+
+def tuned_values(passes: Passes, head: Head, ids: list[int]) -> list[float]:
+    """What the model returns; the tuning is active."""
+    return passes.values(ids, head, tuned=True)
+
+
+def row(passes: Passes, head: Head, ids: list[int], values: list[float]) -> HeadRow:
+    """The row with what the head returns on the base alone; the tuning is not active."""
+    return HeadRow(ids=ids, values=values, base_values=passes.values(ids, head, tuned=False))
