@@ -26,6 +26,13 @@ __all__ = [
     "CheckRows",
     "CheckpointMetrics",
     "CheckpointObject",
+    "ClassificationHyperparametersParam",
+    "ClassificationInputParam",
+    "ClassificationJobHyperparameters",
+    "ClassificationMethod",
+    "ClassificationOutput",
+    "ClassificationSettings",
+    "Classified",
     "Completion",
     "CompletionChoice",
     "CompletionLogprobs",
@@ -295,6 +302,57 @@ class CheckpointObject(Record):
 
 
 @dataclass(frozen=True)
+class ClassificationJobHyperparameters(Record):
+    """`ClassificationJobHyperparameters`."""
+
+    n_epochs: Union[Literal["auto"], int]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    class_weights: Optional[Union[Literal["balanced"], dict[str, float]]] = None
+    pooling: Optional[Literal["last", "cls", "mean"]] = None
+
+
+@dataclass(frozen=True)
+class ClassificationMethod(Record):
+    """The loss of classification jobs, with what is known of its settings."""
+
+    classification: "ClassificationSettings"
+    type: Literal["classification"] = "classification"
+
+
+@dataclass(frozen=True)
+class ClassificationOutput(Record):
+    """The response to POST /v1/classifications."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list["Classified"]
+    usage: "CompletionUsage"
+
+
+@dataclass(frozen=True)
+class ClassificationSettings(Record):
+    """`ClassificationSettings`."""
+
+    hyperparameters: "ClassificationJobHyperparameters"
+
+
+@dataclass(frozen=True)
+class Classified(Record):
+    """One text: vLLM's `label`, `probs` and `num_classes`, and what a name or a score says."""
+
+    index: int
+    label: Optional[str]
+    probs: list[float]
+    num_classes: int
+    scores: Optional[dict[str, float]] = None
+    labels: Optional[list[str]] = None
+    score: Optional[float] = None
+
+
+@dataclass(frozen=True)
 class Completion(Record):
     """The response to POST /v1/completions; each event of a stream has this form as well."""
 
@@ -524,7 +582,14 @@ class JobObject(Record):
     integrations: list[dict[str, Any]]
     metadata: Optional[dict[str, str]]
     method: Union[
-        "SupervisedMethod", "DpoMethod", "KtoMethod", "OrpoMethod", "SimpoMethod", "TextMethod", "OtherMethod"
+        "SupervisedMethod",
+        "ClassificationMethod",
+        "DpoMethod",
+        "KtoMethod",
+        "OrpoMethod",
+        "SimpoMethod",
+        "TextMethod",
+        "OtherMethod",
     ]
     progress: "Progress"
     tuning: dict[str, Any]
@@ -619,11 +684,13 @@ class ModelDeleted(Record):
 
 @dataclass(frozen=True)
 class ModelObject(Record):
-    """OpenAI's model object."""
+    """OpenAI's model object, with `kind` and `task` besides."""
 
     id: str
     created: int
     owned_by: str
+    kind: Optional[Literal["causal", "encoder", "encoder-decoder"]]
+    task: Optional[Literal["generate", "classify"]]
     object: Literal["model"] = "model"
     shutdown_date: None = None
 
@@ -1065,6 +1132,31 @@ class AllowedToolsParam(TypedDict):
     tools: Sequence["NamedFunctionParam"]
 
 
+class ClassificationHyperparametersParam(TypedDict, total=False):
+    """A label for a text. One linear layer, the *head*, is trained beside the tuning; it reads one vector of the
+    text: the state of the last token on a causal base, the mean over the tokens on an encoder. With one label
+    per row the loss is the cross entropy -w log p(label), p = softmax(W h + b), as in BERT (Devlin et al.,
+    2018, [arXiv 1810.04805](https://arxiv.org/abs/1810.04805), section 4.1); with several it is the mean over
+    the labels of -w y log p - (1 - y) log(1 - p), p = sigmoid(W h + b). The head begins at zero, so the first
+    loss is the logarithm of the number of labels, or of 2. `accuracy` is the share of rows whose label, or
+    whose set of labels, is right. At the end of an epoch `full_valid_macro_f1` is the mean over the labels of
+    2 TP / (2 TP + FP + FN) in the validation file, and the job's result files have its confusion matrix at
+    the last one. Labels are those of the training file.
+    """
+
+    class_weights: Optional[Union[Literal["balanced"], Mapping[str, float]]]
+    pooling: Optional[Literal["last", "cls", "mean"]]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    n_epochs: Union[Literal["auto"], int]
+
+
+class ClassificationInputParam(TypedDict, total=False):
+    """Settings of the method classification."""
+
+    hyperparameters: Optional["ClassificationHyperparametersParam"]
+
+
 class DpoHyperparametersParam(TypedDict, total=False):
     """Direct preference optimization (Rafailov et al., 2023, [arXiv
     2305.18290](https://arxiv.org/abs/2305.18290)): of two answers to the same conversation, one is preferred.
@@ -1311,13 +1403,14 @@ class MessageItemParam(_MessageItemParamRequired, total=False):
 class _MethodParamRequired(TypedDict):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
-    type: Literal["supervised", "dpo", "kto", "orpo", "simpo", "text", "reinforcement"]
+    type: Literal["supervised", "classification", "dpo", "kto", "orpo", "simpo", "text", "reinforcement"]
 
 
 class MethodParam(_MethodParamRequired, total=False):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
     supervised: Optional["SupervisedParam"]
+    classification: Optional["ClassificationInputParam"]
     dpo: Optional["DpoParam"]
     kto: Optional["KtoParam"]
     orpo: Optional["OrpoParam"]

@@ -219,6 +219,7 @@ class ChatCompletions:
         *,
         model: str,
         messages: Sequence[models.RequestMessageParam],
+        user: Union[Omit, Optional[str]] = OMIT,
         frequency_penalty: Union[Omit, Optional[float]] = OMIT,
         presence_penalty: Union[Omit, Optional[float]] = OMIT,
         logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
@@ -229,7 +230,6 @@ class ChatCompletions:
         stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
         temperature: Union[Omit, Optional[float]] = OMIT,
         top_p: Union[Omit, Optional[float]] = OMIT,
-        user: Union[Omit, Optional[str]] = OMIT,
         max_completion_tokens: Union[Omit, Optional[int]] = OMIT,
         logprobs: Union[Omit, Optional[bool]] = OMIT,
         top_logprobs: Union[Omit, Optional[int]] = OMIT,
@@ -262,10 +262,10 @@ class ChatCompletions:
         """Generate the next message of a conversation.
 
         model: A base, an alias of one, a tuned model, or a model alias of the project's.
+        user: The same user gets the same of a model alias' two models.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: The same user gets the same of a model alias' two models.
         safety_identifier: As `user`, and before it.
         """
         request = Request(
@@ -273,6 +273,7 @@ class ChatCompletions:
             "/v1/chat/completions",
             body={
                 "model": model,
+                "user": user,
                 "frequency_penalty": frequency_penalty,
                 "presence_penalty": presence_penalty,
                 "logit_bias": logit_bias,
@@ -283,7 +284,6 @@ class ChatCompletions:
                 "stream_options": stream_options,
                 "temperature": temperature,
                 "top_p": top_p,
-                "user": user,
                 "messages": messages,
                 "max_completion_tokens": max_completion_tokens,
                 "logprobs": logprobs,
@@ -320,6 +320,7 @@ class ChatCompletions:
         *,
         model: str,
         messages: Sequence[models.RequestMessageParam],
+        user: Union[Omit, Optional[str]] = OMIT,
         frequency_penalty: Union[Omit, Optional[float]] = OMIT,
         presence_penalty: Union[Omit, Optional[float]] = OMIT,
         logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
@@ -330,7 +331,6 @@ class ChatCompletions:
         stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
         temperature: Union[Omit, Optional[float]] = OMIT,
         top_p: Union[Omit, Optional[float]] = OMIT,
-        user: Union[Omit, Optional[str]] = OMIT,
         max_completion_tokens: Union[Omit, Optional[int]] = OMIT,
         logprobs: Union[Omit, Optional[bool]] = OMIT,
         top_logprobs: Union[Omit, Optional[int]] = OMIT,
@@ -363,10 +363,10 @@ class ChatCompletions:
         """Generate the next message of a conversation.
 
         model: A base, an alias of one, a tuned model, or a model alias of the project's.
+        user: The same user gets the same of a model alias' two models.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: The same user gets the same of a model alias' two models.
         safety_identifier: As `user`, and before it.
         """
         request = Request(
@@ -374,6 +374,7 @@ class ChatCompletions:
             "/v1/chat/completions",
             body={
                 "model": model,
+                "user": user,
                 "frequency_penalty": frequency_penalty,
                 "presence_penalty": presence_penalty,
                 "logit_bias": logit_bias,
@@ -384,7 +385,6 @@ class ChatCompletions:
                 "stream_options": stream_options,
                 "temperature": temperature,
                 "top_p": top_p,
-                "user": user,
                 "messages": messages,
                 "max_completion_tokens": max_completion_tokens,
                 "logprobs": logprobs,
@@ -819,6 +819,46 @@ class Chat:
         self.completions = ChatCompletions(transport)
 
 
+class Classifications:
+    """The operations of `classifications`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        model: str,
+        user: Union[Omit, Optional[str]] = OMIT,
+        input: Union[Omit, Optional[Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]]]] = OMIT,
+        messages: Union[Omit, Optional[Sequence[models.RequestMessageParam]]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ClassificationOutput:
+        """Classify or score one or several texts, with a model that was trained for it.
+
+        model: A base, an alias of one, a tuned model, or a model alias of the project's.
+        user: The same user gets the same of a model alias' two models.
+        input: A text or several; or their tokens.
+        messages: A conversation instead, which the base's chat template writes.
+        """
+        request = Request(
+            "POST",
+            "/v1/classifications",
+            body={
+                "model": model,
+                "user": user,
+                "input": input,
+                "messages": messages,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.ClassificationOutput, request)
+
+
 class Completions:
     """The operations of `completions`."""
 
@@ -830,6 +870,7 @@ class Completions:
         *,
         model: str,
         prompt: Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]],
+        user: Union[Omit, Optional[str]] = OMIT,
         frequency_penalty: Union[Omit, Optional[float]] = OMIT,
         presence_penalty: Union[Omit, Optional[float]] = OMIT,
         logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
@@ -840,7 +881,6 @@ class Completions:
         stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
         temperature: Union[Omit, Optional[float]] = OMIT,
         top_p: Union[Omit, Optional[float]] = OMIT,
-        user: Union[Omit, Optional[str]] = OMIT,
         best_of: Union[Omit, Optional[int]] = OMIT,
         echo: Union[Omit, Optional[bool]] = OMIT,
         logprobs: Union[Omit, Optional[int]] = OMIT,
@@ -852,10 +892,10 @@ class Completions:
         """Continue one or several texts.
 
         model: A base, an alias of one, a tuned model, or a model alias of the project's.
+        user: The same user gets the same of a model alias' two models.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: The same user gets the same of a model alias' two models.
         best_of: Only 0 or the value of `n`.
         suffix: Only empty: engines here do not insert.
         """
@@ -864,6 +904,7 @@ class Completions:
             "/v1/completions",
             body={
                 "model": model,
+                "user": user,
                 "frequency_penalty": frequency_penalty,
                 "presence_penalty": presence_penalty,
                 "logit_bias": logit_bias,
@@ -874,7 +915,6 @@ class Completions:
                 "stream_options": stream_options,
                 "temperature": temperature,
                 "top_p": top_p,
-                "user": user,
                 "prompt": prompt,
                 "best_of": best_of,
                 "echo": echo,
@@ -892,6 +932,7 @@ class Completions:
         *,
         model: str,
         prompt: Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]],
+        user: Union[Omit, Optional[str]] = OMIT,
         frequency_penalty: Union[Omit, Optional[float]] = OMIT,
         presence_penalty: Union[Omit, Optional[float]] = OMIT,
         logit_bias: Union[Omit, Optional[Mapping[str, int]]] = OMIT,
@@ -902,7 +943,6 @@ class Completions:
         stream_options: Union[Omit, Optional[models.StreamOptionsParam]] = OMIT,
         temperature: Union[Omit, Optional[float]] = OMIT,
         top_p: Union[Omit, Optional[float]] = OMIT,
-        user: Union[Omit, Optional[str]] = OMIT,
         best_of: Union[Omit, Optional[int]] = OMIT,
         echo: Union[Omit, Optional[bool]] = OMIT,
         logprobs: Union[Omit, Optional[int]] = OMIT,
@@ -914,10 +954,10 @@ class Completions:
         """Continue one or several texts.
 
         model: A base, an alias of one, a tuned model, or a model alias of the project's.
+        user: The same user gets the same of a model alias' two models.
         logit_bias: Token ids to what is added to their logits; the embedded engine takes only an empty one.
         n: Completions per prompt; 1 by default.
         seed: The same seed, request and environment give the same tokens.
-        user: The same user gets the same of a model alias' two models.
         best_of: Only 0 or the value of `n`.
         suffix: Only empty: engines here do not insert.
         """
@@ -926,6 +966,7 @@ class Completions:
             "/v1/completions",
             body={
                 "model": model,
+                "user": user,
                 "frequency_penalty": frequency_penalty,
                 "presence_penalty": presence_penalty,
                 "logit_bias": logit_bias,
@@ -936,7 +977,6 @@ class Completions:
                 "stream_options": stream_options,
                 "temperature": temperature,
                 "top_p": top_p,
-                "user": user,
                 "prompt": prompt,
                 "best_of": best_of,
                 "echo": echo,
@@ -1862,6 +1902,7 @@ class Api:
         self.webhook_event_types = WebhookEventTypes(transport)
         self.completions = Completions(transport)
         self.chat = Chat(transport)
+        self.classifications = Classifications(transport)
         self.responses = Responses(transport)
 
     def root(
