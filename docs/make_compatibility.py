@@ -20,7 +20,9 @@ saved gives the same logits in a new process, that decoding with a cache agrees 
 decode beside those of the base and of another tuning as they do alone, that a job that breaks off ends in the same
 bytes, and that nothing of it stays in the base. A number: a job is refused with that sentence of the list below.
 
-A family stands for all bases of its architecture; one that is not in the table is tried by `luthierd bases check`.
+In `mixtral` all experts are one tensor: tunings of linear layers move the attention only, `full` and `partial` the
+experts as well. A family stands for all bases of its architecture; one that is not in the table is tried by
+`luthierd bases check`.
 `dora`, `rslora` and `pissa` are settings of `lora`. [methods.md](methods.md#tunings) says what each tuning is. This
 page is written by `python -m docs.make_compatibility`.
 

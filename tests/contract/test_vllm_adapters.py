@@ -113,6 +113,24 @@ def test_a_prompt_is_scored_beside_requests_that_run(vllm: Vllm) -> None:
 
 
 @pytest.mark.parametrize(
+    ("publication", "settings"),
+    [
+        ("rsloraaa", {"r": 8, "alpha": 8, "use_rslora": True}),
+        ("pissadif", {"r": 4, "alpha": 8, "init": "pissa"}),
+        ("pissarsl", {"r": 4, "alpha": 8, "init": "pissa", "use_rslora": True}),
+        ("ranksran", {"r": 4, "alpha": 8, "rank_pattern": {"q_proj": 8}, "alpha_pattern": {"layers.0.mlp.up_proj": 2}}),
+    ],
+)
+def test_every_setting_of_lora_is_scored_as_the_trainer_does(
+    vllm: Vllm, publication: str, settings: dict[str, Any]
+) -> None:
+    name = vllm.publish(publication, 40, {"type": "lora", "lora": settings})
+    [found] = scores(vllm, name, SCORED[0])
+    assert found == pytest.approx(by_the_trainers_libraries(vllm, vllm.folder / publication, SCORED[0]), abs=1e-3)
+    assert found != pytest.approx(by_the_trainers_libraries(vllm, None, SCORED[0]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
     "name",
     ["ft:tiny:acme::nobody00", "../dialect0", "/etc", "ft:tiny:acme::..%2Fobjects", "ft:tiny:acme:../x:abcdefgh"],
 )

@@ -37,7 +37,7 @@ class LastBlockSettings(_OwnSettings):
 
 
 class PrefixSettings(_OwnSettings):
-    name: ClassVar[str] = "prefix"
+    name: ClassVar[str] = "own_prefix"
     peft_type: ClassVar[str] = "TEST_PREFIX"
 
 

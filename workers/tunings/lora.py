@@ -27,7 +27,9 @@ from workers.tunings.sites import Onto
 
 PARAM = "tuning.lora.target_modules"
 INITS = {True: "default", "gaussian": "gaussian"}  # by PEFT's `init_lora_weights`; others change the base's weights
-PISSA_ITERATIONS = 16  # of the fast decomposition (section 3 there); its error changes nothing in a difference
+# Of the fast decomposition (section 3 there); its error only moves where A and B begin, never what the base answers.
+PISSA_ITERATIONS = 16
+PISSA_OVERSAMPLING = 8  # beyond twice the rank
 
 
 @TUNINGS.of(LoraSettings)
@@ -123,7 +125,9 @@ class LoraTuning(PeftLayers):
             weight_OI = (weight.T if layer.fan_in_fan_out else weight).float()
             rank = layer.r[self._name] // 2
             known = min(rank, *weight_OI.shape)  # a layer of a lower rank has no more: the rest begins at zero
-            u_OR, s_R, v_IR = torch.svd_lowrank(weight_OI, q=known, niter=PISSA_ITERATIONS)
+            sampled = min(2 * rank + PISSA_OVERSAMPLING, *weight_OI.shape)
+            parts = torch.svd_lowrank(weight_OI, q=sampled, niter=PISSA_ITERATIONS)
+            u_OR, s_R, v_IR = (part[..., :known] for part in parts)
             # s B0 A0 = U S V^T  with  A0 = sqrt(S / s) V^T,  B0 = U sqrt(S / s)
             root_R = (s_R / layer.scaling[self._name]).sqrt()
             a.zero_()

@@ -70,10 +70,11 @@ class PrefixTuning:
 
     def attach(self) -> None:
         """Raises JobError for a base whose layers do not all cache keys and values of one shape."""
-        if self._settings.init == "random":
-            rows_PN = torch.randn(self.num_virtual_tokens, self._shape.numbers).to(self._model.device)
+        shape, ids_P = self._shape, first_tokens(self._model, self._settings)
+        if ids_P is None:
+            rows_PN = torch.randn(self.num_virtual_tokens, shape.numbers).to(self._model.device)
         else:
-            rows_PN = self._cached(first_tokens(self._model, self._settings))
+            rows_PN = self._cached(ids_P)
         self._parameters = {PREFIX: nn.Parameter(rows_PN)}
 
     def activate(self, rows: Rows | None = None) -> None:

@@ -57,12 +57,12 @@ class PromptTuning:
         return self._num_virtual_tokens * hidden_size * torch.float32.itemsize
 
     def attach(self) -> None:
-        """Raises JobError for a text without tokens."""
         prompt: nn.Module = PromptEmbedding(self._config("RANDOM"), self._embed)  # type: ignore[no-untyped-call]
         (weight_PH,) = prompt.to(self._model.device).parameters()
-        if self._settings.init != "random":
+        ids_P = first_tokens(self._model, self._settings)
+        if ids_P is not None:
             with torch.no_grad():
-                weight_PH.copy_(self._embed(first_tokens(self._model, self._settings)))
+                weight_PH.copy_(self._embed(ids_P))
         self._parameters = {PROMPT: weight_PH}
 
     def activate(self, rows: Rows | None = None) -> None:

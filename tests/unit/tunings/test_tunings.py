@@ -164,9 +164,7 @@ def test_saved_and_loaded_it_gives_the_same_logits(base: LoadedBase, kind: str, 
     again.detach()
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if not tuning_of(KINDS[kind]).peft_type.startswith("LUTHIER_")]
-)
+@pytest.mark.parametrize("kind", OF_PEFT)
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # PEFT's own call
 def test_peft_reads_the_folder_and_gives_the_same_logits(
     base: LoadedBase, folder: Path, kind: str, tmp_path: Path

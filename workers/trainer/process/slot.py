@@ -40,6 +40,7 @@ from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
 from workers.trainer.process.validation import Validation
 from workers.trainer.protocol import Chosen, Forgetting, HeadRow, JobSpec, ScoredRow
 from workers.tunings import AdapterMismatch, create_tuning
+from workers.tunings.virtual_tokens import tokenized
 
 PARAMETER, RANDOM = "parameter/", "random/"
 OWN = "objective/"  # before the names of the objective's own parameters, among the tuning's
@@ -87,7 +88,8 @@ class Slot:
         self._continued = False  # whether it starts from a tuned model
         self._objective = create_objective(spec.recipe.objective)
         _require_columns(TASKS[spec.recipe.task].columns, train, valid)
-        self._tuning = create_tuning(spec.recipe.tuning, base.model, _module_name(spec.job_id))
+        tuning = tokenized(spec.recipe.tuning, base.tokenizer)
+        self._tuning = create_tuning(tuning, base.model, _module_name(spec.job_id))
         check_room(self._tuning.memory_bytes(), base.device)
         try:
             with self._working():
