@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from service.recipes.formats.chat import ChatRow
+from pydantic import ValidationError
+
+from service.recipes.formats.chat import Answer, ChatRow
 from service.recipes.formats.completion import PromptRow
 from service.recipes.formats.labelled import LabelledRow
-from service.recipes.formats.preference import PreferenceRow
+from service.recipes.formats.preference import PreferenceInput, PreferenceRow
 from service.recipes.formats.text import TextRow
 from workers.data.base_text import BaseText, UnknownToken
 from workers.data.complete import check_complete, check_words
@@ -164,6 +166,22 @@ class Renderer:
         both = text.ids(row.prompt + row.completion, add_special_tokens=True)
         ids = _joined(text, prompt, both, row.completion, end_of_text)
         return _flagged(len(prompt), [*ids, text.special_id(end_of_text)], row.token_weight)
+
+    def answered(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The tokens of a conversation with its answer, the last of OpenAI's `messages`, as those of a pair's row.
+
+        Raises RenderError, for what is no conversation with an answer too.
+        """
+        try:
+            asked = PreferenceInput.model_validate({"messages": list(messages[:-1])})
+            answer = Answer.model_validate(messages[-1])
+        except ValidationError as invalid:
+            first = invalid.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or f"messages[{len(messages) - 1}]"
+            reason = "must be a conversation whose last message is the assistant's answer"
+            raise RenderError("messages", f"{reason} ({field}: {first['msg']})") from invalid
+        (sequence,) = self._chat(asked.answered(answer))
+        return sequence.ids
 
     def _read(self, row: LabelledRow) -> Rendered:
         """The text, or the conversation up to an answer, as an engine gets it; none of it is trained."""

@@ -22,8 +22,8 @@ from service.installation.context import Context
 from service.operations import lookups
 from service.operations.progress import DataColumn
 from service.recipes.base import Base
+from service.recipes.formats.labelled import Labelled
 from service.recipes.objective import find_objective
-from service.recipes.tasks import TASKS
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.check import Observer, check_file, split_lines
@@ -92,7 +92,7 @@ class FileDatasets:
 
         Raises JobError where storage has lost it since.
         """
-        if self._training is None or not TASKS[find_objective(self.subject.objective).task].has_head:
+        if self._training is None or Labelled not in find_objective(self.subject.objective).formats:
             return None
         path = self._folder / "labels"
         try:

@@ -66,9 +66,10 @@ class Engine:
         if adapter is None and self.base.kind == "encoder":
             raise encoder_alone(name)
 
-    @staticmethod
-    def check_classifies(name: str, adapter: Adapter | None) -> Adapter:
+    def check_classifies(self, name: str, adapter: Adapter | None) -> Adapter:
         """The adapter of a model with a head. Raises InvalidRequest for any other."""
+        if adapter is None and self.base.kind == "encoder":
+            raise encoder_alone(name)
         if adapter is None or adapter.head is None:
             raise wrong_endpoint(name, TASKS["generate"])
         return adapter

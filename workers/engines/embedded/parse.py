@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from service.domain.errors import InvalidRequest
 from service.recipes.base import Base
 from workers.data.messages import RenderError
-from workers.data.render import encode_chat, encode_prompt
+from workers.data.render import Renderer, encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
 from workers.engines.embedded.choice import Choice
 from workers.engines.embedded.vocabulary import Vocabulary
@@ -70,7 +70,10 @@ class RequestParser:
 
     async def texts(self, request: ClassificationRequest, adapter: Adapter) -> list[list[int]]:
         """The tokens of every text, or of the one conversation. Raises InvalidRequest."""
-        if request.messages is not None:
+        assert adapter.head is not None
+        if request.messages is not None and adapter.head.config.problem_type == "regression":
+            rows = [await self._answered(request.messages, adapter)]
+        elif request.messages is not None:
             rows = [await self._conversation(request.messages, adapter)]
         else:
             rows = [await self._ids(text, "input") for text in request.inputs]
@@ -78,6 +81,15 @@ class RequestParser:
         for ids in rows:
             self._room(ids, 0, adapter, where)
         return rows
+
+    async def _answered(self, given: Sequence[ChatMessage], adapter: Adapter) -> list[int]:
+        """A conversation with its answer, as a reward model was trained on them."""
+        messages = [message.model_dump(exclude_none=True) for message in given]
+        renderer = Renderer(self._base_text, day=adapter.template_date)
+        try:
+            return await asyncio.to_thread(renderer.answered, messages)
+        except RenderError as error:
+            raise InvalidRequest(f"The conversation cannot be scored: {error}.", param="messages") from error
 
     async def _conversation(self, given: Sequence[ChatMessage], adapter: Adapter | None) -> list[int]:
         messages = [message.model_dump(exclude_none=True) for message in given]

@@ -115,6 +115,9 @@ __all__ = [
     "ResponseMessage",
     "ResponseObject",
     "ResponseUsage",
+    "RewardModelMethod",
+    "RewardModelParam",
+    "RewardModelSettings",
     "Root",
     "RowMask",
     "SequenceMask",
@@ -587,6 +590,7 @@ class JobObject(Record):
         "DpoMethod",
         "KtoMethod",
         "OrpoMethod",
+        "RewardModelMethod",
         "SimpoMethod",
         "TextMethod",
         "OtherMethod",
@@ -931,6 +935,21 @@ class ResponseUsage(Record):
     output_tokens: int
     output_tokens_details: "OutputDetails"
     total_tokens: int
+
+
+@dataclass(frozen=True)
+class RewardModelMethod(Record):
+    """The loss of reward_model jobs, with what is known of its settings."""
+
+    reward_model: "RewardModelSettings"
+    type: Literal["reward_model"] = "reward_model"
+
+
+@dataclass(frozen=True)
+class RewardModelSettings(Record):
+    """`RewardModelSettings`."""
+
+    hyperparameters: "JobHyperparameters"
 
 
 @dataclass(frozen=True)
@@ -1403,7 +1422,9 @@ class MessageItemParam(_MessageItemParamRequired, total=False):
 class _MethodParamRequired(TypedDict):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
-    type: Literal["supervised", "classification", "dpo", "kto", "orpo", "simpo", "text", "reinforcement"]
+    type: Literal[
+        "supervised", "classification", "dpo", "kto", "orpo", "reward_model", "simpo", "text", "reinforcement"
+    ]
 
 
 class MethodParam(_MethodParamRequired, total=False):
@@ -1414,6 +1435,7 @@ class MethodParam(_MethodParamRequired, total=False):
     dpo: Optional["DpoParam"]
     kto: Optional["KtoParam"]
     orpo: Optional["OrpoParam"]
+    reward_model: Optional["RewardModelParam"]
     simpo: Optional["SimpoParam"]
     text: Optional["TextParam"]
     reinforcement: Optional[Mapping[str, Any]]
@@ -1557,6 +1579,12 @@ class RequestMessageParam(_RequestMessageParamRequired, total=False):
     annotations: Optional[Sequence[Mapping[str, Any]]]
     reasoning: Optional[str]
     reasoning_content: Optional[str]
+
+
+class RewardModelParam(TypedDict, total=False):
+    """Settings of the method reward_model."""
+
+    hyperparameters: Optional["HyperparametersParam"]
 
 
 class SimpoHyperparametersParam(TypedDict, total=False):
