@@ -91,7 +91,8 @@ def _check(settings: Settings, _flags: list[str]) -> None:
     from workers.trainer.process.trial import try_base  # noqa: PLC0415
 
     base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
-    torch.set_num_threads(settings.trainer_threads)
+    if settings.trainer_threads:
+        torch.set_num_threads(settings.trainer_threads)
     broken = False
     for finding in try_base(base, choose_device(settings.device)):
         broken |= finding.state == "problem"

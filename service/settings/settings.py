@@ -225,7 +225,10 @@ class Settings(BaseSettings):
         "before a job fails.",
     )  # fmt: skip
     checkpoints_kept: int = Field(3, ge=1, description="Newest checkpoints of a job that stay callable.")
-    trainer_threads: int = Field(2, ge=1, description="CPU threads of a trainer; part of the bit-exact fingerprint.")
+    trainer_threads: int = Field(
+        0, ge=0, description="CPU threads of a trainer; 0: 1 for a base below 20 million parameters, else one for each "
+        "CPU, 8 at most. Part of the bit-exact fingerprint; a job that continues keeps those that it began with.",
+    )  # fmt: skip
     engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where trainer and embedded engine compute.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")

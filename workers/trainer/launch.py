@@ -25,7 +25,7 @@ class TrainerConfig(BaseModel):
 
     base: Base
     device: str
-    threads: int
+    threads: int  # 0: by the base's size
     turn_tokens: int
     lease_seconds: float
 

@@ -25,6 +25,7 @@ from workers.trainer.launch import TrainerConfig
 from workers.trainer.process.channel import Channel, Order
 from workers.trainer.process.slot import Phase, Slot, Step
 from workers.trainer.process.snapshot import SnapshotWrite
+from workers.trainer.process.threads import available_cpus, usual_threads
 from workers.trainer.process.turns import Turns
 from workers.trainer.protocol import (
     Checkpointed,
@@ -298,18 +299,13 @@ def main() -> None:
     config = TrainerConfig.model_validate_json(sys.argv[1])
     channel = Channel(config.lease_seconds)
     logs.configure("info")
-    _be_deterministic(config.threads)
+    torch.use_deterministic_algorithms(True)  # cuBLAS gets its setting from the environment (`launch`)
     try:
         base = load_or_explain(config.base, choose_device(config.device))
     except BaseUnusable as error:
         sys.exit(f"trainer: {error}")
+    torch.set_num_threads(config.threads or usual_threads(base.model.num_parameters(), available_cpus()))
     Trainer(base, config.turn_tokens, channel).run()
-
-
-def _be_deterministic(threads: int) -> None:
-    """The same work gives the same bits; cuBLAS gets its setting from the environment (`launch`)."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
 
 
 if __name__ == "__main__":

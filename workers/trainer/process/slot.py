@@ -37,6 +37,7 @@ from workers.trainer.process.reference import Reference
 from workers.trainer.process.rollout import Rollout, TuningSampler
 from workers.trainer.process.safeguarding import Guard
 from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
+from workers.trainer.process.threads import threads_in_force
 from workers.trainer.process.validation import Validation
 from workers.trainer.protocol import Chosen, Forgetting, HeadRow, JobSpec, ScoredRow
 from workers.tunings import AdapterMismatch, create_tuning
@@ -239,7 +240,7 @@ class Slot:
         for ids in head_agreement.texts(self._files, self.spec.agreement_tokens):
             with self._working():
                 values = head_agreement.tuned_values(self._passes, head, ids)
-            with self._random.in_force(), job_errors():  # the tuning is not active
+            with self._in_force():  # the tuning is not active
                 rows.append(head_agreement.row(self._passes, head, ids, values))
             check_finite("output for a row", sum(values), self.step)
         return rows
@@ -273,7 +274,7 @@ class Slot:
         """With the row, the log-probabilities of all tokens at its places, tuned and the base's."""
         with self._working():
             tuned_KV = self._passes.next_logprobs(ids)
-        with self._random.in_force(), job_errors():  # the tuning is not active
+        with self._in_force():  # the tuning is not active
             base_KV = self._passes.base_next_logprobs(ids)
             return agreement.scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
 
@@ -282,7 +283,7 @@ class Slot:
         if tuned:
             with self._working():
                 return self._text.loss(self._passes.next_logprobs)
-        with self._random.in_force(), job_errors():  # the tuning is not active
+        with self._in_force():  # the tuning is not active
             return self._text.loss(self._passes.base_next_logprobs)
 
     def tables(self) -> Mapping[str, str]:
@@ -344,7 +345,9 @@ class Slot:
         self.step, self.trained_tokens, self._passes.plan = state.step, state.trained_tokens, state.plan
         self._rollout = self._new_rollout()
         self._guard.restore(state.evaluations, state.general_loss_before, tensors)
-        return _difference(state.environment, self._environment)
+        if "threads" in state.environment:  # it keeps those that it began with
+            self._environment["threads"] = state.environment["threads"]
+        return state.difference(self._environment)
 
     def leave(self) -> None:
         """Detaches from the base, which is then as it was before the job. May be called twice."""
@@ -360,9 +363,15 @@ class Slot:
         return steps_per_epoch(self._train.num_examples, self.spec.batch_size)
 
     @contextmanager
+    def _in_force(self) -> Iterator[None]:
+        """Inside, the threads and the random generators are this job's."""
+        with threads_in_force(int(self._environment["threads"])), self._random.in_force(), job_errors():
+            yield
+
+    @contextmanager
     def _working(self) -> Iterator[None]:
-        """Inside, the base and the random generators are this job's."""
-        with self._random.in_force(), job_errors():
+        """Inside, the base is this job's too."""
+        with self._in_force():
             self._tuning.activate()
             try:
                 yield
@@ -428,8 +437,3 @@ def _module_name(job_id: str) -> str:
 def _parts(num_examples: int, size: int) -> list[range]:
     """All examples in their order, `size` at a time."""
     return [range(begin, min(begin + size, num_examples)) for begin in range(0, num_examples, size)]
-
-
-def _difference(before: dict[str, str], now: dict[str, str]) -> str:
-    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    return "; ".join(f"{name}: {before.get(name, 'unknown')} -> {now.get(name, 'unknown')}" for name in names)

@@ -43,6 +43,12 @@ class State(BaseModel):
     general_loss_before: float | None = None  # of a job with a forgetting report
     files: dict[str, str] = {}  # name -> sha256
 
+    def difference(self, now: Mapping[str, str]) -> str:
+        """What of the environment is another by `now`; empty where the rest will be the same to the last bit."""
+        before = self.environment
+        names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        return "; ".join(f"{name}: {before.get(name, 'unknown')} -> {now.get(name, 'unknown')}" for name in names)
+
 
 @dataclass(frozen=True)
 class Snapshot:

@@ -1,0 +1,46 @@
+"""How many CPU threads a trainer computes with, and how each of its jobs keeps the number that it began with.
+
+The number decides the order of sums, and so last bits: it is part of a job's environment. So it follows from the base's
+size and the machine by a rule, and not from a race at each start, which a busy moment could decide otherwise; a job
+that continues elsewhere takes its number along. `benchmarks/trainer_threads.py` measured the rule.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+SMALL_PARAMETERS = 20_000_000  # a smaller base's operations are too short to be shared
+MOST_THREADS = 8  # beyond, steps of a few thousand tokens gain little
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usual_threads(num_parameters: int, num_cpus: int) -> int:
+    """For a base of that size, where `num_cpus` may be used and no setting says otherwise."""
+    return 1 if num_parameters < SMALL_PARAMETERS else max(1, min(num_cpus, MOST_THREADS))
+
+
+def available_cpus(quota: Path = _QUOTA) -> int:
+    """The CPUs that this process may use: by its affinity, and by the quota of its container (cgroup v2, `cpu.max`)."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return found
+    return found if limit == "max" else max(1, min(found, int(limit) // int(period)))
+
+
+@contextmanager
+def threads_in_force(count: int) -> Iterator[None]:
+    """Inside, torch computes with `count` threads."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
