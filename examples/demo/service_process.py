@@ -35,8 +35,10 @@ class Service:
 
 
 @contextmanager
-def running_service() -> Iterator[Service]:
+def running_service(catalogue: Path | None = None) -> Iterator[Service]:
     """A service of its own for the `with` block: temporary data, two free ports, nothing left behind.
+
+    Its bases are those of `catalogue`, or the bundled one.
 
     Raises ServiceFailed when it does not start. An error inside the block shows the end of the service's log.
     From here on SIGTERM is like Ctrl-C, so that what was started is stopped first.
@@ -47,7 +49,7 @@ def running_service() -> Iterator[Service]:
         folder = Path(name)
         port, engine_port = _free_ports(2)
         log = folder / "luthier.log"
-        process = _start(folder, port, engine_port, log)
+        process = _start(folder, port, engine_port, log, catalogue)
         try:
             _wait_until_ready(process, [f"http://127.0.0.1:{number}/health" for number in (port, engine_port)])
             yield Service(f"http://127.0.0.1:{port}/v1", (folder / "api-key").read_text(encoding="utf-8").strip())
@@ -62,7 +64,7 @@ def _pass_proxies_by() -> None:
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
 
 
-def _start(folder: Path, port: int, engine_port: int, log: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, port: int, engine_port: int, log: Path, catalogue: Path | None) -> subprocess.Popen[bytes]:
     """A process group of its own: a Ctrl-C in the terminal reaches this program only, which then stops the service.
 
     The service ends with its stdin, so not even `kill -9` of this program leaves it behind.
@@ -76,6 +78,8 @@ def _start(folder: Path, port: int, engine_port: int, log: Path) -> subprocess.P
         "LUTHIER_TRAINER_THREADS": "1",  # the toy base's operations are too small to be shared by two
         "LUTHIER_ENGINE_THREADS": "1",
     }
+    if catalogue is not None:
+        settings["LUTHIER_CATALOGUE"] = str(catalogue)
     with log.open("wb") as stream:
         return subprocess.Popen(
             [sys.executable, "-m", "service", "up", "--die-with-parent"],

@@ -116,7 +116,7 @@ def check_trainable(base: Base, objective: type[ObjectiveSettings], hyperparamet
         able = [f"'{other.name}'" for other in OBJECTIVES if base.kind in other.kinds]
         instead = f"use {' or '.join(able)}" if able else "no method of this installation trains one"
         raise InvalidRequest(
-            f"The method '{objective.name}' cannot train '{base.id}', which is {KINDS[base.kind]}; {instead}.",
+            f"The method '{objective.name}' cannot train '{base.id}': it is {KINDS[base.kind]}; {instead}.",
             param="method.type",
             code="method_not_available",
         )

@@ -1,0 +1,72 @@
+"""A method that does not fit a base is refused with one sentence, which names what does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.domain.errors import InvalidRequest
+from service.recipes.base import Base, Serving
+from service.recipes.catalogue import CatalogueError, read_catalogue, served_by
+from service.recipes.objective import check_trainable, find_objective
+from service.recipes.tasks import BaseKind
+
+ENTRY = '[[base]]\nid = "a"\nsource = "x/y"\ncontext_tokens = 64\n'
+
+
+def base(kind: BaseKind = "causal", engine: str = "embedded") -> Base:
+    serving = Serving.model_validate({"engine": engine, "tunings": ["lora"]})
+    return Base(id="mine", kind=kind, source="nowhere/mine", context_tokens=64, serving=serving)
+
+
+def refused(method: str, base: Base, **settings: Any) -> str:
+    objective = find_objective(method)
+    values: Mapping[str, Any] = {**objective().model_dump(), **settings}
+    with pytest.raises(InvalidRequest) as error:
+        check_trainable(base, objective, values)
+    return error.value.message
+
+
+def test_what_fits_passes() -> None:
+    for kind in ("causal", "encoder"):
+        check_trainable(base(kind), find_objective("classification"), {"class_weights": None, "pooling": None})
+    check_trainable(base(), find_objective("supervised"), {})
+    check_trainable(base("causal", "vllm"), find_objective("supervised"), {})
+
+
+def test_a_method_that_writes_text_does_not_fit_an_encoder() -> None:
+    assert refused("supervised", base("encoder")) == (
+        "The method 'supervised' cannot train 'mine': it is an encoder, which reads a text as a whole and writes none; "
+        "use 'classification'."
+    )
+    assert "no method of this installation trains one" in refused("supervised", base("encoder-decoder"))
+
+
+def test_what_has_a_head_is_for_the_embedded_engine() -> None:
+    for method in ("classification", "reward_model"):
+        assert "which does not serve what the method" in refused(method, base("causal", "vllm"))
+
+
+def test_the_first_token_of_a_causal_base_says_nothing() -> None:
+    assert "use 'last' or 'mean'" in refused("classification", base(), pooling="cls")
+
+
+def test_a_catalogue_cannot_promise_what_no_engine_serves(tmp_path: Path) -> None:
+    path = tmp_path / "bases.toml"
+    text = ENTRY + 'kind = "encoder"\nserving = { engine = "%s", tunings = ["%s"] }\n'
+    path.write_text(text % ("vllm", "lora"))
+    with pytest.raises(CatalogueError, match='of the kind "encoder", which vLLM does not serve here'):
+        read_catalogue(path)
+    path.write_text(text % ("embedded", "prompt"))
+    with pytest.raises(CatalogueError, match="does not serve for a base of the kind 'encoder'"):
+        read_catalogue(path)
+    assert "lora" in served_by("embedded", "encoder")
+
+
+def test_a_catalogue_of_an_earlier_version_calls_the_kind_a_task(tmp_path: Path) -> None:
+    path = tmp_path / "bases.toml"
+    path.write_text(
+        '[[base]]\nid = "a"\ntask = "causal"\nsource = "x/y"\ncontext_tokens = 64\nserving = { tunings = ["lora"] }\n'
+    )
+    assert read_catalogue(path).bases["a"].kind == "causal"
