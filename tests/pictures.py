@@ -67,6 +67,10 @@ def paths(shop: Workshop) -> dict[str, str]:
         "jobs": "/ui/jobs",
         "job": f"/ui/jobs/{shop.succeeded}",
         "job-running": f"/ui/jobs/{shop.running.job.id}",
+        "new-job": f"/ui/jobs/new?again={shop.succeeded}",
+        "files": "/ui/files",
+        "file": f"/ui/files/{shop.file}",
+        "playground": "/ui/playground",
         "job-failed": f"/ui/jobs/{shop.failed}",
     }
 

@@ -1,5 +1,6 @@
 """Adds the dashboard to the API's application: pages at `/ui`, their calls of the API, headers, errors as pages."""
 
+import json
 from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import quote
@@ -11,15 +12,15 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.web.errors import clean
+from service.api.web.errors import clean, unexpected
 from service.dashboard.attempts import Attempts
 from service.dashboard.calls import PageCalls
 from service.dashboard.pages import STATIC, UI, page
-from service.dashboard.routes import jobs, sign_in
+from service.dashboard.routes import files, jobs, new_job, playground, sign_in
 from service.dashboard.visitors import SignInNeeded
 from service.domain.errors import LuthierError, RateLimited
 
-ROUTERS = (sign_in.router, jobs.router)
+ROUTERS = (sign_in.router, new_job.router, jobs.router, files.router, playground.router)
 CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -51,6 +52,7 @@ def add_dashboard(app: FastAPI) -> FastAPI:
     pages.add_exception_handler(SignInNeeded, _sign_in)
     pages.add_exception_handler(LuthierError, _known)
     pages.add_exception_handler(HTTPException, _refused)
+    pages.add_exception_handler(Exception, _crashed)
     app.mount(UI, PageHeaders(pages))
     app.add_middleware(PageCalls, site=app)
     return app
@@ -65,12 +67,20 @@ class PageHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kept = scope["path"].startswith(f"{UI}/static/") and scope["query_string"].startswith(b"v=")
 
+        started = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 _add(message, "public, max-age=31536000, immutable" if kept else "no-store")
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            if not started:
+                raise  # else `_crashed` has logged it and shown a page, and Starlette raises it all the same
 
 
 def _add(message: MutableMapping[str, Any], cache_control: str) -> None:
@@ -82,7 +92,9 @@ def _add(message: MutableMapping[str, Any], cache_control: str) -> None:
 async def _sign_in(request: Request, error: Exception) -> Response:
     assert isinstance(error, SignInNeeded)
     ended = "&ended=1" if error.ended else ""
-    back = request.url.path if request.method == "GET" and "hx-request" not in request.headers else ""
+    back = ""
+    if request.method == "GET" and "hx-request" not in request.headers:
+        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     target = f"{UI}/sign-in?next={quote(back)}{ended}"
     if "hx-request" in request.headers:
         return Response(status_code=401, headers={"HX-Redirect": target})
@@ -98,6 +110,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = "There is no such page." if error.status_code == 404 else str(error.detail)
     return _error_page(request, error.status_code, message, {})
+
+
+async def _crashed(request: Request, error: Exception) -> Response:
+    logged = json.loads(bytes(unexpected(error).body))
+    return _error_page(request, 500, logged["error"]["message"], {})
 
 
 def _error_page(request: Request, status: int, message: str, headers: dict[str, str]) -> Response:

@@ -18,7 +18,7 @@ from service.operations.sessions import Project, SignedIn
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 UI = "/ui"
-NAV = {"jobs": "Jobs"}  # pages for everybody: name of path and icon, and label
+NAV = {"jobs": "Jobs", "files": "Files", "playground": "Playground"}  # the path's name, which is the icon's: label
 
 
 def page(

@@ -56,7 +56,7 @@ class Visit:
         await self.open(path)
         await self.page.get_by_label("API key").fill(key)
         await self.page.get_by_role("button", name="Sign in").click()
-        await self.page.wait_for_url(f"**{path}")
+        await self.page.wait_for_url(self.url + path)
 
 
 @asynccontextmanager

@@ -1,0 +1,112 @@
+"""The project's files, a file with its first rows, and uploads, which a script sends to the API itself."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from service.api.web.deps import ContextDep
+from service.dashboard.charts import histogram
+from service.dashboard.pages import UI, page
+from service.dashboard.visitors import Posted, Visitor
+from service.operations import files
+
+router = APIRouter(prefix="/files")
+PAGE_FILES = 50
+PREVIEW_BYTES = 512 * 1024
+PREVIEW_ROWS = 10
+ROW_CHARACTERS = 4000
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Something that somebody says in a row."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a file as a page shows it: as turns where it has messages, else as it is."""
+
+    line: int
+    turns: list[Turn]
+    text: str
+
+
+@router.get("")
+async def listed(request: Request, ctx: ContextDep, visitor: Visitor, after: str = "") -> Response:
+    """The project's files, newest first, and where to drop new ones."""
+    found = await files.page(ctx, visitor.caller, purpose=None, after=after or None, limit=PAGE_FILES, ascending=False)
+    limit_bytes = ctx.settings.file_limit_bytes
+    values = {"files": found.items, "has_more": found.has_more, "after": after, "limit_bytes": limit_bytes}
+    return page(request, "files.html", visitor, values)
+
+
+@router.get("/{id}")
+async def shown(request: Request, ctx: ContextDep, visitor: Visitor, id: str) -> Response:
+    """One file and its first rows."""
+    file, content = await files.content(ctx, visitor.caller, id)
+    lines, complete = await _first_lines(content)
+    values = {
+        "file": file,
+        "rows": [_row(number, line) for number, line in enumerate(lines[:PREVIEW_ROWS], start=1)],
+        "lengths": histogram([len(line) for line in lines]),
+        "num_lines": len(lines),
+        "complete": complete,
+    }
+    return page(request, "file.html", visitor, values)
+
+
+@router.post("/{id}/delete")
+async def delete(ctx: ContextDep, visitor: Visitor, form: Posted, id: str) -> Response:
+    """Deletes the file."""
+    await files.delete(ctx, visitor.caller, id)
+    return RedirectResponse(f"{UI}/files", status_code=303)
+
+
+async def _first_lines(content: AsyncIterator[bytes]) -> tuple[list[str], bool]:
+    """The whole lines in the first PREVIEW_BYTES, and whether these are all."""
+    read = bytearray()
+    async for chunk in content:
+        read += chunk
+        if len(read) > PREVIEW_BYTES:
+            break
+    complete = len(read) <= PREVIEW_BYTES
+    lines = bytes(read[:PREVIEW_BYTES]).decode("utf-8", "replace").splitlines()
+    return [line for line in (lines if complete else lines[:-1]) if line.strip()], complete
+
+
+def _row(number: int, line: str) -> Row:
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return Row(number, [], line[:ROW_CHARACTERS])
+    turns = _turns(parsed) if isinstance(parsed, dict) else []
+    return Row(number, turns, line[:ROW_CHARACTERS])
+
+
+def _turns(row: dict[str, Any]) -> list[Turn]:
+    """A conversation, a pair of answers, or a prompt and its completion; nothing for other rows."""
+    found = _messages(row.get("messages"))
+    if isinstance(row.get("input"), dict):
+        found += _messages(row["input"].get("messages"))
+    for name, label in (("preferred_output", "preferred"), ("non_preferred_output", "other")):
+        found += [Turn(label, turn.text) for turn in _messages(row.get(name))]
+    found += [Turn(name, row[name]) for name in ("prompt", "completion") if isinstance(row.get(name), str)]
+    return [Turn(turn.role, turn.text[:ROW_CHARACTERS]) for turn in found]
+
+
+def _messages(messages: Any) -> list[Turn]:
+    if not isinstance(messages, list):
+        return []
+    said = [message for message in messages if isinstance(message, dict)]
+    return [Turn(str(message.get("role", "?")), _text(message.get("content"))) for message in said]
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
