@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -15,6 +16,7 @@ from typing import Literal
 from playwright.async_api import Browser
 
 from service.api.app import create_app
+from service.commands.doctor import examine
 from service.dashboard.app import add_dashboard
 from service.operations import keys
 from service.settings import logs
@@ -44,7 +46,7 @@ async def main(folder: Path | None, names: list[str]) -> None:
             await keys.create_project(ctx, "research")
             shop = await furnish(ctx, await keys.authenticate(ctx, project))
             admin = await keys.create_key(ctx, "default", "admin", "the operator's")
-            app = add_dashboard(create_app(ctx))
+            app = add_dashboard(create_app(ctx), partial(examine, settings))
             async with served(app) as base_url, opened_browser() as browser:
                 url = base_url.removesuffix("/v1")
                 if folder is None:
@@ -71,6 +73,10 @@ def paths(shop: Workshop) -> dict[str, str]:
         "files": "/ui/files",
         "file": f"/ui/files/{shop.file}",
         "playground": "/ui/playground",
+        "models": "/ui/models",
+        "compare": f"/ui/compare?job={shop.succeeded}&job={shop.other}",
+        "system": "/ui/system",
+        "keys": "/ui/keys",
         "job-failed": f"/ui/jobs/{shop.failed}",
     }
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -
     settings = Settings()
     asyncio.run(_check_parts(settings))
     limits = ConnectionLimits(write_seconds=settings.write_seconds)
-    app = add_dashboard(create_app(create_context(settings)))
+    app = add_dashboard(create_app(create_context(settings)), partial(examine, settings))
     server = uvicorn.Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
     if die_with_parent:
         end_with_parent()

@@ -16,11 +16,12 @@ from service.api.web.errors import clean, unexpected
 from service.dashboard.attempts import Attempts
 from service.dashboard.calls import PageCalls
 from service.dashboard.pages import STATIC, UI, page
-from service.dashboard.routes import files, jobs, new_job, playground, sign_in
+from service.dashboard.routes import compare, files, jobs, keys, models, new_job, playground, sign_in, system
+from service.dashboard.routes.system import Examine
 from service.dashboard.visitors import SignInNeeded
 from service.domain.errors import LuthierError, RateLimited
 
-ROUTERS = (sign_in.router, new_job.router, jobs.router, files.router, playground.router)
+NOUNS = (sign_in, new_job, jobs, files, models, playground, compare, system, keys)  # new_job before jobs/{id}
 CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -41,14 +42,15 @@ HEADERS = {
 }
 
 
-def add_dashboard(app: FastAPI) -> FastAPI:
-    """The same application, with pages. To be called once, before it serves."""
+def add_dashboard(app: FastAPI, examine: Examine | None = None) -> FastAPI:
+    """The same application, with pages. To be called once, before it serves. `examine`: what `luthierd doctor` does."""
     pages = FastAPI(openapi_url=None, redirect_slashes=False)
     pages.state.context = app.state.context
+    pages.state.examine = examine
     pages.state.attempts = Attempts()
     pages.mount("/static", StaticFiles(directory=STATIC))
-    for router in ROUTERS:
-        pages.include_router(router)
+    for noun in NOUNS:
+        pages.include_router(noun.router)
     pages.add_exception_handler(SignInNeeded, _sign_in)
     pages.add_exception_handler(LuthierError, _known)
     pages.add_exception_handler(HTTPException, _refused)

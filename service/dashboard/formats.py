@@ -39,13 +39,13 @@ def moment(seconds: int) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """`1.2 MB`."""
+    """`1.2 MiB`."""
     amount = float(num_bytes)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
             break
-        amount /= 1000
-    return f"{num_bytes} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{num_bytes} bytes" if unit == "bytes" else f"{amount:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def number(value: float | None) -> str:

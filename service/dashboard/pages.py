@@ -18,7 +18,14 @@ from service.operations.sessions import Project, SignedIn
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 UI = "/ui"
-NAV = {"jobs": "Jobs", "files": "Files", "playground": "Playground"}  # the path's name, which is the icon's: label
+NAV = {  # the path's name, which is the icon's: label
+    "jobs": "Jobs",
+    "files": "Files",
+    "models": "Models",
+    "playground": "Playground",
+    "compare": "Compare",
+    "system": "System",
+}
 
 
 def page(

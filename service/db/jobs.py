@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from service.db import webhooks
 from service.db.clock import database_now
 from service.db.connection import Transaction
-from service.db.tables import jobs, models, work
+from service.db.tables import jobs, models, projects, work
 from service.db.work import is_alive
 from service.domain.job import ACTIVE, FINAL, Job, Status
 
@@ -46,6 +46,15 @@ class Unfinished:
     lost: int
     trained: int
     unstarted_since: int | None
+
+
+@dataclass(frozen=True)
+class ProjectJobs:
+    """How many jobs of a project are in a status."""
+
+    project: str
+    status: Status
+    jobs: int
 
 
 async def add(tx: Transaction, job: Job) -> None:
@@ -195,6 +204,18 @@ async def unfinished(tx: Transaction) -> list[Unfinished]:
         .group_by(jobs.c.base, jobs.c.status)
     )
     return [Unfinished(**row._mapping) for row in await tx.connection.execute(query)]
+
+
+async def unfinished_by_project(tx: Transaction) -> list[ProjectJobs]:
+    """The jobs that have not ended, of each project in each status."""
+    query = (
+        select(projects.c.name.label("project"), jobs.c.status, func.count().label("jobs"))
+        .select_from(jobs.join(projects, projects.c.id == jobs.c.project_id))
+        .where(jobs.c.status.in_(ACTIVE))
+        .group_by(projects.c.name, jobs.c.status)
+        .order_by(projects.c.name, jobs.c.status)
+    )
+    return [ProjectJobs(**row._mapping) for row in await tx.connection.execute(query)]
 
 
 async def active_of(tx: Transaction, base: str) -> str | None:

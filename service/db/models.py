@@ -61,6 +61,12 @@ async def all_callable(tx: Transaction, project_id: str) -> list[Model]:
     return [_model(row) for row in await tx.connection.execute(query.order_by(models.c.sequence))]
 
 
+async def parents(tx: Transaction, job_ids: Sequence[str]) -> dict[str, str | None]:
+    """What each of these jobs continued; None for a job that started from its base."""
+    query = select(jobs.c.id, jobs.c.parent_model).where(jobs.c.id.in_(job_ids))
+    return {row.id: row.parent_model for row in await tx.connection.execute(query)}
+
+
 async def living_of(tx: Transaction, base: str) -> str | None:
     """One living model of the base, of any project."""
     query = select(models.c.name).where(models.c.base == base, models.c.deleted_at.is_(None)).limit(1)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.db import jobs, workers
-from service.db.jobs import Unfinished
+from service.db.jobs import ProjectJobs, Unfinished
 from service.domain.job import Status
 from service.domain.work import WorkerState
 from service.installation.context import Context
@@ -27,6 +27,12 @@ async def count_jobs(ctx: Context) -> JobCounts:
     async with ctx.database.reading() as tx:
         living = await workers.living(tx, ctx.settings.lease_seconds)
         return JobCounts(await jobs.unfinished(tx), await jobs.ended(tx), living)
+
+
+async def by_project(ctx: Context) -> Sequence[ProjectJobs]:
+    """The jobs that have not ended, of each project in each status."""
+    async with ctx.database.reading() as tx:
+        return await jobs.unfinished_by_project(tx)
 
 
 async def waiting_and_held(ctx: Context, seconds: int) -> tuple[int, int]:

@@ -29,6 +29,14 @@ NAMES_COMPARED = 100
 
 
 @dataclass(frozen=True)
+class TunedModel:
+    """A tuned model; `parent` is the one that its job continued, None where that started from the base."""
+
+    model: Model
+    parent: str | None
+
+
+@dataclass(frozen=True)
 class ModelView:
     """A callable model as the API lists it; a base's age is unknown (0)."""
 
@@ -51,6 +59,14 @@ async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
         *(_view(ctx, caller, model) for model in tuned),
         *(_alias_view(caller, alias) for alias in moving),
     ]
+
+
+async def lineage(ctx: Context, caller: Caller, limit: int) -> list[TunedModel]:
+    """The newest tuned models that the caller may call, newest first, each with what its training started from."""
+    async with ctx.database.reading() as tx:
+        found = await models.newest_callable(tx, caller.project_id, limit)
+        parents = await models.parents(tx, sorted({model.job_id for model in found}))
+    return [TunedModel(model, parents.get(model.job_id)) for model in found]
 
 
 async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:

@@ -1,0 +1,39 @@
+// Curves of several jobs on one axis.
+"use strict";
+
+(() => {
+  const tools = document.getElementById("compare-tools");
+  const [metric, axis, smoothing, log] = ["metric", "axis", "smoothing", "log"].map((id) => document.getElementById(`compare-${id}`));
+  const element = document.getElementById("compare-chart");
+  const chart = new Chart(element);
+  let jobs = [];
+
+  function draw() {
+    const shown = jobs.filter((job) => job.series[metric.value]);
+    const place = (job, step) => axis.value === "share" && job.total_steps ? step / job.total_steps : step;
+    const places = [...new Set(shown.flatMap((job) => job.steps.map((step) => place(job, step))))].sort((a, b) => a - b);
+    const rank = new Map(places.map((at, index) => [at, index]));
+    const lines = shown.map((job) => {
+      const values = smoothed(job.series[metric.value], Number(smoothing.value));
+      const line = places.map(() => null);
+      job.steps.forEach((step, index) => { line[rank.get(place(job, step))] = values[index]; });
+      return { label: job.title, values: line, colour: jobs.indexOf(job) };
+    });
+    element.dataset.lines = String(lines.length);
+    chart.draw(places, lines, { log: log.checked, xLabel: axis.value === "share" ? "share" : "step" });
+  }
+
+  async function begin() {
+    const response = await fetch(tools.dataset.curves);
+    if (!response.ok) return;
+    jobs = await response.json();
+    const names = [...new Set(jobs.flatMap((job) => Object.keys(job.series)))].sort((a, b) => (b === "train_loss") - (a === "train_loss") || a.localeCompare(b));
+    metric.replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
+    metric.disabled = false;
+    draw();
+  }
+
+  tools.addEventListener("submit", (event) => event.preventDefault());
+  for (const control of [metric, axis, smoothing, log]) control.addEventListener("input", draw);
+  begin();
+})();
