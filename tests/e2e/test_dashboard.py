@@ -4,6 +4,7 @@ One service in this process, one browser; a job's progress is written as a worke
 Every test ends with: no error in the console, no violation of the page's policy, no request beyond the host.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,20 +12,24 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from playwright.async_api import Browser, expect
 
 from service.api.app import create_app
+from service.dashboard import packages
 from service.dashboard.app import add_dashboard
 from service.installation.context import Context
 from service.operations import keys
 from service.settings.settings import Settings
 from tests.given.axe import serious_faults
 from tests.given.browser import Visit, opened_browser, too_wide, visiting
+from tests.given.chat_chunks import DONE, chunk
 from tests.given.installation import installed
 from tests.given.scripted_engine import ScriptedEngine, scripted_engine
 from tests.given.served_api import served
 from tests.given.sessions import expire_sessions
 from tests.given.workshop import Workshop, furnish, held_for_training, train
+from tests.servers import missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 ROWS = Path(__file__).parents[2] / "examples" / "demo" / "training.jsonl"
@@ -56,6 +61,8 @@ class Site:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    if not packages.installed():
+        missing("the dashboard's scripts", "run make install")
     async with AsyncExitStack() as stack:
         browser = await stack.enter_async_context(opened_browser())
         engine = await stack.enter_async_context(scripted_engine())
@@ -144,6 +151,73 @@ async def test_the_list_changes_by_itself_and_keeps_the_keyboards_place(site: Si
         await expect(visit.page.get_by_role("heading", name="rank-32")).to_be_visible()
 
 
+async def test_a_file_is_uploaded_and_a_job_created_from_it(site: Site) -> None:
+    async with site.visit(site.key, "/ui/files") as visit:
+        await visit.page.locator("#file").set_input_files(ROWS)
+        await expect(visit.page.get_by_role("heading", name="training.jsonl")).to_be_visible()
+        await expect(visit.page.locator(".rows > li")).to_have_count(10)
+        await visit.page.get_by_role("link", name="Train on it").click()
+        await visit.page.get_by_label("Suffix").fill("by-hand")
+        await visit.page.get_by_label("Tuning").select_option("prompt")
+        await visit.page.get_by_label("num_virtual_tokens").fill("8")
+        await expect(visit.page.locator("#request-curl")).to_contain_text('"num_virtual_tokens": 8')
+        await visit.page.get_by_role("button", name="Create the job").click()
+        await expect(visit.page.get_by_role("heading", name="by-hand")).to_be_visible()
+        await expect(visit.page.locator("h1 .badge")).to_have_text("validating files")
+
+
+async def test_base_and_tuned_model_answer_side_by_side_as_they_generate(site: Site) -> None:
+    spoken = [{"token": piece, "logprob": -0.1, "bytes": None, "top_logprobs": []} for piece in ("ship", "ping")]
+    goes_on = asyncio.Event()
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(chunk({"content": "ship"}, logprobs={"content": [spoken[0]]}))
+        async with asyncio.timeout(20):
+            await goes_on.wait()
+        for event in (chunk({"content": "ping"}, logprobs={"content": [spoken[1]]}), chunk({}, "stop"), DONE):
+            await response.write(event)
+        return response
+
+    site.engine.script = script
+    async with site.visit(site.key, "/ui/playground") as visit:
+        await visit.page.get_by_label("Message", exact=True).fill("Can you ship a guitar to Norway?")
+        await visit.page.get_by_role("button", name="Ask both").click()
+        answers = visit.page.locator(".answer")
+        await expect(answers).to_have_text(["ship", "ship"])
+        goes_on.set()
+        await expect(answers).to_have_text(["shipping", "shipping"])
+        assert "90.5 %" in (await answers.last.locator(".token").first.get_attribute("title") or "")
+    assert {asked["model"] for asked in site.engine.seen[-2:]} == {"luthier-tiny", site.shop.model}
+
+
+async def test_jobs_are_compared_on_one_axis(site: Site) -> None:
+    async with site.visit(site.key, "/ui/compare") as visit:
+        for name in ("workshop", "half-rate"):
+            await visit.page.get_by_label(name).check()
+        await visit.page.get_by_role("button", name="Compare").click()
+        await expect(visit.page.locator("#compare-chart")).to_have_attribute("data-lines", "2")
+        await expect(visit.page.locator(".pairs")).to_contain_text("lora.r")
+        await visit.page.get_by_label("Over").select_option("share")
+        await expect(visit.page.locator(".u-legend")).to_contain_text("share")
+
+
+async def test_a_name_is_promoted_and_rolled_back(site: Site) -> None:
+    async with site.visit(site.key, "/ui/models") as visit:
+        page = visit.page
+        await page.get_by_label("New name").fill("support")
+        await page.get_by_label("stands for").select_option(site.shop.model)
+        await page.get_by_role("button", name="Add").click()
+        name = page.locator(".aliases > li")
+        await expect(name).to_contain_text(site.shop.model)
+        await page.get_by_label("Model for support").select_option(index=3)
+        await page.get_by_role("button", name="Promote").click()
+        await expect(name).to_contain_text("before: ft:luthier-tiny")
+        await page.get_by_role("button", name="Roll back").click()
+        await expect(name.locator("p.mono")).to_have_text(site.shop.model)
+
+
 async def test_two_projects_cannot_see_each_other(site: Site) -> None:
     async with site.visit(site.stranger_key) as visit:
         await expect(visit.page.get_by_role("heading", name="No jobs yet")).to_be_visible()
@@ -174,7 +248,10 @@ async def test_a_sign_in_that_ends_under_an_open_page_leads_to_the_form_and_back
 @pytest.mark.parametrize("width", [360, 1440])
 async def test_axe_finds_no_serious_fault_and_nothing_is_too_wide(site: Site, width: int, scheme: str) -> None:
     job, failed = site.shop.succeeded, site.shop.failed
-    paths = ["/ui/jobs", f"/ui/jobs/{job}", f"/ui/jobs/{failed}", "/ui/jobs/nothing"]
+    compared = f"/ui/compare?job={job}&job={site.shop.other}"
+    paths = ["/ui/jobs", f"/ui/jobs/{job}", f"/ui/jobs/{failed}", f"/ui/jobs/new?again={job}", "/ui/files"]
+    paths += [f"/ui/files/{site.shop.file}", "/ui/models", "/ui/playground", compared, "/ui/system", "/ui/keys"]
+    paths += ["/ui/jobs/nothing"]
     options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "reduced_motion": "reduce"}
     async with visiting(site.browser, site.url, bypass_csp=True, **options) as visit:
         await visit.open("/ui/sign-in")
