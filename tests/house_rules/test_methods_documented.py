@@ -36,6 +36,13 @@ def test_every_method_has_a_section_and_every_setting_a_sentence():
     assert undescribed(*methods) == []
 
 
+def test_every_tuning_has_a_row_in_the_table_of_bases():
+    """Without trying it, which `tests/unit/tunings/test_compatibility.py` does."""
+    page = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    missing = [name for name in TUNINGS.names if f"\n| `{name}` | " not in page]
+    assert missing == [], "run `python -m docs.make_compatibility`"
+
+
 def test_every_method_has_its_file_on_both_sides():
     for folder, registry in (("tunings", TUNINGS), ("objectives", OBJECTIVES)):
         assert missing_files(ROOT / "service" / "recipes" / folder, registry.names) == []

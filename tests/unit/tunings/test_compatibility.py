@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from docs.make_compatibility import PAGE, render
+from service.domain.errors import JobError
 from tests.given.compatibility import family, refusal
 from tests.given.families import FAMILIES, FAMILY_VOCABULARY, ROWS
 from tests.given.opened import LOGITS
@@ -143,9 +144,13 @@ def cell(name: str, kind: str, root: Path) -> Cell:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "llama" else pytest.mark.slow) for name in FAMILIES]
 )
-def test_a_cell_says_yes_and_keeps_every_promise(name: str, kind: str, root: Path) -> None:
-    if refusal(name, kind):
-        return  # `test_the_page_says_what_is` has the reason
+def test_a_cell_keeps_every_promise_or_is_refused_without_a_trace(name: str, kind: str, root: Path) -> None:
+    if refusal(name, kind):  # `test_the_page_says_what_is` holds the reason
+        before = trace(family(name))
+        with pytest.raises(JobError):
+            seat(family(name), kind)
+        assert trace(family(name)) == before
+        return
     seen = cell(name, kind, root)
     if kind in ELSEWHERE:
         assert seen.at_start > 0
