@@ -46,9 +46,9 @@ FILES: list[tuple[str, list[bytes], str, list[str]]] = [
     ),
     (
         "supervised",
-        [b'{"text": "a"}', *ROWS],
+        [b'{"question": "a", "answer": "b"}', *ROWS],
         "invalid_training_file",
-        [INVALID, "Example 1", "looks like plain text"],
+        [INVALID, "Example 1", "looks like a question with its answer"],
     ),
     (
         "supervised",
