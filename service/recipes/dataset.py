@@ -185,6 +185,8 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
             return "is not an object"
         case "string_too_short":
             return "is empty"
+        case "list_type" if key == "labels":
+            return 'is no list of names; the labels of several annotators are written as "votes": {annotator: label}'
         case "bool_type":
             return "must be true or false"
     return "must be a number from 0 to 1" if key == "weight" else error["msg"]

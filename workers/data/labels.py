@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.recipes.dataset import Problem
-from service.recipes.formats.labelled import LABELS_LIMIT, LabelledRow
+from service.recipes.formats.labelled import (
+    ANNOTATORS_LIMIT,
+    LABELS_LIMIT,
+    VOTED_LABELS_LIMIT,
+    LabelledRow,
+    VotedRow,
+)
+from workers.data.dawid_skene import Votes, combine
 from workers.data.tokenized import TokenizedDataset
 
 NAMES_SHOWN = 10
@@ -38,19 +45,28 @@ class Labels:
         self._places = {name: place for place, name in enumerate(names)}  # by first appearance, where they are new
         self._rows: list[list[int]] = []
         self._several: bool | None = given.several if given else None
+        self._field = "labels" if self._several else "label"  # of the first row
         self._too_many = False
+        self._annotators: dict[str, int] = {}
+        self._votes: list[tuple[int, int, int]] = []  # row, annotator, place of the label
 
     def add(self, row: LabelledRow) -> None:
         """Takes a row whose labels are right (`find`), in the order of the dataset's rows."""
-        self._rows.append([self._places[name] for name in row.names])
+        if isinstance(row, VotedRow):
+            for annotator, name in row.votes.items():
+                vote = len(self._rows), self._annotators.setdefault(annotator, len(self._annotators))
+                self._votes.append((*vote, self._places[name]))
+            self._rows.append([])
+        else:
+            self._rows.append([self._places[name] for name in row.names])
 
     def find(self, row: LabelledRow, number: int) -> Problem | None:
         """What is wrong with the labels of the row of line `number`; names that are new are known from here on."""
-        field = "labels" if row.has_several else "label"
+        field = row.field
         if self._several is None:
-            self._several = row.has_several
+            self._several, self._field = row.has_several, field
         if row.has_several != self._several:
-            other = "labels" if self._several else "label"
+            other = self._field
             where = "the training file" if self._given else "the file's first row"
             return Problem(number, field, f'has "{field}", but {where} has "{other}"; use one of them')
         if self._given and (unknown := next((name for name in row.names if name not in self._places), None)):
@@ -75,8 +91,14 @@ class Labels:
         fewest = 1 if self._several else 2
         if len(self._places) < fewest:
             found = f"only the label '{next(iter(self._places))}'" if self._places else "no label at all"
-            field = "labels" if self._several else "label"
-            yield Problem(1, field, f"and every later row has {found}: no other label is there to learn")
+            yield Problem(1, self._field, f"and every later row has {found}: no other label is there to learn")
+        if len(self._annotators) > ANNOTATORS_LIMIT:
+            yield Problem(1, "votes", f"and later rows have more than {ANNOTATORS_LIMIT} annotators, which is the most")
+        if self._votes and len(self._places) > VOTED_LABELS_LIMIT:
+            reason = (
+                f"and later rows have more than {VOTED_LABELS_LIMIT} labels, which is the most in a file with votes"
+            )
+            yield Problem(1, "votes", reason)
 
     def column(self, dataset: TokenizedDataset) -> TokenizedDataset:
         """The dataset with its labels' names and what each row has; unchanged where no row has any."""
@@ -84,6 +106,8 @@ class Labels:
             return dataset
         names = tuple(self._places if self._given else sorted(self._places))
         classes = {self._places[name]: place for place, name in enumerate(names)}
+        if self._votes:
+            return self._combined(replace(dataset, labels=names), classes)
         if not self._several:
             labels = np.array([classes[place] for (place,) in self._rows], dtype=np.int64)
             return replace(dataset, labels=names, row_labels=labels)
@@ -91,3 +115,18 @@ class Labels:
         for row, places in enumerate(self._rows):
             sets[row, [classes[place] for place in places]] = 1
         return replace(dataset, labels=names, row_label_sets=sets)
+
+    def _combined(self, dataset: TokenizedDataset, classes: dict[int, int]) -> TokenizedDataset:
+        """The likeliest label of each row, and how likely it is as its weight."""
+        rows, annotators, places = np.array(self._votes, dtype=np.int64).T
+        labels = np.array([classes[int(place)] for place in places], dtype=np.int64)
+        known = np.array([classes[found[0]] if found else -1 for found in self._rows], dtype=np.int64)
+        votes = Votes(rows, annotators, labels)
+        found = combine(votes, len(self._rows), len(self._annotators), len(dataset.labels), known).labels_NC
+        weights = 1.0 if dataset.row_weights is None else dataset.row_weights
+        return replace(
+            dataset,
+            row_labels=found.argmax(axis=1),
+            row_weights=(weights * found.max(axis=1)).astype(np.float32),
+            row_label_probabilities=found.astype(np.float32),
+        )

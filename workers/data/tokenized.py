@@ -39,6 +39,7 @@ COLUMNS: Mapping[str, Column] = {
     "prompt_lengths": Column("row", np.int32),
     "row_labels": Column("row", np.int64),
     "row_label_sets": Column("row", np.uint8),
+    "row_label_probabilities": Column("row", np.float32),
     "row_weights": Column("row", np.float32),
     "second_tokens": Column("second token", np.int32),
     "second_offsets": Column("second offset", np.int64),
@@ -61,6 +62,7 @@ class TokenizedDataset:
     token_weights: NDArray[np.float32] | None = None  # T; the weight of each trained token
     row_labels: NDArray[np.int64] | None = None  # N; a class, or 0 and 1 for unwanted and wanted
     row_label_sets: NDArray[np.uint8] | None = None  # N, C; 1 for each of C classes that is true of the row
+    row_label_probabilities: NDArray[np.float32] | None = None  # N, C; where a row's class is estimated from votes
     row_weights: NDArray[np.float32] | None = None  # N; the weight of each row
     second_tokens: NDArray[np.int32] | None = None  # second sequence of row i: [second_offsets[i]:second_offsets[i+1]]
     second_offsets: NDArray[np.int64] | None = None  # N + 1

@@ -118,6 +118,10 @@ class HeadObjective(Objective):
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self.head.parameters
 
+    def training_tables(self, train: TokenizedDataset) -> Mapping[str, str]:
+        """About the training file's rows, for the job's result files: name -> text."""
+        return {}
+
     def logits(self, forward: Forward, batch: Batch) -> Tensor:
         """logits_BC."""
         return self.head.logits(forward.hidden(batch), batch.attention_mask_BT)

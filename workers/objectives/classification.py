@@ -21,6 +21,7 @@ from workers.data.tokenized import TokenizedDataset
 from workers.objectives.base import OBJECTIVES, Forward, HeadObjective, Loss, WholeFile
 
 CONFUSION = "confusion_matrix.csv"
+COMBINED = "combined_labels.csv"  # of rows with votes
 Counts = NDArray[np.int64]
 
 
@@ -72,6 +73,16 @@ class Classification(HeadObjective):
         return WholeFile(
             {"macro_f1": macro_f1(right, matrix_CC.sum(axis=0), matrix_CC.sum(axis=1))}, {CONFUSION: _csv(table)}
         )
+
+    def training_tables(self, train: TokenizedDataset) -> Mapping[str, str]:
+        if train.row_label_probabilities is None:
+            return {}
+        assert train.row_labels is not None
+        table = [["row", "label", "probability", *train.labels]]
+        rows = zip(train.row_labels.tolist(), train.row_label_probabilities.tolist(), strict=True)
+        for number, (label, shares) in enumerate(rows, start=1):
+            table.append([str(number), train.labels[label], *(f"{share:.6f}" for share in (shares[label], *shares))])
+        return {COMBINED: _csv(table)}
 
     def _several(self, logits_BC: Tensor, truths_BC: Tensor, weights_B: Tensor | None) -> Loss:
         # L = mean over labels of  -w y log p - (1 - y) log(1 - p),  p = sigmoid(W h + b)

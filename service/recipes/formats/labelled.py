@@ -11,6 +11,8 @@ from service.recipes.formats.chat import MESSAGES_LIMIT, FilledText, Message
 
 LABELS_LIMIT = 512  # different labels of a file
 ROW_LABELS_LIMIT = 64
+ANNOTATORS_LIMIT = 256  # different annotators of a file, and votes of a row
+VOTED_LABELS_LIMIT = 64  # different labels of a file with votes
 NAME_LIMIT = 256
 
 
@@ -35,8 +37,13 @@ class LabelledRow(Row):
 
     @property
     def names(self) -> list[str]:
-        """The labels that are true of it."""
+        """The labels that are true of it; of a row with votes those that were given."""
         raise NotImplementedError
+
+    @property
+    def field(self) -> str:
+        """Where its labels stand."""
+        return "labels" if self.has_several else "label"
 
     @property
     def has_several(self) -> bool:
@@ -66,6 +73,24 @@ class _Labels(LabelledRow):
     @property
     def has_several(self) -> bool:
         return True
+
+
+class VotedRow(LabelledRow):
+    """What several annotators say of it: annotator -> label. Which one is true is estimated from the whole file."""
+
+    votes: Annotated[dict[LabelName, LabelName], Field(min_length=1, max_length=ANNOTATORS_LIMIT)]
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(self.votes.values()))
+
+    @property
+    def field(self) -> str:
+        return "votes"
+
+    @property
+    def has_several(self) -> bool:
+        return False
 
 
 class _Text(LabelledRow):
@@ -116,11 +141,25 @@ class ConversationWithLabels(_Conversation, _Labels):
     """A conversation with several labels."""
 
 
+class TextWithVotes(_Text, VotedRow):
+    """A text with the labels that several annotators give it."""
+
+
+class PromptWithVotes(_Prompt, VotedRow):
+    """The same under another name of the text."""
+
+
+class ConversationWithVotes(_Conversation, VotedRow):
+    """A conversation with the labels that several annotators give it."""
+
+
 @FORMATS.register
 class Labelled(Format):
     """`{"text": ..., "label": "name"}`: a text and its label; `prompt` is another word for `text`, and `messages` is a
     conversation, which the base's chat template writes. `{"text": ..., "labels": ["name", ...]}`: any number of labels
-    is true of a text, none of them too; a file has rows of one of these two kinds.
+    is true of a text, none of them too; a file has rows of one of these two kinds. `{"text": ..., "votes":
+    {"annotator": "name", ...}}`: labels of several annotators, people or rules, of which one is true; rows with a
+    `label` may stand among them, whose label is certain.
     """
 
     name: ClassVar[str] = "classification"
@@ -132,4 +171,7 @@ class Labelled(Format):
         PromptWithLabels,
         ConversationWithLabel,
         ConversationWithLabels,
+        TextWithVotes,
+        PromptWithVotes,
+        ConversationWithVotes,
     )

@@ -124,6 +124,29 @@ async def test_a_classifier_is_trained_announced_and_called(
     assert manifest["head"]["labels"] == LABELS and manifest["metrics"]["full_valid_macro_f1"] > 0.6
 
 
+@pytest.mark.parametrize("ctx", ["causal"], indirect=True)
+async def test_votes_are_combined_and_the_result_can_be_downloaded(
+    ctx: Context, caller: Caller, client: httpx.AsyncClient
+) -> None:
+    """Two annotators are right; one always says fruit, and another's vote is missing now and then."""
+    lines = []
+    for number in range(48):
+        label = LABELS[number % 2]
+        votes = {"anna": label, "ben": label, "carl": "fruit"} | ({} if number % 5 else {"dora": "metal"})
+        lines.append({"text": f"{number} {WORDS[label][number // 2 % 3]}", "votes": votes})
+    content = "\n".join(map(json.dumps, lines)).encode()
+    async with engine(ctx), worker(ctx):
+        (job,) = await ended(ctx, caller, await create(client, content, rows(12)))
+    assert job.status == "succeeded", job.error
+    found = (await client.get(f"/fine_tuning/jobs/{job.id}")).json()["result_files"]
+    named = {(await client.get(f"/files/{id}")).json()["filename"]: id for id in found}
+    assert set(named) == {"step_metrics.csv", "combined_labels.csv", "confusion_matrix.csv"}
+    response = await client.get(f"/files/{named['combined_labels.csv']}/content", headers={"Accept": "text/csv"})
+    table = list(csv.DictReader(io.StringIO(response.text)))
+    assert [row["label"] for row in table] == [LABELS[number % 2] for number in range(48)]
+    assert all(float(row["probability"]) > 0.9 for row in table)
+
+
 async def refusals(client: httpx.AsyncClient, name: str) -> None:
     """A model of one task at another's route."""
     chat = {"model": name, "messages": [{"role": "user", "content": "Hi"}]}

@@ -21,6 +21,7 @@ def full() -> TokenizedDataset:
         np.array([0, 3, 5], np.int64),
         token_weights=np.array([0, 0.5, 1, 0, 2], np.float32),
         row_labels=np.array([3, 0], np.int64),
+        row_label_probabilities=np.array([[0.5, 0.5], [0.25, 0.75]], np.float32),
         row_label_sets=np.array([[0, 0, 1, 1], [1, 0, 0, 0]], np.uint8),
         row_weights=np.array([0.25, 4], np.float32),
         second_tokens=np.array([7, 8, 9, 9], np.int32),

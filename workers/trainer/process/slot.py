@@ -287,11 +287,12 @@ class Slot:
             return self._text.loss(self._passes.base_next_logprobs)
 
     def tables(self) -> Mapping[str, str]:
-        """About the validation file, by the current weights, for the job's result: name -> text."""
+        """About the job's files, by the current weights, for its result: name -> text."""
         if not isinstance(self._objective, HeadObjective):
             return {}
         with self._working():
-            return self._validation.tables(self.step, self._reference.of(VALIDATION))
+            of_validation = self._validation.tables(self.step, self._reference.of(VALIDATION))
+        return {**of_validation, **self._objective.training_tables(self._train)}
 
     def save_adapter(self, folder: Path, tables: Mapping[str, str] | None = None) -> None:
         """Writes the adapter in PEFT's format, and beside it the objective's own parameters, and `tables`."""
