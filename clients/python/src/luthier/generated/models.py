@@ -1161,6 +1161,13 @@ class ClassificationHyperparametersParam(TypedDict, total=False):
     whose set of labels, is right. At the end of an epoch `full_valid_macro_f1` is the mean over the labels of
     2 TP / (2 TP + FP + FN) in the validation file, and the job's result files have its confusion matrix at
     the last one. Labels are those of the training file.
+
+    The votes of rows with `votes` are combined by Dawid and Skene's method (1979, [Applied Statistics
+    28](https://doi.org/10.2307/2346806)): each annotator's errors and each row's label are estimated in
+    turns, p(label j of row i) ~ p_j prod over its votes l by k of pi_jl^(k), until they no longer change. A
+    row is trained with its likeliest label, and that label's probability as its weight, times the row's own.
+    The job's result file `combined_labels.csv` has, for each row that is trained, the label, its probability,
+    and those of all labels.
     """
 
     class_weights: Optional[Union[Literal["balanced"], Mapping[str, float]]]
