@@ -159,7 +159,7 @@ class Labelled(Format):
     conversation, which the base's chat template writes. `{"text": ..., "labels": ["name", ...]}`: any number of labels
     is true of a text, none of them too; a file has rows of one of these two kinds. `{"text": ..., "votes":
     {"annotator": "name", ...}}`: labels of several annotators, people or rules, of which one is true; rows with a
-    `label` may stand among them, whose label is certain.
+    `label` may be mixed with them: their label is certain.
     """
 
     name: ClassVar[str] = "classification"
