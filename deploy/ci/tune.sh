@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Tunes BASE on a file with curl and jq alone: LUTHIER_URL=... LUTHIER_API_KEY=... tune.sh FILE BASE. See docs/ci.md.
 set -euo pipefail
-call() { curl --silent --show-error --fail-with-body -H "Authorization: Bearer $LUTHIER_API_KEY" "$@"; }
+call() {
+  body=$(curl --silent --show-error --fail-with-body -H "Authorization: Bearer $LUTHIER_API_KEY" "$@") || { echo "$body" >&2; return 1; }
+  echo "$body"
+}
 api=${LUTHIER_URL%/}/v1
 file=$(call "$api/files" -F purpose=fine-tune -F "file=@$1" | jq -r .id)
 job=$(jq -n --arg file "$file" --arg base "$2" '{training_file: $file, model: $base}' |
