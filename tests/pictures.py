@@ -22,9 +22,10 @@ from service.operations import keys
 from service.settings import logs
 from service.settings.settings import Settings
 from tests.given.browser import opened_browser, too_wide, visiting
+from tests.given.checks import claimed, create, work_through
 from tests.given.installation import installed
 from tests.given.served_api import served
-from tests.given.workshop import Workshop, furnish
+from tests.given.workshop import BASE, Workshop, furnish
 
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"
 WIDTHS = tuple(map(int, os.environ.get("WIDTHS", "360,768,1440").split(",")))
@@ -33,6 +34,7 @@ HEIGHT = 900
 SHOWN: Mapping[str, tuple[str, int, Literal["light", "dark"]]] = {  # of the documents: page, width, scheme
     "job": ("job", 1280, "light"),
     "jobs-dark": ("jobs", 1280, "dark"),
+    "check": ("check", 1280, "light"),
 }
 
 
@@ -45,15 +47,21 @@ async def main(folder: Path | None, names: list[str]) -> None:
             assert project is not None
             await keys.create_project(ctx, "research")
             shop = await furnish(ctx, await keys.authenticate(ctx, project))
+            check = await create(ctx, await keys.authenticate(ctx, project), shop.file, model=BASE)
+            held = await claimed(ctx)
+            assert held is not None
+            await work_through(ctx, held)
             admin = await keys.create_key(ctx, "default", "admin", "the operator's")
             app = add_dashboard(create_app(ctx), partial(examine, settings))
             async with served(app) as base_url, opened_browser() as browser:
                 url = base_url.removesuffix("/v1")
                 if folder is None:
                     for picture, (page, width, scheme) in SHOWN.items():
-                        await _take(browser, url, admin, paths(shop)[page], width, scheme, DOCS / f"{picture}.png")
+                        await _take(
+                            browser, url, admin, paths(shop, check)[page], width, scheme, DOCS / f"{picture}.png"
+                        )
                     return
-                for name, path in paths(shop).items():
+                for name, path in paths(shop, check).items():
                     if names and name not in names:
                         continue
                     for width in WIDTHS:
@@ -62,7 +70,7 @@ async def main(folder: Path | None, names: list[str]) -> None:
                             await _take(browser, url, admin, path, width, scheme, target)
 
 
-def paths(shop: Workshop) -> dict[str, str]:
+def paths(shop: Workshop, check: str) -> dict[str, str]:
     """Every page by the name of its picture."""
     return {
         "sign-in": "/ui/sign-in",
@@ -72,6 +80,7 @@ def paths(shop: Workshop) -> dict[str, str]:
         "new-job": f"/ui/jobs/new?again={shop.succeeded}",
         "files": "/ui/files",
         "file": f"/ui/files/{shop.file}",
+        "check": f"/ui/checks/{check}",
         "playground": "/ui/playground",
         "models": "/ui/models",
         "compare": f"/ui/compare?job={shop.succeeded}&job={shop.other}",

@@ -22,8 +22,9 @@ def live(
     id: str,
     url: str,
     busy: bool,
+    idle_seconds: int = IDLE_SECONDS,
 ) -> tuple[str, str]:
-    """The fragment, which asks `url` for its next state, and a short hash of what it shows."""
+    """The fragment, which asks `url` for its next state, and a hash of what it shows. 0 seconds: it asks no more."""
     inner = html(request, template, signed_in, values)
     tag = hashlib.sha256(inner.encode()).hexdigest()[:16]
     separator = "&" if "?" in url else "?"
@@ -31,7 +32,7 @@ def live(
         "inner": inner,
         "id": id,
         "url": f"{url}{separator}have={tag}",
-        "seconds": BUSY_SECONDS if busy else IDLE_SECONDS,
+        "seconds": BUSY_SECONDS if busy else idle_seconds,
     }
     return html(request, "live.html", signed_in, shown), tag
 

@@ -16,9 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from service.api.schemas.jobs import CreateJob
 from service.api.web.errors import worded
-from service.domain.job import Job, named_after
+from service.domain.check import Check
+from service.domain.job import Job
 from service.domain.json import JsonObject
 from service.recipes.objective import OBJECTIVES, hyperparameters_type
+from service.recipes.safeguards import Safeguards, safeguards_of
 from service.recipes.tuning import TUNINGS
 
 Kind = Literal["text", "number", "choice", "switch", "names", "json"]
@@ -86,20 +88,30 @@ def checked(body: JsonObject) -> CreateJob:
         raise worded(RequestValidationError(findings, body=body)) from error
 
 
-def filled_from(job: Job) -> dict[str, str]:
-    """The form of a job that is to be created again."""
+def filled_from(job: Job | Check) -> dict[str, str]:
+    """The form of a job that is to be created again, or that was checked."""
     form = {
-        "model": job.parent_model or named_after(job),
+        "model": job.parent_model or job.alias or job.base,
         "training_file": job.training_file,
         "validation_file": job.validation_file or "",
-        "suffix": job.suffix or "",
-        "seed": str(job.seed),
         "objective": job.objective,
         "tuning": str(job.tuning["type"]),
     }
+    if isinstance(job, Job):
+        form |= {"suffix": job.suffix or "", "seed": str(job.seed)}
     form |= {f"{OF_METHOD}{name}": _shown(value) for name, value in job.hyperparameters.items()}
     settings: JsonObject = job.tuning.get(job.tuning["type"], {})
-    return form | {f"{OF_TUNING}{name}": _shown(value) for name, value in settings.items()}
+    form |= {f"{OF_TUNING}{name}": _shown(value) for name, value in settings.items()}
+    return form | _guards(safeguards_of(job.safeguards))
+
+
+def _guards(safeguards: Safeguards) -> dict[str, str]:
+    form = {}
+    if safeguards.early_stopping is not None:
+        form["patience"] = str(safeguards.early_stopping.patience)
+    if safeguards.best_is_published:
+        form["checkpoint_selection"] = "best"
+    return form | ({"forgetting_report": "on"} if safeguards.forgetting_report else {})
 
 
 def input_of(param: str | None) -> str | None:

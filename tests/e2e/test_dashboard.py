@@ -24,11 +24,12 @@ from service.settings.settings import Settings
 from tests.given.axe import serious_faults
 from tests.given.browser import Visit, opened_browser, too_wide, visiting
 from tests.given.chat_chunks import DONE, chunk
+from tests.given.checks import claimed, create, work_through
 from tests.given.installation import installed
 from tests.given.scripted_engine import ScriptedEngine, scripted_engine
 from tests.given.served_api import served
 from tests.given.sessions import expire_sessions
-from tests.given.workshop import Workshop, furnish, held_for_training, train
+from tests.given.workshop import BASE, Workshop, furnish, held_for_training, train
 from tests.servers import missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -45,6 +46,7 @@ class Site:
     stranger_key: str
     admin_key: str
     shop: Workshop
+    check: str  # that is done
     engine: ScriptedEngine
     browser: Browser
 
@@ -71,6 +73,10 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         key = await keys.ensure_installation(ctx)
         assert key is not None
         shop = await furnish(ctx, await keys.authenticate(ctx, key))
+        check = await create(ctx, await keys.authenticate(ctx, key), shop.file, model=BASE)
+        held = await claimed(ctx)
+        assert held is not None
+        await work_through(ctx, held)
         base_url = await stack.enter_async_context(served(add_dashboard(create_app(ctx))))
         yield Site(
             ctx,
@@ -79,6 +85,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
             await keys.create_key(ctx, "another project", "project"),
             await keys.create_key(ctx, "default", "admin"),
             shop,
+            check,
             engine,
             browser,
         )
@@ -166,6 +173,18 @@ async def test_a_file_is_uploaded_and_a_job_created_from_it(site: Site) -> None:
         await expect(visit.page.locator("h1 .badge")).to_have_text("validating files")
 
 
+async def test_a_check_shows_which_text_of_a_row_is_trained_once_a_worker_is_done(site: Site) -> None:
+    async with site.visit(site.key, f"/ui/files/{site.shop.file}") as visit:
+        await visit.page.get_by_role("button", name="Show what is trained").click()
+        await expect(visit.page.get_by_role("heading", name="Check")).to_be_visible()
+        held = await claimed(site.ctx)
+        assert held is not None
+        await work_through(site.ctx, held)
+        await expect(visit.page.locator("#masks mark").first).to_contain_text("repair")
+        await visit.page.get_by_role("button", name="Next").click()
+        await expect(visit.page.locator("#masks")).to_contain_text("6 to 10 of 450")
+
+
 async def test_base_and_tuned_model_answer_side_by_side_as_they_generate(site: Site) -> None:
     spoken = [{"token": piece, "logprob": -0.1, "bytes": None, "top_logprobs": []} for piece in ("ship", "ping")]
     goes_on = asyncio.Event()
@@ -251,7 +270,7 @@ async def test_axe_finds_no_serious_fault_and_nothing_is_too_wide(site: Site, wi
     compared = f"/ui/compare?job={job}&job={site.shop.other}"
     paths = ["/ui/jobs", f"/ui/jobs/{job}", f"/ui/jobs/{failed}", f"/ui/jobs/new?again={job}", "/ui/files"]
     paths += [f"/ui/files/{site.shop.file}", "/ui/models", "/ui/playground", compared, "/ui/system", "/ui/keys"]
-    paths += ["/ui/jobs/nothing"]
+    paths += ["/ui/jobs/nothing", f"/ui/checks/{site.check}"]
     options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "reduced_motion": "reduce"}
     async with visiting(site.browser, site.url, bypass_csp=True, **options) as visit:
         await visit.open("/ui/sign-in")

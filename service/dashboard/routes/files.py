@@ -13,6 +13,7 @@ from service.dashboard.charts import histogram
 from service.dashboard.pages import UI, page
 from service.dashboard.visitors import Posted, Visitor
 from service.operations import files
+from service.recipes.objective import OBJECTIVES
 
 router = APIRouter(prefix="/files")
 PAGE_FILES = 50
@@ -58,6 +59,8 @@ async def shown(request: Request, ctx: ContextDep, visitor: Visitor, id: str) ->
         "lengths": histogram([len(line) for line in lines]),
         "num_lines": len(lines),
         "complete": complete,
+        "models": list(ctx.catalogue.bases),
+        "objectives": OBJECTIVES.names,
     }
     return page(request, "file.html", visitor, values)
 

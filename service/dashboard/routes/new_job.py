@@ -16,7 +16,7 @@ from service.dashboard.pages import UI, html, page
 from service.dashboard.visitors import Posted, Visitor
 from service.domain.errors import InvalidRequest, NotFound, QuotaExceeded
 from service.installation.context import Context
-from service.operations import files, jobs, models
+from service.operations import checks, files, jobs, models
 from service.operations.sessions import SignedIn
 from service.recipes.objective import OBJECTIVES
 from service.recipes.tuning import TUNINGS
@@ -29,12 +29,20 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 @router.get("/new")
 async def ask(
-    request: Request, ctx: ContextDep, visitor: Visitor, again: str = "", file: str = "", model: str = ""
+    request: Request,
+    ctx: ContextDep,
+    visitor: Visitor,
+    again: str = "",
+    file: str = "",
+    model: str = "",
+    check: str = "",
 ) -> Response:
-    """The form: empty, or as the job `again` was created."""
+    """The form: empty, or as the job `again` was created, or as `check` was asked for."""
     given: dict[str, str] = {"training_file": file, "model": model}
     if again:
         given = job_form.filled_from((await jobs.retrieve(ctx, visitor.caller, again)).job)
+    elif check:
+        given = job_form.filled_from(await checks.retrieve(ctx, visitor.caller, check))
     return page(request, "new_job.html", visitor, await _values(request, ctx, visitor, given))
 
 

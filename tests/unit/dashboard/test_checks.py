@@ -1,0 +1,52 @@
+"""Checks on pages: what a worker found, which tokens of each row are trained, and a job that is created like it."""
+
+import httpx
+
+from service.dashboard.job_form import body_of, filled_from
+from service.installation.context import Context
+from service.operations import checks
+from service.operations.keys import Caller
+from tests.given.checks import claimed, work_through
+from tests.given.visitors import csrf_of
+from tests.given.workshop import ROWS, stored
+
+
+async def _checked(member: httpx.AsyncClient, ctx: Context, caller: Caller, content: bytes, **form: str) -> str:
+    """The page's path of a check that a worker has done."""
+    file = await stored(ctx, caller, "a.jsonl", content)
+    sent = {"csrf": await csrf_of(member), "training_file": file, "model": "luthier-tiny", **form}
+    path: str = (await member.post("/ui/checks", data=sent)).headers["location"]
+    assert "A worker looks at every line" in (await member.get(path)).text
+    held = await claimed(ctx)
+    assert held is not None
+    await work_through(ctx, held)
+    return path
+
+
+async def test_every_row_shows_which_of_its_text_is_trained(
+    member: httpx.AsyncClient, foreigner: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    path = await _checked(member, ctx, caller, ROWS.read_bytes())
+    text = (await member.get(path)).text
+    assert ">valid<" in text and "1 to 5 of 450" in text and text.count("<rect") > 1
+    first = text.partition('class="mask')[2].partition("</p>")[0]
+    assert "<mark>repair" in first and "hole in the side" in first.partition("<mark>")[0]
+    after = (await member.get(f"{path}/rows?start=445")).text
+    assert "446 to 450 of 450" in after and "rows-after" not in after and "start=440" in after
+    for foreign in (path, f"{path}/state", f"{path}/rows"):
+        assert (await foreigner.get(foreign)).status_code == 404
+
+
+async def test_bad_lines_are_shown_with_what_to_do(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
+    content = ROWS.read_bytes().replace(b'"assistant"', b'"asistant"', 1)
+    text = (await member.get(await _checked(member, ctx, caller, content))).text
+    assert ">not valid<" in text and "asistant" in text and "What is trained" not in text
+    assert '<td class="number">1</td>' in text.partition("What to do")[2]
+
+
+async def test_a_job_is_created_as_it_was_checked(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
+    path = await _checked(member, ctx, caller, ROWS.read_bytes(), **{"tuning": "lora", "tuning.r": "4"})
+    check = await checks.retrieve(ctx, caller, path.rpartition("/")[2])
+    assert body_of(filled_from(check))["tuning"] == {"type": "lora", "lora": {"r": 4}}
+    asked = (await member.get(path)).text.partition('id="train"')[2].partition('href="')[2].partition('"')[0]
+    assert 'name="tuning.r" value="4"' in (await member.get(asked)).text
