@@ -4,6 +4,7 @@ from functools import cache
 
 from service.domain.errors import JobError
 from service.recipes.tuning import tuning_of
+from tests.given.encoders import load_encoder
 from tests.given.families import load_family
 from tests.given.tunings import KINDS
 from workers.model.load import LoadedBase
@@ -16,9 +17,27 @@ def family(name: str) -> LoadedBase:
     return load_family(name)
 
 
+@cache
+def encoder(name: str) -> LoadedBase:
+    """The same of a family of encoders."""
+    return load_encoder(name)
+
+
+def encoder_refusal(name: str, kind: str) -> str:
+    """As `refusal`, for a family of encoders."""
+    settings = tuning_of(KINDS[kind])
+    if "encoder" not in settings.kinds:
+        return f"The tuning '{settings.name}' is for bases of the kind: {', '.join(sorted(settings.kinds))}."
+    return _refusal(encoder(name), kind)
+
+
 def refusal(name: str, kind: str) -> str:
     """Why a base of that family cannot have that tuning, as the job's error says it; empty: it can."""
-    tuning = create_tuning(tuning_of(KINDS[kind]), family(name).model, "tried")
+    return _refusal(family(name), kind)
+
+
+def _refusal(base: LoadedBase, kind: str) -> str:
+    tuning = create_tuning(tuning_of(KINDS[kind]), base.model, "tried")
     try:
         tuning.attach()
     except JobError as error:

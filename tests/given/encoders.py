@@ -7,11 +7,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, PreTrainedModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from service.recipes.base import Base, Serving
 from tests.given.tiny_models import CONTEXT_TOKENS, VOCABULARY
+from workers.data.base_text import BaseText
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
+from workers.model.load import LoadedBase, weights_digest
 from workers.toy_base.tokenizer import BEGIN, END, SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 
 _NEW: Mapping[str, Callable[[], PreTrainedModel]] = {
@@ -60,6 +69,24 @@ def make_tiny_encoder(folder: Path, family: str = "bert") -> Base:
         context_tokens=CONTEXT_TOKENS,
         learning_rate={"lora": 1e-2},
         serving=Serving(tunings=frozenset({"lora"})),
+    )
+
+
+def load_encoder(family: str) -> LoadedBase:
+    """The model as a base for a slot of the trainer, the same at every call; its tokenizer is one of bytes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = _NEW[family]().eval().requires_grad_(False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_tokenizer([], VOCABULARY))
+    return LoadedBase(
+        public_source=family,
+        model=model,
+        tokenizer=tokenizer,
+        revision="0",
+        hashes={"weights": weights_digest(model)},
+        device=torch.device("cpu"),
+        text=BaseText(tokenizer, frozenset(), VOCABULARY),
+        kind="encoder",
     )
 
 

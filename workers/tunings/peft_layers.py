@@ -112,6 +112,8 @@ class PeftLayers(ABC):
         assert self._config is not None, "attached before saved"
         self._config.base_model_name_or_path = base_source
         self._config.inference_mode = True
+        if self._model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
+            self._config.task_type = "FEATURE_EXTRACTION"  # an encoder's, in PEFT's words
         config: dict[str, object] = self._config.to_dict()
         return config
 

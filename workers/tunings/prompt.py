@@ -106,7 +106,7 @@ class PromptTuning:
         as_text = init == "TEXT"
         text = self._model.config.get_text_config()
         return PromptTuningConfig(
-            task_type="CAUSAL_LM",
+            task_type="FEATURE_EXTRACTION" if self._model.get_output_embeddings() is None else "CAUSAL_LM",  # type: ignore[no-untyped-call]
             num_virtual_tokens=self._num_virtual_tokens,
             prompt_tuning_init=init,
             num_transformer_submodules=1,

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from service.recipes.base import EngineKind
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 
@@ -18,6 +19,7 @@ class FullSettings(TuningSettings):
     name: ClassVar[str] = "full"
     peft_type: ClassVar[str] = "LUTHIER_FULL"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from service.recipes.base import EngineKind
 from service.recipes.fields import Integer, Number, Whole
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 
@@ -20,6 +21,7 @@ class MissSettings(TuningSettings):
     name: ClassVar[str] = "miss"
     peft_type: ClassVar[str] = "MISS"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     r: Annotated[Integer, Whole] = Field(

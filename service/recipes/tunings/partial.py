@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from service.recipes.base import EngineKind
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 from service.recipes.tunings.full import FullSettings
 
@@ -26,6 +27,7 @@ class PartialSettings(TuningSettings):
     name: ClassVar[str] = "partial"
     peft_type: ClassVar[str] = "LUTHIER_PARTIAL"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
 
     parameters: Literal["biases"] | Last | Annotated[list[Name], Field(min_length=1, max_length=256)] = Field(
         "last:1",

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from service.recipes.base import EngineKind
 from service.recipes.fields import Integer, Number, Whole
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 
@@ -21,6 +22,7 @@ class VeraSettings(TuningSettings):
     name: ClassVar[str] = "vera"
     peft_type: ClassVar[str] = "VERA"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     r: Annotated[Integer, Whole] = Field(256, ge=1, le=4096, description="rank of A and B")

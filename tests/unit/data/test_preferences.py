@@ -163,7 +163,7 @@ def test_each_sequence_must_fit_into_the_context_by_itself(side: str) -> None:
     [
         (CHAT, "dpo", "fine-tune-chat", "supervised"),
         (LEGACY, "dpo", "fine-tune-completion", "supervised"),
-        (pair(), "supervised", "fine-tune-preference", "dpo', 'kto', 'orpo' or 'simpo"),
+        (pair(), "supervised", "fine-tune-preference", "dpo', 'kto', 'orpo', 'reward_model' or 'simpo"),
     ],
 )
 def test_a_file_for_another_method_is_refused_in_openais_words(

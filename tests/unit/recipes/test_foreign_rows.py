@@ -72,7 +72,8 @@ def test_a_row_of_another_tool_is_named_with_how_to_write_it(row: dict[str, Any]
 def test_a_preference_of_another_tool_is_named_with_how_to_write_it(row: dict[str, Any], name: str, says: str) -> None:
     reason = foreign(row, DpoSettings)
     assert reason.startswith(f"looks like {name};") and says in reason
-    assert ", which is for the method 'dpo', 'kto', 'orpo' or 'simpo'; " in foreign(row, SupervisedSettings)
+    readers = "'dpo', 'kto', 'orpo', 'reward_model' or 'simpo'"
+    assert f", which is for the method {readers}; " in foreign(row, SupervisedSettings)
 
 
 def test_turns_of_sharegpt_within_a_preference_are_named() -> None:

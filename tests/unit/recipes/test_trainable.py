@@ -58,7 +58,7 @@ def test_a_catalogue_cannot_promise_what_no_engine_serves(tmp_path: Path) -> Non
     path.write_text(text % ("vllm", "lora"))
     with pytest.raises(CatalogueError, match='of the kind "encoder", which vLLM does not serve here'):
         read_catalogue(path)
-    path.write_text(text % ("embedded", "prompt"))
+    path.write_text(text % ("embedded", "prefix"))
     with pytest.raises(CatalogueError, match="does not serve for a base of the kind 'encoder'"):
         read_catalogue(path)
     assert "lora" in served_by("embedded", "encoder")
