@@ -21,7 +21,7 @@ from tests.given.receiver import Receiver, receiver
 from tests.given.scripted_engine import ScriptedEngine, answers, streams
 from tests.given.stored_checks import add_check
 from tests.given.stored_jobs import add_job, move, tell
-from tests.given.stored_models import add_model, list_as_checkpoint
+from tests.given.stored_models import add_model, list_as_checkpoint, store_files
 
 CLASSIFIER = "ft:luthier-tiny:luthier:x:CCCCCCCC"
 CLASSIFIED = (
@@ -173,6 +173,7 @@ CALLS = Table(
             lambda found: {model.id for model in found} == {"luthier-tiny", MODEL, CLASSIFIER},
         ),
         "models.retrieve": (lambda api, ids: api.models.retrieve(MODEL), lambda found: found.id == MODEL),
+        "models.download": (lambda api, ids: api.models.download(MODEL), lambda found: found.startswith(b"PK")),
         "model_aliases.create": (
             lambda api, ids: api.model_aliases.create(name="support", model="luthier-tiny"),
             lambda found: (found.id, found.model) == ("support", "luthier-tiny"),
@@ -303,6 +304,7 @@ async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier
     await add_model(ctx, caller, job.id, MODEL)
     await add_model(ctx, caller, job.id, CLASSIFIER, task="classify")
     await list_as_checkpoint(ctx, job.id, MODEL, 10)
+    await store_files(ctx, MODEL, {"adapter_config.json": b"{}"})
     return {
         "file": file.id,
         "other file": other.id,

@@ -33,7 +33,7 @@ from service.api.app import create_app
 from service.api.openapi import document
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.operations import delivering, files, jobs, model_aliases, models, uploads, webhook_endpoints
+from service.operations import delivering, files, jobs, model_aliases, model_content, models, uploads, webhook_endpoints
 from service.settings.settings import Settings
 from tests.given import seeds
 from tests.given.installation import give_schema
@@ -87,6 +87,7 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     ),
     (webhook_endpoints, ("create", "page", "retrieve", "update", "rotate_secret", "delete")),
     (delivering, ("try_endpoint",)),
+    (model_content, ("find",)),
     (models, ("list_all", "retrieve", "delete", "resolve_for_inference", "grant", "permission_page", "revoke")),
 )
 CHAT = (

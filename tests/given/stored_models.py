@@ -4,13 +4,17 @@ The database is spoken to because a tuned model appears only at the end of a tra
 and because no operation shows a model that was deleted.
 """
 
+import hashlib
 import time
+from collections.abc import Mapping
 
 from service.db import models
 from service.domain.job import Checkpoint
-from service.domain.model import Model, ModelKind, TaskName
+from service.domain.model import MANIFEST, Manifest, Model, ModelKind, TaskName
+from service.domain.storage_keys import artifact_prefix
 from service.installation.context import Context
 from service.operations.keys import Caller
+from service.storage.base import one_chunk
 
 
 async def add_model(
@@ -60,3 +64,17 @@ async def prune_checkpoints(ctx: Context, job_id: str, *, kept: int) -> None:
     """Deletes the job's older checkpoints, as publishing a new one does."""
     async with ctx.database.transaction() as tx:
         await models.delete_old_checkpoints(tx, job_id, kept)
+
+
+async def store_files(ctx: Context, name: str, files: Mapping[str, bytes]) -> bytes:
+    """The artifact of the model `name`: these files, and their manifest, which is returned as it is stored."""
+    hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    manifest = Manifest(
+        name=name, job_id="ftjob-1", step=1, base="luthier-tiny", base_source="tiny", base_revision="", base_hashes={},
+        tuning="lora", objective="supervised", hyperparameters={}, seed=0, parent=None, data_hashes={}, environment={},
+        metrics={}, files=hashes, created_at=1,
+    )  # fmt: skip
+    stored = manifest.model_dump_json().encode()
+    for file, content in {**files, MANIFEST: stored}.items():
+        await ctx.storage.put(artifact_prefix(name) + file, one_chunk(content))
+    return stored

@@ -14,19 +14,24 @@ from pydantic import ValidationError
 
 from service.domain.model import MANIFEST, Manifest
 from service.domain.storage_keys import artifact_prefix, quoted
+from service.storage.artifacts import ArtifactCorrupt, read_manifest
 from service.storage.base import ObjectExists, ObjectStore, one_chunk
 from service.storage.hashed import Hashed
 from workers.files.transfer import fetch_file, store_file
 
+__all__ = [
+    "PARTIAL",
+    "ArtifactCorrupt",
+    "cached_folder",
+    "fetch_artifact",
+    "read_manifest",
+    "store_artifact",
+    "verify_artifact",
+    "verify_stored",
+]
+
 PARTIAL = ".partial-"  # prefix in a cache of a folder that is incomplete or being deleted
 _PRIVATE = 0o600
-
-
-MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
-
-
-class ArtifactCorrupt(Exception):
-    """Files are not the ones that the manifest names; the message says which."""
 
 
 async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Manifest:
@@ -84,23 +89,6 @@ async def fetch_artifact(store: ObjectStore, name: str, cache: Path) -> Path:
 def cached_folder(cache: Path, name: str) -> Path:
     """Where `fetch_artifact` puts the artifact of `name`."""
     return cache / quoted(name)
-
-
-async def read_manifest(store: ObjectStore, name: str) -> Manifest:
-    """The manifest in storage. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
-    content = bytearray()
-    async for chunk in store.open(artifact_prefix(name) + MANIFEST):
-        content += chunk
-        if len(content) > MANIFEST_LIMIT_BYTES:
-            raise ArtifactCorrupt(f"The manifest of '{name}' has more than {MANIFEST_LIMIT_BYTES:,} bytes.")
-    try:
-        manifest = Manifest.model_validate_json(bytes(content))
-    except ValidationError as error:
-        raise ArtifactCorrupt(f"The manifest of '{name}' cannot be read.") from error
-    unsafe = [file for file in manifest.files if Path(file).name != file or file == MANIFEST]
-    if manifest.name != name or unsafe:
-        raise ArtifactCorrupt(f"The manifest of '{name}' is for '{manifest.name}' or names other folders' files.")
-    return manifest
 
 
 async def _is_intact(folder: Path) -> bool:

@@ -25,7 +25,7 @@ API_VERSION = "2020-10-01"
 SHUTTING_DOWN = "The server is shutting down. Please try again."
 EXPOSED = (  # headers that a page of another origin may read, where pages may call the API at all
     "x-request-id", "openai-version", "openai-processing-ms", "openai-organization", "openai-project", "retry-after",
-    "retry-after-ms", "x-should-retry", "luthier-ignored", "luthier-stored",
+    "retry-after-ms", "x-should-retry", "luthier-ignored", "luthier-stored", "luthier-manifest-sha256",
     *(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")),
 )  # fmt: skip
 

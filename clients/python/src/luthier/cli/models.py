@@ -1,10 +1,11 @@
 """`luthier models`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
-from luthier.cli.output import Format, Output, print_record, print_records, when
+from luthier.cli.output import Format, Output, note, print_record, print_records, size, when
 from luthier.cli.session import client
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models. Example: luthier models ls")
@@ -46,3 +47,17 @@ def remove_model(model: ModelId, output: Output = Format.id) -> None:
     """
     with client() as luthier:
         print_record(luthier.models.delete(model), output)
+
+
+def pull(
+    model: ModelId,
+    to: Annotated[Optional[Path], typer.Option(help="Where to write; a name made of the model's if missing.")] = None,
+) -> None:
+    """Download a tuned model, or what an alias stands for, as a zip archive of PEFT's files; prints its path.
+
+    Example: luthier pull support --to support.zip
+    """
+    target = to or Path("".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model) + ".zip")
+    with client() as luthier:
+        typer.echo(luthier.models.download(model).write_to_file(target))
+    note(f"{size(target.stat().st_size)} written.")

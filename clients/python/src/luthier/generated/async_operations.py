@@ -1308,6 +1308,29 @@ class AsyncModels:
         )
         return self._transport.page(models.ModelObject, request)
 
+    async def download(
+        self,
+        model: str,
+        *,
+        format: Union[Omit, Literal["peft"]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> AsyncDownload:
+        """Download a tuned model's artifact as a zip archive, whole or from a byte on.
+
+        format: `peft`: the files that PEFT reads, and the manifest.
+        """
+        request = Request(
+            "GET",
+            filled("/v1/models/{model}/content", model=model),
+            query={
+                "format": format,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.download(request)
+
     async def retrieve(
         self,
         model: str,

@@ -1308,6 +1308,29 @@ class Models:
         )
         return self._transport.page(models.ModelObject, request)
 
+    def download(
+        self,
+        model: str,
+        *,
+        format: Union[Omit, Literal["peft"]] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Download:
+        """Download a tuned model's artifact as a zip archive, whole or from a byte on.
+
+        format: `peft`: the files that PEFT reads, and the manifest.
+        """
+        request = Request(
+            "GET",
+            filled("/v1/models/{model}/content", model=model),
+            query={
+                "format": format,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.download(request)
+
     def retrieve(
         self,
         model: str,
