@@ -161,7 +161,8 @@ def _values(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
-        return f"{schema.get('minItems', 0)} to {schema['maxItems']} names"
+        noun = "numbers" if schema["items"]["type"] == "integer" else "names"
+        return f"{schema.get('minItems', 0)} to {schema['maxItems']} {noun}"
     if schema["type"] == "string" and "examples" in schema:
         return f"a text such as `{schema['examples'][0]}`"
     if schema["type"] == "object":

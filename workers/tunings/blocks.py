@@ -1,13 +1,31 @@
-"""The blocks of a decoder, found by the base's structure: a list of as many modules as the config says layers.
+"""The blocks of a decoder and their sublayers, found by the base's structure rather than by its family.
 
-For tunings that choose layers by number. Depends on no family's names.
+Blocks are a list of as many modules as the config says layers. In each, what has "attention" in its name is the
+attention and what remains is the feed-forward; a sublayer's output is its last linear layer back to the hidden size.
 """
 
-from torch import nn
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from service.domain.errors import JobError
 from workers.tunings.sites import untouched
+
+_ATTENTION = re.compile("attn|attention", re.IGNORECASE)
+_EXPERTS = re.compile("expert", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Sublayers:
+    """The paths of the modules whose outputs a block adds to its residual: each takes and returns states_BTH."""
+
+    attention: str
+    feed_forward: str
 
 
 def blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -24,6 +42,49 @@ def blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
         raise unknown_structure(model, f"it has {len(outermost)} lists of {count} blocks, not one")
     (path,) = outermost
     return {f"{path}.{number}": block for number, block in enumerate(lists[path])}
+
+
+def sublayers(model: PreTrainedModel) -> list[Sublayers]:
+    """Of every block, the lowest first. Raises JobError (`unknown_structure`) where they cannot be told."""
+    found = blocks(model)
+    with untouched(model):
+        return [_sublayers(model, path, block) for path, block in found.items()]
+
+
+def _sublayers(model: PreTrainedModel, path: str, block: nn.Module) -> Sublayers:
+    attention, feed_forward = "", ""
+    for name in _outputs(block, model.config.get_text_config().hidden_size):
+        if _ATTENTION.search(name):
+            attention = name
+        else:
+            feed_forward = name
+    experts = [name for name, _ in block.named_modules() if _EXPERTS.search(name)]
+    if experts:  # their outputs are summed: only the whole adds to the residual
+        feed_forward = experts[0].partition(".")[0]
+        _check_plain(model, block.get_submodule(feed_forward))
+    if not attention or not feed_forward:
+        missing = "attention" if not attention else "feed-forward"
+        raise unknown_structure(model, f"its blocks have no {missing} that ends in a linear layer")
+    return Sublayers(f"{path}.{attention}", f"{path}.{feed_forward}")
+
+
+def _outputs(block: nn.Module, hidden_size: int) -> Iterator[str]:
+    """The paths within the block of linear layers to the hidden size."""
+    for name, module in block.named_modules():
+        if isinstance(module, nn.Linear) and module.out_features == hidden_size:
+            yield name
+        if isinstance(module, Conv1D) and module.nf == hidden_size:
+            yield name
+
+
+@torch.no_grad()
+def _check_plain(model: PreTrainedModel, experts: nn.Module) -> None:
+    """Raises JobError unless the module returns one tensor of the shape that it gets."""
+    parameter = next(experts.parameters())
+    states_11H = parameter.new_zeros(1, 1, model.config.get_text_config().hidden_size)
+    output = experts(states_11H)
+    if not isinstance(output, Tensor) or output.shape != states_11H.shape:
+        raise unknown_structure(model, "its experts return more than their sum")
 
 
 def unknown_structure(model: PreTrainedModel, why: str) -> JobError:

@@ -6,7 +6,7 @@ stand beside, and the copy computes with their rounded values (section 3.1 of Mi
 arXiv 1710.03740).
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -16,22 +16,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from service.recipes.tuning import TuningSettings
-from workers.tunings.base import Chunk, Inputs, plain_inputs, private_bytes, private_copy, take_over
-from workers.tunings.files import read_weights, write_adapter
+from workers.tunings.base import Chunk, Inputs, plain_inputs, private_bytes, private_copy
+from workers.tunings.own_format import OwnFormat
 from workers.tunings.sites import Rows
 
 
-class PrivateWeights(ABC):
-    """A `Tuning` except for its settings and which parameters move."""
+class PrivateWeights(OwnFormat):
+    """A `Tuning` except for which parameters move. Saved is what moves and nothing else, in the base's type: the very
+    numbers that compute."""
 
     mixes_rows: ClassVar[bool] = False
-    num_virtual_tokens: ClassVar[int] = 0
 
     def __init__(self, model: PreTrainedModel, name: str, settings: TuningSettings) -> None:
-        self._base = model
-        self._settings = settings
+        super().__init__(model, name, settings)
         self._copy: PreTrainedModel | None = None
-        self._parameters: dict[str, nn.Parameter] = {}
         self._rounded: dict[str, nn.Parameter] = {}  # what the copy computes with, where that is another type's
         self._versions: dict[str, int] = {}  # of the parameters when they were rounded last
         self._moved = False  # whether an optimizer may have changed them since: torch's fused ones count no version
@@ -66,39 +64,27 @@ class PrivateWeights(ABC):
                 self._parameters[name] = self._exact(parameter)
         self._versions = self._current_versions()
 
-    def activate(self, rows: Rows | None = None) -> None:  # noqa: B027  whole as it is
+    def activate(self, rows: Rows | None = None) -> None:
         """Nothing to do: the copy is the whole tuning."""
 
-    def deactivate(self) -> None:  # noqa: B027  whole as it is
+    def deactivate(self) -> None:
         """Nothing to do."""
 
     def detach(self) -> None:
         self._copy = None
         self._parameters, self._rounded, self._versions = {}, {}, {}
 
-    def train(self, training: bool) -> None:  # noqa: B027  whole as it is
-        """Nothing to do: no dropout."""
-
-    def parameters(self) -> Mapping[str, nn.Parameter]:
-        return self._parameters
-
     def inputs(self, chunk: Chunk) -> Inputs:
         self._round()
         return plain_inputs(chunk)
 
-    def save(self, folder: Path, base_source: str) -> None:
-        """What moves and nothing else, in the base's type: the very numbers that compute."""
-        self._round()
-        config = {
-            "peft_type": self._settings.peft_type,
-            "base_model_name_or_path": base_source,
-            **self._settings.model_dump(),
-        }
-        write_adapter(folder, config, {**self._parameters, **self._rounded})
-
     def load(self, folder: Path) -> None:
-        take_over(self._parameters, read_weights(folder))
+        super().load(folder)
         self._round()
+
+    def _saved(self) -> Mapping[str, Tensor]:
+        self._round()
+        return {**self._parameters, **self._rounded}
 
     def _exact(self, rounded: nn.Parameter) -> nn.Parameter:
         """The float32 parameter beside `rounded`, which gets the gradients of `rounded`."""

@@ -6,9 +6,11 @@ batch to the layer that the row uses. Does not depend on what a layer computes.
 Used by every tuning of `workers.tunings` that changes layers of the base. Shapes: B rows, N some of them.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,8 +27,8 @@ class Rows:
 
 
 class Site(nn.Module):
-    """Takes the place of `original`. It has the original's parameters under the same names, so the base's state_dict
-    does not change."""
+    """Takes the place of `original`. It has the original's parameters and modules under the same names, so the base's
+    state_dict does not change, and a site within the original stays where it is."""
 
     original: nn.Module
 
@@ -35,6 +37,7 @@ class Site(nn.Module):
         self.__dict__["original"] = original  # not registered, so that no name in the base changes
         self._parameters = original._parameters
         self._buffers = original._buffers
+        self._modules = original._modules
         self.training = original.training
         self._layers: dict[nn.Module, Onto | None] = {}
         self._chosen: dict[nn.Module, Rows | None] = {}
@@ -95,6 +98,18 @@ class Site(nn.Module):
         return y
 
 
+class OutputChange:
+    """A forward hook of a tuning on a whole block of the base, which is called with all rows: it changes the states."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        self._change = change
+
+    def __call__(self, module: nn.Module, inputs: tuple[object, ...], output: Any) -> Any:
+        if isinstance(output, tuple):  # states, then what else a family's blocks return
+            return (self._change(output[0]), *output[1:])
+        return self._change(output)
+
+
 @dataclass(frozen=True)
 class Place:
     """A site in its model."""
@@ -123,15 +138,25 @@ def leave(place: Place, layer: nn.Module) -> None:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Within, `model` has the base's own modules, whatever is attached; nothing may be computed meanwhile."""
+    """Within, `model` has the base's own modules and no tuning's hooks; no tuning may be used meanwhile."""
     places = list(_places(model))
     for place in places:
         setattr(place.parent, place.child, place.site.original)
+    hooks = {module: module._forward_hooks for module in model.modules() if any(_ours(module))}
+    for module, attached in hooks.items():
+        others = ((id, hook) for id, hook in attached.items() if not isinstance(hook, OutputChange))
+        module._forward_hooks = OrderedDict(others)
     try:
         yield
     finally:
+        for module, attached in hooks.items():
+            module._forward_hooks = attached
         for place in places:
             setattr(place.parent, place.child, place.site)
+
+
+def _ours(module: nn.Module) -> Iterator[bool]:
+    return (isinstance(hook, OutputChange) for hook in module._forward_hooks.values())
 
 
 def _places(model: nn.Module) -> Iterator[Place]:

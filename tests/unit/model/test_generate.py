@@ -134,12 +134,12 @@ def test_logprobs_are_those_of_a_plain_forward_pass(loaded: LoadedBase, tmp_path
         assert [logprob for _, logprob in token.top] == pytest.approx(top.values.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["base", "prompt", *OWN_SPECS])
+@pytest.mark.parametrize("kind", ["base", "prompt", "loreft", *OWN_SPECS])
 def test_long_prompt_is_fed_in_pieces(
     loaded: LoadedBase, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer_own(monkeypatch)
-    specs = {"prompt": PROMPT, **OWN_SPECS}
+    specs = {"prompt": PROMPT, "loreft": {"type": "loreft", "loreft": {"first": 600, "last": 20}}, **OWN_SPECS}
     folder = save_adapter(loaded, tmp_path / "a", 1, specs[kind]) if kind in specs else None
     prompt = ids_of(PIECE_TOKENS + 30, 5)
     expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt), dim=-1)

@@ -22,6 +22,8 @@ from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec, ScoredRow
 
 PARTIAL = {"type": "partial", "partial": {"parameters": ["norm"]}}
+BOTTLENECK = {"type": "bottleneck", "bottleneck": {"placement": "houlsby", "size": 8}}
+LOREFT = {"type": "loreft", "loreft": {"first": 3, "last": 3}}
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -68,6 +70,18 @@ async def test_the_engine_agrees_with_the_trainer_and_not_with_a_doubled_tensor(
     save_file(tensors | {moved: tensors[moved] * 2}, tmp_path / "doubled1" / WEIGHTS, metadata={"format": "pt"})
     contradicting = await served(base, tmp_path, "doubled1", rows, tuning["type"])
     assert contradicting.verdict.contradicts, contradicting
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("tuning", [BOTTLENECK, LOREFT], ids=["bottleneck", "loreft"])
+async def test_the_engine_agrees_where_layers_are_our_own(tmp_path: Path, tuning: dict[str, Any], dtype: str) -> None:
+    base = make_tiny_base(tmp_path / "base", dtype=dtype)
+    slot = seat(load_base(base, CPU), tuning=tuning, learning_rate=3e-2)
+    run(slot)
+    rows = slot.agreement_rows()
+    slot.save_adapter(tmp_path / "trained1")
+    agreeing = await served(base, tmp_path, "trained1", rows, tuning["type"])
+    assert agreeing.verdict is Verdict.AGREES, agreeing
 
 
 @every_tuning
