@@ -31,11 +31,13 @@ CPU = torch.device("cpu")
 LEARNING_RATE = {
     "full": 5e-3,
     "ia3": 2e-1,
+    "loreft": 5e-2,
     "miss": 5e-3,
     "prefix": 5e-2,
     "prompt": 5e-2,
     "vera": 5e-2,
 }  # of eight rows and 150 steps
+LEARNT = {"loreft": 0.5}  # it edits prompts only; who cannot tell these rows apart has at least log 2 = 0.69
 OF_PEFT = [kind for kind, one in KINDS.items() if not tuning_of(one).peft_type.startswith("LUTHIER_")]
 every_tuning = pytest.mark.parametrize("kind", KINDS)
 
@@ -148,7 +150,7 @@ def test_it_overfits_eight_rows(base: LoadedBase, kind: str) -> None:
     tuning = attach(base, kind)
     losses = train(base, tuning, kind, 150)
     assert losses[0] > 5
-    assert losses[-1] < 0.25
+    assert losses[-1] < LEARNT.get(kind, 0.25)
     tuning.detach()
 
 
