@@ -16,6 +16,7 @@ __all__ = [
     "AliasKey",
     "Alive",
     "AllowedToolsParam",
+    "BottleneckSettingsParam",
     "ChatChoice",
     "ChatCompletion",
     "ChatLogprobs",
@@ -74,6 +75,7 @@ __all__ = [
     "KtoSettings",
     "LengthBucket",
     "LoraSettingsParam",
+    "LoreftSettingsParam",
     "MessageItemContentParam",
     "MessageItemParam",
     "MethodParam",
@@ -1151,6 +1153,22 @@ class AllowedToolsParam(TypedDict):
     tools: Sequence["NamedFunctionParam"]
 
 
+class BottleneckSettingsParam(TypedDict, total=False):
+    """Bottleneck adapters (Houlsby et al., 2019, [arXiv 1902.00751](https://arxiv.org/abs/1902.00751)): after a
+    sublayer and before its residual is added, h + W_up f(W_down h + b) + b', with few numbers in the middle.
+    `houlsby` stands after attention and after feed-forward; `pfeiffer` (Pfeiffer et al., 2020, [arXiv
+    2005.00247](https://arxiv.org/abs/2005.00247)) after feed-forward only, at half the cost. W_up begins at
+    zero, so the first step starts from the base's own answers. Unlike a low-rank adapter it is not linear, so
+    it cannot be merged into the base. The places are found by the base's structure; a base of another
+    structure is refused.
+    """
+
+    placement: Literal["houlsby", "pfeiffer"]
+    reduction: int
+    size: Union[Literal["auto"], int]
+    non_linearity: Literal["relu", "gelu", "silu", "tanh"]
+
+
 class ClassificationHyperparametersParam(TypedDict, total=False):
     """A label for a text. One linear layer, the *head*, is trained beside the tuning; it reads one vector of the
     text: the state of the last token on a causal base, the mean over the tokens on an encoder. With one label
@@ -1393,6 +1411,22 @@ class LoraSettingsParam(TypedDict, total=False):
     init: Literal["default", "gaussian", "pissa"]
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
+
+
+class LoreftSettingsParam(TypedDict, total=False):
+    """Low-rank representation finetuning (Wu et al., 2024, [arXiv
+    2404.03592](https://arxiv.org/abs/2404.03592)): no weight changes; instead the states h after chosen
+    blocks are edited in a subspace of `r` dimensions, h + R^T (W h + b - R h), where R has orthonormal rows.
+    Only the first and the last positions of the prompt are edited, with the same R, W and b; generated tokens
+    are left alone and feel the edit through the cache, so generating costs what the base costs. W begins as R
+    and b at zero, so the first step starts from the base's own answers. Fewer parameters than a low-rank
+    adapter of rank 1 mostly has; for prompts that all ask for the same kind of answer.
+    """
+
+    r: int
+    first: int
+    last: int
+    layers: Union[Literal["all"], Sequence[int]]
 
 
 class _MessageItemContentParamRequired(TypedDict):
@@ -1671,10 +1705,12 @@ class ToolCallParam(TypedDict):
 class TuningParam(TypedDict, total=False):
     """Luthier's own field `tuning`: which parameters move. The settings of the named type only."""
 
-    type: Literal["lora", "full", "ia3", "miss", "partial", "prefix", "prompt", "vera"]
+    type: Literal["lora", "bottleneck", "full", "ia3", "loreft", "miss", "partial", "prefix", "prompt", "vera"]
     lora: Optional["LoraSettingsParam"]
+    bottleneck: Optional["BottleneckSettingsParam"]
     full: Optional[Mapping[str, Any]]
     ia3: Optional["Ia3SettingsParam"]
+    loreft: Optional["LoreftSettingsParam"]
     miss: Optional["MissSettingsParam"]
     partial: Optional["PartialSettingsParam"]
     prefix: Optional["PrefixSettingsParam"]
