@@ -38,8 +38,9 @@ $(VLLM_STAMP): pyproject.toml $(shell find deploy/vllm service workers -type f -
 	elif PYTHON=$(PYTHON) deploy/vllm/install_cpu.sh; then touch $@; \
 	else echo 'make servers: without vLLM; tests that need it will say so'; fi
 
-demo: install ## From a file to a tuned answer, through the official openai SDK
-	$(BIN)/python examples/demo/demo.py
+BASE := smollm2-135m
+demo: install ## From a file to a tuned answer, through the official openai SDK; make demo BASE=luthier-tiny is the quick one
+	$(BIN)/python examples/demo/demo.py --base $(BASE)
 
 up: install ## Serve until Ctrl-C: API, worker and engine on embedded defaults
 	@exec $(BIN)/luthierd up

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from questions import Question
+from questions import Question, is_right
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+BASE_LETTERS = 100  # of an answer of the base that are shown: it may ramble
 
 
 class Stopwatch:
@@ -58,17 +60,17 @@ def show_answers(
     console: Console, questions: Sequence[Question], base: Sequence[str], tuned: Sequence[str], num_rows: int
 ) -> None:
     """Both models' answers side by side, `num_rows` of them, each to a question of another kind."""
-    table = Table(title="The same held-out questions, asked in the same way", title_justify="left", show_lines=True)
+    table = Table(title="The same held-out questions to both", title_justify="left", show_lines=True)
     table.add_column("question")
-    table.add_column("base", max_width=20, no_wrap=True)
+    table.add_column("base", max_width=26)
     table.add_column("tuned")
     first_of_kind = {question.answer: index for index, question in reversed(list(enumerate(questions)))}
     for index in sorted(first_of_kind.values())[:num_rows]:
         question = questions[index]
-        answer = _marked(tuned[index], question.answer)
-        if tuned[index] != question.answer:
+        answer = _marked(tuned[index], question)
+        if not is_right(question, tuned[index]):
             answer.append(f"\n  right: {question.answer}")
-        table.add_row(Text(question.text), _marked(base[index], question.answer), answer)
+        table.add_row(Text(question.text), _marked(base[index], question, BASE_LETTERS), answer)
     console.print(table)
 
 
@@ -84,7 +86,8 @@ def show_seconds(console: Console, seconds: Mapping[str, float]) -> None:
     console.print(table)
 
 
-def _marked(answer: str, right: str) -> Text:
+def _marked(answer: str, question: Question, limit: int = 400) -> Text:
     """A sign and a colour: the sign is for screens without colours."""
     text = " ".join(answer.split()) or "(empty)"
-    return Text(f"✓ {text}", "green") if answer == right else Text(f"✗ {text}", "red")
+    text = text if len(text) <= limit else f"{text[:limit]}…"
+    return Text(f"✓ {text}", "green") if is_right(question, answer) else Text(f"✗ {text}", "red")

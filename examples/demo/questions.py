@@ -43,23 +43,37 @@ def not_among(questions: Sequence[Question], others: Sequence[Question]) -> list
     return [question for question in questions if _plain(question.text) not in known]
 
 
-def ask_all(client: OpenAI, model: str, questions: Sequence[Question], max_tokens: int) -> list[str]:
+def ask_all(client: OpenAI, model: str, questions: Sequence[Question], max_tokens: int, told: str = "") -> list[str]:
     """The model's answers in the order of the questions; several are asked at once."""
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
-        return list(pool.map(lambda question: ask(client, model, question, max_tokens), questions))
+        return list(pool.map(lambda question: ask(client, model, question, max_tokens, told), questions))
 
 
-def ask(client: OpenAI, model: str, question: Question, max_tokens: int) -> str:
-    """One chat completion, the most probable tokens."""
+def ask(client: OpenAI, model: str, question: Question, max_tokens: int, told: str = "") -> str:
+    """One chat completion, the most probable tokens; `told` precedes the question."""
     answer = client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": question.text}], temperature=0, max_tokens=max_tokens
+        model=model, messages=[{"role": "user", "content": told + question.text}], temperature=0, max_tokens=max_tokens
     )
     return (answer.choices[0].message.content or "").strip()
 
 
 def count_right(questions: Sequence[Question], answers: Sequence[str]) -> int:
-    """Exact matches, letter by letter."""
-    return sum(question.answer == answer for question, answer in zip(questions, answers, strict=True))
+    """Exact matches."""
+    return sum(is_right(question, answer) for question, answer in zip(questions, answers, strict=True))
+
+
+def is_right(question: Question, answer: str) -> bool:
+    """Letter by letter; spaces and the order of keys make no difference in JSON."""
+    return answer == question.answer or _object(answer) == _object(question.answer) != {}
+
+
+def _object(text: str) -> dict[str, object]:
+    """What `text` is as JSON; empty for what is no object."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 180.0
 STOP_SECONDS = 60.0
 LOG_TAIL_LINES = 30
+SMALL = {"LUTHIER_TRAINER_THREADS": "1", "LUTHIER_ENGINE_THREADS": "1"}  # the toy base is too small to be shared by two
 
 
 class ServiceFailed(Exception):
@@ -35,10 +36,11 @@ class Service:
 
 
 @contextmanager
-def running_service(catalogue: Path | None = None) -> Iterator[Service]:
+def running_service(catalogue: Path | None = None, settings: Mapping[str, str] | None = None) -> Iterator[Service]:
     """A service of its own for the `with` block: temporary data, two free ports, nothing left behind.
 
-    Its bases are those of `catalogue`, or the bundled one.
+    Its bases are those of `catalogue`, or the bundled one. `settings` are environment variables; without them it
+    computes on one thread.
 
     Raises ServiceFailed when it does not start. An error inside the block shows the end of the service's log.
     From here on SIGTERM is like Ctrl-C, so that what was started is stopped first.
@@ -49,7 +51,7 @@ def running_service(catalogue: Path | None = None) -> Iterator[Service]:
         folder = Path(name)
         port, engine_port = _free_ports(2)
         log = folder / "luthier.log"
-        process = _start(folder, port, engine_port, log, catalogue)
+        process = _start(folder, port, engine_port, log, catalogue, SMALL if settings is None else settings)
         try:
             _wait_until_ready(process, [f"http://127.0.0.1:{number}/health" for number in (port, engine_port)])
             yield Service(f"http://127.0.0.1:{port}/v1", (folder / "api-key").read_text(encoding="utf-8").strip())
@@ -64,7 +66,9 @@ def _pass_proxies_by() -> None:
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
 
 
-def _start(folder: Path, port: int, engine_port: int, log: Path, catalogue: Path | None) -> subprocess.Popen[bytes]:
+def _start(
+    folder: Path, port: int, engine_port: int, log: Path, catalogue: Path | None, more: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """A process group of its own: a Ctrl-C in the terminal reaches this program only, which then stops the service.
 
     The service ends with its stdin, so not even `kill -9` of this program leaves it behind.
@@ -75,8 +79,7 @@ def _start(folder: Path, port: int, engine_port: int, log: Path, catalogue: Path
         "LUTHIER_PORT": str(port),
         "LUTHIER_ENGINE_PORT": str(engine_port),
         "LUTHIER_ENGINE_URLS": f"http://127.0.0.1:{engine_port}",
-        "LUTHIER_TRAINER_THREADS": "1",  # the toy base's operations are too small to be shared by two
-        "LUTHIER_ENGINE_THREADS": "1",
+        **more,
     }
     if catalogue is not None:
         settings["LUTHIER_CATALOGUE"] = str(catalogue)
