@@ -201,6 +201,7 @@ def welcome(settings: Settings, missing: Sequence[str] = (), *, to_a_terminal: b
         state = f"Luthier is ready for files and jobs. Models cannot be called yet: no response from {silent}."
     return f"""
 {state}
+  Page     {url.removesuffix("/v1")}   (sign in with the API key)
   URL      {url}
   API key  {shown}
 

@@ -6,14 +6,16 @@ The database stores the token's SHA-256 only. An admin's sign-in may act in any 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.db import keys, sessions
+from service.db import keys as stored_keys
+from service.db import sessions
 from service.db.connection import Transaction
 from service.db.keys import Project
 from service.db.sessions import Session
 from service.domain import ids
 from service.domain.errors import Forbidden, NotFound, Unauthenticated
 from service.installation.context import Context
-from service.operations.keys import Caller, living_key, sha256_of
+from service.operations import keys
+from service.operations.keys import Caller, sha256_of
 
 __all__ = ["Project", "SignedIn", "find", "projects", "select_project", "sign_in", "sign_out"]
 
@@ -36,7 +38,7 @@ async def sign_in(ctx: Context, key: str) -> str:
     """The token of a new sign-in. Raises Unauthenticated for a key that is none."""
     token = ids.session_token()
     async with ctx.database.transaction() as tx:
-        found = await living_key(tx, key)
+        found = await keys.living_key(tx, key)
         await sessions.remove_expired(tx)
         await sessions.add(tx, sha256_of(token), found, ctx.settings.session_seconds)
     return token
@@ -46,7 +48,7 @@ async def find(ctx: Context, token: str) -> SignedIn:
     """Who that is. Raises Unauthenticated once it has expired, was signed out, or its key was revoked."""
     async with ctx.database.reading() as tx:
         session = await _find(tx, token)
-        installation = await keys.find_installation(tx)
+        installation = await stored_keys.find_installation(tx)
     assert installation is not None, "a key cannot exist without an installation"
     caller = Caller(
         session.project_id,
@@ -64,7 +66,7 @@ async def select_project(ctx: Context, token: str, project_id: str) -> None:
         session = await _find(tx, token)
         if session.key.role != "admin":
             raise Forbidden("Only a key of the role admin sees other projects.")
-        if not await keys.project_exists(tx, project_id):
+        if not await stored_keys.project_exists(tx, project_id):
             raise NotFound(f"No such project: {project_id}")
         await sessions.select_project(tx, sha256_of(token), project_id)
 
@@ -78,7 +80,7 @@ async def sign_out(ctx: Context, token: str) -> None:
 async def projects(ctx: Context, caller: Caller) -> Sequence[Project]:
     """Every project by name, for an admin; for others their own."""
     async with ctx.database.reading() as tx:
-        found = await keys.all_projects(tx)
+        found = await stored_keys.all_projects(tx)
     return found if caller.role == "admin" else [project for project in found if project.id == caller.project_id]
 
 
