@@ -72,14 +72,26 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """What a good colleague would point out, with how often it is so and some lines (from 1) of `param`'s file."""
+
+    code: str
+    message: str
+    param: str | None = None
+    count: int | None = None
+    lines: list[int] | None = None
+
+
+@dataclass(frozen=True)
 class Description:
     """What is known of a valid file, whoever checks it; stored beside its tokenised rows as DESCRIPTION."""
 
     counts: Counts
+    warnings: list[Advice]  # about this file alone; their `param` is whose file it is in a check
 
 
 DESCRIBED = TypeAdapter(Description)
-DESCRIPTION = "description.json"
+DESCRIPTION, SKETCH = "description.json", "sketch.safetensors"  # the second: hashes that files are compared by
 
 
 @dataclass(frozen=True)
@@ -91,17 +103,6 @@ class FileReport:
     num_problems: int
     problems: list[Finding]
     counts: Counts | None  # None for an invalid file
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What a good colleague would point out, with how often it is so and some lines (from 1) of `param`'s file."""
-
-    code: str
-    message: str
-    param: str | None = None
-    count: int | None = None
-    lines: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class CheckResult:
     validation_file: FileReport | None
     plan: Plan | None  # None where a file is invalid
     warnings: list[Advice]
+    prints_the_date: bool = False  # the base's chat template shows today's date: the result is of one day
 
 
 RESULT = TypeAdapter(CheckResult)

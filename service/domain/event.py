@@ -54,6 +54,11 @@ def validated() -> NewEvent:
     return NewEvent("Files validated, moving job to queued state", key="validated")
 
 
+def taken_over(check_id: str) -> NewEvent:
+    message = f"Files were validated by check {check_id}, moving job to queued state"
+    return NewEvent(message, data={"check": check_id}, key="validated")
+
+
 def started() -> NewEvent:
     return NewEvent("Fine-tuning job started", key="started")
 

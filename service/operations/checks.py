@@ -4,13 +4,10 @@ A check takes what a job takes and is refused for the same reasons; after the co
 for a while, and a job may name it instead of being validated again.
 """
 
-import hashlib
-import json
 import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from service.db import checks, work
 from service.db.connection import Transaction
@@ -32,11 +29,10 @@ from service.domain.storage_keys import beside_dataset
 from service.installation.context import Context
 from service.operations import jobs, quotas
 from service.operations.check_work import CHECK
+from service.operations.checked import conditions
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
-from service.recipes.base import Base
-from service.settings.settings import Settings
 from service.storage import ObjectMissing
 
 KEPT = 1000  # checks of one project; older ones go
@@ -138,17 +134,6 @@ async def expire(ctx: Context, limit: int) -> None:
 def result_of(check: Check) -> CheckResult | None:
     """The result, typed; None before the end, and in pages."""
     return None if check.result is None else RESULT.validate_python(check.result)
-
-
-def conditions(settings: Settings, base: Base) -> str:
-    """A hash of what of the installation decides what a check finds: its release, its limits, the base's entry."""
-    decisive = {
-        "release": version("luthier"),
-        "row_limit_bytes": settings.row_limit_bytes,
-        "examples_minimum": settings.examples_minimum,
-        "base": base.model_dump(mode="json", exclude={"aliases", "serving"}),
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 async def _find(tx: Transaction, caller: Caller, id: str, *, lock: bool = False) -> Check:

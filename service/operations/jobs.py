@@ -13,6 +13,7 @@ from service.db import bases, events, files, jobs, model_aliases, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
+from service.domain.check import CheckResult
 from service.domain.errors import InvalidRequest, JobError, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
@@ -20,6 +21,7 @@ from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
 from service.operations import aliases, quotas
+from service.operations.checked import take_over
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
@@ -46,6 +48,7 @@ class NewJob:
     tuning: TuningSettings | None = None  # None: the parent's, or the default
     metadata: dict[str, str] | None = None
     integrations: list[JsonObject] = field(default_factory=list)
+    check: str | None = None  # that was made of this job: its files are not validated again
     idle_methods: tuple[str, ...] = ()  # sub-objects of `method` that its type does not read
     safeguards: Safeguards = field(default_factory=Safeguards)
 
@@ -114,10 +117,14 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         found = await resolve(ctx, tx, caller, new)
         origin = found.origin
         job = _job(caller, origin, new, found.tuning)
+        told = [wording.created(job.id)]
+        if new.check is not None:
+            job, checked = await take_over(tx, ctx.settings, origin.base, job, new.check)
+            told += [wording.taken_over(new.check), *_of_check(checked)]
         await quotas.check_job(ctx, tx, caller)
         await jobs.add(tx, job)
-        await work.add(tx, VALIDATE.name, job.id, job.project_id, job.base)
-        told = [wording.created(job.id)]
+        kind = VALIDATE if job.status == "validating_files" else TRAIN
+        await work.add(tx, kind.name, job.id, job.project_id, job.base)
         if origin.model_alias is not None:
             told.append(wording.resolved_alias(origin.model_alias, origin.parent or origin.base.id))
         told += _warnings(new, has_wandb=bool(ctx.settings.wandb_api_key.get_secret_value()))
@@ -361,6 +368,11 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) ->
         integrations=new.integrations,
         safeguards=new.safeguards.stored(),
     )
+
+
+def _of_check(result: CheckResult) -> list[NewEvent]:
+    """What a validation would have warned of; what only a check finds is read there."""
+    return [wording.warning(found.message, key=found.code) for found in result.warnings if found.param is None]
 
 
 def _warnings(new: NewJob, has_wandb: bool) -> list[NewEvent]:

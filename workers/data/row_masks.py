@@ -35,7 +35,7 @@ def write_masks(
 def row_masks(dataset: TokenizedDataset, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[RowMask]:
     """The masks of all rows of the file, in order. Mismatched rows (`workers.data.mismatch`) are not shown: they are of
     no row of the file, and only measured."""
-    begin, stored = 0, len(dataset) // max(1, sum(rows))  # 2 rows for a sequence that has a mismatched one, else 1
+    begin, stored = 0, _stored(dataset, rows)
     for line, num_sequences in enumerate(rows, start=1):
         sequences = range(begin, begin + num_sequences)
         yield RowMask(line, [_sequence(dataset, stored * sequence, tokenizer) for sequence in sequences])
@@ -76,19 +76,26 @@ def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def counts(dataset: TokenizedDataset, num_rows: int, context_tokens: int) -> Counts:
-    """Exact counts of a file of `num_rows` rows."""
-    lengths = np.diff(dataset.offsets)
+def counts(dataset: TokenizedDataset, rows: Sequence[int], context_tokens: int) -> Counts:
+    """Exact counts of a file. `rows[i]` is how many sequences row i has; mismatched rows are not counted."""
+    stored = _stored(dataset, rows)
+    lengths = np.diff(dataset.offsets)[::stored]
+    trained = np.add.reduceat(dataset.trained, dataset.offsets[:-1], dtype=np.int64)[::stored]
     return Counts(
-        rows=num_rows,
-        sequences=len(dataset),
+        rows=len(rows),
+        sequences=len(lengths),
         examples=dataset.num_examples,
-        tokens=dataset.num_tokens,
-        trained_tokens=dataset.num_trained_tokens,
+        tokens=int(lengths.sum()),
+        trained_tokens=int(trained.sum()),
         longest_tokens=int(lengths.max()),
         context_tokens=context_tokens,
         lengths=_histogram(lengths),
     )
+
+
+def _stored(dataset: TokenizedDataset, rows: Sequence[int]) -> int:
+    """Rows of the dataset per sequence of the file: 2 where each has a mismatched one, else 1."""
+    return len(dataset) // max(1, sum(rows))
 
 
 def _histogram(lengths: NDArray[np.int64]) -> list[LengthBucket]:

@@ -9,6 +9,7 @@ import asyncio
 import shutil
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,7 @@ from service.domain.check import (
     MASKS,
     MASKS_INDEX,
     PROBLEMS_KEPT,
+    SKETCH,
     Advice,
     CheckResult,
     Description,
@@ -37,20 +39,20 @@ from service.operations.check_work import HeldCheck
 from service.recipes.base import Base
 from service.recipes.dataset import Problem
 from service.recipes.remedies import finding
-from service.storage.base import read
 from workers.data.check import DatasetInvalid
+from workers.data.colleague import Colleague, Sketch, leaks
 from workers.data.render import AnyRow, Rendered
 from workers.data.row_masks import counts, write_masks
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
-from workers.files.transfer import storage_retry
 from workers.jobs.datasets import FileDatasets, Subject
 from workers.jobs.loading import Tokenizers
 from workers.jobs.plan import plan_job
-from workers.jobs.staging import store_file
+from workers.jobs.staging import fetch_file, store_file
 
 log = structlog.get_logger()
-DESCRIPTION_VERSION = 1  # of all that is stored beside tokenised rows; raised when any of it changes
+STORED = (MASKS, MASKS_INDEX, DESCRIPTION, SKETCH)
+DESCRIPTION_VERSION = 2  # of all that is stored beside tokenised rows; raised when any of it changes
 
 
 class CheckRun:
@@ -86,51 +88,62 @@ class CheckRun:
         validation = None
         if check.validation_file is not None:
             validation = await self._file(check.validation_file, "validation_file", 1)
-        valid = training.valid and (validation is None or validation.valid)
-        plan, warnings = await self._plan(training) if valid else (None, [])
-        return CheckResult(valid, training, validation, plan, warnings)
+        warnings = [*training.warnings, *([] if validation is None else validation.warnings)]
+        valid = training.report.valid and (validation is None or validation.report.valid)
+        if training.sketch is not None and validation is not None and validation.sketch is not None:
+            warnings += await asyncio.to_thread(leaks, training.sketch, validation.sketch)
+        plan, planned = await self._plan(training.report) if valid else (None, [])
+        report = None if validation is None else validation.report
+        prints_the_date = await asyncio.to_thread(self._datasets.prints_the_date)
+        return CheckResult(valid, training.report, report, plan, [*warnings, *planned], prints_the_date)
 
-    async def _file(self, file_id: str, param: FileParam, minimum: int) -> FileReport:
+    async def _file(self, file_id: str, param: FileParam, minimum: int) -> "_File":
         segments = await self._datasets.segments(file_id, param)
         shared = await self._datasets.find(segments, param, minimum)
-        found = None if shared is None else await self._known(shared)
+        known = None if shared is None else await self._known(shared)
         try:
-            description = found or await self._describe(segments, file_id, param, minimum, shared)
+            description, sketch = known or await self._describe(segments, file_id, param, minimum, shared)
         except DatasetInvalid as invalid:
-            return _invalid(invalid)
-        return FileReport(valid=True, error=None, num_problems=0, problems=[], counts=description.counts)
+            return _File(_invalid(invalid), [], None)
+        report = FileReport(valid=True, error=None, num_problems=0, problems=[], counts=description.counts)
+        return _File(report, [replace(advice, param=param) for advice in description.warnings], sketch)
 
-    async def _known(self, shared: StoredDataset) -> Description | None:
+    async def _known(self, shared: StoredDataset) -> tuple[Description, Sketch] | None:
         """What an earlier check of the same content found, if all of it is stored."""
         if shared.described != DESCRIPTION_VERSION:
             return None
-        stored = [shared.object_key, *(beside_dataset(shared.object_key, name) for name in (MASKS, MASKS_INDEX))]
-        if not all([await self._datasets.is_stored(key) for key in stored]):
+        keys = [shared.object_key, *(beside_dataset(shared.object_key, name) for name in STORED)]
+        if not all([await self._datasets.is_stored(key) for key in keys]):
             return None
-        description = beside_dataset(shared.object_key, DESCRIPTION)
-        if not await self._datasets.is_stored(description):
-            return None
-        return DESCRIBED.validate_json(await storage_retry(read)(self._ctx.storage, description))
+        for name in (DESCRIPTION, SKETCH):
+            await fetch_file(self._ctx.storage, beside_dataset(shared.object_key, name), self._folder / name)
+        return await asyncio.to_thread(self._read)
 
     async def _describe(
         self, segments: Sequence[Segment], file_id: str, param: str, minimum: int, shared: StoredDataset | None
-    ) -> Description:
+    ) -> tuple[Description, Sketch]:
         """Reads the file and stores what is found beside its tokenised rows. Raises DatasetInvalid or JobError."""
         rows = _Rows()
         tokenized = await self._datasets.read(segments, file_id, param, minimum, rows)
         if shared is None or not await self._datasets.is_stored(shared.object_key):
             shared = await self._datasets.share(tokenized, segments, param, minimum, missing=shared)
-        description = Description(counts(tokenized, len(rows.sequences), self._base.context_tokens))
-        await asyncio.to_thread(self._write, tokenized, rows, description)
-        for name in (MASKS, MASKS_INDEX, DESCRIPTION):
+        await asyncio.to_thread(self._write, tokenized, rows)
+        for name in STORED:
             await store_file(self._ctx.storage, self._folder / name, beside_dataset(shared.object_key, name))
         await self._held.described(shared.object_key, DESCRIPTION_VERSION)
-        return description
+        return await asyncio.to_thread(self._read)
 
-    def _write(self, tokenized: TokenizedDataset, rows: "_Rows", description: Description) -> None:
+    def _write(self, tokenized: TokenizedDataset, rows: "_Rows") -> None:
         tokenizer = self._tokenizers.of(self._base).tokenizer
         write_masks(tokenized, rows.sequences, tokenizer, self._folder / MASKS, self._folder / MASKS_INDEX)
+        found = counts(tokenized, rows.sequences, self._base.context_tokens)
+        description = Description(found, rows.colleague.advice())
         (self._folder / DESCRIPTION).write_bytes(DESCRIBED.dump_json(description))
+        rows.colleague.sketch().save(self._folder / SKETCH)
+
+    def _read(self) -> tuple[Description, Sketch]:
+        description = DESCRIBED.validate_json((self._folder / DESCRIPTION).read_bytes())
+        return description, Sketch.load(self._folder / SKETCH)
 
     async def _plan(self, training: FileReport) -> tuple[Plan, list[Advice]]:
         check, found = self._check, training.counts
@@ -148,14 +161,25 @@ class CheckRun:
         return plan, [_advice(warning) for warning in planned.warnings]
 
 
+@dataclass(frozen=True)
+class _File:
+    """What was found of one file; an invalid one has no sketch."""
+
+    report: FileReport
+    warnings: list[Advice]
+    sketch: Sketch | None
+
+
 class _Rows:
     """Sees every row of a file while it is read."""
 
     def __init__(self) -> None:
         self.sequences = array("i")  # how many each row has
+        self.colleague = Colleague()
 
     def __call__(self, row: AnyRow, line: int, sequences: Sequence[Rendered]) -> None:
         self.sequences.append(len(sequences))
+        self.colleague.see(row)
 
 
 def _invalid(invalid: DatasetInvalid) -> FileReport:

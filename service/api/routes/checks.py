@@ -8,7 +8,7 @@ from service.api.routes.jobs import new_job
 from service.api.schemas.checks import CheckDeleted, CheckObject, CheckRows
 from service.api.schemas.errors import QUOTA
 from service.api.schemas.fields import Text
-from service.api.schemas.jobs import CreateJob
+from service.api.schemas.jobs import CreateCheck
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.pagination import After, ListObject, as_list
@@ -26,7 +26,7 @@ File = Annotated[FileParam, Query(description="Which of the files.")]
 
 
 @router.post("", operation_id="createFineTuningCheck", responses=QUOTA)
-async def create(ctx: ContextDep, caller: CallerDep, body: CreateJob) -> CheckObject:
+async def create(ctx: ContextDep, caller: CallerDep, body: CreateCheck) -> CheckObject:
     """Check the files and settings of a job without starting it; read the result with its id."""
     return CheckObject.of(await checks.create(ctx, caller, new_job(body)))
 

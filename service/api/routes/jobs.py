@@ -7,6 +7,7 @@ poller (`web.job_feeds`). A stream holds one batch at a time and ends when the c
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
@@ -15,7 +16,7 @@ from fastapi.responses import StreamingResponse
 from service.api.schemas.errors import QUOTA
 from service.api.schemas.fields import Text
 from service.api.schemas.job_objects import CheckpointObject, EventObject, JobObject
-from service.api.schemas.jobs import SEED_MAXIMUM, CreateJob
+from service.api.schemas.jobs import SEED_MAXIMUM, CreateCheck, CreateJob
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.errors import envelope
@@ -95,7 +96,8 @@ def _metadata(request: Request) -> Mapping[str, str] | None:
 @router.post("", operation_id="createFineTuningJob", responses=QUOTA)
 async def create(ctx: ContextDep, caller: CallerDep, body: CreateJob) -> JobObject:
     """Create a fine-tuning job and put it into the queue."""
-    return JobObject.of(await jobs.create(ctx, caller, new_job(body)), caller.organization_id)
+    new = replace(new_job(body), check=body.check)
+    return JobObject.of(await jobs.create(ctx, caller, new), caller.organization_id)
 
 
 @router.get("", operation_id="listPaginatedFineTuningJobs", openapi_extra=METADATA_PARAMETER)
@@ -166,7 +168,7 @@ async def checkpoints(
     return as_cursor_list(found, CheckpointObject.of, lambda checkpoint: checkpoint.id)
 
 
-def new_job(body: CreateJob) -> NewJob:
+def new_job(body: CreateCheck) -> NewJob:
     """What the body asks for."""
     return NewJob(
         model=body.model,
@@ -188,11 +190,11 @@ def new_job(body: CreateJob) -> NewJob:
     )
 
 
-def _objective(body: CreateJob) -> str:
+def _objective(body: CreateCheck) -> str:
     return OBJECTIVES.default.name if body.method is None else body.method.type
 
 
-def _hyperparameters(body: CreateJob) -> Hyperparameters:
+def _hyperparameters(body: CreateCheck) -> Hyperparameters:
     """Those of the method take precedence, field by field, over the deprecated ones beside `method`."""
     given = [body.__dict__["hyperparameters"], None if body.method is None else body.method.hyperparameters]
     merged: JsonObject = {}

@@ -110,8 +110,8 @@ else:  # their fields are known once the methods are registered
     Tuning = _tuning_type()
 
 
-class CreateJob(Wire):
-    """The body of POST /v1/fine_tuning/jobs; `tuning` and what follows it are Luthier's own fields."""
+class CreateCheck(Wire):
+    """The body of POST /v1/fine_tuning/checks, and of a job; `tuning` and what stands behind it are Luthier's own."""
 
     model: Name
     training_file: Name
@@ -134,4 +134,13 @@ class CreateJob(Wire):
     ] = None
     forgetting_report: Annotated[
         bool | None, Field(strict=True, description="Measure a general text before and after the training.")
+    ] = None
+
+
+class CreateJob(CreateCheck):
+    """The body of POST /v1/fine_tuning/jobs."""
+
+    check: Annotated[
+        Name | None,
+        Field(description="The id of a check of this very job that found no problem: the files are not read again."),
     ] = None

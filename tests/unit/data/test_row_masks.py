@@ -104,7 +104,7 @@ def test_counts_are_exact_and_buckets_double() -> None:
     builder = DatasetBuilder()
     for length in (1, 31, 32, 63, 64, 200):
         builder.add([5] * length, [0] * (length - 1) + [1])
-    found = counts(builder.build(rows_per_example=2), 3, 256)
+    found = counts(builder.build(rows_per_example=2), [2, 2, 2], 256)
     assert (found.rows, found.sequences, found.examples) == (3, 6, 3)
     assert (found.tokens, found.trained_tokens, found.longest_tokens) == (391, 6, 200)
     assert [(bucket.at_least, bucket.below, bucket.sequences) for bucket in found.lengths] == [
