@@ -1,7 +1,7 @@
 """What a good colleague would point out in a file: each with how often it is so, and some lines to look at.
 
 Sees every row once, in constant time and memory per row: hashes of 64 bits, and a MinHash signature (Broder 1997) of
-its words for the first NEAR_ROWS rows. Never keeps or tells a row's text.
+its words for the first NEAR_ROWS rows. Never keeps or repeats the text of a row.
 """
 
 import hashlib

@@ -111,7 +111,7 @@ else:  # their fields are known once the methods are registered
 
 
 class CreateCheck(Wire):
-    """The body of POST /v1/fine_tuning/checks, and of a job; `tuning` and what stands behind it are Luthier's own."""
+    """The body of POST /v1/fine_tuning/checks, and of a job; `tuning` and what follows it are Luthier's own."""
 
     model: Name
     training_file: Name
