@@ -623,6 +623,7 @@ class AsyncFineTuningJobs:
         early_stopping: Union[Omit, Optional[models.EarlyStoppingParam]] = OMIT,
         checkpoint_selection: Union[Omit, Optional[Literal["last", "best"]]] = OMIT,
         forgetting_report: Union[Omit, Optional[bool]] = OMIT,
+        check: Union[Omit, Optional[str]] = OMIT,
         extra_body: Optional[Mapping[str, Any]] = None,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
@@ -634,6 +635,7 @@ class AsyncFineTuningJobs:
         checkpoint_selection: Which step the model is of: `last` (the default), or `best` on the validation
             file.
         forgetting_report: Measure a general text before and after the training.
+        check: The id of a check of this very job that found no problem: the files are not read again.
         """
         request = Request(
             "POST",
@@ -652,6 +654,7 @@ class AsyncFineTuningJobs:
                 "early_stopping": early_stopping,
                 "checkpoint_selection": checkpoint_selection,
                 "forgetting_report": forgetting_report,
+                "check": check,
             },
             extra_body=extra_body,
             extra_headers=extra_headers,

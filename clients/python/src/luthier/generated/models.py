@@ -263,6 +263,7 @@ class CheckResult(Record):
     validation_file: Optional["FileReport"]
     plan: Optional["Plan"]
     warnings: list["Advice"]
+    prints_the_date: bool = False
 
 
 @dataclass(frozen=True)
