@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml
 
 # The dashboard's scripts come from npm. Without them the pages say so, and the service works.
 $(SCRIPTS): $(STAMP) service/dashboard/package-lock.json
-	@$(BIN)/python -m service.dashboard.packages && touch $@ || echo 'make install: without the scripts of the dashboard'
+	@$(BIN)/python -m service.dashboard.web.packages && touch $@ || echo 'make install: without the scripts of the dashboard'
 
 servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's packages: radosgw, Chromium and vLLM's environment
 	@$(BIN)/python -m tests.servers.chat_templates || echo 'make servers: without real chat templates; tests say so'

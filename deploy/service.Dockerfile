@@ -4,7 +4,7 @@ FROM python:3.11.13-slim-bookworm AS pages
 # What the dashboard loads in a browser, by the hashes of its package-lock.json; Node stays behind in this stage.
 WORKDIR /opt/luthier
 COPY service service
-RUN python -m service.dashboard.packages
+RUN python -m service.dashboard.web.packages
 
 FROM python:3.11.13-slim-bookworm
 WORKDIR /opt/luthier

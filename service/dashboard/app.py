@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.web.errors import clean, unexpected
-from service.dashboard.attempts import Attempts
 from service.dashboard.calls import PageCalls
-from service.dashboard.pages import STATIC, UI, page
 from service.dashboard.routes import checks, compare, files, jobs, keys, models, new_job, playground, sign_in, system
 from service.dashboard.routes.system import Examine
-from service.dashboard.visitors import SignInNeeded
+from service.dashboard.web.attempts import Attempts
+from service.dashboard.web.pages import STATIC, UI, page
+from service.dashboard.web.visitors import SignInNeeded
 from service.domain.errors import LuthierError, RateLimited
 
 NOUNS = (sign_in, new_job, jobs, files, checks, models, playground, compare, system, keys)  # new_job before jobs/{id}

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.web import errors
 from service.api.web.addresses import API
 from service.api.web.auth import SIGNED_IN
-from service.dashboard.pages import UI
-from service.dashboard.visitors import CSRF_HEADER, check_csrf, token_of
+from service.dashboard.web.pages import UI
+from service.dashboard.web.visitors import CSRF_HEADER, check_csrf, token_of
 from service.domain.errors import Forbidden
 from service.installation.context import Context
 from service.operations import sessions

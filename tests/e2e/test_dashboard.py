@@ -16,8 +16,8 @@ from aiohttp import web
 from playwright.async_api import Browser, expect
 
 from service.api.app import create_app
-from service.dashboard import packages
 from service.dashboard.app import add_dashboard
+from service.dashboard.web import packages
 from service.installation.context import Context
 from service.operations import keys
 from service.settings.settings import Settings

@@ -8,11 +8,11 @@ from markupsafe import Markup
 
 from service.api.routes.jobs import new_job
 from service.api.web.deps import ContextDep
-from service.dashboard import job_form
-from service.dashboard.charts import Bar
-from service.dashboard.fragments import changed, live
-from service.dashboard.pages import UI, html, page
-from service.dashboard.visitors import Posted, Visitor
+from service.dashboard.web import job_form
+from service.dashboard.web.charts import Bar
+from service.dashboard.web.fragments import changed, live
+from service.dashboard.web.pages import UI, html, page
+from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.check import FINAL, CheckResult, FileReport, LengthBucket
 from service.installation.context import Context
 from service.operations import checks

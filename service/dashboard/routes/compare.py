@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.pages import page
 from service.dashboard.routes.jobs import JobRow, columns
-from service.dashboard.settings import settings_of
-from service.dashboard.visitors import Visitor
+from service.dashboard.web.pages import page
+from service.dashboard.web.settings import settings_of
+from service.dashboard.web.visitors import Visitor
 from service.domain.job import Job
 from service.operations import curves, jobs
 from service.operations.curves import LIMIT_JOBS

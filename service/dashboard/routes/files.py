@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.charts import histogram
-from service.dashboard.pages import UI, page
-from service.dashboard.visitors import Posted, Visitor
+from service.dashboard.web.charts import histogram
+from service.dashboard.web.pages import UI, page
+from service.dashboard.web.visitors import Posted, Visitor
 from service.operations import files
 from service.recipes.objective import OBJECTIVES
 

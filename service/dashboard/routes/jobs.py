@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from service.api.schemas.job_objects import Progress
 from service.api.web.deps import ContextDep
-from service.dashboard.charts import Sparkline, sparkline
-from service.dashboard.fragments import changed, live
-from service.dashboard.pages import UI, page
-from service.dashboard.settings import Setting, settings_of
-from service.dashboard.visitors import Posted, Visitor
+from service.dashboard.web.charts import Sparkline, sparkline
+from service.dashboard.web.fragments import changed, live
+from service.dashboard.web.pages import UI, page
+from service.dashboard.web.settings import Setting, settings_of
+from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.errors import IllegalTransition, NotFound
 from service.domain.event import Event
 from service.domain.job import FINAL, Job, named_after

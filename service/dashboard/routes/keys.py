@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.pages import UI, page
-from service.dashboard.visitors import Admin, Posted
+from service.dashboard.web.pages import UI, page
+from service.dashboard.web.visitors import Admin, Posted
 from service.domain.errors import NotFound
 from service.installation.context import Context
 from service.operations import keys, sessions

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.pages import UI, page
-from service.dashboard.visitors import Posted, Visitor
+from service.dashboard.web.pages import UI, page
+from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.errors import InvalidRequest, NotFound, QuotaExceeded
 from service.installation.context import Context
 from service.operations import model_aliases, models

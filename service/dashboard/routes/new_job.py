@@ -11,9 +11,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from service.api.routes.jobs import new_job
 from service.api.web.addresses import API
 from service.api.web.deps import ContextDep
-from service.dashboard import job_form
-from service.dashboard.pages import UI, html, page
-from service.dashboard.visitors import Posted, Visitor
+from service.dashboard.web import job_form
+from service.dashboard.web.pages import UI, html, page
+from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.errors import InvalidRequest, NotFound, QuotaExceeded
 from service.installation.context import Context
 from service.operations import checks, files, jobs, models

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.pages import page
-from service.dashboard.visitors import Visitor
+from service.dashboard.web.pages import page
+from service.dashboard.web.visitors import Visitor
 from service.domain.model import is_model_name
 from service.operations import models
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.attempts import Attempts
-from service.dashboard.pages import UI, page
-from service.dashboard.visitors import Posted, forget, keep, read_form, token_of
+from service.dashboard.web.attempts import Attempts
+from service.dashboard.web.pages import UI, page
+from service.dashboard.web.visitors import Posted, forget, keep, read_form, token_of
 from service.domain.errors import Forbidden, Unauthenticated
 from service.operations import sessions
 

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.pages import page
-from service.dashboard.visitors import Admin, Visitor
+from service.dashboard.web.pages import page
+from service.dashboard.web.visitors import Admin, Visitor
 from service.gateway.client import engine_health
 from service.installation.context import Context
 from service.operations import counts

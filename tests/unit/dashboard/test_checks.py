@@ -2,7 +2,7 @@
 
 import httpx
 
-from service.dashboard.job_form import body_of, filled_from
+from service.dashboard.web.job_form import body_of, filled_from
 from service.installation.context import Context
 from service.operations import checks
 from service.operations.keys import Caller

@@ -2,8 +2,8 @@
 
 import httpx
 
-from service.dashboard.charts import sparkline
 from service.dashboard.routes.jobs import PAGE_JOBS
+from service.dashboard.web.charts import sparkline
 from service.installation.context import Context
 from service.operations import curves, jobs
 from service.operations.curves import POINTS, SPARKLINE_POINTS, spread

@@ -6,7 +6,7 @@ import shlex
 import httpx
 from openai import OpenAI
 
-from service.dashboard import job_form
+from service.dashboard.web import job_form
 from service.installation.context import Context
 from service.operations import jobs
 from service.operations.keys import Caller

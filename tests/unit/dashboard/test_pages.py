@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.commands.doctor import examine
 from service.dashboard.app import add_dashboard
-from service.dashboard.charts import histogram
 from service.dashboard.routes.models import tree
+from service.dashboard.web.charts import histogram
 from service.domain.errors import Unauthenticated
 from service.domain.model import Model
 from service.installation.context import Context

@@ -3,7 +3,7 @@
 import httpx
 from fastapi import FastAPI
 
-from service.dashboard.attempts import LIMIT, Attempts
+from service.dashboard.web.attempts import LIMIT, Attempts
 from service.domain.errors import RateLimited
 from service.installation.context import Context
 from service.operations import keys

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 
 from service.api.web.deps import ContextDep
-from service.dashboard.pages import UI
+from service.dashboard.web.pages import UI
 from service.domain.errors import Forbidden, TooLarge, Unauthenticated
 from service.operations import sessions
 from service.operations.sessions import SignedIn

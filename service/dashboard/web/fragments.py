@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 
-from service.dashboard.pages import html
+from service.dashboard.web.pages import html
 from service.operations.sessions import SignedIn
 
 BUSY_SECONDS, IDLE_SECONDS = 2, 10
