@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from luthier.cli import aliases, chat, compare, files, jobs, login, models, tune
+from luthier.cli import aliases, chat, check, compare, files, jobs, login, models, tune
 from luthier.cli.session import EXIT_ERROR, EXIT_INTERRUPTED, described
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("login")(login.login)
 app.command("tune")(tune.tune)
+app.command("check")(check.check)
 app.command("watch")(jobs.watch)
 app.command("wait")(jobs.wait)
 app.command("logs")(jobs.logs)

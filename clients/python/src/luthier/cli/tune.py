@@ -111,7 +111,7 @@ def tune(
     reports = Reports(gates, junit, sarif, metrics, summary)
     if detach and reports != Reports():
         raise typer.BadParameter("A job that is not followed has no result: leave out --detach.")
-    hyperparameters, tuning, tuning_settings = _settings(setting or [], tuning)
+    hyperparameters, tuning, tuning_settings = parse_settings(setting or [], tuning)
     missed: list[str] = []
     with client() as luthier:
         chosen = base or _asked_base(luthier)
@@ -153,7 +153,7 @@ def _summary(job: "JobObject") -> None:
         note(f"All of its events: luthier logs {job.id}")
 
 
-def _settings(given: list[str], tuning: Optional[str]) -> tuple[dict[str, Any], Optional[str], dict[str, Any]]:
+def parse_settings(given: list[str], tuning: Optional[str]) -> tuple[dict[str, Any], Optional[str], dict[str, Any]]:
     """Settings of the method, the tuning and its settings; the service checks names and values."""
     of_method: dict[str, Any] = {}
     of_tuning: dict[str, Any] = {}
@@ -171,6 +171,19 @@ def _settings(given: list[str], tuning: Optional[str]) -> tuple[dict[str, Any], 
             raise typer.BadParameter(remedy, param_hint="--set")
         of_tuning[below] = _value(text)
     return of_method, tuning, of_tuning
+
+
+def method_and_tuning(
+    method: Optional[str], hyperparameters: dict[str, Any], tuning: Optional[str], of_tuning: dict[str, Any]
+) -> dict[str, Any]:
+    """Fields of the body, as they were given: the service may know more names than this package."""
+    body: dict[str, Any] = {}
+    if method is not None or hyperparameters:
+        method = method or "supervised"
+        body["method"] = {"type": method, method: {"hyperparameters": hyperparameters}}
+    if tuning is not None:
+        body["tuning"] = {"type": tuning, tuning: of_tuning}
+    return body
 
 
 def _gates(given: list[str]) -> "tuple[Gate, ...]":
@@ -253,20 +266,14 @@ def upload_with_bar(luthier: "Luthier", file: Path) -> "FileObject":
 
 
 def _create(luthier: "Luthier", plan: Plan) -> "JobObject":
-    """Uploads and creates. Names of methods go through as they are: the service may know more than this package."""
+    """Uploads and creates."""
     from luthier.requests import OMIT
 
-    extra: dict[str, Any] = {}
-    if plan.method is not None or plan.hyperparameters:
-        method = plan.method or "supervised"
-        extra["method"] = {"type": method, method: {"hyperparameters": plan.hyperparameters}}
-    if plan.tuning is not None:
-        extra["tuning"] = {"type": plan.tuning, plan.tuning: plan.tuning_settings}
     return luthier.fine_tuning.jobs.create(
         model=plan.base,
         training_file=upload_with_bar(luthier, plan.file).id,
         validation_file=OMIT if plan.validation is None else upload_with_bar(luthier, plan.validation).id,
         suffix=OMIT if plan.suffix is None else plan.suffix,
         seed=OMIT if plan.seed is None else plan.seed,
-        extra_body=extra,
+        extra_body=method_and_tuning(plan.method, plan.hyperparameters, plan.tuning, plan.tuning_settings),
     )

@@ -1,0 +1,134 @@
+"""`luthier check`: what is known of a job before it exists, without starting one."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from luthier.cli.output import Format, Output, note, print_record, print_table
+from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, EXIT_TIMEOUT, client
+from luthier.cli.tune import method_and_tuning, parse_settings, upload_with_bar
+
+if TYPE_CHECKING:
+    from luthier.client import Luthier
+    from luthier.generated.models import CheckObject, CheckResult, FileReport, RowMask
+
+POLL_SECONDS = 0.3
+PROBLEMS_SHOWN = 20
+TRAINED, OTHER = ("\x1b[1;32m", "\x1b[0m"), ("\x1b[2m", "\x1b[0m")
+
+
+def check(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="Rows as JSONL.")],
+    base: Annotated[str, typer.Option(help="The base, or a tuned model to continue from.")],
+    validation: Annotated[
+        Optional[Path], typer.Option(exists=True, dir_okay=False, readable=True, help="Rows that are not trained.")
+    ] = None,
+    method: Annotated[Optional[str], typer.Option(help="The loss, as of `luthier tune`.")] = None,
+    tuning: Annotated[Optional[str], typer.Option(help="What moves, as of `luthier tune`.")] = None,
+    setting: Annotated[Optional[list[str]], typer.Option("--set", help="A setting, as of `luthier tune`.")] = None,
+    rows: Annotated[int, typer.Option(min=0, max=100, help="Show what is trained of the first rows.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the result.")] = 3600.0,
+    output: Output = Format.table,
+) -> None:
+    """Upload FILE and find out everything about a job on it that can be known before: nothing is trained.
+
+    The exit code is 0 if the job could start, 1 if a file is invalid.
+
+    Example: luthier check training.jsonl --base luthier-tiny --rows 2
+    """
+    hyperparameters, tuning, of_tuning = parse_settings(setting or [], tuning)
+    body = method_and_tuning(method, hyperparameters, tuning, of_tuning)
+    with client() as luthier:
+        found = _done(luthier, _create(luthier, file, base, validation, body), timeout)
+        masks = _masks(luthier, found, rows)
+    if output is not Format.table:
+        print_record(found, output)
+    elif found.result is not None:
+        _show(found.result)
+        for mask in masks:
+            _show_mask(mask)
+    if found.result is None:
+        reason = found.error.message if found.error is not None else found.status
+        note(f"luthier: the check could not be done: {reason}")
+        raise typer.Exit(EXIT_ERROR)
+    note(f"Start the job with the same rows: luthier tune {file} --base {base}" if found.result.valid else "Not valid.")
+    raise typer.Exit(0 if found.result.valid else EXIT_FAILED)
+
+
+def _create(
+    luthier: "Luthier", file: Path, base: str, validation: Optional[Path], body: dict[str, Any]
+) -> "CheckObject":
+    from luthier.requests import OMIT
+
+    return luthier.fine_tuning.checks.create(
+        model=base,
+        training_file=upload_with_bar(luthier, file).id,
+        validation_file=OMIT if validation is None else upload_with_bar(luthier, validation).id,
+        extra_body=body,
+    )
+
+
+def _done(luthier: "Luthier", found: "CheckObject", timeout: float) -> "CheckObject":
+    """The check, once it has ended."""
+    until = time.monotonic() + timeout
+    while found.status in ("queued", "running"):
+        if time.monotonic() > until:
+            note(f"luthier: {found.id} is still {found.status} after {timeout:g} s; it continues.")
+            raise typer.Exit(EXIT_TIMEOUT)
+        time.sleep(POLL_SECONDS)
+        found = luthier.fine_tuning.checks.retrieve(found.id)
+    return found
+
+
+def _masks(luthier: "Luthier", found: "CheckObject", rows: int) -> "list[RowMask]":
+    if rows == 0 or found.result is None or not found.result.training_file.valid:
+        return []
+    return luthier.fine_tuning.checks.rows(found.id, limit=rows).data
+
+
+def _show(result: "CheckResult") -> None:
+    """Tables on stdout: the counts, the bad lines, what the job would do, what a colleague would point out."""
+    files = [("training file", result.training_file), ("validation file", result.validation_file)]
+    for name, report in files:
+        if report is not None:
+            _show_file(name, report)
+    if (plan := result.plan) is not None:
+        settings = ", ".join(f"{key} {value}" for key, value in plan.hyperparameters.items())
+        planned: list[tuple[str, object]] = [("steps", plan.total_steps), ("settings", settings)]
+        planned += [("learning rate", f"{plan.learning_rate:g}"), ("tokens", f"{plan.tokens:,}")]
+        planned += [("trained tokens", f"{plan.trained_tokens:,}")]
+        print_table(["the job", ""], planned)
+    if result.warnings:
+        lines = [(one.message, ", ".join(map(str, (one.lines or [])[:5]))) for one in result.warnings]
+        print_table(["worth a look", "lines"], lines)
+
+
+def _show_file(name: str, report: "FileReport") -> None:
+    if report.counts is not None:
+        counts = report.counts.to_dict()
+        print_table([name, ""], [(key, f"{value:,}") for key, value in counts.items() if isinstance(value, int)])
+    elif report.error is not None:
+        note(f"{name}: {report.error.message}")
+    if report.problems:
+        shown = report.problems[:PROBLEMS_SHOWN]
+        print_table(["line", "field", "what is wrong"], [(one.line, one.field, one.reason) for one in shown])
+        if report.num_problems > len(shown):
+            note(f"{report.num_problems - len(shown)} more; all of them: -o json")
+
+
+def _show_mask(mask: "RowMask") -> None:
+    """A row as the base reads it; what is trained is between brackets, and bold on a terminal."""
+    from luthier.cli.output import console
+
+    colours = console().is_terminal and not console().no_color
+    typer.echo(f"\nline {mask.line}")
+    for sequence in mask.sequences:
+        parts = []
+        for piece in sequence.pieces:
+            text = f"[{piece.text}]" if piece.trained else piece.text
+            before, after = (TRAINED if piece.trained else OTHER) if colours else ("", "")
+            parts.append(f"{before}{text}{after}")
+        typer.echo("".join(parts))
+        typer.echo(f"({sequence.trained_tokens} of {sequence.tokens} tokens are trained: those in brackets)")
