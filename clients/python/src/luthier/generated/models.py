@@ -1420,8 +1420,8 @@ class LoreftSettingsParam(TypedDict, total=False):
     blocks are edited in a subspace of `r` dimensions, h + R^T (W h + b - R h), where R has orthonormal rows.
     Only the first and the last positions of the prompt are edited, with the same R, W and b; generated tokens
     are left alone and feel the edit through the cache, so generating costs what the base costs. W begins as R
-    and b at zero, so the first step starts from the base's own answers. Fewer parameters than a low-rank
-    adapter of rank 1 mostly has; for prompts that all ask for the same kind of answer.
+    and b at zero, so the first step starts from the base's own answers. Few parameters; for prompts that all
+    ask for the same kind of answer.
     """
 
     r: int
