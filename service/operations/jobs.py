@@ -20,8 +20,7 @@ from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, 
 from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
-from service.operations import aliases, quotas
-from service.operations.checked import take_over
+from service.operations import aliases, checked, quotas
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
@@ -119,8 +118,8 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
         job = _job(caller, origin, new, found.tuning)
         told = [wording.created(job.id)]
         if new.check is not None:
-            job, checked = await take_over(tx, ctx.settings, origin.base, job, new.check)
-            told += [wording.taken_over(new.check), *_of_check(checked)]
+            job, taken = await checked.take_over(tx, ctx.settings, origin.base, job, new.check)
+            told += [wording.taken_over(new.check), *_of_check(taken)]
         await quotas.check_job(ctx, tx, caller)
         await jobs.add(tx, job)
         kind = VALIDATE if job.status == "validating_files" else TRAIN

@@ -11,13 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from service.db import model_aliases, models
-from service.domain.errors import Forbidden, ModelNotFound, Unavailable
+from service.domain.errors import Forbidden, ModelNotFound, NotFound, Unavailable
 from service.domain.model import MANIFEST
 from service.domain.storage_keys import artifact_prefix
 from service.installation.context import Context
 from service.operations import aliases
 from service.operations.keys import Caller
-from service.storage import ObjectStore, StorageError
+from service.storage import ObjectMissing, ObjectStore, StorageError
 from service.storage.artifacts import ArtifactCorrupt, manifest_bytes, parse_manifest
 from service.storage.base import one_chunk
 from service.storage.hashed import Hashed
@@ -82,7 +82,7 @@ class ModelContent:
 async def find(ctx: Context, caller: Caller, name: str) -> ModelContent:
     """What to send for one of the project's own tuned models, or a model alias of one.
 
-    Raises ModelNotFound, Forbidden for a base and for what another project has only granted, and Unavailable.
+    Raises NotFound, Forbidden for a base and for what another project has only granted, and Unavailable.
     """
     async with ctx.database.reading() as tx:
         alias = await model_aliases.find(tx, caller.project_id, name)
@@ -99,6 +99,12 @@ async def find(ctx: Context, caller: Caller, name: str) -> ModelContent:
         files = parse_manifest(manifest, target).files
         prefix = artifact_prefix(target)
         members = [_Member(file, await ctx.storage.size(prefix + file), files[file]) for file in sorted(files)]
+    except ObjectMissing as error:
+        raise NotFound(
+            f"The files of '{target}' are missing from the storage; whoever runs the service can restore them.",
+            param="model",
+            code="model_files_missing",
+        ) from error
     except (StorageError, ArtifactCorrupt) as error:
         raise Unavailable(f"The files of '{target}' are not available right now; please try again.") from error
     members.append(_Member(MANIFEST, len(manifest), hashlib.sha256(manifest).hexdigest()))

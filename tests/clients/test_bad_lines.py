@@ -14,7 +14,7 @@ from luthier.streams import Events
 
 from tests.given.scripted_api import ScriptedApi, cuts, fails, hangs, scripted_api, sends, streams
 
-MODEL = {"id": "luthier-tiny", "created": 1, "owned_by": "luthier"}
+MODEL = {"id": "luthier-tiny", "created": 1, "owned_by": "luthier", "kind": "causal", "task": "generate"}
 FILE = {"id": "file-1", "purpose": "fine-tune", "filename": "a", "bytes": 3, "created_at": 1, "expires_at": None}
 EVENT = {"id": "ftevent-1", "created_at": 1, "level": "info", "message": "a\u2028b", "type": "message", "data": {}}
 LINE = f"id: ftevent-1\ndata: {json.dumps(EVENT, ensure_ascii=False)}\n\n".encode()

@@ -166,7 +166,7 @@ def test_documents_made_from_the_registries_have_them(service: RunningService, t
     page = (tmp_path / "methods.md").read_text()
     assert "\n### `greeting`\n" in page and "\n### `smoothed`\n" in page
     assert "| `num_words` | `4` | 1 to 16 | how many words are learned |" in page
-    assert "| `greeting` | `smoothed` | `causal` | yes | no |" in page
+    assert "| `greeting` | `smoothed` | causal | yes | no |" in page
 
 
 def test_a_module_that_cannot_be_imported_is_named() -> None:

@@ -33,7 +33,17 @@ from service.api.app import create_app
 from service.api.openapi import document
 from service.installation.context import Context
 from service.installation.create import create_context
-from service.operations import delivering, files, jobs, model_aliases, model_content, models, uploads, webhook_endpoints
+from service.operations import (
+    checks,
+    delivering,
+    files,
+    jobs,
+    model_aliases,
+    model_content,
+    models,
+    uploads,
+    webhook_endpoints,
+)
 from service.settings.settings import Settings
 from tests.given import seeds
 from tests.given.installation import give_schema
@@ -77,6 +87,7 @@ REAL_FIELDS = {
     "messages": [{"role": "user", "content": "Hello"}],
 }
 COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
+    (checks, ("create", "retrieve", "page", "delete", "rows")),
     (files, ("retrieve", "page", "delete", "content")),
     (files.Incoming, ("create",)),
     (uploads, ("create", "incoming_part", "complete", "cancel")),
@@ -200,6 +211,9 @@ def _make_real(case: Case) -> None:
         case.query.pop("stream", None)  # the real job runs for ever, and so would the stream of its events
     if isinstance(case.body, dict):
         case.body |= {name: value for name, value in REAL_FIELDS.items() if name in case.body}
+        if case.operation.label == "POST /v1/classifications":  # one of two, which the schema cannot say
+            case.body.pop("messages", None)
+            case.body["input"] = "Hello"
 
 
 def _has_input(operation: Any) -> bool:

@@ -7,6 +7,8 @@ limits, the choice of an engine, usage, errors, disconnects.
 from collections.abc import AsyncGenerator
 
 from fastapi import APIRouter, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from service.api.responses.events import begun, streamed, whole
 from service.api.responses.request import chat_request
@@ -17,6 +19,7 @@ from service.api.schemas.inference import CreateChatCompletionRequest
 from service.api.schemas.response_objects import ResponseObject
 from service.api.schemas.responses import CreateResponseRequest
 from service.api.web.deps import CallerDep
+from service.api.web.errors import worded
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.json import JsonObject
 from service.gateway.forward import EngineResponse
@@ -53,6 +56,9 @@ async def create_response(body: CreateResponseRequest, respond: RespondDep) -> R
     try:
         request = CreateChatCompletionRequest.model_validate(chat.fields)
         response = await respond("chat/completions", request, events, text)
+    except ValidationError as error:  # of a field that both have, with other limits there
+        found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise chat.places.caller_error(worded(RequestValidationError(found))) from error
     except InvalidRequest as error:
         raise chat.places.caller_error(error) from error
     response.headers.update(NOTHING_STORED)

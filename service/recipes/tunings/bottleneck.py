@@ -28,7 +28,7 @@ class BottleneckSettings(TuningSettings):
     reduction: Annotated[Integer, Whole] = Field(
         16, ge=1, le=1024, description="the base's hidden size divided by the size of the middle, if `size` is `auto`"
     )
-    size: Auto | Annotated[Integer, Whole, Field(ge=1, le=8192)] = Field(
+    size: Annotated[Auto | Annotated[Integer, Field(ge=1, le=8192)], Whole] = Field(
         "auto", description="how many numbers the middle has"
     )
     non_linearity: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="the function f")

@@ -8,7 +8,7 @@ from service.recipes.base import EngineKind
 from service.recipes.fields import Integer, Whole
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
-Layer = Annotated[Integer, Whole, Field(ge=0, le=1023)]
+Layer = Annotated[int, Field(strict=True, ge=0, le=1023), Whole]
 
 
 @TUNINGS.register

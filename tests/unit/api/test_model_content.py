@@ -73,4 +73,5 @@ async def test_a_damaged_file_breaks_the_download_off(
     with pytest.raises(StorageError, match="damaged file"):
         [chunk async for chunk in damaged.chunks()]
     await ctx.storage.delete(key)
-    assert (await client.get(PATH)).status_code == 503
+    missing = await client.get(PATH)
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_files_missing")

@@ -95,5 +95,5 @@ def test_a_tuning_keeps_its_promises_on_an_encoder(name: str, kind: str, tmp_pat
 
 
 def test_most_tunings_go_with_encoders() -> None:
-    assert len(CELLS) >= 0.8 * len(ENCODERS) * len(KINDS)
+    assert len(CELLS) >= 0.7 * len(ENCODERS) * len(KINDS)
     assert "kind: causal" in encoder_refusal("bert", "prefix")
