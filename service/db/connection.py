@@ -79,11 +79,13 @@ class Database:
         async with self.transaction() as tx:
             await tx.connection.exec_driver_sql(sqlite.WRITE if self._embedded else postgres.WRITE)
 
-    def last_commit(self) -> bytes | None:
+    def last_commit(self) -> int | None:
         """A mark that is another one after every commit, whoever commits; None where only asking would show it."""
         return self._file.last_commit() if self._file is not None else None
 
     async def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
         await self.engine.dispose()
 
     @asynccontextmanager

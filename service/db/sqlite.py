@@ -3,6 +3,7 @@
 Uses no table. `service.db.connection` picks it for URLs that begin with `sqlite`.
 """
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from service.domain.errors import Unavailable
 log = structlog.get_logger()
 BUSY_TIMEOUT_SECONDS = 30
 SWITCH_SECONDS = 5
-WAL_INDEX_HEADER_BYTES = 48
 WRITE = "PRAGMA user_version = 0"  # writes a page, with the number that is there already
 SIGNS = ("database is locked", "disk is full", "disk i/o", "unable to open database")
 
@@ -34,6 +34,7 @@ class DatabaseFile:
     def __init__(self, url: URL) -> None:
         self._path = Path(url.database or "")
         self._identity: tuple[int, int] | None = None
+        self._watch: sqlite3.Connection | None = None
 
     def check(self) -> None:
         """Raises Unavailable unless the path still leads to the file that was opened first."""
@@ -47,17 +48,28 @@ class DatabaseFile:
         if self._identity is None:
             self._identity = self._now()
 
-    def last_commit(self) -> bytes | None:
-        """A mark that every commit of any process changes; None where there is none yet.
+    def last_commit(self) -> int | None:
+        """A number that every commit of any connection changes; None where there is none, such as before the first.
 
-        The header of the WAL index: 48 bytes, with a counter that each transaction increments and the checksum of the
-        last frame (https://www.sqlite.org/walformat.html, "The WAL-Index Header"). No lock is taken.
+        `PRAGMA data_version` (https://www.sqlite.org/pragma.html#pragma_data_version) on a connection of its own, which
+        takes some microseconds. Nothing else may open the files of the database: closing one of them would end the
+        locks that SQLite holds on it in this process.
         """
-        try:
-            with Path(f"{self._path}-shm").open("rb", buffering=0) as index:
-                return index.read(WAL_INDEX_HEADER_BYTES) or None
-        except OSError:
+        if self._identity is None or self._now() != self._identity:
             return None
+        if self._watch is None:
+            self._watch = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0.0)
+        try:
+            (version,) = self._watch.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:  # busy for a moment, or broken: the database itself is asked then
+            return None
+        return int(version)
+
+    def close(self) -> None:
+        """Ends the connection that `last_commit` uses."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def _now(self) -> tuple[int, int] | None:
         try:

@@ -18,12 +18,12 @@ class UntilCommit(Generic[Key, Value]):
     Exact, so no request sees what a commit before it has replaced.
     """
 
-    def __init__(self, last_commit: Callable[[], bytes | None]) -> None:
+    def __init__(self, last_commit: Callable[[], int | None]) -> None:
         self._last_commit = last_commit
-        self._mark: bytes | None = None
+        self._mark: int | None = None
         self._values: dict[Key, Value] = {}
 
-    def mark(self) -> bytes | None:
+    def mark(self) -> int | None:
         """The state of the database now; None where it is unknown. Drops the values of any other state."""
         mark = self._last_commit()
         if mark != self._mark:
@@ -35,7 +35,7 @@ class UntilCommit(Generic[Key, Value]):
         """The value that was kept in the state of the last `mark`."""
         return self._values.get(key)
 
-    def keep(self, mark: bytes | None, key: Key, value: Value) -> None:
+    def keep(self, mark: int | None, key: Key, value: Value) -> None:
         """Keeps what was read after this `mark`, unless the state is another by now."""
         if mark is not None and mark == self._mark and len(self._values) < LIMIT_VALUES:
             self._values[key] = value

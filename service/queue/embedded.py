@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from service.queue.base import Handler
 
-LastCommit = Callable[[], bytes | None]  # `Database.last_commit`
+LastCommit = Callable[[], int | None]  # `Database.last_commit`
 
 
 class EmbeddedQueue:
@@ -41,7 +41,7 @@ class EmbeddedQueue:
     async def close(self) -> None:
         return
 
-    async def _wait(self, seen: bytes | None) -> None:
+    async def _wait(self, seen: int | None) -> None:
         """Returns at a ring, at the first check that finds another commit than `seen`, and after a sweep."""
         due_at = time.monotonic() + self._sweep_seconds
         while not self._rung.is_set():

@@ -103,14 +103,14 @@ async def test_a_bell_whose_server_is_unavailable_says_so() -> None:
 
 async def test_without_a_server_the_handler_looks_after_a_commit_and_rarely_otherwise() -> None:
     """Counted: an idle worker asks the database nothing, and a commit of anybody wakes it at the next check."""
-    commits, looks, done = [b"1"], [], asyncio.Event()
+    commits, looks, done = [1], [], asyncio.Event()
     checks = 0
 
-    def last_commit() -> bytes:
+    def last_commit() -> int:
         nonlocal checks
         checks += 1
         if checks == 50:
-            commits.append(b"2")
+            commits.append(2)
         if checks == 100:
             done.set()
         return commits[-1]
@@ -131,5 +131,5 @@ async def test_without_a_server_and_a_commit_the_handler_looks_at_every_sweep() 
         if len(looks) == 3:
             done.set()
 
-    queue = create_queue(None, poll_seconds=0.001, sweep_seconds=0.01, last_commit=lambda: b"1")
+    queue = create_queue(None, poll_seconds=0.001, sweep_seconds=0.01, last_commit=lambda: 1)
     await serve_until(queue, done, handler)

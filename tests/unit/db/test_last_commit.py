@@ -39,13 +39,13 @@ async def test_without_a_file_there_is_no_mark() -> None:
 
 
 def test_a_value_is_kept_in_the_state_in_which_it_was_read_and_no_longer() -> None:
-    state = [b"1"]
+    state = [1]
     values: UntilCommit[str, str] = UntilCommit(lambda: state[-1])
     mark = values.mark()
     values.keep(mark, "a", "spruce")
     assert values.find("a") == "spruce"
-    state.append(b"2")  # somebody commits while a request reads
-    assert values.mark() == b"2" and values.find("a") is None
+    state.append(2)  # somebody commits while a request reads
+    assert values.mark() == 2 and values.find("a") is None
     values.keep(mark, "b", "maple")  # by a slower reader of the state before
     assert values.find("b") is None
     unknown: UntilCommit[str, str] = UntilCommit(lambda: None)
