@@ -8,10 +8,10 @@ from typing import Any
 
 from workers import __main__ as command
 from workers.data.tokenized import TokenizedDataset
-from workers.jobs import validate
+from workers.jobs import datasets
 
 DEADLY_FILE = os.environ["LUTHIER_FAULT_DEADLY_FILE"]
-check_file = validate.check_file
+check_file = datasets.check_file
 
 
 def deadly_check(*arguments: Any, **options: Any) -> TokenizedDataset:
@@ -21,5 +21,5 @@ def deadly_check(*arguments: Any, **options: Any) -> TokenizedDataset:
 
 
 if __name__ == "__main__":
-    validate.check_file = deadly_check
+    datasets.check_file = deadly_check
     command.main()
