@@ -2,7 +2,7 @@
 
 The number decides the order of sums, and so last bits: it is part of a job's environment. So it follows from the base's
 size and the machine by a rule, and not from a race at each start, which a busy moment could decide otherwise; a job
-that continues elsewhere takes its number along. `benchmarks/trainer_threads.py` measured the rule.
+that continues elsewhere takes its number along. `benchmarks/trainer_threads.py` shows what each number costs.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-SMALL_PARAMETERS = 20_000_000  # a smaller base's operations are too short to be shared
+SMALL_PARAMETERS = 20_000_000  # 2 threads were slower than 1 at 4 M; where it turns was not measured
 MOST_THREADS = 8  # beyond, steps of a few thousand tokens gain little
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
