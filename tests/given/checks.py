@@ -3,7 +3,10 @@
 The database is spoken to because no operation ends a lease, lets time pass, or shows what is still to be done.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
@@ -19,10 +22,28 @@ from service.operations.check_work import CHECK, HeldCheck
 from service.operations.checks import result_of
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
+from service.recipes.base import Base
+from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from service.work import claims
+from tests.given.installation import installed
+from tests.given.running_service import write_catalogue
 from workers.jobs.check import CheckRun
 from workers.jobs.loading import Tokenizers
+
+
+@asynccontextmanager
+async def installation_for_checks(settings: Settings, folder: Path, base: Base, url: str) -> AsyncIterator[Context]:
+    """One base, and limits that a test reaches; the orphan sweep takes everything for old."""
+    changed = {
+        "catalogue": write_catalogue(folder / "bases.toml", base),
+        "database_url": url,
+        "orphan_age_seconds": 0,
+        "project_jobs": 3,
+        "crash_limit": 2,
+    }
+    async with installed(settings.model_copy(update=changed)) as ctx:
+        yield ctx
 
 
 async def upload(ctx: Context, caller: Caller, content: bytes) -> str:

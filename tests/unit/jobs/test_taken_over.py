@@ -23,11 +23,10 @@ from service.settings.settings import Settings
 from tests.given.checks import (
     checked,
     create,
+    installation_for_checks,
     upload,
 )
-from tests.given.installation import installed
 from tests.given.journey import rows
-from tests.given.running_service import write_catalogue
 from tests.given.stored_datasets import let_a_day_pass, shared_objects
 from tests.given.stored_jobs import messages as stored_messages
 from tests.given.tiny_models import make_tiny_base
@@ -45,15 +44,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 @pytest.fixture
 async def ctx(settings: Settings, database_url: str, tmp_path: Path, base: Base) -> AsyncIterator[Context]:
-    """One small base; the orphan sweep takes everything for old."""
-    changed = {
-        "catalogue": write_catalogue(tmp_path / "bases.toml", base),
-        "database_url": database_url,
-        "orphan_age_seconds": 0,
-        "project_jobs": 3,
-        "crash_limit": 2,
-    }
-    async with installed(settings.model_copy(update=changed)) as ctx:
+    async with installation_for_checks(settings, tmp_path, base, database_url) as ctx:
         yield ctx
 
 
