@@ -2,20 +2,29 @@
 
 A break is an entry of `breaks.toml`: in `file`, `old` (which must occur exactly once) becomes `new`; then `test` must
 fail, as it must pass without the break. Works on a copy of the tracked files; the tree itself is never touched.
+
+A run may be interrupted: a break that was noticed is remembered in `.cache/`, and is not run again until its entry, the
+file that it breaks, or the file of its test changes. What they import may have changed all the same, so `--anew` (`make
+mutate ANEW=1`) forgets what is remembered.
 """
 
+import argparse
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+REMEMBERED = ROOT / ".cache" / "mutations.txt"
 TEST_SECONDS = 300
-FAILED = 1  # pytest's exit code for failed tests; 2 and above are mistakes of ours
+PASSED, FAILED = 0, 1  # pytest's exit codes; 2 and above are mistakes of ours
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,45 @@ class Break:
     new: str
     test: str
 
+    def key(self, root: Path) -> str:
+        """Changes with the break, with the file that it breaks, and with the file of its test."""
+        files = (self.file, self.test.partition("::")[0])
+        parts = [*astuple(self), *((root / file).read_text(encoding="utf-8") for file in files)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
 
 def main() -> int:
-    """Prints one line per break; answers how many went unnoticed."""
+    """Prints one line per break; returns how many went unnoticed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--anew", action="store_true", help="forget which breaks were noticed before")
+    if parser.parse_args().anew:
+        REMEMBERED.unlink(missing_ok=True)
     breaks = [Break(**entry) for entry in tomllib.loads((Path(__file__).parent / "breaks.toml").read_text())["break"]]
+    before = set(REMEMBERED.read_text().split()) if REMEMBERED.is_file() else set()
+    left = [one for one in breaks if one.key(ROOT) not in before]
+    print(f"{len(breaks) - len(left)} of {len(breaks)} breaks were noticed by an earlier run", flush=True)
     with tempfile.TemporaryDirectory(prefix="luthier-mutate-") as folder:
-        tree = copy_of_tree(Path(folder) / "tree")
-        whole = run(tree, *dict.fromkeys(one.test for one in breaks))
-        if whole.returncode != 0:
-            raise SystemExit(f"the product itself does not pass:\n{whole.stdout}")
-        print(f"the tests of {len(breaks)} breaks pass without them", flush=True)
-        unnoticed = [one for one in breaks if not notices(tree, one)]
-    print(f"\n{len(breaks) - len(unnoticed)} of {len(breaks)} breaks are noticed")
-    return len(unnoticed)
+        unnoticed = unnoticed_of(left, copy_of_tree(Path(folder) / "tree"))
+    print(f"\n{len(breaks) - unnoticed} of {len(breaks)} breaks are noticed")
+    return unnoticed
+
+
+def unnoticed_of(breaks: list[Break], tree: Path) -> int:
+    """How many of them go unnoticed, or cannot be tried; what is noticed is remembered at once."""
+    if not breaks:
+        return 0
+    failing = failing_of({one.test for one in breaks}, tree)
+    print(f"{len(failing)} of their tests fail without them", *sorted(failing), sep="\n  ", flush=True)
+    unnoticed = 0
+    for one in breaks:
+        outcome = "DOES NOT PASS UNBROKEN" if one.test in failing else outcome_of(one, tree)
+        print(f"{outcome:10}  {one.name}: {one.test}", flush=True)
+        if outcome == "noticed":
+            REMEMBERED.parent.mkdir(exist_ok=True)
+            with REMEMBERED.open("a") as remembered:
+                remembered.write(one.key(ROOT) + "\n")
+        unnoticed += outcome != "noticed"
+    return unnoticed
 
 
 def copy_of_tree(target: Path) -> Path:
@@ -53,27 +88,39 @@ def copy_of_tree(target: Path) -> Path:
     return target
 
 
-def notices(tree: Path, one: Break) -> bool:
-    """Whether the test fails on the broken product."""
+def failing_of(tests: Iterable[str], tree: Path) -> set[str]:
+    """Those that fail on the product as it is; a line for a parameter of a test has `[` after its name."""
+    every = sorted(tests)
+    code, printed = run(tree, "-rfE", "--tb=no", *every)
+    ended = re.findall(r"^(?:FAILED|ERROR) ([^ [\n]+)", printed, re.MULTILINE)
+    if code not in (PASSED, FAILED) or bool(ended) != (code == FAILED):
+        raise SystemExit(f"the tests of the breaks do not run ({code}):\n{printed[-4000:]}")
+    return set(ended)
+
+
+def outcome_of(one: Break, tree: Path) -> str:
+    """`noticed` where the test fails on the broken product."""
     path = tree / one.file
     whole = path.read_text(encoding="utf-8")
     if whole.count(one.old) != 1:
-        raise SystemExit(f"{one.name}: {one.file} does not hold its text exactly once: {one.old!r}")
+        return f"DOES NOT FIT: {one.file} does not hold its text exactly once"
     path.write_text(whole.replace(one.old, one.new), encoding="utf-8")
-    code = run(tree, one.test).returncode
+    code, _ = run(tree, "-x", one.test)
     path.write_text(whole, encoding="utf-8")
-    noticed = code == FAILED
-    print(f"{'noticed' if noticed else f'UNNOTICED ({code})':10}  {one.name}: {one.test}", flush=True)
-    return noticed
+    return "noticed" if code == FAILED else f"UNNOTICED ({code})"
 
 
-def run(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    """pytest on these tests; a server that is missing is a failure."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests],
-        cwd=tree, env=os.environ | {"CI": "true"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=TEST_SECONDS * len(tests), check=False,
-    )  # fmt: skip
+def run(tree: Path, *arguments: str) -> tuple[int | None, str]:
+    """pytest's exit code, None when it ran past its time, and what it printed. A missing server is a failure."""
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *arguments]
+    try:
+        ended = subprocess.run(
+            command, cwd=tree, env=os.environ | {"CI": "true", "PYTHONPATH": str(tree)}, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TEST_SECONDS * len(arguments),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None, ""
+    return ended.returncode, ended.stdout
 
 
 if __name__ == "__main__":

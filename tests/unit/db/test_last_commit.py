@@ -1,10 +1,16 @@
 """The mark by which a worker sees that anybody has committed, without asking the database."""
 
+import asyncio
 import sqlite3
+import sys
 from pathlib import Path
 
 from service.db.connection import Database
 from service.db.until_commit import UntilCommit
+from service.queue.embedded import EmbeddedQueue
+
+WAIT_SECONDS, NEVER_SECONDS = 30.0, 3600.0
+COMMIT = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('CREATE TABLE words (word TEXT)')"
 
 
 async def test_every_commit_of_any_process_changes_the_mark_and_nothing_else_does(tmp_path: Path) -> None:
@@ -32,6 +38,31 @@ async def test_every_commit_of_any_process_changes_the_mark_and_nothing_else_doe
     other.close()
     await database.close()
     assert len(set(marks)) == len(marks)
+
+
+async def test_what_another_process_commits_wakes_an_idle_worker_and_ends_what_was_kept(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/luthier.db")
+    await database.check_writes()
+    names: UntilCommit[str, str] = UntilCommit(database.last_commit)
+    names.keep(names.mark(), "a", "spruce")
+    looks: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def look() -> None:
+        names.mark()
+        looks.put_nowait(names.find("a"))
+
+    queue = EmbeddedQueue(0.001, NEVER_SECONDS, database.last_commit)
+    serving = asyncio.create_task(queue.serve(look))
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert await looks.get() == "spruce"
+            other = await asyncio.create_subprocess_exec(sys.executable, "-c", COMMIT, str(tmp_path / "luthier.db"))
+            assert await other.wait() == 0
+            assert await looks.get() is None
+        assert looks.empty()
+    finally:
+        serving.cancel()
+        await database.close()
 
 
 async def test_without_a_file_there_is_no_mark() -> None:
