@@ -64,7 +64,7 @@ JOBS ?= 200
 soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
 	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
 
-mutate: servers ## Break the product on purpose and show that the tests notice; goes on where it was stopped, but for ANEW=1
+mutate: servers ## Break the product on purpose and show that the tests notice; continues where it was stopped; ANEW=1 begins again
 	$(BIN)/python -m tests.mutations.mutate $(if $(ANEW),--anew)
 
 lint: install ## ruff, mypy strict, import-linter

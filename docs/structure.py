@@ -4,6 +4,9 @@ A room is what lies directly in a program: a folder with everything below it, or
 from one room to another; floors are the rooms on the longest chain of arrows, where rooms that import each other (a
 circle) count as one. Circles of packages, each folder by itself, are found too. Source text is read, never imported.
 Modules without code and the database's revisions, which Alembic finds by their folder, are left out.
+
+A module with exactly one importer may have been split off because of its length alone, so these are counted; those of
+which the layout wants one each are counted apart: see `why_alone`.
 """
 
 import ast
@@ -11,10 +14,11 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Literal, get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("service", "workers")
@@ -22,6 +26,23 @@ REVISIONS = "migrations"
 METHOD = re.compile(r"(?<![A-Za-z])[Ll][Oo][Rr][Aa](?![a-z])")
 OWN_FILES = ("tunings/lora.py",)  # of both programs
 VLLM = "workers/engines/vllm"  # whose own flags and classes have the word
+WITH_A_REASON = {
+    "service/recipes/dialects.py": "what other tools call their settings",
+    "service/recipes/tunings/full.py": "the title of the paper that its learning rate is from",
+    "service/recipes/tunings/miss.py": "its documentation says what it has in common and what not",
+    "service/recipes/tunings/vera.py": "its documentation says what it has in common and what not",
+    "workers/trainer/process/trial.py": "the name of vLLM's flag",
+}
+COMMAND_LINES = ("__main__", "cli")
+Reason = Literal["command", "implementation", "row", "noun", "rest"]
+ALONE: dict[Reason, str] = {
+    "command": "started by a command line",
+    "implementation": "picked by its folder",
+    "row": "one of several that are registered",
+    "noun": "the same noun in another room",
+    "rest": "the rest, listed below",
+}
+ROW = 3  # modules of one folder that a module imports, at least, where it registers one after the other
 UNTYPED = "dict[str, Any]"
 SHARED_BY = 1  # importers of a module that only one other needs
 
@@ -55,11 +76,14 @@ class Figures:
     arrows: int
     circles: tuple[tuple[str, ...], ...]  # of rooms, then of packages
     modules: int
-    with_one_importer: int
+    alone: tuple[tuple[str, str, Reason], ...]  # modules with one importer: name, importer, why
     function_lines_median: float
     function_lines_p90: int
     untyped_dicts: int
     naming_lora: tuple[str, ...]
+
+    def with_one_importer(self, reason: Reason) -> int:
+        return sum(why == reason for _, _, why in self.alone)
 
 
 def main() -> None:
@@ -71,8 +95,11 @@ def main() -> None:
     both = columns["both"]
     for circle in both.circles:
         print("circle:", " <-> ".join(circle))
-    for name in both.naming_lora:
-        print("names lora:", name)
+    for name, importer, why in both.alone:
+        if why == "rest":
+            print("one importer:", name, "<-", importer)
+    for path in both.naming_lora:
+        print("names lora:", path, "because of", reason_of(path) or "nothing: name the method by its registry")
 
 
 def rows(columns: Mapping[str, Figures]) -> Iterator[tuple[str, list[str]]]:
@@ -84,15 +111,14 @@ def rows(columns: Mapping[str, Figures]) -> Iterator[tuple[str, list[str]]]:
     yield "arrows (a room imports another)", [str(one.arrows) for one in every]
     yield "circles of rooms or packages", [str(len(one.circles)) for one in every]
     yield "modules", [str(one.modules) for one in every]
-    yield "modules with exactly one importer", [str(one.with_one_importer) for one in every]
+    yield "modules with exactly one importer", [str(len(one.alone)) for one in every]
+    for reason in get_args(Reason):
+        yield f"  {ALONE[reason]}", [str(one.with_one_importer(reason)) for one in every]
     yield "lines of a function, median", [f"{one.function_lines_median:g}" for one in every]
     yield "lines of a function, 90th percentile", [str(one.function_lines_p90) for one in every]
     yield UNTYPED, [str(one.untyped_dicts) for one in every]
     yield "files that name lora, but its own", [str(len(one.naming_lora)) for one in every]
-    yield (
-        "  of these, beside vLLM's plugin",
-        [str(sum(not path.startswith(VLLM) for path in one.naming_lora)) for one in every],
-    )
+    yield "  of these, without a reason", [str(sum(not reason_of(path) for path in one.naming_lora)) for one in every]
 
 
 def read_modules(root: Path, program: str) -> Iterator[Module]:
@@ -117,6 +143,12 @@ def figures(modules: Iterable[Module], program: str = "") -> Figures:
     for name, targets in imported.items():
         for target in targets:
             importers[target].add(name)
+    alone = [
+        (module.name, importer, why_alone(module.name, importer, imported[importer]))
+        for module in ours
+        if len(importers[module.name]) == SHARED_BY
+        for importer in importers[module.name]
+    ]
     between = graph({module.name: module.room for module in ours}, imported)
     packages = graph({module.name: module.package for module in ours}, imported)
     groups = groups_of(between)
@@ -127,7 +159,7 @@ def figures(modules: Iterable[Module], program: str = "") -> Figures:
         arrows=sum(map(len, between.values())),
         circles=tuple(tuple(sorted(group)) for group in [*groups, *groups_of(packages)] if len(group) > 1),
         modules=len(ours),
-        with_one_importer=sum(len(importers[module.name]) == SHARED_BY for module in ours),
+        alone=tuple(alone),
         function_lines_median=statistics.median(lengths) if lengths else 0,
         function_lines_p90=percentile(lengths, 0.9),
         untyped_dicts=sum(module.text.count(UNTYPED) for module in ours),
@@ -192,6 +224,31 @@ def floors(between: Graph, groups: Sequence[set[str]]) -> int:
     for number in TopologicalSorter(below).static_order():
         height[number] = 1 + max((height[target] for target in below[number]), default=0)
     return max(height.values(), default=0)
+
+
+def why_alone(name: str, importer: str, imported: Collection[str]) -> Reason:
+    """Why a module may stand apart from the only one that imports it.
+
+    command         that one is a command line, which imports what was chosen
+    implementation  that one is the folder's own `__init__`, which picks among what implements a port
+    row             that one registers several of another folder: routes of an application, kinds of work
+    noun            both are about the same: a method's settings and its tensors, a noun's route and its wire models
+    rest            it is an idea of its own, which its text has to show: listed, so that a reader can judge
+    """
+    folder, _, noun = name.rpartition(".")
+    ours, _, theirs = importer.rpartition(".")
+    if theirs in COMMAND_LINES:
+        return "command"
+    if importer == folder:
+        return "implementation"
+    if ours != folder and sum(other.rpartition(".")[0] == folder for other in imported) >= ROW:
+        return "row"
+    return "noun" if noun == theirs else "rest"
+
+
+def reason_of(path: str) -> str:
+    """Why a file may name a method that is not its own; empty without one."""
+    return "vLLM's flags and classes" if path.startswith(VLLM) else WITH_A_REASON.get(path, "")
 
 
 def function_lines(tree: ast.Module) -> Iterator[int]:

@@ -103,7 +103,7 @@ async def _lock(tx: Transaction, job_id: str) -> None:
     await tx.connection.execute(select(jobs.c.id).where(jobs.c.id == job_id).with_for_update(key_share=True))
 
 
-def _values(job_id: str, sequence: int, event: NewEvent) -> dict[str, Any]:
+def _values(job_id: str, sequence: int, event: NewEvent) -> dict[str, object]:
     return {
         "job_id": job_id,
         "sequence": sequence,

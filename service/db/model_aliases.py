@@ -28,7 +28,7 @@ def _change(row: Row[Any]) -> AliasChange:
     )  # fmt: skip
 
 
-def _models(candidate: Candidate | None) -> dict[str, Any]:
+def _models(candidate: Candidate | None) -> dict[str, object]:
     if candidate is None:
         return {"candidate": None, "candidate_weight": None}
     return {"candidate": candidate.model, "candidate_weight": candidate.weight}

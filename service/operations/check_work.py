@@ -5,8 +5,8 @@ has it. How it is done is in `workers.jobs.check`.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
 
 from service.db import checks, datasets, work
 from service.db.connection import Transaction
@@ -102,6 +102,6 @@ class HeldCheck(HeldWork[Check]):
             await _fail(tx, self.check, error)
             await work.remove(tx, [self.id])
 
-    async def _change(self, tx: Transaction, values: dict[str, Any]) -> None:
+    async def _change(self, tx: Transaction, values: Mapping[str, object]) -> None:
         changed = await checks.change(tx, self.check.id, self.check.status, values)
         assert changed, "whoever ends a check takes its work first"

@@ -75,7 +75,7 @@ class HeldJob(HeldWork[Job]):
         async with self.transaction() as tx:
             await datasets.remove(tx, object_key)
 
-    async def validated(self, *, hyperparameters: dict[str, Any], total_steps: int) -> None:
+    async def validated(self, *, hyperparameters: dict[str, object], total_steps: int) -> None:
         """The files are good and the job names their tokenised rows: it waits for a slot."""
         values = {"status": "queued", "hyperparameters": hyperparameters, "total_steps": total_steps}
         async with self.transaction() as tx:
@@ -85,7 +85,7 @@ class HeldJob(HeldWork[Job]):
 
     async def record_steps(self, steps: Sequence[StepRecord], seconds_per_step: float | None) -> None:
         """Progress and metrics of some steps, oldest first; replayed ones do not double."""
-        values: dict[str, Any] = {"step": steps[-1].step, "trained_tokens": steps[-1].trained_tokens}
+        values: dict[str, object] = {"step": steps[-1].step, "trained_tokens": steps[-1].trained_tokens}
         if seconds_per_step is not None:
             values["seconds_per_step"] = seconds_per_step
         async with self.transaction() as tx:
@@ -133,7 +133,7 @@ class HeldJob(HeldWork[Job]):
 
     async def trained(self, publication: Publication) -> None:
         """The training is over, its artifact stored: the job needs no slot any more, any worker may announce it."""
-        values: dict[str, Any] = {"publication": asdict(publication)}
+        values: dict[str, object] = {"publication": asdict(publication)}
         if publication.num_steps is not None:
             values["total_steps"] = publication.num_steps
         async with self.transaction() as tx:

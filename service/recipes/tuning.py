@@ -24,6 +24,13 @@ class BaseSize:
     hidden_size: int
     num_layers: int
 
+    def scaled(self, rate: float) -> float:
+        """A learning rate that is known for a hidden size of 2000: it falls with the size to the power of 0.781.
+
+        The fit for Llama in Thinking Machines' cookbook (2025).
+        """
+        return float(rate * (2000 / self.hidden_size) ** 0.781)
+
 
 class TuningSettings(MethodFields):
     """Settings of one tuning: which parameters move. Subclasses give them as fields, and these facts.

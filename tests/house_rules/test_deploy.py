@@ -6,18 +6,20 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 from dockerfile_parse import DockerfileParser
 
 from docs.make_settings import render_env
+from service.commands import cli
 from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from tests.house_rules.tree import ROOT
+from workers.__main__ import COMMANDS
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = sorted(DEPLOY.glob("compose*.yaml"))
@@ -42,11 +44,11 @@ def unknown_commands(command: list[str]) -> list[str]:
     return [] if has_command(module, command[1]) else [" ".join(command)]
 
 
-@cache
 def has_command(module: str, name: str) -> bool:
-    """Asks the program itself."""
-    asked = [sys.executable, "-m", module, name, "--help"]
-    return subprocess.run(asked, cwd=ROOT, capture_output=True, check=False, timeout=60).returncode == 0
+    """Whether the program has it; the programs are not started."""
+    luthierd = typer.main.get_command(cli.app)
+    assert isinstance(luthierd, typer.core.TyperGroup)
+    return name in {"service": luthierd.commands, "workers": COMMANDS}[module]
 
 
 def missing_sources(dockerfile: DockerfileParser) -> list[str]:

@@ -19,6 +19,7 @@ import structlog
 
 from service.domain import event as wording
 from service.domain.errors import JobError
+from service.domain.event import NewEvent
 from service.operations import bases
 from service.operations.bases import BaseRecord
 from service.operations.progress import HeldJob, StepRecord
@@ -29,7 +30,6 @@ from workers.jobs.background_uploads import BackgroundUploads
 from workers.jobs.loading import BaseNotLoaded
 from workers.jobs.publishing import Publisher
 from workers.jobs.staging import stage_job
-from workers.jobs.verdicts import verdicts
 from workers.trainer.parent.handle import TrainerHandle
 from workers.trainer.protocol import Checkpointed, Crashed, Failed, Left, Paused, Report, Seated, Snapshotted, Stepped
 
@@ -124,7 +124,7 @@ class JobRun:
                 self._uploads.snapshot(report)
             case Checkpointed():
                 await self._steps.flush()
-                for event in verdicts(report):
+                for event in _verdicts(report):
                     await self._held.warn(event)
                 self._uploads.publish(partial(self._publisher.checkpoint, report))
             case Failed():
@@ -188,3 +188,17 @@ class StepRelay:
             before = seconds if self._seconds_per_step is None else self._seconds_per_step
             self._seconds_per_step = SMOOTHING * before + (1 - SMOOTHING) * seconds
         self._stepped_at = now
+
+
+def _verdicts(report: Checkpointed) -> list[NewEvent]:
+    """Which step was chosen and what was forgotten; nothing for a job without safeguards, or before its end.
+
+    A repeated report is harmless: the events have keys.
+    """
+    found: list[NewEvent] = []
+    if report.chosen is not None:
+        found += wording.chosen(report.chosen.model_dump())
+    if report.forgetting is not None:
+        measured = report.forgetting
+        found.append(wording.forgetting(measured.tokens, measured.loss_before, measured.loss_after))
+    return found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from service.domain.json import JsonObject
 from service.recipes.implementations import Implementations
 from service.recipes.tuning import TuningSettings
 from workers.tunings.sites import Rows, untouched
@@ -124,7 +125,7 @@ class TuningClass(Protocol):
         """`settings` has the class that the tuning is registered for."""
         ...
 
-    def settings_of(self, config: dict[str, Any]) -> TuningSettings:
+    def settings_of(self, config: JsonObject) -> TuningSettings:
         """The settings from a saved adapter's configuration."""
         ...
 

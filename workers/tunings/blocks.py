@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from service.domain.errors import JobError
+from service.recipes.tuning import TUNINGS
 from workers.tunings.sites import untouched
 
 _ATTENTION = re.compile("attn|attention", re.IGNORECASE)
@@ -92,6 +93,7 @@ def unknown_structure(model: PreTrainedModel, why: str) -> JobError:
     family = model.config.get_text_config().model_type
     return JobError(
         "unknown_structure",
-        f"This tuning cannot find its place in a base of the family '{family}': {why}. Use another one, such as lora.",
+        f"This tuning cannot find its place in a base of the family '{family}': {why}. Use another one, such as "
+        f"{TUNINGS.default.name}.",
         param="tuning.type",
     )

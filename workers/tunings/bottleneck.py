@@ -4,13 +4,14 @@ Houlsby et al., 2019 (arXiv 1902.00751), section 2.1: after attention and after 
 (arXiv 2005.00247): after feed-forward only. Shapes: B rows, T tokens, H hidden, M the middle.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
+from service.domain.json import JsonObject
 from service.recipes.tunings.bottleneck import BottleneckSettings
 from workers.tunings.base import TUNINGS
 from workers.tunings.blocks import sublayers
@@ -66,7 +67,7 @@ class BottleneckTuning(OwnFormat):
         self._seats: list[tuple[Place, Bottleneck]] = []
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> BottleneckSettings:
+    def settings_of(config: JsonObject) -> BottleneckSettings:
         """The tuning's settings from a saved adapter's config."""
         names = ("placement", "reduction", "size", "non_linearity")
         return BottleneckSettings.model_validate({name: config[name] for name in names})

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from service.domain.json import JsonObject
 from workers.tunings.base import AdapterMismatch
 
 CONFIG = "adapter_config.json"
@@ -30,7 +30,7 @@ def write_adapter(folder: Path, config: Mapping[str, object], tensors: Mapping[s
         (folder / name).chmod(_PRIVATE)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> JsonObject:
     """The adapter's config as saved. Raises AdapterMismatch if it is missing or not JSON."""
     path = folder / CONFIG
     try:

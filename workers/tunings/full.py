@@ -1,7 +1,6 @@
 """Full fine-tuning: every weight of the base moves, in a copy of its own."""
 
-from typing import Any
-
+from service.domain.json import JsonObject
 from service.recipes.tunings.full import FullSettings
 from workers.tunings.base import TUNINGS
 from workers.tunings.private_weights import PrivateWeights
@@ -12,7 +11,7 @@ class FullTuning(PrivateWeights):
     """A `Tuning`: all parameters, by their names in the base."""
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> FullSettings:
+    def settings_of(config: JsonObject) -> FullSettings:
         """The tuning's settings from a saved adapter's config."""
         return FullSettings()
 

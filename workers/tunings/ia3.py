@@ -1,7 +1,5 @@
 """(IA)^3 (Liu et al., 2022, arXiv 2205.05638): y = l * (W x), and y = W (l * x) before a feed-forward's last layer."""
 
-from typing import Any
-
 from peft import IA3Config
 from peft.tuners.ia3 import IA3Layer
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD
@@ -10,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
 from service.recipes.tunings.ia3 import Ia3Settings
 from workers.tunings.base import TUNINGS
 from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, linear_layers, sizes, targeted, transposed
@@ -25,7 +24,7 @@ class Ia3Tuning(PeftLayers):
         self._settings = settings
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> Ia3Settings:
+    def settings_of(config: JsonObject) -> Ia3Settings:
         """The tuning's settings from a saved adapter's config."""
         return Ia3Settings(
             target_modules=config["target_modules"], feedforward_modules=config["feedforward_modules"] or []

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
 from service.recipes.tunings.lora import LoraSettings
 from workers.tunings.base import TUNINGS, AdapterMismatch
 from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, chosen_layers, sizes, targeted, transposed
@@ -41,7 +42,7 @@ class LoraTuning(PeftLayers):
         self._settings = settings
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> LoraSettings:
+    def settings_of(config: JsonObject) -> LoraSettings:
         """The tuning's settings from a saved adapter's config; PiSSA's is that of the ordinary adapter that it saves.
 
         Raises AdapterMismatch.

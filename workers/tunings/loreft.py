@@ -5,7 +5,7 @@ alone. Shapes: B rows, T tokens, H hidden, R the subspace's dimensions, N edited
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
 from service.recipes.tunings.loreft import LoreftSettings
 from workers.tunings.base import TUNINGS, Chunk, Inputs, plain_inputs
 from workers.tunings.blocks import blocks
@@ -38,7 +39,7 @@ class LoreftTuning(OwnFormat):
         self._edited: tuple[Tensor, Tensor] | None = None  # row_N and place_N in the batch that comes next
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> LoreftSettings:
+    def settings_of(config: JsonObject) -> LoreftSettings:
         """The tuning's settings from a saved adapter's config."""
         return LoreftSettings.model_validate({name: config[name] for name in ("r", "first", "last", "layers")})
 

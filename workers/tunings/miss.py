@@ -3,8 +3,6 @@
 The last shard is filled up with zeros. PEFT keeps D as (r, outputs).
 """
 
-from typing import Any
-
 import torch.nn.functional as F
 from peft import MissConfig
 from peft.tuners.miss.layer import MissLayer
@@ -12,6 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
+from service.recipes import tuning as recipes
 from service.recipes.tunings.miss import MissSettings
 from workers.tunings.base import TUNINGS
 from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, chosen_layers, sizes, targeted, transposed
@@ -27,7 +27,7 @@ class MissTuning(PeftLayers):
         self._settings = settings
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> MissSettings:
+    def settings_of(config: JsonObject) -> MissSettings:
         """The tuning's settings from a saved adapter's config."""
         return MissSettings(r=config["r"], dropout=config["miss_dropout"], target_modules=config["target_modules"])
 
@@ -62,7 +62,7 @@ class MissTuning(PeftLayers):
             raise JobError(
                 "invalid_target_modules",
                 "MiSS does not tune layers that store their weights as (in, out), as this base's do; choose another "
-                "tuning, such as lora.",
+                f"tuning, such as {recipes.TUNINGS.default.name}.",
                 param="tuning.type",
             )
         narrowest = min(sizes(layer)[0] for layer in targeted(self.model, targets).values())

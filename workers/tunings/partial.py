@@ -1,10 +1,9 @@
 """Some weights of the base move: those of its last blocks, all biases, or those that are named."""
 
-from typing import Any
-
 from transformers import PreTrainedModel
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
 from service.recipes.tunings.partial import PartialSettings
 from workers.tunings.base import TUNINGS
 from workers.tunings.blocks import blocks
@@ -22,7 +21,7 @@ class PartialTuning(PrivateWeights):
         self._chosen = settings.parameters
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> PartialSettings:
+    def settings_of(config: JsonObject) -> PartialSettings:
         """The tuning's settings from a saved adapter's config."""
         return PartialSettings(parameters=config["parameters"])
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from peft import PrefixTuningConfig
@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from service.domain.errors import JobError
+from service.domain.json import JsonObject
 from service.recipes.tunings.prefix import PrefixSettings
 from workers.tunings.base import TUNINGS, Chunk, Inputs, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
@@ -53,7 +54,7 @@ class PrefixTuning:
         self._parameters: dict[str, nn.Parameter] = {}
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> PrefixSettings:
+    def settings_of(config: JsonObject) -> PrefixSettings:
         """The tuning's settings from a saved adapter's config, which does not say where the prefix began."""
         return PrefixSettings(num_virtual_tokens=config["num_virtual_tokens"])
 

@@ -7,13 +7,14 @@ Shapes: B rows, T tokens, P virtual tokens, H hidden.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from peft import PromptEmbedding, PromptTuningConfig
 from torch import nn
 from transformers import PreTrainedModel
 
+from service.domain.json import JsonObject
 from service.recipes.tunings.prompt import PromptSettings
 from workers.tunings.base import TUNINGS, Chunk, Inputs, plain_inputs, take_over
 from workers.tunings.files import read_weights, write_adapter
@@ -38,7 +39,7 @@ class PromptTuning:
         self._parameters: dict[str, nn.Parameter] = {}
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> PromptSettings:
+    def settings_of(config: JsonObject) -> PromptSettings:
         """The tuning's settings from a saved adapter's config."""
         init = {peft: name for name, peft in INITS.items()}[config["prompt_tuning_init"]]
         text = config["prompt_tuning_init_text"] if init == "text" else ""

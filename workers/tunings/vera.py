@@ -7,7 +7,6 @@ another way. Tunings of the same base that have equal ones share them in memory.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from peft.tuners.vera import VeraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from service.domain.json import JsonObject
 from service.recipes.tunings.vera import VeraSettings
 from workers.tunings.base import TUNINGS, AdapterMismatch, take_over
 from workers.tunings.files import read_weights, write_adapter
@@ -35,7 +35,7 @@ class VeraTuning(PeftLayers):
         self._tuner: VeraModel | None = None  # owns A and B, to which all layers refer
 
     @staticmethod
-    def settings_of(config: dict[str, Any]) -> VeraSettings:
+    def settings_of(config: JsonObject) -> VeraSettings:
         """The tuning's settings from a saved adapter's config."""
         return VeraSettings(
             r=config["r"],

@@ -1,7 +1,5 @@
 """A check of a file or of a whole job before it exists: bad lines, counts, advice, and the mask of each row."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
@@ -55,7 +53,7 @@ async def rows(request: Request, ctx: ContextDep, visitor: Visitor, id: str, sta
 async def _state(request: Request, ctx: Context, visitor: SignedIn, id: str) -> tuple[str, str]:
     check = await checks.retrieve(ctx, visitor.caller, id)
     result = result_of(check)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "check": check,
         "result": result,
         "reports": [] if result is None else _reports(result),
@@ -69,7 +67,7 @@ async def _state(request: Request, ctx: Context, visitor: SignedIn, id: str) -> 
     return live(request, "check_state.html", visitor, values, id=STATE, url=url, busy=busy, idle_seconds=0)
 
 
-async def _rows(ctx: Context, visitor: SignedIn, id: str, start: int) -> dict[str, Any]:
+async def _rows(ctx: Context, visitor: SignedIn, id: str, start: int) -> dict[str, object]:
     found = await checks.rows(ctx, visitor.caller, id, start=start, limit=ROWS_SHOWN)
     return {
         "id": id,

@@ -12,6 +12,7 @@ from service.api.web.deps import ContextDep
 from service.dashboard.web.charts import histogram
 from service.dashboard.web.pages import UI, page
 from service.dashboard.web.visitors import Posted, Visitor
+from service.domain.json import JsonObject
 from service.operations import files
 from service.recipes.objective import OBJECTIVES
 
@@ -93,7 +94,7 @@ def _row(number: int, line: str) -> Row:
     return Row(number, turns, line[:ROW_CHARACTERS])
 
 
-def _turns(row: dict[str, Any]) -> list[Turn]:
+def _turns(row: JsonObject) -> list[Turn]:
     """A conversation, a pair of answers, or a prompt and its completion; nothing for other rows."""
     found = _messages(row.get("messages"))
     if isinstance(row.get("input"), dict):

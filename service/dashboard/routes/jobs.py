@@ -145,7 +145,7 @@ async def resume(request: Request, ctx: ContextDep, visitor: Visitor, form: Post
     return await _done(request, ctx, visitor, id, jobs.resume)
 
 
-def columns(found: Curve) -> dict[str, Any]:
+def columns(found: Curve) -> dict[str, object]:
     """`steps`, and one list per metric with null where a step has none."""
     names = sorted({name for point in found.points for name in point} - {"step", "total_steps"})
     return {
@@ -173,7 +173,7 @@ async def _state(request: Request, ctx: Context, visitor: SignedIn, id: str, pro
     agreement = None
     if view.job.fine_tuned_model is not None:
         agreement = _agreement(await jobs.messages(ctx, visitor.caller, id, PAGE_EVENTS))
-    values: Mapping[str, Any] = {"row": JobRow.of(view), "agreement": agreement, "problem": problem}
+    values: Mapping[str, object] = {"row": JobRow.of(view), "agreement": agreement, "problem": problem}
     busy = view.job.status in WORKING
     return live(request, "job_state.html", visitor, values, id=STATE, url=f"{UI}/jobs/{id}/state", busy=busy)
 
@@ -187,7 +187,7 @@ async def _checkpoints(request: Request, ctx: Context, visitor: SignedIn, id: st
     return live(request, "job_checkpoints.html", visitor, values, id=CHECKPOINTS, url=url, busy=busy)
 
 
-def _checkpoint(view: CheckpointView) -> dict[str, Any]:
+def _checkpoint(view: CheckpointView) -> dict[str, object]:
     metrics = view.checkpoint.metrics
     losses = {name: metrics[name] for name in ("train_loss", "full_valid_loss", "valid_loss") if name in metrics}
     return {"step": view.checkpoint.step, "model": view.checkpoint.model_name, "losses": losses}

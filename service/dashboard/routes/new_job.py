@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -75,7 +74,7 @@ async def _values(
     visitor: SignedIn,
     given: Mapping[str, str],
     error: InvalidRequest | QuotaExceeded | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     caller = visitor.caller
     stored = await files.page(ctx, caller, purpose=PURPOSE, after=None, limit=FILES_SHOWN, ascending=False)
     offered = {file.id: file.filename for file in stored.items}
@@ -96,7 +95,7 @@ async def _values(
     }
 
 
-def _method(given: Mapping[str, str]) -> dict[str, Any]:
+def _method(given: Mapping[str, str]) -> dict[str, object]:
     objective = given.get("objective") or OBJECTIVES.default.name
     tuning = given.get("tuning") or TUNINGS.default.name
     return {

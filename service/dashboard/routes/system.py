@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -64,7 +64,7 @@ async def shown(request: Request, ctx: ContextDep, visitor: Visitor) -> Response
         )
         for base in ctx.catalogue.bases.values()
     ]
-    values: dict[str, Any] = {"served": served, "installation": None, "examines": False}
+    values: dict[str, object] = {"served": served, "installation": None, "examines": False}
     if visitor.is_admin:
         values |= {
             "installation": await _installation(ctx),
@@ -84,7 +84,7 @@ async def doctor(request: Request, admin: Admin) -> Response:
     return page(request, "doctor.html", admin, {"findings": shown})
 
 
-async def _installation(ctx: Context) -> dict[str, Any]:
+async def _installation(ctx: Context) -> dict[str, object]:
     projects: dict[str, dict[str, int]] = {}
     for row in await counts.by_project(ctx):
         projects.setdefault(row.project, {})[row.status] = row.jobs

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
@@ -17,7 +16,7 @@ def live(
     request: Request,
     template: str,
     signed_in: SignedIn,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     *,
     id: str,
     url: str,

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
@@ -32,7 +31,7 @@ def page(
     request: Request,
     template: str,
     signed_in: SignedIn | None = None,
-    values: Mapping[str, Any] | None = None,
+    values: Mapping[str, object] | None = None,
     *,
     status: int = 200,
 ) -> HTMLResponse:
@@ -41,7 +40,7 @@ def page(
 
 
 def html(
-    request: Request, template: str, signed_in: SignedIn | None = None, values: Mapping[str, Any] | None = None
+    request: Request, template: str, signed_in: SignedIn | None = None, values: Mapping[str, object] | None = None
 ) -> str:
     """The template's text, with what `values` and every page has."""
     projects: list[Project] = getattr(request.state, "projects", [])

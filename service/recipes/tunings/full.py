@@ -28,4 +28,4 @@ class FullSettings(TuningSettings):
         Thinking Machines, "LoRA without regret" (2025): the best rate of full fine-tuning was a tenth of the best one
         of LoRA, in every comparison.
         """
-        return float(5e-5 * (2000 / size.hidden_size) ** 0.781)
+        return size.scaled(5e-5)

@@ -77,7 +77,7 @@ class LoraSettings(TuningSettings):
         Thinking Machines, "LoRA without regret" (2025), and the rule in their cookbook: ten times the rate of full
         fine-tuning (5e-5), whatever the rank; the exponent is their fit for Llama.
         """
-        return float(5e-4 * (2000 / size.hidden_size) ** 0.781)
+        return size.scaled(5e-4)
 
     def check_servable(self, base: Base) -> None:
         if self.use_dora and base.serving.engine == "vllm":

@@ -41,4 +41,4 @@ class MissSettings(TuningSettings):
         this is the rate of full fine-tuning that LoRA's rule starts from. At a hidden size of 4096 it is 2.9e-5; the
         authors' example for Llama 2 7B has 2e-5.
         """
-        return float(5e-5 * (2000 / size.hidden_size) ** 0.781)
+        return size.scaled(5e-5)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.structure import Figures, figures, read_modules, rows
+from docs.structure import Figures, figures, read_modules, rows, why_alone
 
 TREE = {
     "service/__init__.py": "",
@@ -58,9 +58,9 @@ def test_packages_of_one_room_that_import_each_other_are_a_circle(tree: Path) ->
 
 
 def test_an_importer_counts_once_and_wherever_it_is(tree: Path) -> None:
-    assert counted(tree).with_one_importer == 1  # api/web/errors; domain/job has three
+    assert counted(tree).alone == (("service.api.web.errors", "service.api.app", "rest"),)  # domain/job has three
     (tree / "service/api/app.py").write_text("", encoding="utf-8")
-    assert counted(tree).with_one_importer == 0  # domain/job has two, one of them in the workers
+    assert counted(tree).alone == ()  # domain/job has two, one of them in the workers
 
 
 def test_functions_untyped_dicts_and_the_name_of_a_method_are_counted(tree: Path) -> None:
@@ -72,4 +72,19 @@ def test_functions_untyped_dicts_and_the_name_of_a_method_are_counted(tree: Path
     )  # fmt: skip
     table = dict(rows({"both": both}))
     assert table["files that name lora, but its own"] == ["3"]
-    assert table["  of these, beside vLLM's plugin"] == ["2"]
+    assert table["  of these, without a reason"] == ["2"]  # beside vLLM's plugin
+
+
+@pytest.mark.parametrize(
+    ("name", "importer", "why"),
+    [
+        ("service.commands.up", "service.commands.cli", "command"),
+        ("service.storage.s3", "service.storage", "implementation"),
+        ("service.api.routes.files", "service.api.openapi", "row"),
+        ("service.db.aliases", "service.operations.aliases", "noun"),
+        ("workers.data.turn", "workers.data.render", "rest"),
+    ],
+)
+def test_what_the_layout_wants_apart_is_not_the_rest(name: str, importer: str, why: str) -> None:
+    beside = [f"service.api.routes.{noun}" for noun in ("files", "jobs", "models")] if why == "row" else [name]
+    assert why_alone(name, importer, beside) == why

@@ -11,7 +11,7 @@ from typing import Literal
 PlanVersion = Literal[1, 2]
 CURRENT: PlanVersion = 2
 LIMIT_TOKENS = 4096  # padded tokens of one micro-batch; a longer example goes alone
-# What a micro-batch costs besides its tokens, in tokens. On one CPU core, LoRA on all layers, forward and backward:
+# What a micro-batch costs besides its tokens, in tokens. On one CPU core, all layers tuned, forward and backward:
 # 73 at 4 M parameters, 41 at 12 M, 30 at 135 M (benchmarks/micro_batch_cost.txt).
 COST_TOKENS = 64
 
