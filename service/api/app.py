@@ -1,6 +1,7 @@
 """The ASGI application of one installation: routes, layers, and what opens and closes with the process.
 
-Every request starts here: it passes headers (outermost), errors, auth (in the route), then its route.
+Every request starts here: it passes headers (outermost), errors, auth (in the route), then its route. Requests for an
+engine take a shorter way from the headers on (`direct`).
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
+from service.api.direct import DirectRoutes
 from service.api.openapi import add_routes, document
 from service.api.routes.health import Parts
 from service.api.web import errors
@@ -46,6 +48,7 @@ def create_app(ctx: Context) -> FastAPI:
     _serve_document(app)
     errors.install(app)
     app.state.traffic = Traffic(app.routes, ctx.catalogue.bases)
+    app.add_middleware(DirectRoutes)  # the first that is added is the innermost
     app.add_middleware(ResponseHeaders, traffic=app.state.traffic)
     if origins := ctx.settings.allowed_origins:
         app.add_middleware(

@@ -7,7 +7,7 @@ a client disconnects, the work on its request ends at once. `responses` uses the
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -58,6 +58,10 @@ class Respond(Protocol):
 
 
 async def _respond_to(request: Request, ctx: ContextDep, caller: CallerDep) -> Respond:
+    return respond_to(request, ctx, caller)
+
+
+def respond_to(request: Request, ctx: Context, caller: Caller) -> Respond:
     """How to respond to this caller. From here on, every response has the key's remaining limits in its headers."""
     request.state.standing = partial(ctx.limits.standing, caller.key_id)
     return partial(_respond, request, ctx, caller)
@@ -124,8 +128,8 @@ async def _respond(
     await ctx.limits.admit(request, caller.organization)
     opening = _opened(ctx, request, partial(_account, ctx, client.app.state.traffic))
     if request.streams:
-        return RelayedEvents(await _while_connected(client, opening), as_events or _events)
-    return Response(await _while_connected(client, _whole(opening, as_body)), media_type="application/json")
+        return RelayedEvents(await _while_connected(client.receive, opening), as_events or _events)
+    return Response(await _while_connected(client.receive, _whole(opening, as_body)), media_type="application/json")
 
 
 async def _opened(ctx: Context, request: EngineRequest, account: Callable[[RequestCost], None]) -> EngineResponse:
@@ -180,23 +184,28 @@ async def _whole(opening: Coroutine[Any, Any, EngineResponse], as_body: Body) ->
         response.close()
 
 
-async def _while_connected(client: Request, work: Coroutine[Any, Any, T]) -> T:
+async def _while_connected(receive: Receive, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled if the client disconnects first. Raises ClientDisconnect then."""
-    task, watch = asyncio.create_task(work), asyncio.create_task(_disconnected(client))
+    worker = asyncio.current_task()
+    assert worker is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        worker.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientDisconnect
+        return await work
+    except asyncio.CancelledError:
+        if gone and not worker.uncancel():
+            raise ClientDisconnect from None
+        raise  # the server ends
     finally:
-        task.cancel()
-        watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _disconnected(client: Request) -> None:
-    while (await client.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 class RelayedEvents(StreamingResponse):
@@ -209,7 +218,8 @@ class RelayedEvents(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with suppress(ClientDisconnect):  # the status was sent
+                await _while_connected(receive, self.stream_response(send))
         finally:
             await self._events.aclose()
             self._response.close()

@@ -7,7 +7,6 @@ limits, the choice of an engine, usage, errors, disconnects.
 from collections.abc import AsyncGenerator
 
 from fastapi import APIRouter, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from service.api.responses.events import begun, streamed, whole
@@ -19,7 +18,7 @@ from service.api.schemas.inference import CreateChatCompletionRequest
 from service.api.schemas.response_objects import ResponseObject
 from service.api.schemas.responses import CreateResponseRequest
 from service.api.web.deps import CallerDep
-from service.api.web.errors import worded
+from service.api.web.errors import finding
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.json import JsonObject
 from service.gateway.forward import EngineResponse
@@ -57,8 +56,7 @@ async def create_response(body: CreateResponseRequest, respond: RespondDep) -> R
         request = CreateChatCompletionRequest.model_validate(chat.fields)
         response = await respond("chat/completions", request, events, text)
     except ValidationError as error:  # of a field that both have, with other limits there
-        found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-        raise chat.places.caller_error(worded(RequestValidationError(found))) from error
+        raise chat.places.caller_error(finding(error.errors(), None)) from error
     except InvalidRequest as error:
         raise chat.places.caller_error(error) from error
     response.headers.update(NOTHING_STORED)

@@ -112,6 +112,11 @@ def install(app: FastAPI) -> None:
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LuthierError)
+    return refusal(error)
+
+
+def refusal(error: LuthierError) -> JSONResponse:
+    """The response to a request that ended with this error."""
     return envelope(error, _retry_headers(error))
 
 
@@ -153,22 +158,34 @@ def _translated(request: Request, error: HTTPException) -> LuthierError:
         case 413:
             return TooLarge(error.detail)
         case 400 if isinstance(error.__cause__, DoubledKey):
-            path = error.__cause__.path
-            return InvalidRequest(f"'{path}' is in the body of your request twice. Send it once.", param=path)
+            return doubled(error.__cause__)
         case _:
             return InvalidRequest(NOT_JSON)
 
 
+def doubled(error: DoubledKey) -> InvalidRequest:
+    """The error for a body with a key twice in one object."""
+    return InvalidRequest(f"'{error.path}' is in the body of your request twice. Send it once.", param=error.path)
+
+
+def finding(findings: Sequence[Finding], body: object) -> InvalidRequest:
+    """The first of what pydantic found in a JSON body as an error for the client."""
+    return _first([{**one, "loc": ("body", *one["loc"])} for one in findings], body)
+
+
 def worded(error: RequestValidationError) -> InvalidRequest:
     """The first finding as an error for the client."""
-    findings = list(error.errors())
+    return _first(error.errors(), error.body)
+
+
+def _first(findings: Sequence[Finding], body: Any) -> InvalidRequest:
     first = findings[0]
-    param = _param(first, error.body)
+    param = _param(first, body)
     if first["type"] == "json_invalid":
         return InvalidRequest(NOT_JSON)
     if not param:
         return InvalidRequest(NOT_JSON if first["type"] == "string_unicode" else NO_OBJECT)
-    same = [finding for finding in findings if _param(finding, error.body) == param]
+    same = [finding for finding in findings if _param(finding, body) == param]
     return _about(param, same)
 
 

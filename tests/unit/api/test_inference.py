@@ -165,3 +165,24 @@ async def test_only_callers_with_a_key_reach_an_engine(client: httpx.AsyncClient
     response = await client.post("/completions", json=COMPLETE, headers={"Authorization": "Bearer no"})
     assert response.status_code == 401
     assert engine.seen == []
+
+
+async def test_what_is_no_json_object_is_refused_as_by_every_other_route(client: httpx.AsyncClient) -> None:
+    bodies = [b"", b"{", b"null", b"[1]", b'"text"', b"\xff", b"[" * 60, b'{"a": 1, "b": {"c": 1, "c": 2}}', b"{}"]
+    kinds = [
+        None,
+        "text/plain",
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/Vnd.a+JSON",
+        "json",
+    ]
+    for body, kind in [*((body, "application/json") for body in bodies[:-1]), *((b"{}", kind) for kind in kinds)]:
+        sent = {"content": body, "headers": {} if kind is None else {"content-type": kind}}
+        found = [await client.post(path, **sent) for path in ("/completions", "/fine_tuning/jobs")]
+        statuses, errors = {one.status_code for one in found}, [one.json()["error"] for one in found]
+        assert statuses == {400}
+        if body == b"{}" and errors[1]["param"] is not None:  # an object, of which each route misses something else
+            assert errors[0]["code"] == errors[1]["code"] == "missing_required_parameter"
+        else:
+            assert errors[0] == errors[1], (body, kind)

@@ -1,12 +1,14 @@
 """What POST /v1/responses refuses is refused as by chat completions, in the words of the request that was sent."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import httpx
 import orjson
 import pytest
+from fastapi.routing import APIRoute
 
+from service.api.direct import DIRECT
 from service.api.routes import inference, responses
 from service.settings.settings import Settings
 from tests.given.responses_by_http import ASK, CATALOGUE, TOOL
@@ -93,6 +95,18 @@ async def test_a_turn_with_more_calls_than_a_message_may_have_is_refused(
 async def test_the_limits_of_chat_completions_hold() -> None:
     kinds = {type(route) for route in inference.router.routes}
     assert {type(route) for route in responses.router.routes} == kinds
+
+
+async def test_every_request_for_an_engine_is_called_as_it_is_declared() -> None:
+    declared = [
+        route
+        for router in (inference.router, responses.router)
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.body_field is not None
+    ]
+    assert {f"/v1{route.path}": (route.endpoint, get_type_hints(route.endpoint)["body"]) for route in declared} == {
+        path: (direct.call, direct.body) for path, direct in DIRECT.items()
+    }
 
 
 async def test_only_models_that_exist_reach_an_engine(client: httpx.AsyncClient, engine: ScriptedEngine) -> None:
