@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, insert, or_, select
+from sqlalchemy import BindParameter, Row, Select, and_, bindparam, func, insert, or_, select
 
 from service.db.connection import Transaction
 from service.db.tables import job_events, jobs
@@ -40,7 +40,9 @@ async def page(tx: Transaction, job_id: str, after: str | None, limit: int, kind
     """
     query = select(*_COLUMNS).where(job_events.c.job_id == job_id).order_by(job_events.c.sequence.desc()).limit(limit)
     if kind is not None:
-        query = query.where(job_events.c.type == kind)
+        # Written out: the index of messages is a partial one.
+        word: BindParameter[str] = bindparam("kind", kind, literal_execute=True)
+        query = query.where(job_events.c.type == word)
     if after is not None:
         cursor = select(job_events.c.sequence).where(job_events.c.id == after, job_events.c.job_id == job_id)
         query = query.where(job_events.c.sequence < cursor.scalar_subquery())

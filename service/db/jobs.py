@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, null, or_, select, update
-from sqlalchemy.sql.selectable import TableValuedAlias
+from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, null, or_, select, update
 
 from service.db import webhooks
 from service.db.clock import database_now
 from service.db.connection import Transaction
-from service.db.tables import jobs, models, projects, work
+from service.db.tables import job_metadata, jobs, models, projects, work
 from service.db.work import is_alive
 from service.domain.job import ACTIVE, FINAL, Job, Status
 
@@ -24,6 +23,7 @@ _COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 
 
 _JOBS_AND_WORK = jobs.outerjoin(work, work.c.subject_id == jobs.c.id)
+_WORK_ON_JOBS = work.join(jobs, work.c.subject_id == jobs.c.id)
 
 
 def _job(row: Row[Any]) -> Job:
@@ -59,7 +59,14 @@ class ProjectJobs:
 
 async def add(tx: Transaction, job: Job) -> None:
     """Writes a new job; its id must be new."""
-    await tx.connection.execute(insert(jobs).values({field.name: getattr(job, field.name) for field in fields(Job)}))
+    row = insert(jobs).values({field.name: getattr(job, field.name) for field in fields(Job)})
+    sequence = (await tx.connection.execute(row.returning(jobs.c.sequence))).scalar_one()
+    pairs = [
+        {"job_sequence": sequence, "key": key, "value": value, "project_id": job.project_id}
+        for key, value in (job.metadata or {}).items()
+    ]
+    if pairs:
+        await tx.connection.execute(insert(job_metadata), pairs)
 
 
 async def find(tx: Transaction, project_id: str | None, id: str, *, lock: bool = False) -> Job | None:
@@ -80,13 +87,36 @@ async def page(
 
     With `metadata` only those that carry all of it; with an empty one, those that carry none.
     """
-    query = select(*_COLUMNS).where(jobs.c.project_id == project_id).order_by(jobs.c.sequence.desc()).limit(limit)
-    if metadata is not None:
-        query = query.where(_carries(tx, metadata))
+    query = select(*_COLUMNS).where(jobs.c.project_id == project_id)
+    sequence: ColumnElement[int] = jobs.c.sequence
+    if metadata:
+        first, *others = metadata.items()
+        query, sequence = _carrying(project_id, first, others)
+    elif metadata is not None:
+        query = query.where(~select(job_metadata.c.key).where(job_metadata.c.job_sequence == jobs.c.sequence).exists())
     if after is not None:
         cursor = select(jobs.c.sequence).where(jobs.c.id == after, jobs.c.project_id == project_id)
-        query = query.where(jobs.c.sequence < cursor.scalar_subquery())
-    return [_job(row) for row in await tx.connection.execute(query)]
+        query = query.where(sequence < cursor.scalar_subquery())
+    return [_job(row) for row in await tx.connection.execute(query.order_by(sequence.desc()).limit(limit))]
+
+
+def _carrying(
+    project_id: str, first: tuple[str, str], others: Sequence[tuple[str, str]]
+) -> tuple[Select[Any], ColumnElement[int]]:
+    """The jobs that carry all of these pairs, and the column of their order: an index of the first pair has both.
+
+    Pairs are compared as bound values: a key may have any character.
+    """
+    one = job_metadata.alias("first")
+    query = select(*_COLUMNS).join(one, one.c.job_sequence == jobs.c.sequence)
+    query = query.where(one.c.project_id == project_id, one.c.key == first[0], one.c.value == first[1])
+    for key, value in others:
+        pair = job_metadata.alias()
+        also = select(pair.c.key).where(
+            pair.c.job_sequence == one.c.job_sequence, pair.c.key == key, pair.c.value == value
+        )
+        query = query.where(also.exists())
+    return query, one.c.job_sequence
 
 
 async def uses_file(tx: Transaction, file_id: str, *, lock: bool = False) -> list[Job]:
@@ -123,7 +153,7 @@ async def unswept(tx: Transaction, limit: int) -> list[str]:
     Only a while after the end: a worker that lost the job may still be storing its last snapshot.
     """
     settled = int(time.time()) - SETTLED_SECONDS
-    query = select(jobs.c.id).where(jobs.c.status.in_(FINAL), jobs.c.swept_at.is_(None), jobs.c.finished_at < settled)
+    query = select(jobs.c.id).where(jobs.c.swept_at.is_(None), jobs.c.finished_at < settled)  # others have not finished
     return list((await tx.connection.execute(query.limit(limit))).scalars())
 
 
@@ -151,33 +181,17 @@ async def mark_swept(tx: Transaction, id: str) -> None:
     await tx.connection.execute(update(jobs).where(jobs.c.id == id).values(swept_at=int(time.time())))
 
 
-def _carries(tx: Transaction, metadata: Mapping[str, str]) -> ColumnElement[bool]:
-    """Pairs are compared as bound values: a key may have any character, and becomes no path."""
-    each = func.json_each if tx.connection.dialect.name == "sqlite" else func.json_each_text
-    if not metadata:
-        return ~_has_pair(each(jobs.c.metadata).table_valued("key", "value", name="pair"))
-    pairs = [
-        (each(jobs.c.metadata).table_valued("key", "value", name=f"pair_{number}"), key, value)
-        for number, (key, value) in enumerate(metadata.items())
-    ]
-    return and_(*(_has_pair(pair, pair.c.key == key, pair.c.value == value) for pair, key, value in pairs))
-
-
-def _has_pair(pair: TableValuedAlias, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
-    return select(pair.c.key).where(*wanted).correlate(jobs).exists()
-
-
 async def waiting(tx: Transaction, seconds: int) -> int:
     """Jobs that nobody holds although they were made more than `seconds` ago; paused ones are not waiting."""
     unheld = or_(work.c.lease_expires_at.is_(None), work.c.lease_expires_at < database_now())
     old = jobs.c.created_at < int(time.time()) - seconds
-    of_jobs = select(func.count()).select_from(_JOBS_AND_WORK)
+    of_jobs = select(func.count()).select_from(_WORK_ON_JOBS)
     return int((await tx.connection.execute(of_jobs.where(work.c.paused.is_(False), unheld, old))).scalar_one())
 
 
 async def held(tx: Transaction) -> int:
     """Jobs whose lease a worker keeps."""
-    query = select(func.count()).select_from(_JOBS_AND_WORK).where(is_alive())
+    query = select(func.count()).select_from(_WORK_ON_JOBS).where(is_alive())
     return int((await tx.connection.execute(query)).scalar_one())
 
 

@@ -49,8 +49,12 @@ async def find(tx: Transaction, project_id: str | None, name: str, *, lock: bool
 
 async def find_callable(tx: Transaction, project_id: str, name: str) -> Model | None:
     """The living model, if that project trained it or was granted it."""
+    granted = select(checkpoint_permissions.c.id).where(
+        checkpoint_permissions.c.model_name == models.c.name, checkpoint_permissions.c.project_id == project_id
+    )
+    query = select(*_MODEL).where(models.c.name == name, models.c.deleted_at.is_(None))
     row = (
-        await tx.connection.execute(select(*_MODEL).where(models.c.name == name, _callable(project_id)))
+        await tx.connection.execute(query.where(or_(models.c.project_id == project_id, granted.exists())))
     ).one_or_none()
     return None if row is None else _model(row)
 
@@ -80,10 +84,10 @@ async def newest_callable(tx: Transaction, project_id: str, limit: int) -> list[
 
 
 def _callable(project_id: str) -> ColumnElement[bool]:
-    granted = select(checkpoint_permissions.c.id).where(
-        checkpoint_permissions.c.model_name == models.c.name, checkpoint_permissions.c.project_id == project_id
-    )
-    return and_(models.c.deleted_at.is_(None), or_(models.c.project_id == project_id, granted.exists()))
+    """For lists: the names of both kinds come from indexes, where an "or" would read every model."""
+    own = select(models.c.name).where(models.c.project_id == project_id)
+    granted = select(checkpoint_permissions.c.model_name).where(checkpoint_permissions.c.project_id == project_id)
+    return and_(models.c.deleted_at.is_(None), models.c.name.in_(own.union_all(granted)))
 
 
 async def mark_deleted(tx: Transaction, name: str) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -31,6 +32,15 @@ metadata = MetaData(
 )
 
 Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _partial(name: str, *columns: str, where: str, postgresql: str = "") -> Index:
+    """An index of those rows only for which `where` holds, in the words that SQLAlchemy makes of the same condition.
+
+    Both databases use it for a query only where the condition has no bound values.
+    """
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(postgresql or where))
+
 
 installation = Table(
     "installation",
@@ -139,6 +149,9 @@ files = Table(
     Column("deleted_at", BigInteger),  # hidden from users; the bytes stay while a job needs them
     Column("swept_at", BigInteger),  # the bytes are gone
     Index(None, "project_id", "sequence"),
+    _partial("ix_files_living", "project_id", "bytes", where="deleted_at IS NULL"),
+    _partial("ix_files_expiring", "expires_at", where="deleted_at IS NULL AND expires_at IS NOT NULL"),
+    _partial("ix_files_unswept", "deleted_at", where="deleted_at IS NOT NULL AND swept_at IS NULL"),
 )
 
 file_segments = Table(
@@ -189,6 +202,23 @@ jobs = Table(
     Column("safeguards", JSON(none_as_null=True)),  # early stopping, the best step, a forgetting report; null: none
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
+    Index(None, "project_id", "status"),
+    Index(None, "training_file", "status"),
+    Index(None, "validation_file", "status"),
+    Index(None, "parent_model", "status"),
+    _partial("ix_jobs_training_data", "training_data", where="training_data IS NOT NULL"),
+    _partial("ix_jobs_validation_data", "validation_data", where="validation_data IS NOT NULL"),
+    _partial("ix_jobs_unswept", "finished_at", where="finished_at IS NOT NULL AND swept_at IS NULL"),
+)
+
+job_metadata = Table(
+    "job_metadata",  # each pair of a job's `metadata`, to be found by index
+    metadata,
+    Column("job_sequence", ForeignKey("jobs.sequence"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("value", String(512), nullable=False),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Index("ix_job_metadata_pair", "project_id", "key", "value", "job_sequence"),
 )
 
 datasets = Table(
@@ -228,6 +258,8 @@ checks = Table(
     Column("validation_data", Text),
     Index(None, "project_id", "sequence"),
     Index(None, "created_at"),
+    _partial("ix_checks_training_data", "training_data", where="training_data IS NOT NULL"),
+    _partial("ix_checks_validation_data", "validation_data", where="validation_data IS NOT NULL"),
 )
 
 work = Table(
@@ -251,6 +283,13 @@ work = Table(
     Index(None, "subject_id"),
     Index(None, "kind", "base", "sequence"),
     Index(None, "owner"),
+    _partial("ix_work_held", "kind", "lease_expires_at", where="lease_expires_at IS NOT NULL"),
+    _partial(
+        "ix_work_waiting",
+        *("kind", "base", "sequence"),
+        where="owner IS NULL AND paused IS 0",
+        postgresql="owner IS NULL AND paused IS false",
+    ),
 )
 
 webhook_endpoints = Table(
@@ -316,6 +355,7 @@ job_events = Table(
     Column("data", JSON, nullable=False),
     Column("key", String(64)),  # what makes a replayed event the same event
     UniqueConstraint("job_id", "key"),
+    _partial("ix_job_events_messages", "job_id", "sequence", where="type = 'message'"),
 )
 
 checkpoints = Table(
@@ -330,6 +370,7 @@ checkpoints = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("pruned_at", BigInteger),
     UniqueConstraint("job_id", "step"),
+    Index(None, "model_name"),
 )
 
 snapshots = Table(
@@ -357,6 +398,8 @@ models = Table(
     Column("deleted_at", BigInteger),  # a tombstone: the name is never used again
     Column("swept_at", BigInteger),  # the artifact's bytes are gone
     Column("task", String(32), nullable=False, server_default="generate"),  # see `service.recipes.tasks`
+    Index(None, "project_id", "sequence"),
+    _partial("ix_models_unswept", "deleted_at", where="deleted_at IS NOT NULL AND swept_at IS NULL"),
 )
 
 uploads = Table(
@@ -401,4 +444,5 @@ checkpoint_permissions = Table(
     Column("project_id", ForeignKey("projects.id"), nullable=False),  # which may call the model
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("model_name", "project_id"),
+    Index(None, "project_id"),
 )

@@ -56,3 +56,26 @@ async def test_every_revision_is_brought_to_the_schema_of_the_code(database: Dat
         kept = (await connection.execute(text("SELECT name FROM projects"))).scalars().all()
     assert differences == []
     assert kept == ["one"]
+
+
+async def test_jobs_of_an_older_revision_are_found_by_their_metadata(database: Database) -> None:
+    await bring_to(database, "0012")
+    rows = {1: '{"team": "a", "run": "1"}', 2: None, 3: "{}"}
+    columns = "id, project_id, base, training_file, objective, tuning, hyperparameters, seed, status, created_at, "
+    columns += "integrations, step, sequence, metadata"
+    async with database.engine.begin() as connection:
+        await connection.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('proj_1', 'one', 1)"))
+        file = "('file-1', 'proj_1', 'fine-tune', 'a', 'b', 1, 1)"
+        await connection.execute(
+            text(
+                f"INSERT INTO files (id, project_id, purpose, filename, content_type, bytes, created_at) VALUES {file}"
+            )
+        )
+        for sequence, pairs in rows.items():
+            values = "'proj_1', 'base', 'file-1', 'supervised', '{}', '{}', 1, 'succeeded', 1, '[]', 0"
+            values = f"'ftjob-{sequence}', {values}, {sequence}, :pairs"
+            await connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES ({values})"), {"pairs": pairs})
+    await migrate(database)
+    async with database.engine.connect() as connection:
+        found = await connection.execute(text("SELECT job_sequence, key, value, project_id FROM job_metadata"))
+    assert sorted(tuple(row) for row in found) == [(1, "run", "1", "proj_1"), (1, "team", "a", "proj_1")]
