@@ -28,7 +28,7 @@ from tests.given.served_api import served
 from tests.given.workshop import BASE, Workshop, furnish
 
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"
-WIDTHS = tuple(map(int, os.environ.get("WIDTHS", "360,768,1440").split(",")))
+WIDTHS = tuple(map(int, os.environ.get("WIDTHS", "360,768,1280").split(",")))
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 HEIGHT = 900
 SHOWN: Mapping[str, tuple[str, int, Literal["light", "dark"]]] = {  # of the documents: page, width, scheme
@@ -41,7 +41,7 @@ SHOWN: Mapping[str, tuple[str, int, Literal["light", "dark"]]] = {  # of the doc
 async def main(folder: Path | None, names: list[str]) -> None:
     logs.configure("warning")
     with TemporaryDirectory(prefix="luthier-pictures-") as data:
-        settings = Settings(data_dir=Path(data), engine_urls="http://127.0.0.1:1")
+        settings = Settings(data_dir=Path(data), engine_urls="http://127.0.0.1:1", lease_seconds=3600)
         async with installed(settings) as ctx:
             project = await keys.ensure_installation(ctx)
             assert project is not None

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.web.errors import clean, unexpected
+from service.api.web.traffic import Traffic
 from service.dashboard.calls import PageCalls
 from service.dashboard.routes import checks, compare, files, jobs, keys, models, new_job, playground, sign_in, system
 from service.dashboard.routes.system import Examine
@@ -56,6 +57,8 @@ def add_dashboard(app: FastAPI, examine: Examine | None = None) -> FastAPI:
     pages.add_exception_handler(HTTPException, _refused)
     pages.add_exception_handler(Exception, _crashed)
     app.mount(UI, PageHeaders(pages))
+    traffic: Traffic = app.state.traffic
+    traffic.add(UI, pages.routes)
     app.add_middleware(PageCalls, site=app)
     return app
 

@@ -45,6 +45,12 @@ async def page(tx: Transaction, project_id: str, after: str | None, limit: int) 
     return [_check(row) for row in await tx.connection.execute(query)]
 
 
+async def newest_of(tx: Transaction, project_id: str, training_file: str) -> str | None:
+    """The id of the newest check of that file."""
+    query = select(checks.c.id).where(checks.c.project_id == project_id, checks.c.training_file == training_file)
+    return (await tx.connection.execute(query.order_by(checks.c.sequence.desc()).limit(1))).scalar_one_or_none()
+
+
 async def change(tx: Transaction, id: str, expected: Status, values: Mapping[str, Any]) -> bool:
     """Sets `values` if the check's status is `expected`; False when it was not."""
     matching = update(checks).where(checks.c.id == id, checks.c.status == expected)

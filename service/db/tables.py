@@ -200,6 +200,8 @@ jobs = Table(
     Column("report_files", JSON(none_as_null=True)),  # ids of its result files besides `result_file`
     Column("publication", JSON(none_as_null=True)),  # trained and stored: what is still to be announced
     Column("safeguards", JSON(none_as_null=True)),  # early stopping, the best step, a forgetting report; null: none
+    Column("key_id", String(64)),  # of the API key that created it, with the key's name at that time
+    Column("key_name", String(64)),
     Index(None, "project_id", "sequence"),
     Index(None, "status", "sequence"),
     Index(None, "project_id", "status"),

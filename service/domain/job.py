@@ -71,6 +71,8 @@ class Job:
     safeguards: JsonObject | None = (
         None  # `service.recipes.safeguards.safeguards_of` reads it; None: none were asked for
     )
+    key_id: str | None = None  # whose API key created it; None for a job of a version that did not record it
+    key_name: str | None = None  # the key's name at that time
 
 
 def named_after(job: Job) -> str:

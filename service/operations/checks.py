@@ -91,6 +91,12 @@ async def page(ctx: Context, caller: Caller, *, after: str | None, limit: int) -
         return cut(await checks.page(tx, caller.project_id, after, limit + 1), limit)
 
 
+async def newest_of(ctx: Context, caller: Caller, file_id: str) -> str | None:
+    """The id of the newest check of the project in which this is the training file; None where there is none."""
+    async with ctx.database.reading() as tx:
+        return await checks.newest_of(tx, caller.project_id, file_id)
+
+
 async def delete(ctx: Context, caller: Caller, id: str) -> None:
     """Deletes the check, and ends it where it has not ended. Raises NotFound."""
     async with ctx.database.transaction() as tx:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.db import bases, events, files, jobs, model_aliases, models, work
+from service.db import bases, events, files, jobs, keys, model_aliases, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
@@ -115,7 +115,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
     async with ctx.database.transaction() as tx:
         found = await resolve(ctx, tx, caller, new)
         origin = found.origin
-        job = _job(caller, origin, new, found.tuning)
+        job = _job(caller, await keys.name_of(tx, caller.key_id), origin, new, found.tuning)
         told = [wording.created(job.id)]
         if new.check is not None:
             job, taken = await checked.take_over(tx, ctx.settings, origin.base, job, new.check)
@@ -347,7 +347,7 @@ async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> N
         )
 
 
-def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) -> Job:
+def _job(caller: Caller, key_name: str, origin: Origin, new: NewJob, tuning: TuningSettings) -> Job:
     return Job(
         id=ids.job_id(),
         project_id=caller.project_id,
@@ -366,6 +366,8 @@ def _job(caller: Caller, origin: Origin, new: NewJob, tuning: TuningSettings) ->
         metadata=new.metadata,
         integrations=new.integrations,
         safeguards=new.safeguards.stored(),
+        key_id=caller.key_id,
+        key_name=key_name,
     )
 
 

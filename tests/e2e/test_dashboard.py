@@ -22,7 +22,7 @@ from service.installation.context import Context
 from service.operations import keys
 from service.settings.settings import Settings
 from tests.given.axe import serious_faults
-from tests.given.browser import Visit, opened_browser, too_wide, visiting
+from tests.given.browser import Visit, layout_shift, opened_browser, too_wide, visiting
 from tests.given.chat_chunks import DONE, chunk
 from tests.given.checks import claimed, create, work_through
 from tests.given.installation import installed
@@ -69,7 +69,8 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         browser = await stack.enter_async_context(opened_browser())
         engine = await stack.enter_async_context(scripted_engine())
         folder = tmp_path_factory.mktemp("dashboard")
-        ctx = await stack.enter_async_context(installed(Settings(data_dir=folder, engine_urls=engine.url)))
+        settings = Settings(data_dir=folder, engine_urls=engine.url, lease_seconds=3600)  # nobody renews them here
+        ctx = await stack.enter_async_context(installed(settings))
         key = await keys.ensure_installation(ctx)
         assert key is not None
         shop = await furnish(ctx, await keys.authenticate(ctx, key))
@@ -126,6 +127,9 @@ async def test_the_curve_of_a_running_job_grows_while_somebody_looks(site: Site)
         await visit.page.get_by_label("Metric").select_option("mean_token_accuracy")
         await visit.page.get_by_label("Log scale").check()
         await expect(curve.locator(".u-legend")).to_contain_text("train mean token accuracy")
+        for metric in ("learning rate", "gradient norm", "tokens per second"):
+            await visit.page.get_by_label("Metric").select_option(metric)
+            await expect(curve.locator(".u-legend")).to_contain_text(metric)
 
 
 async def test_a_job_is_cancelled_after_a_question(site: Site) -> None:
@@ -168,6 +172,13 @@ async def test_a_file_is_uploaded_and_a_job_created_from_it(site: Site) -> None:
         await visit.page.get_by_label("Tuning").select_option("prompt")
         await visit.page.get_by_label("num_virtual_tokens").fill("8")
         await expect(visit.page.locator("#request-curl")).to_contain_text('"num_virtual_tokens": 8')
+        await visit.page.get_by_role("button", name="Check it first").click()
+        await expect(visit.page.get_by_role("heading", name="Check for luthier-tiny")).to_contain_text("queued")
+        held = await claimed(site.ctx)
+        assert held is not None
+        await work_through(site.ctx, held)
+        await expect(visit.page.locator("#check-state .badge")).to_have_text("valid")
+        await expect(visit.page.get_by_label("Suffix")).to_have_value("by-hand")
         await visit.page.get_by_role("button", name="Create the job").click()
         await expect(visit.page.get_by_role("heading", name="by-hand")).to_be_visible()
         await expect(visit.page.locator("h1 .badge")).to_have_text("validating files")
@@ -175,8 +186,9 @@ async def test_a_file_is_uploaded_and_a_job_created_from_it(site: Site) -> None:
 
 async def test_a_check_shows_which_text_of_a_row_is_trained_once_a_worker_is_done(site: Site) -> None:
     async with site.visit(site.key, f"/ui/files/{site.shop.file}") as visit:
+        await visit.page.locator("select[name=objective]").select_option("supervised")
         await visit.page.get_by_role("button", name="Show what is trained").click()
-        await expect(visit.page.get_by_role("heading", name="Check")).to_be_visible()
+        await expect(visit.page.get_by_role("heading", name="Check for luthier-tiny")).to_contain_text("queued")
         held = await claimed(site.ctx)
         assert held is not None
         await work_through(site.ctx, held)
@@ -220,6 +232,8 @@ async def test_jobs_are_compared_on_one_axis(site: Site) -> None:
         await expect(visit.page.locator(".pairs")).to_contain_text("lora.r")
         await visit.page.get_by_label("Over").select_option("share")
         await expect(visit.page.locator(".u-legend")).to_contain_text("share")
+        await visit.page.get_by_label("Over").select_option("trained tokens")
+        await expect(visit.page.locator(".u-legend")).to_contain_text("tokens")
 
 
 async def test_a_name_is_promoted_and_rolled_back(site: Site) -> None:
@@ -235,6 +249,9 @@ async def test_a_name_is_promoted_and_rolled_back(site: Site) -> None:
         await expect(name).to_contain_text("before: ft:luthier-tiny")
         await page.get_by_role("button", name="Roll back").click()
         await expect(name.locator("p.mono")).to_have_text(site.shop.model)
+        await visit.open(f"/ui/jobs/{site.shop.other}")
+        await page.get_by_role("button", name="Promote step 80").click()
+        await expect(name.locator("p.mono")).to_contain_text("ckpt-step-80")
 
 
 async def test_two_projects_cannot_see_each_other(site: Site) -> None:
@@ -263,21 +280,53 @@ async def test_a_sign_in_that_ends_under_an_open_page_leads_to_the_form_and_back
         await expect(visit.page.get_by_role("heading", name="Jobs")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
-async def test_axe_finds_no_serious_fault_and_nothing_is_too_wide(site: Site, width: int, scheme: str) -> None:
-    job, failed = site.shop.succeeded, site.shop.failed
+async def test_the_keyboard_reaches_the_content_and_every_control(site: Site) -> None:
+    async with site.visit(site.key, f"/ui/jobs/{site.shop.running.job.id}") as visit:
+        page = visit.page
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#main")).to_be_focused()
+        controls = page.locator("#main :is(a[href], button, select, input:not([type=hidden])):visible:enabled")
+        wanted = set(await controls.evaluate_all("found => found.map((one) => one.id || one.textContent.trim())"))
+        reached = set()
+        for _ in range(len(wanted) + 10):
+            await page.keyboard.press("Tab")
+            reached.add(await page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+        assert wanted <= reached
+
+
+WIDTHS = (360, 768, 1280)
+
+
+async def test_axe_finds_no_serious_fault_nothing_is_too_wide_and_nothing_jumps(site: Site) -> None:
+    job, failed, running = site.shop.succeeded, site.shop.failed, site.shop.running.job.id
     compared = f"/ui/compare?job={job}&job={site.shop.other}"
     paths = ["/ui/jobs", f"/ui/jobs/{job}", f"/ui/jobs/{failed}", f"/ui/jobs/new?again={job}", "/ui/files"]
     paths += [f"/ui/files/{site.shop.file}", "/ui/models", "/ui/playground", compared, "/ui/system", "/ui/keys"]
-    paths += ["/ui/jobs/nothing", f"/ui/checks/{site.check}"]
-    options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "reduced_motion": "reduce"}
-    async with visiting(site.browser, site.url, bypass_csp=True, **options) as visit:
+    paths += ["/ui/jobs/nothing", f"/ui/checks/{site.check}", f"/ui/jobs/{running}"]
+    async with visiting(site.browser, site.url, bypass_csp=True, reduced_motion="reduce") as visit:
         await visit.open("/ui/sign-in")
         found = {"/ui/sign-in": await serious_faults(visit.page)}
         await visit.sign_in(site.admin_key)
         for path in paths:
             await visit.open(path)
-            found[path] = await serious_faults(visit.page)
-            assert await too_wide(visit.page) == [], path
+            assert await layout_shift(visit.page) < 0.1, path
+            found[path] = []
+            for scheme in ("light", "dark"):
+                await visit.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                for width in WIDTHS if scheme == "light" else WIDTHS[:1]:
+                    await visit.page.set_viewport_size({"width": width, "height": 900})
+                    assert await too_wide(visit.page) == [], (path, width)
+                    found[path] += await serious_faults(visit.page)
     assert {path: faults for path, faults in found.items() if faults} == {}
+
+
+async def test_pages_of_a_new_project_say_what_to_do_and_have_no_serious_fault(site: Site) -> None:
+    async with visiting(site.browser, site.url, bypass_csp=True) as visit:
+        await visit.sign_in(site.stranger_key)
+        for name, command in (("jobs", "luthier tune"), ("files", "/files"), ("models", "luthier tune")):
+            await visit.open(f"/ui/{name}")
+            await expect(visit.page.locator("pre").last).to_contain_text(command)
+            await expect(visit.page.get_by_role("button", name="Copy").last).to_be_visible()
+            assert await serious_faults(visit.page) == []

@@ -18,6 +18,13 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [.
   .filter((one) => one.getBoundingClientRect().right > innerWidth)
   .map((one) => `too wide: ${one.tagName} ${one.className} ${one.getBoundingClientRect().right}`)"""
 
+SHIFTED = """() => new Promise((resolve) => {
+  let sum = 0;
+  new PerformanceObserver((list) => { for (const one of list.getEntries()) sum += one.value; })
+    .observe({type: "layout-shift", buffered: true});
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => resolve(sum))));
+})"""
+
 
 def chromium() -> str:
     """The program; where there is none, `missing`."""
@@ -84,3 +91,12 @@ async def too_wide(page: Page) -> list[str]:
     """What makes the page wider than its window, if anything does."""
     found: list[str] = await page.evaluate(TOO_WIDE)
     return found
+
+
+async def layout_shift(page: Page) -> float:
+    """How much of what was shown has jumped since the page was opened: 0 for nothing; good pages stay below 0.1.
+
+    The cumulative layout shift of https://web.dev/articles/cls, without its windows of time.
+    """
+    shifted: float = await page.evaluate(SHIFTED)
+    return shifted

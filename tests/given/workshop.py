@@ -132,6 +132,10 @@ async def train(held: HeldJob, first: int, last: int, *, floor: float = 0.4, see
             "total_steps": LAST_STEP,
             "train_loss": max(0.01, loss * (1 + noise.gauss(0, 0.09))),
             "train_mean_token_accuracy": min(0.99, 1 - loss / 4.4 + noise.gauss(0, 0.015)),
+            "learning_rate": 2e-3 * min(step / 12, (LAST_STEP + 1 - step) / (LAST_STEP - 11)),
+            "grad_norm": 1.4 * math.exp(-step / 60) + 0.3 + abs(noise.gauss(0, 0.05)),
+            "tokens_per_second": round(1180 + noise.gauss(0, 40), 1),
+            "trained_tokens": 60 * step,
         }
         if step % 10 == 0:
             metrics["valid_loss"] = loss * 1.12 + noise.gauss(0, 0.02)

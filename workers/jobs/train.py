@@ -20,6 +20,7 @@ import structlog
 from service.domain import event as wording
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
+from service.domain.job import Metrics
 from service.operations import bases
 from service.operations.bases import BaseRecord
 from service.operations.progress import HeldJob, StepRecord
@@ -118,7 +119,7 @@ class JobRun:
             case Stepped():
                 self._held.steps += 1
                 await self._steps.add(report)
-                self._tracker.step(report.metrics)
+                self._tracker.step(_told(report))
             case Snapshotted():
                 await self._steps.flush()
                 self._uploads.snapshot(report)
@@ -170,7 +171,7 @@ class StepRelay:
     async def add(self, report: Stepped) -> None:
         """Takes one step; writes those that wait, at most every `WRITE_EVERY_SECONDS`."""
         self._time_step()
-        self._waiting.append(StepRecord(report.step, report.trained_tokens, report.metrics))
+        self._waiting.append(StepRecord(report.step, report.trained_tokens, _told(report)))
         if time.monotonic() - self._written_at >= WRITE_EVERY_SECONDS:
             await self.flush()
 
@@ -202,3 +203,8 @@ def _verdicts(report: Checkpointed) -> list[NewEvent]:
         measured = report.forgetting
         found.append(wording.forgetting(measured.tokens, measured.loss_before, measured.loss_after))
     return found
+
+
+def _told(report: Stepped) -> Metrics:
+    """What the job's user is told of a step: its metrics, and how fast it learns."""
+    return {**report.metrics, **report.pace, "trained_tokens": report.trained_tokens}

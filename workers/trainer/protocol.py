@@ -120,6 +120,7 @@ class Stepped(BaseModel):
     trained_tokens: int  # of the job so far
     seconds: float  # of this step, measured by the trainer
     metrics: dict[str, int | float]
+    pace: dict[str, float] = Field(default_factory=dict)  # learning_rate, grad_norm, tokens_per_second (as in TRL)
 
 
 class RolloutRow(BaseModel):

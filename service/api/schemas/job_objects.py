@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from service.api.schemas.api_keys import ApiKeyReference
 from service.domain.event import Event, Kind, Level
 from service.domain.job import FINAL, Job, Status, named_after
 from service.domain.json import JsonObject
@@ -117,6 +118,7 @@ class JobObject(BaseModel):
     early_stopping: Annotated[EarlyStopping | None, LEFT_OUT] = None
     checkpoint_selection: Annotated[Selection | None, LEFT_OUT] = None
     forgetting_report: Annotated[bool | None, LEFT_OUT] = None
+    api_key: Annotated[ApiKeyReference | None, LEFT_OUT] = Field(None, description="The API key that created the job.")
 
     @classmethod
     def of(cls, view: JobView, organization_id: str) -> "JobObject":
@@ -148,6 +150,7 @@ class JobObject(BaseModel):
             early_stopping=safeguards.early_stopping,
             checkpoint_selection=safeguards.checkpoint_selection,
             forgetting_report=safeguards.forgetting_report or None,
+            api_key=None if job.key_id is None else ApiKeyReference(id=job.key_id, name=job.key_name or ""),
         )
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from service.api.schemas.api_keys import ApiKeyReference
 from service.api.schemas.fields import Text, Wire
 from service.domain.model_alias import Action, AliasChange, Candidate, ModelAlias
 
@@ -71,13 +72,6 @@ class ModelAliasObject(BaseModel):
         )
 
 
-class AliasKey(BaseModel):
-    """The API key that made a change, and its name at that time."""
-
-    id: str
-    name: str
-
-
 class ModelAliasChangeObject(BaseModel):
     """What an alias stood for after a change."""
 
@@ -87,7 +81,7 @@ class ModelAliasChangeObject(BaseModel):
     action: Action
     model: str
     candidate: AliasCandidateObject | None
-    api_key: AliasKey
+    api_key: ApiKeyReference
 
     @classmethod
     def of(cls, change: AliasChange) -> "ModelAliasChangeObject":
@@ -97,7 +91,7 @@ class ModelAliasChangeObject(BaseModel):
             action=change.action,
             model=change.model,
             candidate=_candidate(change.candidate),
-            api_key=AliasKey(id=change.key_id, name=change.key_name),
+            api_key=ApiKeyReference(id=change.key_id, name=change.key_name),
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from fastapi.routing import iter_route_contexts
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Mount
 from starlette.types import Scope
 
 from service.gateway.forward import RequestCost
@@ -58,6 +58,14 @@ class Traffic:
         for base in bases:
             for kind in KINDS:
                 self._tokens.labels(kind, base)
+
+    def add(self, prefix: str, routes: Sequence[BaseRoute]) -> None:
+        """Names the routes of an app that is mounted at `prefix`, and what is mounted in it."""
+        for context in iter_route_contexts(routes):
+            self._patterns[context.endpoint] = f"{prefix}{context.path_format or ''}"
+        for route in routes:
+            if isinstance(route, Mount):
+                self._patterns[route.app] = prefix + route.path
 
     def route(self, scope: Scope) -> str:
         """The pattern that the request matched, never the path that the client sent."""

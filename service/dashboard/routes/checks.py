@@ -12,6 +12,7 @@ from service.dashboard.web.fragments import changed, live
 from service.dashboard.web.pages import UI, html, page
 from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.check import FINAL, CheckResult, FileReport, LengthBucket
+from service.domain.errors import InvalidRequest, QuotaExceeded
 from service.installation.context import Context
 from service.operations import checks
 from service.operations.checks import result_of
@@ -24,24 +25,34 @@ PROBLEMS_SHOWN = 100
 
 
 @router.post("")
-async def create(ctx: ContextDep, visitor: Visitor, form: Posted) -> Response:
-    """Checks what the form of a new job says, or a file with a model."""
-    made = await checks.create(ctx, visitor.caller, new_job(job_form.checked(job_form.body_of(form))))
-    return RedirectResponse(f"{UI}/checks/{made.id}", status_code=303)
+async def create(request: Request, ctx: ContextDep, visitor: Visitor, form: Posted) -> Response:
+    """Checks what the form of a new job says, or a file with a model: on the form's page where a script asks."""
+    scripted = "hx-request" in request.headers
+    try:
+        made = await checks.create(ctx, visitor.caller, new_job(job_form.checked(job_form.body_of(form))))
+    except (InvalidRequest, QuotaExceeded) as error:
+        if not scripted:
+            raise
+        return HTMLResponse(html(request, "check_refused.html", visitor, {"id": STATE, "message": error.message}))
+    if not scripted:
+        return RedirectResponse(f"{UI}/checks/{made.id}", status_code=303)
+    return changed(await state_of(request, ctx, visitor, made.id, embedded=True), "")
 
 
 @router.get("/{id}")
 async def shown(request: Request, ctx: ContextDep, visitor: Visitor, id: str) -> Response:
     """One check."""
-    fragment, _ = await _state(request, ctx, visitor, id)
+    fragment, _ = await state_of(request, ctx, visitor, id)
     check = await checks.retrieve(ctx, visitor.caller, id)
     return page(request, "check.html", visitor, {"check": check, "state": Markup(fragment)})
 
 
 @router.get("/{id}/state")
-async def state(request: Request, ctx: ContextDep, visitor: Visitor, id: str, have: str = "") -> Response:
+async def state(
+    request: Request, ctx: ContextDep, visitor: Visitor, id: str, have: str = "", embedded: bool = False
+) -> Response:
     """What was found so far, if that has changed."""
-    return changed(await _state(request, ctx, visitor, id), have)
+    return changed(await state_of(request, ctx, visitor, id, embedded=embedded), have)
 
 
 @router.get("/{id}/rows")
@@ -50,7 +61,10 @@ async def rows(request: Request, ctx: ContextDep, visitor: Visitor, id: str, sta
     return HTMLResponse(html(request, "check_rows.html", visitor, await _rows(ctx, visitor, id, max(0, start))))
 
 
-async def _state(request: Request, ctx: Context, visitor: SignedIn, id: str) -> tuple[str, str]:
+async def state_of(
+    request: Request, ctx: Context, visitor: SignedIn, id: str, *, embedded: bool = False
+) -> tuple[str, str]:
+    """The fragment of a check, and its hash; `embedded` in another page."""
     check = await checks.retrieve(ctx, visitor.caller, id)
     result = result_of(check)
     values: dict[str, object] = {
@@ -59,11 +73,12 @@ async def _state(request: Request, ctx: Context, visitor: SignedIn, id: str) -> 
         "reports": [] if result is None else _reports(result),
         "problems_shown": PROBLEMS_SHOWN,
         "masks": None,
+        "embedded": embedded,
     }
     if result is not None and result.training_file.valid:
         values["masks"] = Markup(html(request, "check_rows.html", visitor, await _rows(ctx, visitor, id, 0)))
     busy = check.status not in FINAL
-    url = f"{UI}/checks/{id}/state"
+    url = f"{UI}/checks/{id}/state" + ("?embedded=true" if embedded else "")
     return live(request, "check_state.html", visitor, values, id=STATE, url=url, busy=busy, idle_seconds=0)
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
+from markupsafe import Markup
 
 from service.api.web.deps import ContextDep
+from service.dashboard.routes.checks import state_of
 from service.dashboard.web.charts import histogram
 from service.dashboard.web.pages import UI, page
 from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.json import JsonObject
-from service.operations import files
+from service.operations import checks, files
 from service.recipes.objective import OBJECTIVES
 
 router = APIRouter(prefix="/files")
@@ -54,6 +56,8 @@ async def shown(request: Request, ctx: ContextDep, visitor: Visitor, id: str) ->
     """One file and its first rows."""
     file, content = await files.content(ctx, visitor.caller, id)
     lines, complete = await _first_lines(content)
+    newest = await checks.newest_of(ctx, visitor.caller, id)
+    check = "" if newest is None else (await state_of(request, ctx, visitor, newest, embedded=True))[0]
     values = {
         "file": file,
         "rows": [_row(number, line) for number, line in enumerate(lines[:PREVIEW_ROWS], start=1)],
@@ -62,6 +66,7 @@ async def shown(request: Request, ctx: ContextDep, visitor: Visitor, id: str) ->
         "complete": complete,
         "models": list(ctx.catalogue.bases),
         "objectives": OBJECTIVES.names,
+        "check": Markup(check),
     }
     return page(request, "file.html", visitor, values)
 

@@ -19,7 +19,7 @@ from service.domain.errors import IllegalTransition, NotFound
 from service.domain.event import Event
 from service.domain.job import FINAL, Job, named_after
 from service.installation.context import Context
-from service.operations import curves, files, jobs
+from service.operations import curves, files, jobs, model_aliases
 from service.operations.curves import Curve
 from service.operations.jobs import CheckpointView, JobView
 from service.operations.keys import Caller
@@ -29,6 +29,7 @@ router = APIRouter(prefix="/jobs")
 PAGE_JOBS = 25
 PAGE_EVENTS = 100
 PAGE_CHECKPOINTS = 100
+ALIASES_SHOWN = 100
 WORKING = ("validating_files", "queued", "running")  # statuses that change by themselves
 LIST, STATE, CHECKPOINTS = "job-list", "job-state", "job-checkpoints"
 
@@ -52,6 +53,11 @@ class JobRow:
         return self.job.parent_model or named_after(self.job)
 
     @property
+    def owner(self) -> str:
+        """The name of the key that created it; empty where nobody recorded it."""
+        return self.job.key_name or self.job.key_id or ""
+
+    @property
     def method(self) -> str:
         return f"{self.job.objective} · {self.job.tuning['type']}"
 
@@ -64,6 +70,11 @@ class JobRow:
     @property
     def is_final(self) -> bool:
         return self.job.status in FINAL
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether there are steps to draw, or may be."""
+        return bool(self.job.step) or not self.is_final
 
     @classmethod
     def of(cls, view: JobView, losses: Sequence[float] = ()) -> "JobRow":
@@ -181,7 +192,11 @@ async def _state(request: Request, ctx: Context, visitor: SignedIn, id: str, pro
 async def _checkpoints(request: Request, ctx: Context, visitor: SignedIn, id: str) -> tuple[str, str]:
     view = await jobs.retrieve(ctx, visitor.caller, id)
     found = await jobs.checkpoint_page(ctx, visitor.caller, id, after=None, limit=PAGE_CHECKPOINTS)
-    values = {"checkpoints": [_checkpoint(checkpoint) for checkpoint in found.items]}
+    names: list[str] = []
+    if found.items:
+        aliases = await model_aliases.page(ctx, visitor.caller, after=None, limit=ALIASES_SHOWN)
+        names = [alias.name for alias in aliases.items]
+    values = {"checkpoints": [_checkpoint(checkpoint) for checkpoint in found.items], "names": names}
     busy = view.job.status in WORKING
     url = f"{UI}/jobs/{id}/checkpoints"
     return live(request, "job_checkpoints.html", visitor, values, id=CHECKPOINTS, url=url, busy=busy)

@@ -30,9 +30,9 @@ class Node:
 
 
 @router.get("")
-async def shown(request: Request, ctx: ContextDep, visitor: Visitor) -> Response:
-    """The models and the names."""
-    return await _page(request, ctx, visitor)
+async def shown(request: Request, ctx: ContextDep, visitor: Visitor, model: str = "") -> Response:
+    """The models and the names; `model` is chosen for a new name."""
+    return await _page(request, ctx, visitor, chosen=model)
 
 
 @router.post("/aliases")
@@ -63,6 +63,16 @@ async def change(request: Request, ctx: ContextDep, visitor: Visitor, form: Post
     return _back()
 
 
+@router.post("/promote")
+async def promote(request: Request, ctx: ContextDep, visitor: Visitor, form: Posted) -> Response:
+    """Moves a name to a model that a page of a job shows."""
+    try:
+        await model_aliases.promote(ctx, visitor.caller, form.get("name", ""), form.get("model", ""))
+    except InvalidRequest as error:
+        return await _page(request, ctx, visitor, error.message, error.status)
+    return _back()
+
+
 @router.post("/delete")
 async def delete(request: Request, ctx: ContextDep, visitor: Visitor, form: Posted) -> Response:
     """Deletes a tuned model of the project."""
@@ -73,7 +83,9 @@ async def delete(request: Request, ctx: ContextDep, visitor: Visitor, form: Post
     return _back()
 
 
-async def _page(request: Request, ctx: Context, visitor: SignedIn, problem: str = "", status: int = 200) -> Response:
+async def _page(
+    request: Request, ctx: Context, visitor: SignedIn, problem: str = "", status: int = 200, chosen: str = ""
+) -> Response:
     found = await models.lineage(ctx, visitor.caller, MODELS_SHOWN)
     aliases = (await model_aliases.page(ctx, visitor.caller, after=None, limit=ALIASES_SHOWN)).items
     names: dict[str, list[str]] = {}
@@ -86,6 +98,7 @@ async def _page(request: Request, ctx: Context, visitor: SignedIn, problem: str 
         "names": names,
         "bases": list(ctx.catalogue.bases),
         "problem": problem,
+        "chosen": chosen,
         "limit": MODELS_SHOWN,
     }
     return page(request, "models.html", visitor, values, status=status)

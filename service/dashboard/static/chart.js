@@ -19,6 +19,12 @@ function smoothed(values, weight) {
   });
 }
 
+const NAMES = { grad_norm: "gradient norm", tokens_per_second: "tokens per second" };
+const PLACES = ["step", "total_steps", "trained_tokens"];  // of a point, not curves
+
+/** What people call a metric. */
+const labelOf = (name) => NAMES[name] ?? name.replaceAll("_", " ");
+
 class Chart {
   /** `series`: [{label, values, dash?, faint?}], each as long as `steps`. */
   constructor(element) {

@@ -8,27 +8,32 @@
   const chart = new Chart(element);
   let jobs = [];
 
+  /** Where on the axis a job's steps are. */
+  function placesOf(job) {
+    if (axis.value === "tokens") return job.series.trained_tokens;
+    return axis.value === "share" && job.total_steps ? job.steps.map((step) => step / job.total_steps) : job.steps;
+  }
+
   function draw() {
-    const shown = jobs.filter((job) => job.series[metric.value]);
-    const place = (job, step) => axis.value === "share" && job.total_steps ? step / job.total_steps : step;
-    const places = [...new Set(shown.flatMap((job) => job.steps.map((step) => place(job, step))))].sort((a, b) => a - b);
+    const shown = jobs.filter((job) => job.series[metric.value] && (axis.value !== "tokens" || job.series.trained_tokens));
+    const places = [...new Set(shown.flatMap((job) => placesOf(job)))].sort((a, b) => a - b);
     const rank = new Map(places.map((at, index) => [at, index]));
     const lines = shown.map((job) => {
       const values = smoothed(job.series[metric.value], Number(smoothing.value));
       const line = places.map(() => null);
-      job.steps.forEach((step, index) => { line[rank.get(place(job, step))] = values[index]; });
+      placesOf(job).forEach((place, index) => { line[rank.get(place)] = values[index]; });
       return { label: job.title, values: line, colour: jobs.indexOf(job) };
     });
     element.dataset.lines = String(lines.length);
-    chart.draw(places, lines, { log: log.checked, xLabel: axis.value === "share" ? "share" : "step" });
+    chart.draw(places, lines, { log: log.checked, xLabel: axis.value });
   }
 
   async function begin() {
     const response = await fetch(tools.dataset.curves);
     if (!response.ok) return;
     jobs = await response.json();
-    const names = [...new Set(jobs.flatMap((job) => Object.keys(job.series)))].sort((a, b) => (b === "train_loss") - (a === "train_loss") || a.localeCompare(b));
-    metric.replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
+    const names = [...new Set(jobs.flatMap((job) => Object.keys(job.series)))].filter((name) => !PLACES.includes(name)).sort((a, b) => (b === "train_loss") - (a === "train_loss") || a.localeCompare(b));
+    metric.replaceChildren(...names.map((name) => new Option(labelOf(name), name)));
     metric.disabled = false;
     draw();
   }

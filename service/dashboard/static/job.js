@@ -7,18 +7,19 @@
     ["curve-metric", "curve-smoothing", "curve-log", "curve-note", "events"].map((id) => document.getElementById(id));
   const chart = new Chart(document.getElementById("curve"));
   const element = document.getElementById("curve");
-  const ORDER = ["loss", "mean_token_accuracy", "accuracy"];
+  const FIRST = ["loss", "mean_token_accuracy", "accuracy"];
+  const LAST = ["learning_rate", "grad_norm", "tokens_per_second"];
   let steps = [], series = {};
 
   /** `train_loss`, `valid_loss` and `full_valid_loss` are lines of one chart: `loss`. */
   const kindOf = (name) => name.replace(/^(train|valid|full_valid)_/, "");
 
   function offerMetrics() {
-    const rank = (kind) => ORDER.includes(kind) ? ORDER.indexOf(kind) : ORDER.length;
-    const kinds = [...new Set(Object.keys(series).map(kindOf))].sort((a, b) => rank(a) - rank(b));
+    const rank = (kind) => FIRST.includes(kind) ? FIRST.indexOf(kind) : FIRST.length + 1 + LAST.indexOf(kind);
+    const kinds = [...new Set(Object.keys(series).filter((name) => !PLACES.includes(name)).map(kindOf))].sort((a, b) => rank(a) - rank(b));
     if (!kinds.length || kinds.join() === [...metric.options].map((option) => option.value).join()) return;
     const chosen = metric.value;
-    metric.replaceChildren(...kinds.map((kind) => new Option(kind.replaceAll("_", " "), kind)));
+    metric.replaceChildren(...kinds.map((kind) => new Option(labelOf(kind), kind)));
     metric.value = kinds.includes(chosen) ? chosen : kinds[0];
     metric.disabled = false;
   }
@@ -32,9 +33,9 @@
     const names = Object.keys(series).filter((name) => kindOf(name) === metric.value).sort((a, b) => (b.startsWith("train") - a.startsWith("train")) || a.localeCompare(b));
     const lines = [];
     names.forEach((name, index) => {
-      const label = name.replaceAll("_", " ");
+      const label = labelOf(name);
       lines.push({ label, values: smoothed(series[name], weight), colour: index });
-      if (weight && name.startsWith("train")) lines.push({ label: `${label} (as measured)`, values: series[name], colour: index, faint: true });
+      if (weight && (name.startsWith("train") || LAST.includes(name))) lines.push({ label: `${label} (as measured)`, values: series[name], colour: index, faint: true });
     });
     chart.draw(steps, lines, { log: log.checked });
   }

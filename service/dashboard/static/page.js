@@ -60,3 +60,4 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("htmx:afterSwap", (event) => makeTimesLocal(event.target.parentElement ?? document));
 makeTimesLocal(document);
+document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });

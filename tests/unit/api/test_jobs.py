@@ -26,7 +26,9 @@ async def test_a_new_job_has_openais_keys_in_openais_order(client: httpx.AsyncCl
         "status", "validation_file", "training_file", "hyperparameters", "trained_tokens", "error",
         "user_provided_suffix", "seed", "estimated_finish", "integrations", "metadata", "usage_metrics",
         "shared_with_openai", "eval_id", "method", "progress", "tuning",
+        "api_key",
     ]  # fmt: skip
+    assert job["api_key"] == {"id": caller.key_id, "name": "created at the first start"}
     assert job["status"] == "validating_files"
     assert job["organization_id"] == caller.organization_id
     assert job["error"] is None

@@ -50,3 +50,21 @@ async def test_a_job_is_created_as_it_was_checked(member: httpx.AsyncClient, ctx
     assert body_of(filled_from(check))["tuning"] == {"type": "lora", "lora": {"r": 4}}
     asked = (await member.get(path)).text.partition('id="train"')[2].partition('href="')[2].partition('"')[0]
     assert 'name="tuning.r" value="4"' in (await member.get(asked)).text
+
+
+async def test_a_check_is_shown_on_the_page_that_asked_for_it(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    file = await stored(ctx, caller, "a.jsonl", ROWS.read_bytes())
+    page = f"/ui/files/{file}"
+    assert '<div id="check-state"></div>' in (await member.get(page)).text
+    headers = {"HX-Request": "true", "X-CSRF-Token": await csrf_of(member)}
+    asked = await member.post("/ui/checks", data={"training_file": file, "model": "luthier-tiny"}, headers=headers)
+    assert "Check for luthier-tiny" in asked.text and "embedded=true" in asked.text and "<html" not in asked.text
+    held = await claimed(ctx)
+    assert held is not None
+    await work_through(ctx, held)
+    text = (await member.get(page)).text
+    assert "<mark>repair" in text and "1 to 5 of 450" in text
+    refused = await member.post("/ui/checks", data={"training_file": file, "model": "none-such"}, headers=headers)
+    assert refused.status_code == 200 and 'role="alert"' in refused.text and "none-such" in refused.text

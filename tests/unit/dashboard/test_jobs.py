@@ -1,11 +1,14 @@
 """Pages of jobs: the list and its size, one job, what may be done to it, and that projects are kept apart."""
 
+from html import unescape
+from urllib.parse import quote
+
 import httpx
 
 from service.dashboard.routes.jobs import PAGE_JOBS
 from service.dashboard.web.charts import sparkline
 from service.installation.context import Context
-from service.operations import curves, jobs
+from service.operations import curves, jobs, model_aliases
 from service.operations.curves import POINTS, SPARKLINE_POINTS, spread
 from service.operations.keys import Caller
 from service.operations.progress import StepRecord
@@ -68,6 +71,34 @@ async def test_a_job_shows_its_model_checkpoints_settings_and_agreement(
     rank = text.partition(">lora.r</th>")
     assert rank[0].rstrip().endswith('rank of A and B"') and rank[2].startswith('<td>8</td><td class="muted">16</td>')
     assert "workshop.jsonl" in text
+    assert f'href="/ui/v1/models/{quote(shop.model)}/content" download' in text
+
+
+async def test_a_job_says_whose_key_created_it(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
+    job = (await held_for_training(ctx, caller, await stored(ctx, caller, "a.jsonl", b"{}"))).job
+    assert (job.key_id, job.key_name) == (caller.key_id, "created at the first start")
+    for path in ("", f"/{job.id}"):
+        assert "created at the first start" in (await member.get(f"/ui/jobs{path}")).text
+    told = (await member.get(f"/ui/v1/fine_tuning/jobs/{job.id}")).json()
+    assert told["api_key"] == {"id": caller.key_id, "name": "created at the first start"}
+
+
+async def test_a_checkpoint_is_promoted_where_it_is_listed(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    shop = await furnish(ctx, caller)
+    path = f"/ui/jobs/{shop.succeeded}"
+    nameless = (await member.get(path)).text
+    assert f"/ui/models?model={quote(shop.model)}" in nameless and "/ui/models/promote" not in nameless
+    await model_aliases.create(ctx, caller, "support", "luthier-tiny")
+    listed = (await member.get(path)).text.partition('action="/ui/models/promote"')[2]
+    model = unescape(listed.partition('name="model" value="')[2].partition('"')[0])
+    assert model == shop.model
+    form = {"csrf": await csrf_of(member), "model": model, "name": "support"}
+    assert (await member.post("/ui/models/promote", data=form)).headers["location"] == "/ui/models"
+    assert (await model_aliases.retrieve(ctx, caller, "support")).model == shop.model
+    refused = await member.post("/ui/models/promote", data=form | {"model": "ft:nothing"})
+    assert refused.status_code == 400 and "ft:nothing" in refused.text
 
 
 async def test_a_failed_job_says_why_and_what_to_do(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:

@@ -17,6 +17,8 @@ from service.installation.context import Context
 from service.operations import keys, model_aliases, models
 from service.operations.keys import Caller
 from service.operations.models import TunedModel
+from tests.conftest import ClientOf
+from tests.given.scrapes import scrape
 from tests.given.visitors import csrf_of, sign_in, visitor
 from tests.given.workshop import furnish, stored
 
@@ -131,3 +133,14 @@ async def test_an_error_of_ours_is_a_page_with_a_status(
         await sign_in(admin, await keys.create_key(ctx, "default", "admin"))
         response = await admin.get("/ui/system/doctor")
     assert response.status_code == 500 and "x-request-id" in response.text and "ZeroDivision" not in response.text
+
+
+async def test_requests_of_pages_are_counted_by_their_routes(
+    ctx: Context, caller: Caller, nobody: httpx.AsyncClient, client_of: ClientOf
+) -> None:
+    for path in ("/ui/sign-in", "/ui/jobs/one", "/ui/static/style.css", "/ui/nothing/at/all"):
+        await nobody.get(path)
+    page = await scrape(client_of(await keys.create_key(ctx, "default", "admin")))
+    counted = [("/ui/sign-in", "200"), ("/ui/jobs/{id}", "303"), ("/ui/static", "200"), ("none", "404")]
+    for route, status in counted:
+        assert page.value("luthier_http_requests_total", method="GET", route=route, status=status) == 1, route

@@ -63,6 +63,9 @@ def test_the_best_step_is_the_result_and_has_the_bits_that_it_had_when_it_was_me
 ) -> None:
     plain = trained(base, tmp_path / "plain", Safeguards())
     chosen = trained(base, tmp_path / "best", BEST)
+    for report in plain.of("ftjob-1", Stepped):
+        rate, norm, speed = (report.pace[name] for name in ("learning_rate", "grad_norm", "tokens_per_second"))
+        assert 0 < rate <= 1 and norm > 0 and speed > 0, report
     measured = losses(chosen)
     assert measured == losses(plain), "nothing but the choice differs"
     step = min(measured, key=lambda step: measured[step])

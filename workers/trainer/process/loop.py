@@ -170,6 +170,11 @@ class Trainer:
                 trained_tokens=slot.trained_tokens,
                 seconds=step.seconds,
                 metrics=step.metrics,
+                pace={
+                    "learning_rate": step.learning_rate,
+                    "grad_norm": step.grad_norm,
+                    "tokens_per_second": round(step.cost_tokens / step.seconds, 1),
+                },
             )
         )
         if slot.at_epoch_end or stay.pausing:

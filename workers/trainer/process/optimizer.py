@@ -30,10 +30,14 @@ class JobOptimizer:
         """Scales the gradients down to MAX_GRADIENT_NORM. Returns their norm before, on the device."""
         return torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRADIENT_NORM)
 
+    def learning_rate(self, step: int, total_steps: int) -> float:
+        """The one of this step."""
+        return self._learning_rate * learning_rate_factor(step, total_steps)
+
     def step(self, step: int, total_steps: int) -> None:
         """Updates the parameters by their clipped gradients, whose norm is finite, and frees the gradients."""
         for group in self._adam.param_groups:
-            group["lr"] = self._learning_rate * learning_rate_factor(step, total_steps)
+            group["lr"] = self.learning_rate(step, total_steps)
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
 

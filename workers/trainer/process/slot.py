@@ -65,6 +65,8 @@ class Step:
     metrics: dict[str, float]
     cost_tokens: int
     seconds: float
+    learning_rate: float
+    grad_norm: float  # before it is clipped
 
 
 class Slot:
@@ -198,7 +200,9 @@ class Slot:
         }
         if self.at_epoch_end:
             self._guard.evaluated(self.step, metrics)
-        return Step(metrics, train.cost_tokens + valid_tokens, time.perf_counter() - started_at)
+        rate = self._optimizer.learning_rate(self.step, self.total_steps)
+        cost_tokens, seconds = train.cost_tokens + valid_tokens, time.perf_counter() - started_at
+        return Step(metrics, cost_tokens, seconds, rate, gradient_norm)
 
     def chosen(self) -> Chosen | None:
         """What the safeguards decided, once the job is finished; None where it asked for no decision."""
