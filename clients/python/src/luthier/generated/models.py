@@ -13,9 +13,9 @@ __all__ = [
     "Advice",
     "AliasCandidateObject",
     "AliasCandidateParam",
-    "AliasKey",
     "Alive",
     "AllowedToolsParam",
+    "ApiKeyReference",
     "BottleneckSettingsParam",
     "ChatChoice",
     "ChatCompletion",
@@ -173,18 +173,18 @@ class AliasCandidateObject(Record):
 
 
 @dataclass(frozen=True)
-class AliasKey(Record):
-    """The API key that made a change, and its name at that time."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True)
 class Alive(Record):
     """The process responds."""
 
     status: Literal["ok"] = "ok"
+
+
+@dataclass(frozen=True)
+class ApiKeyReference(Record):
+    """The API key that did something, and its name at that time."""
+
+    id: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -607,6 +607,7 @@ class JobObject(Record):
     early_stopping: Optional["EarlyStopping"] = None
     checkpoint_selection: Optional[Literal["last", "best"]] = None
     forgetting_report: Optional[bool] = None
+    api_key: Optional["ApiKeyReference"] = None
 
 
 @dataclass(frozen=True)
@@ -654,7 +655,7 @@ class ModelAliasChangeObject(Record):
     action: Literal["created", "updated", "promoted", "rolled_back", "deleted"]
     model: str
     candidate: Optional["AliasCandidateObject"]
-    api_key: "AliasKey"
+    api_key: "ApiKeyReference"
     object: Literal["model_alias.change"] = "model_alias.change"
 
 
