@@ -49,7 +49,9 @@ def _objective(objective: type[ObjectiveSettings]) -> str:
     reads = " or ".join(f"`{format.name}`" for format in objective.formats)
     return (
         f"### `{objective.name}`\n\n{_paragraph(objective)}\n\n"
-        f"Reads rows of the format {reads}. Metrics: {metrics}, and the same of the validation file with `valid_`.\n\n"
+        f"Reads rows of the format {reads}. Metrics: {metrics}, and the same of the validation file with `valid_`. "
+        f"{_padded(objective)}".rstrip()
+        + "\n\n"
         + (
             _settings("hyperparameter", objective)
             if objective.model_fields
@@ -83,9 +85,16 @@ def _tuning(tuning: type[TuningSettings]) -> str:
     engines = " and ".join(f"`{engine}`" for engine in sorted(tuning.engines))
     changeable = ", ".join(f"`{name}`" for name in sorted(tuning.changeable))
     continued = f"A job that continues a model may give another {changeable}. " if changeable else ""
-    return f"### `{tuning.name}`\n\n{_paragraph(tuning)}\n\nEngines: {engines}. {continued}{_rates(tuning)}\n\n" + (
-        _settings("setting", tuning) if tuning.model_fields else "It has no settings.\n"
+    return (
+        f"### `{tuning.name}`\n\n{_paragraph(tuning)}\n\n"
+        f"Engines: {engines}. {continued}{_padded(tuning)}{_rates(tuning)}\n\n"
+        + (_settings("setting", tuning) if tuning.model_fields else "It has no settings.\n")
     )
+
+
+def _padded(method: type[TuningSettings] | type[ObjectiveSettings]) -> str:
+    because = method.unpacked_because
+    return f"A step's rows are padded and not packed: {because}. " if because else ""
 
 
 def _rates(tuning: type[TuningSettings]) -> str:

@@ -77,6 +77,7 @@ class ObjectiveSettings(MethodFields):
     )
     task: ClassVar[TaskName] = "generate"  # what its models are for
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal"})  # of the bases that it trains
+    unpacked_because: ClassVar[str] = ""  # why a step's rows are padded and not packed (docs/methods.md); empty: packed
     file_metrics: ClassVar[tuple[str, ...]] = ()  # of the whole validation file alone, as in `full_valid_<name>`
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.objectives.<name>`
 

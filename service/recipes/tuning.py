@@ -43,6 +43,7 @@ class TuningSettings(MethodFields):
     engines: ClassVar[frozenset[EngineKind]]  # which can serve it
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal"})  # of the bases that it can tune
     changeable: ClassVar[frozenset[str]] = frozenset()  # settings that may be others when a model is continued
+    unpacked_because: ClassVar[str] = ""  # why a step's rows are padded and not packed (docs/methods.md); empty: packed
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.tunings.<name>`
 
     @classmethod

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from service.recipes.base import Base, Serving
 from workers.data.batches import Batch
 from workers.data.tokenized import TokenizedDataset
+from workers.objectives.base import TokenLosses, losses_of_columns
 from workers.toy_base.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 
 torch.set_num_threads(1)  # with two, on a machine that others use too, small operations take a hundred times as long
@@ -27,6 +28,9 @@ class Saying:
 
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
         return self.logits_BTV[:, keep_K]
+
+    def token_losses(self, batch: Batch) -> TokenLosses:
+        return losses_of_columns(self, batch)
 
     def hidden(self, batch: Batch) -> Tensor:
         raise NotImplementedError("a model without states")

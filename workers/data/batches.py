@@ -19,6 +19,14 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
+class RowShape:
+    """What the host knows of a row: where its tokens are need not be asked of a device."""
+
+    length: int
+    trained: NDArray[np.int64]  # the places whose next token is trained, in rising order
+
+
+@dataclass(frozen=True)
 class Batch:
     """Right-padded rows. A label has the position of its own token (a causal model shifts them); -100 is not trained.
 
@@ -38,6 +46,7 @@ class Batch:
     second_mask_BS: Tensor | None = None
     keep_K: Tensor | None = None  # see `trained_K`
     shared: Tensor | None = None  # what `Objective.shared` made of the whole step
+    shapes: tuple[RowShape, ...] = ()  # of every row; see `row_shapes`
 
     @property
     def targets_BT(self) -> Tensor:
@@ -56,14 +65,23 @@ class Batch:
             return self.keep_K
         return (self.targets_BT != IGNORED).any(dim=0).nonzero().squeeze(1)
 
+    @property
+    def row_shapes(self) -> Sequence[RowShape]:
+        """One for each row. `collate` gives them; of a batch without them they are read from its tensors."""
+        if self.shapes:
+            return self.shapes
+        targets = [row.nonzero().flatten().numpy() for row in (self.targets_BT != IGNORED).cpu()]
+        return [RowShape(*both) for both in zip(self.attention_mask_BT.sum(dim=1).tolist(), targets, strict=True)]
+
     def rows(self, selected: slice) -> "Batch":
         """Some of the rows, with the same padding and the same positions to keep."""
-        names = {name for name, tensor in vars(self).items() if tensor is not None} - {"keep_K", "shared"}
+        names = {name for name, column in vars(self).items() if column is not None} - {"keep_K", "shared"}
         return replace(self, **{name: vars(self)[name][selected] for name in names})
 
     def to(self, device: torch.device) -> "Batch":
         """The same rows on `device`."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
+        moved: dict[str, Any] = {name: one.to(device) for name, one in vars(self).items() if isinstance(one, Tensor)}
+        return replace(self, **moved)
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> list[int]:
@@ -94,6 +112,7 @@ def collate(dataset: TokenizedDataset, indices: Sequence[int], pad_id: int) -> B
         row_labels_B=_of_rows(dataset.row_labels, indices, torch.int64),
         row_label_sets_BC=_of_rows(dataset.row_label_sets, indices, torch.float32),
         row_weights_B=_of_rows(dataset.row_weights, indices, torch.float32),
+        shapes=tuple(RowShape(len(tokens), np.flatnonzero(trained[1:])) for tokens, trained in rows),
     )
     if dataset.token_weights is not None:
         weights = _spans(dataset.token_weights, dataset.offsets, indices)

@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from service.recipes.base_folder import folder_problems
 from service.recipes.tasks import KINDS, BaseKind
 from service.recipes.tuning import BaseSize
 from workers.data.base_text import BaseText
+from workers.model import segments
 from workers.model.kind import kind_of, load_model
+from workers.model.output_layer import plain_output_layer
 
 log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
@@ -55,6 +58,18 @@ class LoadedBase:
         """A token for masked positions; results do not depend on which one it is."""
         padding = self.tokenizer.pad_token_id
         return padding if isinstance(padding, int) and padding < self.text.num_embeddings else 0
+
+    @cached_property
+    def unpacked_because(self) -> str:
+        """Why rows are padded and not packed for it; empty: they are packed. Tried once, while no tuning is active."""
+        if self.kind != "causal":
+            return "rows are packed for bases that read from left to right only"
+        return segments.refusal(self.model)
+
+    @cached_property
+    def has_plain_output_layer(self) -> bool:
+        """Whether its logits are those of one linear layer. Tried once, while no tuning is active."""
+        return self.kind == "causal" and plain_output_layer(self.model) is not None
 
 
 class BaseUnusable(ValueError):

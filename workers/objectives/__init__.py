@@ -13,6 +13,7 @@ from workers.objectives.base import (
     Sampled,
     Sampler,
     SamplingObjective,
+    TokenLosses,
     WholeFile,
 )
 from workers.objectives.logprobs import logprobs
@@ -25,6 +26,7 @@ __all__ = [
     "Sampled",
     "Sampler",
     "SamplingObjective",
+    "TokenLosses",
     "WholeFile",
     "create_objective",
     "logprobs",

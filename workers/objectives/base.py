@@ -12,26 +12,61 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from service.domain.model import HeadConfig
 from service.recipes.implementations import Implementations
 from service.recipes.tasks import BaseKind
-from workers.data.batches import Batch
+from workers.data.batches import IGNORED, Batch
 from workers.data.tokenized import TokenizedDataset
 from workers.model.head import Head
 from workers.model.sampling import Sampling
 
 
+@dataclass(frozen=True)
+class TokenLosses:
+    """-log p(token | tokens before) of each trained token, in nats and float32."""
+
+    losses_BK: Tensor  # at the position before the token; 0 where none is trained
+    keep_K: Tensor | None  # which positions these are; None: all
+    num_right: Tensor  # scalar, without gradient: how many trained tokens are the likeliest ones
+
+    def at(self, values_BT: Tensor) -> Tensor:
+        """values_BK: at the positions of the losses."""
+        return values_BT if self.keep_K is None else values_BT[:, self.keep_K]
+
+
 class Forward(Protocol):
     """The base with the job's tuning, as an objective calls it. Every call is a pass through the base."""
 
+    def token_losses(self, batch: Batch) -> TokenLosses:
+        """Of the trained tokens; only their positions go through the output layer."""
+        ...
+
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
-        """logits_BKV: of the next token, at the positions `keep_K` of each row."""
+        """logits_BKV: of the next token, at the positions `keep_K` of each row.
+
+        For an objective that reads more of them than `token_losses` says. They mean nothing where a row has no such
+        position.
+        """
         ...
 
     def hidden(self, batch: Batch) -> Tensor:
         """hidden_BTH: the input of the output layer, in the base's dtype."""
         ...
+
+
+def losses_of_columns(forward: Forward, batch: Batch) -> TokenLosses:
+    """From the logits of every position whose next token is trained in some row."""
+    keep_K = batch.trained_K
+    targets_BK = batch.targets_BT[:, keep_K]
+    logits_BKV = forward.logits(batch, keep_K)
+    losses = cross_entropy(
+        logits_BKV.flatten(0, 1).float(), targets_BK.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    with torch.no_grad():
+        num_right = ((logits_BKV.argmax(dim=-1) == targets_BK) & (targets_BK != IGNORED)).sum()
+    return TokenLosses(losses.view_as(targets_BK), keep_K, num_right)
 
 
 class Sampler(Protocol):

@@ -36,6 +36,7 @@ class Chunk:
     attention_mask_BT: Tensor | None  # None: no padding
     prompt_lengths_B: Tensor  # int64: the position of the first token to be trained or generated
     offset: int = 0  # tokens of each row that are already in the cache
+    begins_B: Tensor | None = None  # int64: where each row begins among all tokens, if the base gets them as one row
 
 
 @dataclass(frozen=True)

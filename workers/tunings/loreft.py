@@ -77,6 +77,8 @@ class LoreftTuning(OwnFormat):
         at_start_BT = places_T < self._settings.first
         at_end_BT = places_T >= lengths_B1 - self._settings.last
         rows_N, places_N = ((at_start_BT | at_end_BT) & (places_T < lengths_B1)).nonzero(as_tuple=True)
+        if chunk.begins_B is not None:  # the base gets the rows one behind the other
+            rows_N, places_N = torch.zeros_like(rows_N), chunk.begins_B[rows_N] + places_N
         self._edited = rows_N, places_N
         return plain_inputs(chunk)
 

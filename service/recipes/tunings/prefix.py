@@ -20,6 +20,7 @@ class PrefixSettings(VirtualTokenSettings):
     name: ClassVar[str] = "prefix"
     peft_type: ClassVar[str] = "PREFIX_TUNING"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    unpacked_because: ClassVar[str] = "every row attends to the prefix in a cache of its own"
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

@@ -23,7 +23,7 @@ from workers.data.batches import collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.head import HEAD, read_head
 from workers.model.load import LoadedBase, environment, load_base
-from workers.objectives import create_objective
+from workers.objectives import TokenLosses, create_objective
 from workers.objectives.classification import CONFUSION, Classification
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
@@ -71,6 +71,9 @@ class States:
 
     def hidden(self, batch: Any) -> torch.Tensor:
         return self._hidden_BTH
+
+    def token_losses(self, batch: Any) -> TokenLosses:
+        raise NotImplementedError("it has no output layer")
 
     def logits(self, batch: Any, keep_K: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError("it has no output layer")

@@ -27,6 +27,7 @@ from tests.servers.trl import run_losses
 from workers.data.batches import IGNORED, Batch, collate
 from workers.data.tokenized import DatasetBuilder
 from workers.objectives import create_objective
+from workers.objectives.base import TokenLosses, losses_of_columns
 
 pytestmark = pytest.mark.slow  # TRL takes seconds to import
 NUM_PAIRS = 6
@@ -79,6 +80,9 @@ class SayingEach:
             return self.logits_BTV[:, keep_K]
         (side,) = [side for side in (0, 1) if torch.equal(batch.input_ids_BT, self.batch.input_ids_BT[side::2])]
         return self.logits_BTV[side::2, keep_K]
+
+    def token_losses(self, batch: Batch) -> TokenLosses:
+        return losses_of_columns(self, batch)
 
     def hidden(self, batch: Batch) -> Tensor:
         raise NotImplementedError("a model without states")

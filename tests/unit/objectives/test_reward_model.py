@@ -17,7 +17,7 @@ from workers.data.messages import RenderError
 from workers.data.render import Renderer
 from workers.model.head import read_head
 from workers.model.load import LoadedBase, environment
-from workers.objectives import HeadObjective, create_objective
+from workers.objectives import HeadObjective, TokenLosses, create_objective
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
 
@@ -33,6 +33,9 @@ class States:
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         return self._hidden_BTH
+
+    def token_losses(self, batch: Batch) -> TokenLosses:
+        raise NotImplementedError("it has no output layer")
 
     def logits(self, batch: Batch, keep_K: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError("it has no output layer")

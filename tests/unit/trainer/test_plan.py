@@ -11,7 +11,13 @@ import pytest
 from tests.given.slots import TRAIN, adapter, run, seat
 from workers.model.load import LoadedBase
 from workers.trainer.process import plan
-from workers.trainer.process.plan import COST_TOKENS, LIMIT_TOKENS, PlanVersion, micro_batches
+from workers.trainer.process.plan import (
+    COST_TOKENS,
+    LIMIT_TOKENS,
+    PlanVersion,
+    micro_batches,
+    packed_micro_batches,
+)
 from workers.trainer.process.snapshot import STATE
 
 
@@ -34,7 +40,7 @@ def test_no_other_plan_is_cheaper(rows_per_example: int) -> None:
     random = np.random.RandomState(7)
     for _ in range(40):
         lengths = [int(length) for length in np.exp(random.normal(5, 1.5, size=random.randint(1, 9))) + 1]
-        groups = micro_batches(range(len(lengths)), lengths, rows_per_example)
+        groups = micro_batches(range(len(lengths)), lengths, rows_per_example, version=2)
         assert sorted(example for group in groups for example in group) == list(range(len(lengths)))
         cheapest = min(cost(one, lengths, rows_per_example) for one in every_plan(lengths))
         assert cost(groups, lengths, rows_per_example) == cheapest
@@ -65,7 +71,17 @@ def test_a_longer_example_goes_alone_and_equal_lengths_stay_together() -> None:
     assert sorted(map(len, micro_batches(range(256), [100] * 256))) == [16, *[40] * 6]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+def test_packed_rows_fill_each_micro_batch_and_a_longer_example_goes_alone() -> None:
+    assert packed_micro_batches(range(8), [5, 30, 7, 7, 90, 12, 5, 29], limit_tokens=60) == [
+        [4],
+        [1, 7],
+        [5, 2, 3, 0, 6],
+    ]
+    assert packed_micro_batches(range(3), [10, 9000, 10]) == [[1], [0, 2]]
+    assert [len(group) for group in packed_micro_batches(range(256), [100] * 256)] == [40] * 6 + [16]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_job_in_flight_goes_on_by_the_plan_that_it_began_with(
     base: LoadedBase, tmp_path: Path, version: PlanVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,17 +99,18 @@ def test_a_job_in_flight_goes_on_by_the_plan_that_it_began_with(
             slot.leave()
             if version == 1:
                 forget_version(tmp_path / "snapshot" / STATE)
-            monkeypatch.setattr(plan, "CURRENT", 2)
+            monkeypatch.setattr(plan, "CURRENT", 3 if version < 3 else 2)
             slot = seat(base, batch_size=10)
             assert slot.restore(tmp_path / "snapshot") == ""
         run(slot)
         results[stop] = adapter(slot, tmp_path / f"adapter {stop}")
-        assert json.loads(slot.snapshot().state.model_dump_json())["plan"] == version
+        state = json.loads(slot.snapshot().state.model_dump_json())
+        assert (state["plan"], state["packed"]) == (version, version == 3)
         slot.leave()
     assert results[True] == results[False]
 
 
 def forget_version(path: Path) -> None:
     state = json.loads(path.read_text())
-    assert state.pop("plan") == 1
+    assert state.pop("plan") == 1 and state.pop("packed") is False
     path.write_text(json.dumps(state))

@@ -5,6 +5,7 @@ Stands in for a device: whatever a step computes from its batches is a `OnDevice
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,8 +45,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Batches arrive on it."""
 
     def to(batch: Batch, device: torch.device) -> Batch:
-        columns: Mapping[str, Tensor | None] = vars(batch)
-        return Batch(**{name: None if one is None else one.as_subclass(OnDevice) for name, one in columns.items()})
+        columns: Mapping[str, Any] = vars(batch)
+        tensors = {name: one.as_subclass(OnDevice) for name, one in columns.items() if isinstance(one, Tensor)}
+        return replace(batch, **tensors)
 
     monkeypatch.setattr(Batch, "to", to)
     OnDevice.looks.clear()

@@ -36,10 +36,11 @@ ROWS = rows_of([TOKENS[0], TOKENS[1][:5], TOKENS[2][:7]])  # padded
 CLOSE = 1e-5
 
 
-def ours(name: str, tuning: Tuning) -> tuple[float, dict[str, Tensor]]:
+def ours(name: str, tuning: Tuning, unpacked_because: str = "") -> tuple[float, dict[str, Tensor]]:
     """The mean loss and its gradients, as a job computes them; the tuning is detached."""
+    passes = Passes(family(name), tuning, create_objective(SupervisedSettings()), unpacked_because)
     tuning.activate()
-    measured, _ = Passes(family(name), tuning, create_objective(SupervisedSettings())).train(ROWS, range(3)).read()
+    measured, _ = passes.train(ROWS, range(3)).read()
     tuning.deactivate()
     gradients = {key: parameter.grad for key, parameter in tuning.parameters().items() if parameter.grad is not None}
     assert len(gradients) == len(tuning.parameters())
@@ -89,7 +90,7 @@ def test_loss_and_gradient_are_those_of_pefts_modules(name: str, kind: str, tmp_
     config.inference_mode, config.base_model_name_or_path = False, None
     model = get_peft_model(make_family(name), config).eval()
     set_peft_model_state_dict(model, load_file(tmp_path / WEIGHTS))
-    compare(ours(name, tuning), theirs(model))
+    compare(ours(name, tuning, tuning_of(KINDS[kind]).unpacked_because), theirs(model))
 
 
 def test_pissa_without_touching_the_base_is_pissa() -> None:

@@ -139,6 +139,8 @@ class Trainer:
             slot.continue_from(folder / "parent")
         if (folder / "resume").exists():
             difference = slot.restore(folder / "resume")
+        if slot.unpacked_because:
+            log.info("job.rows_padded", job_id=job_id, reason=slot.unpacked_because)
         self._turns.enter(job_id)
         self._channel.say(Seated(job_id=job_id, step=slot.step, total_steps=slot.total_steps, difference=difference))
 

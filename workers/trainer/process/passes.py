@@ -1,23 +1,29 @@
 """Rows through the base and the objective: with gradients to train, without to measure.
 
 One loop for every recipe: the tuning decides which parameters are trained, the objective which loss. Keeps no state.
-A step's examples go through the base in micro-batches of similar lengths.
-Shapes: B rows, T tokens, K kept positions, V vocabulary, H hidden.
+A step's examples go through the base in micro-batches (`plan`): packed, or padded with others of similar lengths.
+Shapes: B rows, T tokens, K kept positions, S tokens of all rows, N trained positions, V vocabulary, H hidden.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from workers.data.batches import Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.head import Head
 from workers.model.load import LoadedBase
+from workers.model.output_layer import losses_and_right
+from workers.model.segments import Segments, arguments, attending
 from workers.model.states import hidden_states
-from workers.objectives import Objective, logprobs
+from workers.objectives import Objective, TokenLosses, logprobs
+from workers.objectives.base import losses_of_columns
 from workers.trainer.process import plan
 from workers.tunings import Tuning
 from workers.tunings.base import Chunk, Inputs, plain_inputs
@@ -57,14 +63,33 @@ class Sums:
         return Measured(loss, others, self.cost_tokens, self.outputs), rest
 
 
-class Passes:
-    """The passes of one job, and the `Forward` of its objective; its tuning is active whenever they run."""
+@dataclass(frozen=True)
+class Packed:
+    """A batch as the base gets it: its rows one behind the other, each after what the tuning puts before it."""
 
-    def __init__(self, base: LoadedBase, tuning: Tuning, objective: Objective) -> None:
+    inputs: Inputs
+    segments: Segments
+    num_before: int
+
+    def place(self, row: int) -> int:
+        """Of the row's first token."""
+        return self.segments.begins[row] + self.num_before
+
+
+class Passes:
+    """The passes of one job, and the `Forward` of its objective; its tuning is active whenever they run.
+
+    Made while no tuning is active, with `unpacked_because`: why the method's rows cannot be packed, or nothing.
+    """
+
+    def __init__(self, base: LoadedBase, tuning: Tuning, objective: Objective, unpacked_because: str = "") -> None:
         self._base = base
         self._tuning = tuning
         self._objective = objective
         self.plan = plan.CURRENT
+        self.unpacked_because = unpacked_because or base.unpacked_because
+        self._plain = base.has_plain_output_layer
+        self.packed = self.plan >= plan.LABELS_ONLY and not self.unpacked_because
 
     def train(self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None) -> Sums:
         """Adds the gradient of the examples' mean loss to the tuning's parameters, dropout on.
@@ -152,6 +177,11 @@ class Passes:
 
     def _groups(self, dataset: TokenizedDataset, examples: Sequence[int]) -> list[list[int]]:
         """The rows of each micro-batch. Rows of a packed example need not stay together; those of a pair do."""
+        if self.packed:
+            parts = dataset.rows_of(examples) if dataset.packed else examples
+            sizes = [dataset.row_length(part) if dataset.packed else dataset.cost_tokens([part]) for part in parts]
+            groups = plan.packed_micro_batches(parts, sizes)
+            return groups if dataset.packed else [dataset.rows_of(group) for group in groups]
         if dataset.packed:
             rows = dataset.rows_of(examples)
             return plan.micro_batches(rows, [dataset.row_length(row) for row in rows], version=self.plan)
@@ -159,8 +189,44 @@ class Passes:
         groups = plan.micro_batches(examples, lengths, dataset.rows_per_example, version=self.plan)
         return [dataset.rows_of(group) for group in groups]
 
+    def token_losses(self, batch: Batch) -> TokenLosses:
+        """See `Forward`."""
+        if self.plan < plan.LABELS_ONLY or not (self.packed or self._plain):
+            return losses_of_columns(self, batch)
+        num_rows, width = batch.input_ids_BT.shape
+        packed = self._packed(batch) if self.packed else None
+        of_states, of_rows = [], []  # each trained position: where its state is; where it is in B times T
+        for row, shape in enumerate(batch.row_shapes):
+            of_states.append(shape.trained + (packed.place(row) if packed else row * width))
+            of_rows.append(shape.trained + row * width)
+        states_N, rows_N = (_on(self._base.device, places) for places in (of_states, of_rows))
+        targets_N = batch.targets_BT.flatten()[rows_N]
+        losses_N, right_N = self._losses(batch, packed, states_N, targets_N)
+        losses_BT = losses_N.new_zeros(num_rows * width).index_copy(0, rows_N, losses_N).view(num_rows, width)
+        return TokenLosses(losses_BT, None, right_N.sum())
+
+    def _losses(
+        self, batch: Batch, packed: Packed | None, states_N: Tensor, targets_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """losses_N of the positions whose states are there, and whether the likeliest token is the target."""
+        model = self._tuning.model
+        if packed and not self._plain:
+            with attending(model):
+                logits_NV = model(
+                    **packed.inputs.tensors, **arguments(packed.segments), use_cache=False, logits_to_keep=states_N
+                ).logits[0]
+            logits_NV = logits_NV.float()
+            losses_N = cross_entropy(logits_NV, targets_N, reduction="none")
+            return losses_N, logits_NV.detach().argmax(dim=-1) == targets_N
+        states_SH = self._packed_states(packed) if packed else self.hidden(batch).flatten(0, 1)
+        layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        assert isinstance(layer, nn.Linear), "tried when the base was loaded"
+        return losses_and_right(layer, states_SH.index_select(0, states_N), targets_N)
+
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
         """See `Forward`. `keep_K` does not count the positions that the tuning puts before the tokens."""
+        if self.packed:
+            return self._packed_logits(batch, keep_K)
         inputs = self._inputs(batch)
         logits_BKV: Tensor = self._tuning.model(
             **inputs.tensors,
@@ -170,9 +236,58 @@ class Passes:
         ).logits
         return logits_BKV
 
+    def _packed_logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
+        """A row's last token stands for the positions that it has not."""
+        packed, model = self._packed(batch), self._tuning.model
+        places = [packed.place(row) for row in range(len(batch.input_ids_BT))]
+        begins_B1 = torch.tensor(places, device=self._base.device)[:, None]
+        lasts_B1 = torch.tensor([shape.length - 1 for shape in batch.row_shapes], device=self._base.device)[:, None]
+        keep_BK = begins_B1 + torch.minimum(keep_K, lasts_B1)
+        with attending(model):
+            logits_1SV: Tensor = model(
+                **packed.inputs.tensors, **arguments(packed.segments), use_cache=False, logits_to_keep=keep_BK.flatten()
+            ).logits
+        return logits_1SV.view(*keep_BK.shape, -1)
+
     def hidden(self, batch: Batch) -> Tensor:
         """See `Forward`."""
-        return hidden_states(self._tuning.model, self._base.kind, self._inputs(batch))
+        if not self.packed:
+            return hidden_states(self._tuning.model, self._base.kind, self._inputs(batch))
+        packed, (num_rows, width) = self._packed(batch), batch.input_ids_BT.shape
+        states_SH = self._packed_states(packed)
+        of_states, of_rows = [], []
+        for row, shape in enumerate(batch.row_shapes):
+            of_states.append(np.arange(shape.length) + packed.place(row))
+            of_rows.append(np.arange(shape.length) + row * width)
+        states_S, rows_S = (_on(self._base.device, places) for places in (of_states, of_rows))
+        padded_SH = states_SH.new_zeros(num_rows * width, states_SH.shape[1])
+        return padded_SH.index_copy(0, rows_S, states_SH.index_select(0, states_S)).view(num_rows, width, -1)
+
+    def _packed(self, batch: Batch) -> Packed:
+        assert batch.prompt_lengths_B is not None, "every file has them"
+        num_before = self._tuning.num_virtual_tokens
+        segments = Segments(tuple(num_before + shape.length for shape in batch.row_shapes), self._base.device)
+        begins_B = torch.tensor(segments.begins, device=self._base.device)
+        inputs = self._tuning.inputs(
+            Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B, begins_B=begins_B)
+        )
+        assert inputs.cache is None and inputs.num_before == num_before, "the method's settings say why not"
+        places_S = segments.padded_S(num_before + batch.input_ids_BT.shape[1])
+        tensors = {
+            name: tensor.flatten(0, 1).index_select(0, places_S)[None]
+            for name, tensor in inputs.tensors.items()
+            if name != "attention_mask"
+        }
+        return Packed(Inputs(tensors), segments, num_before)
+
+    def _packed_states(self, packed: Packed) -> Tensor:
+        """states_SH: the input of the output layer, what the tuning puts before the rows included."""
+        model = self._tuning.model
+        with attending(model):
+            states_1SH: Tensor = model.base_model(
+                **packed.inputs.tensors, **arguments(packed.segments), use_cache=False
+            ).last_hidden_state
+        return states_1SH[0]
 
     def values(self, ids: Sequence[int], head: Head, *, tuned: bool) -> list[float]:
         """What the head returns for one row, with the tuning or without it; dropout off. The row goes alone."""
@@ -188,3 +303,7 @@ class Passes:
     def _inputs(self, batch: Batch) -> Inputs:
         assert batch.prompt_lengths_B is not None, "every file has them"
         return self._tuning.inputs(Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B))
+
+
+def _on(device: torch.device, places: Sequence[NDArray[np.int64]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(places)).to(device, non_blocking=True)

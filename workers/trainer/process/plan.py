@@ -1,16 +1,23 @@
-"""The plan of a step: which of its examples go through the base together.
+"""The plan of a step: which of its examples go through the base together, and how.
 
 Rows of a micro-batch are padded to the longest of them, and padding is computed like any token; but every micro-batch
 has a cost of its own. The plan makes the sum of both smallest. It is a function of the lengths alone, so that a
-resumed job gets the same micro-batches: others would give other last bits. A snapshot has the version of its plan.
+resumed job gets the same micro-batches: others would give other last bits. A snapshot has the version of its plan, by
+which its job continues:
+
+1   rows are padded; a micro-batch is closed when it is full. Logits of every column that is trained in some row
+2   rows are padded; the cheapest micro-batches
+3   rows are packed one behind the other where base and method allow it, else padded as in 2. Logits of the trained
+    positions alone
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
-PlanVersion = Literal[1, 2]
-CURRENT: PlanVersion = 2
-LIMIT_TOKENS = 4096  # padded tokens of one micro-batch; a longer example goes alone
+PlanVersion = Literal[1, 2, 3]
+CURRENT: PlanVersion = 3
+LABELS_ONLY: PlanVersion = 3  # since that version
+LIMIT_TOKENS = 4096  # of one micro-batch, padding included; a longer example goes alone
 # What a micro-batch costs besides its tokens, in tokens. On one CPU core, all layers tuned, forward and backward:
 # 73 at 4 M parameters, 41 at 12 M, 30 at 135 M (benchmarks/micro_batch_cost.txt).
 COST_TOKENS = 64
@@ -35,6 +42,25 @@ def micro_batches(
     ends = _fewest(widths, limit_tokens) if version == 1 else _cheapest(widths, limit_tokens)
     order = [example for _, example in longest_first]
     return [order[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def packed_micro_batches(
+    examples: Sequence[int], sizes: Sequence[int], *, limit_tokens: int | None = None
+) -> list[list[int]]:
+    """`examples` in groups of at most `limit_tokens` tokens (without: LIMIT_TOKENS), the largest first.
+
+    `sizes[i]` is the number of tokens of all rows of `examples[i]`.
+    """
+    limit_tokens = limit_tokens or LIMIT_TOKENS
+    groups: list[list[int]] = []
+    filled = limit_tokens
+    for size, example in sorted(zip(sizes, examples, strict=True), key=lambda pair: -pair[0]):
+        if filled + size > limit_tokens:
+            groups.append([])
+            filled = 0
+        groups[-1].append(example)
+        filled += size
+    return groups
 
 
 def _fewest(widths: Sequence[int], limit_tokens: int) -> list[int]:

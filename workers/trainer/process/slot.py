@@ -102,7 +102,8 @@ class Slot:
             self._parameters = self._all_parameters()
             self._initial = tensors_digest(self._parameters)
             self._optimizer = JobOptimizer(self._parameters, spec.learning_rate)
-            self._passes = Passes(base, self._tuning, self._objective)
+            because = spec.recipe.tuning.unpacked_because or spec.recipe.objective.unpacked_because
+            self._passes = Passes(base, self._tuning, self._objective, because)
             self._reference = self._new_reference(self._objective.needs_reference)
             self._rollout = self._new_rollout()
             self._validation = Validation(self._passes, self._objective, valid, spec.batch_size, self._steps_per_epoch)
@@ -328,6 +329,7 @@ class Slot:
             trained_tokens=self.trained_tokens,
             environment=self._environment,
             plan=self._passes.plan,
+            packed=self._passes.packed,
             evaluations=self._guard.evaluations,
             general_loss_before=self._guard.general_loss_before,
         )
@@ -347,12 +349,19 @@ class Slot:
         self._random.restore(
             {name.removeprefix(RANDOM): tensor for name, tensor in tensors.items() if name.startswith(RANDOM)}
         )
-        self.step, self.trained_tokens, self._passes.plan = state.step, state.trained_tokens, state.plan
+        self.step, self.trained_tokens = state.step, state.trained_tokens
+        self._passes.plan, self._passes.packed = state.plan, state.packed and not self._passes.unpacked_because
         self._rollout = self._new_rollout()
         self._guard.restore(state.evaluations, state.general_loss_before, tensors)
         if "threads" in state.environment:  # it keeps those that it began with
             self._environment["threads"] = state.environment["threads"]
-        return state.difference(self._environment)
+        other = state.difference(self._environment)
+        return other or ("packed: True -> False" if state.packed and not self._passes.packed else "")
+
+    @property
+    def unpacked_because(self) -> str:
+        """Why its rows are padded, where they are."""
+        return "" if self._passes.packed else self._passes.unpacked_because or "it began with padded rows"
 
     def leave(self) -> None:
         """Detaches from the base, which is then as it was before the job. May be called twice."""
