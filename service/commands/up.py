@@ -199,6 +199,8 @@ def welcome(settings: Settings, missing: Sequence[str] = (), *, to_a_terminal: b
     if missing:
         silent = ", ".join(missing)
         state = f"Luthier is ready for files and jobs. Models cannot be called yet: no response from {silent}."
+    command = Path(sys.executable).with_name("luthier")  # of the package in clients/python
+    shown_command = command if command.exists() else "luthier"
     return f"""
 {state}
   Page     {url.removesuffix("/v1")}   (sign in with the API key)
@@ -206,6 +208,7 @@ def welcome(settings: Settings, missing: Sequence[str] = (), *, to_a_terminal: b
   API key  {shown}
 
 Paste one of these:
+  LUTHIER_URL={url} LUTHIER_API_KEY={key} {shown_command} models ls
   curl {url}/models -H "Authorization: Bearer {key}"
   python -c "from openai import OpenAI; print(OpenAI(base_url='{url}', api_key='{key}').models.list().data)"
   node -e "new (require('openai'))({{baseURL: '{url}', apiKey: '{key}'}}).models.list().then(m => console.log(m.data))"

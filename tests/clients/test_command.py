@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from luthier.configuration import config_path
 from service.installation.context import Context
 from service.operations.keys import Caller
 from tests.given.command import called, in_terminal
+from tests.given.debian import need
 from tests.given.files_by_http import ROWS
 from tests.given.scripted_api import scripted_api, sends
 from tests.given.scripted_engine import ScriptedEngine, answers, streams
@@ -98,6 +100,60 @@ async def test_lists_as_json_ids_and_tables(ctx: Context, caller: Caller, sdk: A
         assert json.loads((await called(noun, "show", id, "-o", "json")).stdout)["id"] == id
         assert id in (await called(noun, "show", id)).stdout
     assert (await called("files", "ls", "-n", "1", "-o", "id")).stdout.count("\n") == 1
+
+
+async def test_json_is_read_by_jq_with_its_errors_and_progress_elsewhere(
+    ctx: Context, caller: Caller, sdk: AsyncLuthier, rows: Path
+) -> None:
+    need("jq", "jq", remedy="install jq")
+    job = await add_job(ctx, caller)
+    for command, query, found in (
+        (("jobs", "ls"), ".[0].id", job.id),
+        (("jobs", "show", job.id), ".progress.queue_position", "null"),
+        (("jobs", "cancel", job.id), ".status", "cancelled"),
+        (("wait", job.id), ".status", "cancelled"),
+        (("logs", job.id), ".[-1].type", "message"),
+        (("files", "upload", str(rows)), ".bytes", str(len(ROWS))),
+        (("models", "ls"), 'map(.id) | join(",")', "luthier-tiny"),
+        (("aliases", "set", "support", "luthier-tiny"), ".model", "luthier-tiny"),
+        (("promote", "support", "luthier-tiny"), ".id", "support"),
+        (("aliases", "show", "support"), ".history[0].api_key.name", "created at the first start"),
+        (("aliases", "rm", "support"), ".deleted", "true"),
+        (("files", "show", "file-none"), ".", ""),
+    ):
+        shown = await called(*command, "-o", "json")
+        jq = subprocess.run(["jq", "-r", query], input=shown.stdout, capture_output=True, text=True, check=True)
+        assert jq.stdout.strip() == found, command
+
+
+async def test_a_page_is_opened_where_there_is_a_terminal_and_printed_everywhere(
+    configured: str, tmp_path: Path
+) -> None:
+    url = configured.removesuffix("/v1")
+    for what, path in (
+        ("ftjob-1", "jobs/ftjob-1"),
+        ("file-1", "files/file-1"),
+        ("ftcheck-1", "checks/ftcheck-1"),
+        ("ft:tiny:me::1", "playground?tuned=ft%3Atiny%3Ame%3A%3A1"),
+        ("system", "system"),
+    ):
+        assert (await called("open", what)).stdout == f"{url}/ui/{path}\n"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    async with in_terminal("open", BROWSER=f"{browser} %s") as terminal:
+        assert await terminal.ends() == 0
+    assert (tmp_path / "opened").read_text() == f"{url}/ui/jobs\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_shells_complete_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_LUTHIER_COMPLETE", f"complete_{shell}")
+    for name, value in (("COMP_WORDS", "luthier ro"), ("COMP_CWORD", "1"), ("_TYPER_COMPLETE_ARGS", "luthier ro")):
+        monkeypatch.setenv(name, value)
+    if shell == "fish":
+        monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    assert "rollback" in (await called()).stdout
 
 
 async def test_files_go_and_come_and_are_removed(rows: Path, tmp_path: Path) -> None:

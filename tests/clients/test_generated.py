@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ def test_every_operation_is_a_method(openapi: dict[str, Any]) -> None:
 def test_a_path_and_an_id_say_what_a_method_is_called(path: str, id: str, place: tuple[str, str]) -> None:
     found, name = placed(path, id)
     assert (".".join(found), name) == place
+
+
+def test_the_program_that_mypy_reads_uses_every_resource(openapi: dict[str, Any]) -> None:
+    used = set(re.findall(r"luthier((?:\.\w+)+)", (ROOT / "tests/clients/typed_program.py").read_text()))
+    for path, item in openapi["paths"].items():
+        for verb in item:
+            room, method = placed(path, item[verb]["operationId"])
+            place = "".join(f".{name}" for name in room)
+            assert any(f"{one}.".startswith(f"{place or '.' + method}.") for one in used), place or method
 
 
 def test_an_operation_that_comes_later_becomes_a_method(openapi: dict[str, Any], tmp_path: Path) -> None:

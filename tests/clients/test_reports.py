@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ from service.recipes.dataset import Problem as InvalidRow
 from service.recipes.dataset import details
 from tests.given.command import Called, called
 from tests.given.files_by_http import ROWS
+from tests.given.report_schemas import check_junit, check_sarif
 from tests.given.stored_jobs import BASES, move, steps
 from tests.given.work import claim_training, claim_validation
 
@@ -90,6 +92,23 @@ def test_sarif_has_a_result_at_each_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
     cancelled = json.loads(reports.sarif(a_report("cancelled")))
     assert [one["message"]["text"] for one in cancelled["runs"][0]["results"]] == ["The job was cancelled."]
     assert json.loads(reports.sarif(a_report("succeeded")))["runs"][0]["results"] == []
+
+
+EVERY_END = [
+    a_report("succeeded", metrics(step=1, a=1), gates=(parse_gate("a<2"), parse_gate("a<1"))),
+    a_report("succeeded"),
+    a_report("failed", INVALID, error=FAILURE),
+    a_report("failed", error=FAILURE),
+    a_report("cancelled"),
+]
+
+
+@pytest.mark.parametrize("report", EVERY_END)
+@pytest.mark.parametrize("name", ["rows.jsonl", "with space/räte & 50%.jsonl", "/elsewhere/rows.jsonl"])
+def test_reports_are_what_their_formats_say(report: Report, name: str) -> None:
+    named = replace(report, files={"training_file": Path(name)})
+    check_sarif(reports.sarif(named))
+    check_junit(reports.junit(named))
 
 
 def test_the_summary_shows_rows_and_never_renders_them() -> None:

@@ -63,6 +63,49 @@ def answers(luthier: Luthier, model: str) -> str:
     return f"{text}{chat.choices[0].message.content}{response.id}{owners}{luthier.health().status}{luthier.metrics()}"
 
 
+def checks(luthier: Luthier) -> list[str]:
+    check = luthier.fine_tuning.checks.create(model="tiny", training_file="file-1", tuning={"type": "prompt"})
+    luthier.fine_tuning.checks.create(model="tiny", file="file-1")  # type: ignore[call-arg]
+    found = luthier.fine_tuning.checks.retrieve(check.id).result
+    if found is None:
+        return [one.id for one in luthier.fine_tuning.checks.list(limit=1)]
+    problems: list[int] = [problem.line for problem in found.training_file.problems]
+    shown = [piece.text for row in luthier.fine_tuning.checks.rows(check.id, start=0).data for piece in pieces(row)]
+    luthier.fine_tuning.checks.delete(check.id)
+    return [*map(str, problems), *shown]
+
+
+def pieces(row: models.RowMask) -> list[models.Piece]:
+    return [piece for sequence in row.sequences for piece in sequence.pieces if piece.trained]
+
+
+def names(luthier: Luthier, model: str) -> str:
+    alias = luthier.model_aliases.create(name="support", model=model, candidate={"model": "tiny", "weight": 0.1})
+    luthier.model_aliases.create(name="support", model=model, candidate={"model": "tiny"})  # type: ignore[arg-type]
+    moved = [luthier.model_aliases.promote(alias.id), luthier.model_aliases.rollback(alias.id, current_model=model)]
+    changes: list[str] = [f"{one.action} {one.api_key.name}" for one in luthier.model_aliases.history.list(alias.id)]
+    luthier.models.download(alias.id).write_to_file("model.zip")
+    return f"{moved[0].model}{changes}{luthier.model_aliases.delete(alias.id).deleted}"
+
+
+def webhooks(luthier: Luthier) -> int:
+    known = list(luthier.webhook_event_types.list().data)
+    endpoint = luthier.webhook_endpoints.create(name="ours", url="https://example.com", event_types=known)
+    secret: str = luthier.webhook_endpoints.rotate(endpoint.id).signing_secret or endpoint.signing_secret
+    forgotten = luthier.webhook_endpoints.retrieve(endpoint.id).signing_secret  # type: ignore[attr-defined]
+    return luthier.webhook_endpoints.test(endpoint.id, event_type=known[0]).status_code + len(secret) + len(forgotten)
+
+
+def labels(luthier: Luthier, model: str) -> list[str]:
+    items = luthier.responses.input_items.list("resp_1")
+    found = luthier.classifications.create(model=model, input=["one", "two"])
+    return [*(one.label or "" for one in found.data), str(items)]
+
+
+def service(luthier: Luthier) -> str:
+    return f"{luthier.root()}{luthier.livez()}{luthier.readyz()}"
+
+
 async def in_asyncio() -> list[str]:
     async with AsyncLuthier(url="http://127.0.0.1:8000", api_key="key", max_retries=0) as luthier:
         try:

@@ -84,9 +84,12 @@ async def _values(
                 offered[id] = (await files.retrieve(ctx, caller, id)).filename
             except NotFound:
                 continue
+    names = [model.id for model in await models.list_all(ctx, caller)]
+    if not given.get("model"):
+        given = {**given, "model": next(iter(names), "")}  # what the browser shows as chosen
     return {
         "given": defaultdict(str, given),
-        "models": [model.id for model in await models.list_all(ctx, caller)],
+        "models": names,
         "files": offered,
         "error": error.message if error is not None else "",
         **_method(given),

@@ -41,7 +41,8 @@ class Chart {
 
   draw(steps, series, { log = false, xLabel = "step" } = {}) {
     this.redraw = () => this.draw(steps, series, { log, xLabel });
-    const shape = JSON.stringify([log, xLabel, series.map((line) => line.label)]);
+    const few = steps.length < 30;
+    const shape = JSON.stringify([log, xLabel, few, series.map((line) => line.label)]);
     const data = [steps, ...series.map((line) => line.values)];
     if (this.plot && this.shape === shape) {
       this.plot.setData(data);
@@ -63,7 +64,7 @@ class Chart {
           width: line.faint ? 1 : 1.8,
           alpha: line.faint ? 0.35 : 1,
           spanGaps: true,
-          points: { show: steps.length < 30, size: 5 },
+          points: { show: few, size: 5 },
           value: (_, value) => value == null ? "–" : value.toPrecision(4),
         })),
       ],

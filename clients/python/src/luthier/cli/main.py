@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from luthier.cli import aliases, chat, check, compare, files, jobs, login, models, tune
+from luthier.cli import aliases, chat, check, compare, files, jobs, login, models, open_page, tune
 from luthier.cli.session import EXIT_ERROR, EXIT_INTERRUPTED, described
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("wait")(jobs.wait)
 app.command("logs")(jobs.logs)
 app.command("chat")(chat.chat)
 app.command("compare")(compare.compare)
+app.command("open")(open_page.open_page)
 app.command("pull")(models.pull)
 app.command("promote")(aliases.promote)
 app.command("rollback")(aliases.rollback)
@@ -40,7 +41,7 @@ def main() -> None:
     from luthier.errors import LuthierError
 
     try:
-        app()
+        app(prog_name="luthier")  # also as `python -m luthier`: completion is found by it
     except LuthierError as error:
         typer.echo(described(error), err=True)
         sys.exit(EXIT_ERROR)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import luthier
@@ -200,7 +201,7 @@ def _uri(file: Path) -> str:
     """Relative to where the command was started, as annotations of a repository want it; else absolute."""
     whole, here = file.resolve(), Path.cwd()
     if here in whole.parents:
-        return whole.relative_to(here).as_posix()
+        return quote(whole.relative_to(here).as_posix())
     return whole.as_uri()
 
 
