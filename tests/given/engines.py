@@ -16,12 +16,13 @@ from service.recipes.base import Base
 from service.recipes.tuning import tuning_of
 from service.storage import ObjectStore
 from service.storage.local import LocalStore
-from tests.given.tiny_models import make_tiny_base
+from tests.given.tiny_models import make_tiny_base, write_chat_template
 from tests.given.tuned import tuned_logits
 from workers.engines.embedded.app import create_engine_app
 from workers.engines.embedded.engine import Engine, EngineLimits
 from workers.files.artifacts import store_artifact
 from workers.model.load import LoadedBase, load_base
+from workers.toy_base.tokenizer import CHAT_TEMPLATE
 from workers.tunings import create_tuning, open_tuning
 
 CPU = torch.device("cpu")
@@ -29,9 +30,16 @@ LORA = {"type": "lora", "lora": {"r": 4, "alpha": 16, "dropout": 0.1, "target_mo
 PROMPT = {"type": "prompt", "prompt": {"num_virtual_tokens": 5}}
 
 
-def load_tiny(folder: Path, head_dim: int = 8) -> tuple[Base, LoadedBase]:
+# The bundled base's template, and the names of the functions that a request offers.
+SHOWS_TOOLS = CHAT_TEMPLATE.replace(
+    "{{- bos_token -}}", "{{- bos_token -}}{%- for one in tools or [] -%}{{- one.function.name -}}{%- endfor -%}", 1
+)
+
+
+def load_tiny(folder: Path, head_dim: int = 8, chat_template: str = CHAT_TEMPLATE) -> tuple[Base, LoadedBase]:
     """A base of its own: engines change the model in place."""
     base = make_tiny_base(folder, head_dim=head_dim).model_copy(update={"aliases": ("gpt-tiny",)})
+    write_chat_template(folder, chat_template)
     return base, load_base(base, CPU)
 
 

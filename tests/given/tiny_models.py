@@ -1,5 +1,6 @@
 """A base that loads in a moment: a random Llama of two small layers and a tokenizer of bytes, as a real folder."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,13 @@ def make_tiny_base(
         learning_rate={"lora": 1e-2, "prompt": 1e-1},
         serving=Serving(tunings=frozenset(tunings)),
     )
+
+
+def write_chat_template(folder: Path, template: str) -> None:
+    """Gives the base in `folder` another chat template."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"chat_template": template}), encoding="utf-8")
 
 
 def random_rows(num_rows: int, seed: int = 0, shortest: int = 6, longest: int = 24) -> TokenizedDataset:

@@ -13,7 +13,7 @@ import pytest
 
 from service.recipes.base import Base, Serving
 from service.storage import ObjectStore
-from tests.given.engines import CPU, LORA, load_tiny, local_store, publish, save_adapter
+from tests.given.engines import CPU, LORA, SHOWS_TOOLS, load_tiny, local_store, publish, save_adapter
 from tests.given.running_service import ROOT, answers, descendants, free_ports, kill, wait_for
 from tests.servers import missing
 from workers.model.load import LoadedBase, load_base
@@ -44,7 +44,7 @@ class Vllm:
         self.python = vllm_python()
         self.folder.mkdir(parents=True, exist_ok=True)
         [self.port] = free_ports(1)
-        base, self.loaded = load_tiny(self.folder / "base", HEAD_DIM)
+        base, self.loaded = load_tiny(self.folder / "base", HEAD_DIM, SHOWS_TOOLS)
         serving = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=16, tool_call_parser="hermes")
         self.base = base.model_copy(update={"serving": serving, "learning_rate": {"lora": 1e-2}})
         self.catalogue = write_vllm_catalogue(self.folder / "bases.toml", self.base)

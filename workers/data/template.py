@@ -69,6 +69,11 @@ class ChatTemplate:
         return dialect
 
     @cached_property
+    def shows_tools(self) -> bool:
+        """Whether a prompt has the functions that its request offers."""
+        return self._shows(self.dialect, _question(), NAME, tools=[_TOOL])
+
+    @cached_property
     def thought_tags(self) -> tuple[str, str] | None:
         """The tags around the thoughts of an answer, such as <think> and </think>; None if there are none."""
         if not self.dialect.reasoning:

@@ -46,9 +46,9 @@ class DrainingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] not in OPEN:
-            await _refuse(send, 404, "There is no such route here.")
+            await refuse(send, 404, "There is no such route here.")
         elif self._draining and scope["path"] != "/metrics":
-            await _refuse(send, 503, "The engine is restarting. Please try again later.")
+            await refuse(send, 503, "The engine is restarting. Please try again later.")
         elif scope["path"] not in GENERATING:
             await self._app(scope, receive, send)
         else:
@@ -59,7 +59,7 @@ class DrainingMiddleware:
         try:
             await self._app(scope, receive, send)
         except Refused as refusal:
-            await _refuse(send, refusal.status, str(refusal), refusal.code)
+            await refuse(send, refusal.status, str(refusal), refusal.code)
         finally:
             self._num_running -= 1
             self._end_when_idle()
@@ -78,9 +78,9 @@ class DrainingMiddleware:
             asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
 
 
-async def _refuse(send: Send, status: int, message: str, code: str | None = None) -> None:
-    """vLLM's error envelope, which has the status as `code` where there is no better one."""
-    error = {"message": message, "type": "Refused", "param": None, "code": code or status}
+async def refuse(send: Send, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+    """Sends vLLM's error envelope, which has the status as `code` where there is no better one."""
+    error = {"message": message, "type": "Refused", "param": param, "code": code or status}
     body = json.dumps({"error": error}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -35,6 +35,7 @@ ADAPTERS = "adapters"  # the cache, in the settings' `vllm_dir`
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 LOGPROBS = 20  # OpenAI's limit of `top_logprobs`
 MIDDLEWARE = "workers.engines.vllm.plugin.DrainingMiddleware"  # named in the plugin: without it no vLLM starts
+TOOLS_MIDDLEWARE = "workers.engines.vllm.tools.ToolsMiddleware"  # inside the other, which is added last
 PROBE_SECONDS = 60.0
 START_SHARE = 0.5  # of the cache's limit: what is kept at a start, so that the rest is free for new names
 VERSIONS = "import importlib.metadata as m; print(m.version('vllm'), m.version('luthier'))"
@@ -125,6 +126,7 @@ def serve_command(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[
         "--max-loras", str(settings.vllm_max_loras),
         "--max-cpu-loras", str(max(settings.vllm_max_loras, settings.engine_resident_adapters)),
         "--max-lora-rank", str(next(rank for rank in RANKS if rank >= serving.max_rank)),
+        "--middleware", TOOLS_MIDDLEWARE,
         "--middleware", MIDDLEWARE,
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",

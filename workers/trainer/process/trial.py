@@ -35,10 +35,6 @@ from workers.trainer.protocol import JobSpec
 QUESTION = [{"role": "user", "content": "Say yes."}]
 ROW = PromptRow(prompt="Say yes.", completion=" yes")
 TEXTS = (TextWithLabel(text="Say yes.", label="yes"), TextWithLabel(text="Say no.", label="no"))
-TOOL = {
-    "type": "function",
-    "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},
-}
 ANSWER_TOKENS = 8
 
 
@@ -117,26 +113,18 @@ def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[Finding, list[int
     except RenderError as error:
         yield Finding("problem", f"the chat template cannot be used: {error}"), None
         return
-    dialect, tools = template.dialect, _shows_tools(template)
+    dialect = template.dialect
     shown = {
-        "tools": tools,
+        "tools": template.shows_tools,
         "tool calls": dialect.calls,
         "reasoning": bool(dialect.reasoning),
         "the role developer": dialect.developer,
     }
     named = [name for name, is_shown in shown.items() if is_shown]
     yield Finding("ok", f"chat: the template shows {', '.join(['messages', *named])}"), chat
-    if base.serving.tool_call_parser and not tools:
+    if base.serving.tool_call_parser and not template.shows_tools:
         text = "serving.tool_call_parser is set, but the template shows no tools, which nobody would see: remove it"
         yield Finding("problem", text), None
-
-
-def _shows_tools(template: ChatTemplate) -> bool:
-    try:
-        encode_chat(template, QUESTION, [TOOL])
-    except RenderError:
-        return False
-    return True
 
 
 def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
