@@ -27,7 +27,7 @@ $(SCRIPTS): $(STAMP) service/dashboard/package-lock.json
 
 servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's packages: radosgw, Chromium and vLLM's environment
 	@$(BIN)/python -m tests.servers.chat_templates || echo 'make servers: without real chat templates; tests say so'
-	@$(BIN)/python -m tests.servers.frameworks || echo 'make servers: without frameworks that call /v1/responses; tests say so'
+	@$(BIN)/python -m tests.servers.frameworks || echo 'make servers: without frameworks that call the API; tests say so'
 	@tests/servers/install_chromium.sh || echo 'make servers: without a browser; tests of pages will say so'
 	@$(BIN)/python -m tests.servers.trl || echo 'make servers: without TRL, whose losses ours are compared with; tests say so'
 	@tests/servers/install_radosgw.sh || echo 'make servers: without radosgw; tests that need it will say so'

@@ -1,7 +1,8 @@
-"""Frameworks that call nothing but /v1/responses, unmodified, on a tuned model: told a base URL, a key and its name.
+"""Frameworks, unmodified, told a base URL, a key and a model's name.
 
-Once on a real engine with a model that was tuned here; once on a scripted one, which calls functions and breaks off, as
-the toy cannot when it is asked to.
+Those that call nothing but /v1/responses, on a tuned model: once on a real engine with a model that was tuned here;
+once on a scripted one, which calls functions and breaks off, as the toy cannot when it is asked to. And those that take
+OpenAI's names only: they tune and ask through an alias.
 """
 
 import asyncio
@@ -39,19 +40,30 @@ serving = { tunings = ["lora"], engine = "vllm", tool_call_parser = "hermes" }
 """
 
 
+ALIAS = "gpt-4o-mini-2024-07-18"
+ROW = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}
+ROWS = "\n".join([json.dumps(ROW)] * 24)
+
+
 async def asked(language: str, url: str, key: str, model: str, *options: str) -> dict[str, dict[str, str]]:
     """What each framework of the language read, by its name."""
+    found = await printed(language, url, key, model, *options)
+    assert tuple(found) == FRAMEWORKS[language]
+    return found
+
+
+async def printed(name: str, *arguments: str) -> dict[str, dict[str, str]]:
+    """What one of the programs found, by framework."""
     program = await asyncio.create_subprocess_exec(
-        *commands()[language], url, key, model, *options, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *commands()[name], *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        printed, errors = await asyncio.wait_for(program.communicate(), SECONDS)
+        output, errors = await asyncio.wait_for(program.communicate(), SECONDS)
     finally:
         if program.returncode is None:
             program.kill()
     assert program.returncode == 0, errors.decode()
-    found: dict[str, dict[str, str]] = json.loads(printed)
-    assert tuple(found) == FRAMEWORKS[language]
+    found: dict[str, dict[str, str]] = json.loads(output)
     return found
 
 
@@ -106,8 +118,7 @@ class TestOnAScriptedEngine:
 
 async def test_every_framework_reads_a_tuned_model_on_a_real_engine(shared_service: RunningService) -> None:
     sdk = shared_service.client()
-    row = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}
-    file = upload(sdk, "\n".join([json.dumps(row)] * 24).encode())
+    file = upload(sdk, ROWS.encode())
     job = await asyncio.to_thread(
         lambda: wait_for_status(sdk, create_job(sdk, file, model="luthier-tiny", epochs=8).id, "succeeded")
     )
@@ -118,3 +129,23 @@ async def test_every_framework_reads_a_tuned_model_on_a_real_engine(shared_servi
     for language in FRAMEWORKS:
         for name, said in (await asked(language, f"{shared_service.url}/v1", shared_service.key, model)).items():
             assert said == {"whole": "Hi", "stream": "Hi"}, name
+
+
+async def test_frameworks_that_take_openais_names_only_tune_and_ask_through_an_alias(
+    shared_service: RunningService, tmp_path: Path
+) -> None:
+    """DSPy and LiteLLM from a file to a model; LlamaIndex, which knows no other name, asks that model."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(ROWS, encoding="utf-8")
+    url, key = f"{shared_service.url}/v1", shared_service.key
+    await asyncio.to_thread(shared_service.run, "bases", "alias", ALIAS, "luthier-tiny")
+    try:
+        tuned = await printed("tune", url, key, ALIAS, str(rows))
+        assert tuple(tuned) == ("dspy", "litellm")
+        for name, found in tuned.items():
+            assert found["said"] == "Hi", name
+            assert found["model"].startswith(f"ft:{ALIAS}:"), name
+        said = await printed("llama-index", url, key, tuned["dspy"]["model"])
+        assert said == {"llama-index": {"whole": "Hi", "stream": "Hi"}}
+    finally:
+        await asyncio.to_thread(shared_service.run, "bases", "unalias", ALIAS)

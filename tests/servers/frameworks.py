@@ -1,7 +1,7 @@
-"""Frameworks that call /v1/responses, for tests, in environments of their own: four of Python, one of Node.
+"""Frameworks for tests, in environments of their own: those that call /v1/responses, and those that tune models.
 
 `python -m tests.servers.frameworks` installs the versions that tests/e2e/frameworks pins into .cache/frameworks, where
-nothing of the project is; in half a minute, and in none where they are there already.
+nothing of the project is; in a minute, and in none where they are there already.
 """
 
 import hashlib
@@ -15,10 +15,11 @@ from tests.servers import missing
 
 SOURCE = ROOT / "tests" / "e2e" / "frameworks"
 FOLDER = ROOT / ".cache" / "frameworks"
-PINS = ("requirements.lock.txt", "package.json", "package-lock.json")
+LOCKED = {"python": "requirements.lock.txt", "llama-index": "llama_index.lock.txt"}  # environment -> its pins
+PACKAGES = ("package.json", "package-lock.json")
+PINS = (*LOCKED.values(), *PACKAGES)
 REMEDY = "run python -m tests.servers.frameworks (needs Node 20 or newer with npm)"
 INSTALL_SECONDS = 600.0
-PYTHON = FOLDER / "python" / "bin" / "python"
 NODE = FOLDER / "node"
 STAMP = FOLDER / ".installed"
 
@@ -29,22 +30,32 @@ def install() -> None:
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
     STAMP.unlink(missing_ok=True)
-    _run(sys.executable, "-m", "venv", "--clear", str(FOLDER / "python"))
-    locked = ["--no-deps", "--no-compile", "-r", str(SOURCE / PINS[0])]
-    _run(str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *locked)
+    for name, pins in LOCKED.items():
+        _run(sys.executable, "-m", "venv", "--clear", str(FOLDER / name))
+        locked = ["--no-deps", "--no-compile", "-r", str(SOURCE / pins)]
+        _run(_python(name), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *locked)
     NODE.mkdir(exist_ok=True)
-    for name in PINS[1:]:
+    for name in PACKAGES:
         shutil.copy(SOURCE / name, NODE)
     _run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=NODE)
     STAMP.write_text(_wanted(), encoding="utf-8")
 
 
 def commands() -> dict[str, list[str]]:
-    """The program that asks through each language's frameworks; where they were not installed, `missing`."""
+    """The programs that ask and tune through frameworks; where these were not installed, `missing`."""
     if not _is_installed():
-        missing("frameworks of /v1/responses", REMEDY)
+        missing("frameworks", REMEDY)
     shutil.copy(SOURCE / "ask.mjs", NODE)  # Node finds packages beside the program
-    return {"python": [str(PYTHON), str(SOURCE / "ask.py")], "node": ["node", str(NODE / "ask.mjs")]}
+    return {
+        "python": [_python("python"), str(SOURCE / "ask.py")],
+        "node": ["node", str(NODE / "ask.mjs")],
+        "tune": [_python("python"), str(SOURCE / "tune.py")],
+        "llama-index": [_python("llama-index"), str(SOURCE / "ask_llama_index.py")],
+    }
+
+
+def _python(environment: str) -> str:
+    return str(FOLDER / environment / "bin" / "python")
 
 
 def _is_installed() -> bool:

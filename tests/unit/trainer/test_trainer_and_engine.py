@@ -189,3 +189,30 @@ def test_an_adapter_that_could_not_change_an_answer_is_an_error_with_the_figure(
     assert short.total_steps == 1
     assert short.agreement_rows()
     short.leave()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@every_tuning
+def test_a_job_that_continues_a_model_must_change_what_that_model_says(
+    tmp_path: Path, tuning: dict[str, Any], dtype: str
+) -> None:
+    """Beside the base it has its parent's effect, however little it learnt itself."""
+    base = load_base(make_tiny_base(tmp_path / "base", dtype=dtype), CPU)
+    parent = seat(base, "parent", tuning, learning_rate=5e-2)
+    run(parent)
+    adapter(parent, tmp_path / "parent")
+    parent.leave()
+    for rate in (1e-9, 5e-2):
+        child = seat(base, "child", tuning, learning_rate=rate)
+        child.continue_from(tmp_path / "parent")
+        assert not child.has_effect()  # before the first step
+        run(child)
+        child.check_changed()
+        assert child.has_effect() is (rate == 5e-2)
+        if rate == 5e-2:
+            assert child.agreement_rows()[0].base_logprobs is not None  # which an engine is compared with, as ever
+        else:
+            with pytest.raises(JobError, match="answers as the model that it continues does") as raised:
+                child.agreement_rows()
+            assert raised.value.code == "adapter_without_effect"
+        child.leave()

@@ -3,8 +3,9 @@
 With a job's last checkpoint. An engine scores the same rows before the model is announced (`workers.jobs.announce`).
 Both passes are of one process and one format, so nothing but the adapter lies between them: an adapter that could not
 change an answer is found here. The base's own rounding is the measure: an effect that is no larger than what one
-rounding step at the input does to the same rows is not the adapter's.
-Shapes: K places of a row, V vocabulary, H hidden.
+rounding step at the input does to the same rows is not the adapter's. A job that continues a tuned model is compared
+with that model instead: with what it said before the first step.
+Shapes: K places of a row, V vocabulary, H hidden, N likeliest tokens of a place.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,11 +27,12 @@ LIMIT_ROWS = 256
 LIMIT_SEEN = 4096  # rows of a file that are looked at, for others than those before
 UNNOTICED = 1e-3  # mean share of tokens, sampled at temperature 1, that an adapter without effect may change
 COARSE = 1e-4  # of number formats with larger steps, one step may change more than that
+LIKELIEST = 64  # tokens of each place that are kept of what a job began with
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What an adapter does to its base's next tokens, over some places of some rows.
+    """What an adapter does to the next tokens of its base, or of the model it continues, over some places of some rows.
 
     `shift` is the total variation distance between both distributions, in the mean over the places: the share of
     tokens, sampled at temperature 1, that differ. `rounding` is what one step of the base's format does. `changed`
@@ -49,12 +51,41 @@ class Effect:
         return self.shift > max(UNNOTICED, self.rounding) or self.changed > self.changed_by_rounding
 
 
-class EffectMeter:
-    """Sums up the effect of an adapter, row by row, and counts how much of it has been seen."""
+@dataclass(frozen=True)
+class Beginning:
+    """What a tuned model said of one row before the job that continues it: the likeliest tokens of each place."""
 
-    def __init__(self) -> None:
+    likeliest_K: Tensor  # of equals, the one that the base's comparison takes
+    ids_KN: Tensor
+    probs_KN: Tensor
+
+    @classmethod
+    def of(cls, logprobs_KV: Tensor) -> "Beginning":
+        found = logprobs_KV.topk(min(LIKELIEST, logprobs_KV.shape[-1]), dim=-1)
+        return cls(logprobs_KV.argmax(-1).cpu(), found.indices.cpu(), found.values.exp().cpu())
+
+    def shift(self, logprobs_KV: Tensor) -> float:
+        """Sum over the places of the total variation distance, all other tokens taken as one: at most the real one."""
+        probs_KN = logprobs_KV.gather(-1, self.ids_KN.to(logprobs_KV.device)).exp().cpu()
+        others_K = (probs_KN.sum(-1) - self.probs_KN.sum(-1)).abs()
+        return float(((probs_KN - self.probs_KN).abs().sum(-1) + others_K).sum(dtype=torch.float64)) / 2
+
+    def num_changed(self, logprobs_KV: Tensor) -> int:
+        return int((logprobs_KV.argmax(-1).cpu() != self.likeliest_K).sum())
+
+
+class EffectMeter:
+    """Sums up the effect of an adapter, row by row, and counts how much of it has been seen.
+
+    `beginnings` are of the first rows, for a job that continues a tuned model: then these alone count as its effect.
+    """
+
+    def __init__(self, beginnings: Sequence[Beginning] = ()) -> None:
         self.num_tokens = 0
         self.energy = 0.0  # of the rows' own tokens: squares of nats
+        self._beginnings = iter(beginnings)
+        self._continues = bool(beginnings)
+        self._compared = 0  # tokens whose effect counts
         self._shift = self._rounding = 0.0
         self._changed = self._changed_by_rounding = 0
 
@@ -66,26 +97,31 @@ class EffectMeter:
         """One row: log-probabilities with the adapter, without it, and without it a rounding step aside."""
         self.num_tokens += len(base_KV)
         self.energy += sum(effect**2 for effect in effects(row))
-        self._shift += _distance(tuned_KV, base_KV)
-        self._changed += _others(tuned_KV, base_KV)
+        beginning = next(self._beginnings, None)
+        if self._continues and beginning is None:
+            return
+        self._compared += len(base_KV)
+        self._shift += _distance(tuned_KV, base_KV) if beginning is None else beginning.shift(tuned_KV)
+        self._changed += _others(tuned_KV, base_KV) if beginning is None else beginning.num_changed(tuned_KV)
         if nudged_KV is not None:
             self._rounding += _distance(nudged_KV, base_KV)
             self._changed_by_rounding += _others(nudged_KV, base_KV)
 
     def effect(self) -> Effect:
-        count = max(1, self.num_tokens)
+        count = max(1, self._compared)
         return Effect(
-            self._shift / count, self._rounding / count, self._changed, self._changed_by_rounding, self.num_tokens
+            self._shift / count, self._rounding / count, self._changed, self._changed_by_rounding, self._compared
         )
 
 
-def check_noticeable(effect: Effect) -> None:
+def check_noticeable(effect: Effect, *, continues: bool) -> None:
     """Raises JobError for an adapter that could not change an answer: it is useless, and looks like a model."""
     if not effect.num_tokens or effect.noticeable:
         return
+    before = "the model that it continues" if continues else "its base"
     raise JobError(
         "adapter_without_effect",
-        f"The trained model answers as its base does: over {effect.num_tokens} tokens of the job's own rows it would "
+        f"The trained model answers as {before} does: over {effect.num_tokens} tokens of the job's own rows it would "
         f"change {effect.shift:.2g} of the sampled tokens (less than {max(UNNOTICED, effect.rounding):.2g} is not "
         f"noticeable) and {effect.changed} of the likeliest ones. The learning rate is probably far too small: "
         "learning_rate_multiplier multiplies the base's own rate, so that 1 is the usual value. "

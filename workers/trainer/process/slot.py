@@ -26,7 +26,7 @@ from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
 from workers.trainer.process import agreement, head_agreement
-from workers.trainer.process.agreement import EffectMeter
+from workers.trainer.process.agreement import Beginning, EffectMeter
 from workers.trainer.process.decision import Evaluation
 from workers.trainer.process.faults import check_finite, check_room, job_errors
 from workers.trainer.process.forgetting import GeneralText
@@ -89,6 +89,7 @@ class Slot:
         self._valid = valid
         self._random = RandomState(spec.seed, base.device)
         self._continued = False  # whether it starts from a tuned model
+        self._beginnings: list[Beginning] = []  # what that model says of the first agreement rows
         self._objective = create_objective(spec.recipe.objective)
         _require_columns(TASKS[spec.recipe.task].columns, train, valid)
         tuning = tokenized(spec.recipe.tuning, base.tokenizer)
@@ -228,13 +229,13 @@ class Slot:
         """
         if isinstance(self._objective, HeadObjective):
             return []
-        meter = EffectMeter()
+        meter = EffectMeter(self._beginnings)
         rows: list[ScoredRow] = []
         for row in self._scored_rows(meter):
             rows.append(row)
             if meter.enough:
                 break
-        agreement.check_noticeable(meter.effect())
+        agreement.check_noticeable(meter.effect(), continues=self._continued)
         return rows
 
     def head_rows(self) -> list[HeadRow]:
@@ -254,8 +255,17 @@ class Slot:
         """Whether the adapter could change an answer now; mostly known after one row. A trained head always could."""
         if isinstance(self._objective, HeadObjective):
             return True
-        meter = EffectMeter()
+        meter = EffectMeter(self._beginnings)
         return any(meter.effect().noticeable for _ in self._scored_rows(meter)) or meter.num_tokens == 0
+
+    def _first_rows(self) -> Iterator[list[int]]:
+        """As many of the agreement rows as are enough where the effect is large."""
+        num_tokens = 0
+        for count, ids in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
+            if count == agreement.LIMIT_ROWS or num_tokens >= agreement.ENOUGH_TOKENS:
+                return
+            num_tokens += len(ids)
+            yield ids
 
     def _scored_rows(self, meter: EffectMeter) -> Iterator[ScoredRow]:
         for count, ids in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
@@ -320,6 +330,9 @@ class Slot:
             raise JobError("parent_mismatch", f"The job cannot continue its model: {error}", param="model") from error
         self._initial = tensors_digest(self._parameters)
         self._continued = True
+        if not isinstance(self._objective, HeadObjective):
+            with self._working():
+                self._beginnings = [Beginning.of(self._passes.next_logprobs(ids)) for ids in self._first_rows()]
 
     def snapshot(self) -> Snapshot:
         """Everything that the rest of the job depends on."""
