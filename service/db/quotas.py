@@ -1,11 +1,12 @@
-"""What a project has: files, their bytes, open uploads, jobs that have not started, checks that have not ended."""
+"""What a project has: files, their bytes, open uploads, jobs that have not started, checks and imports to be ended."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
 from service.db.connection import Transaction
-from service.db.tables import checks, files, jobs, projects, uploads
+from service.db.tables import checks, files, jobs, model_imports, projects, uploads
+from service.domain import model_import
 from service.domain.check import FINAL
 
 
@@ -18,6 +19,7 @@ class Usage:
     uploads: int
     jobs: int
     checks: int
+    imports: int
 
 
 async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usage:
@@ -39,5 +41,16 @@ async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usag
     num_jobs = (await tx.connection.execute(waiting)).scalar_one()
     checking = select(func.count()).where(checks.c.project_id == project_id, checks.c.status.not_in(FINAL))
     num_checks = (await tx.connection.execute(checking)).scalar_one()
+    importing = select(func.count()).where(
+        model_imports.c.project_id == project_id, model_imports.c.status.not_in(model_import.FINAL)
+    )
+    num_imports = (await tx.connection.execute(importing)).scalar_one()
     held = max(int(upload_bytes or 0), int(stored_bytes or 0))
-    return Usage(int(num_files), int(file_bytes) + held, int(num_uploads), int(num_jobs), int(num_checks))
+    return Usage(
+        files=int(num_files),
+        bytes=int(file_bytes) + held,
+        uploads=int(num_uploads),
+        jobs=int(num_jobs),
+        checks=int(num_checks),
+        imports=int(num_imports),
+    )

@@ -391,7 +391,7 @@ models = Table(
     Column("sequence", Sequence, primary_key=True, autoincrement=True),
     Column("name", String(512), nullable=False, unique=True),
     Column("project_id", ForeignKey("projects.id"), nullable=False),
-    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("job_id", ForeignKey("jobs.id")),  # null: it was imported
     Column("base", String(255), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("step", Integer, nullable=False),
@@ -400,8 +400,33 @@ models = Table(
     Column("deleted_at", BigInteger),  # a tombstone: the name is never used again
     Column("swept_at", BigInteger),  # the artifact's bytes are gone
     Column("task", String(32), nullable=False, server_default="generate"),  # see `service.recipes.tasks`
+    Column("import_id", String(64)),  # what made it, where no job did
     Index(None, "project_id", "sequence"),
     _partial("ix_models_unswept", "deleted_at", where="deleted_at IS NOT NULL AND swept_at IS NULL"),
+)
+
+model_imports = Table(
+    "model_imports",  # adapters that were trained elsewhere
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("base", String(255), nullable=False),
+    Column("alias", String(255)),
+    Column("suffix", String(64)),
+    Column("files", JSON, nullable=False),  # name -> id of a file
+    Column("owns_files", Boolean, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("error", JSON(none_as_null=True)),
+    Column("publication", JSON(none_as_null=True)),  # what is stored and still to be announced
+    Column("tuning", JSON(none_as_null=True)),
+    Column("model", Text),
+    Column("agreement", JSON(none_as_null=True)),
+    Column("swept_at", BigInteger),  # its private objects are gone
+    Index(None, "project_id", "sequence"),
+    Index(None, "status", "finished_at"),
 )
 
 uploads = Table(

@@ -105,6 +105,22 @@ def agrees_as_far_as_known(figures: Mapping[str, Any]) -> NewEvent:
     return NewEvent(message, level="warn", data=figures, key="agreement")
 
 
+def imported_agrees(figures: Mapping[str, Any], *, decisive: bool) -> NewEvent:
+    """The same of an adapter that was trained elsewhere: a worker has scored a fixed text with it, and without it."""
+    effects = (
+        f"it moves log-probabilities by {figures['served_effect']:.4g} in the engine and by "
+        f"{figures['trained_effect']:.4g} in the worker that read it, over {figures['tokens']} tokens of a fixed text"
+    )
+    if decisive:
+        return NewEvent(f"An engine computes the adapter as it should: {effects}", data=figures, key="agreement")
+    message = f"The engine serves the adapter, but its effect is too small for the two to be compared: {effects}"
+    return NewEvent(message, level="warn", data=figures, key="agreement")
+
+
+def import_not_compared() -> NewEvent:
+    return warning("The model is announced without asking an engine about it: none is configured", key="not-compared")
+
+
 def waiting_for_engine() -> NewEvent:
     message = "The model is trained and stored; it waits for an engine that can answer before it is announced"
     return warning(message, key="waiting-for-engine")

@@ -23,6 +23,10 @@ def check_id() -> str:
     return f"ftcheck-{random_text(24)}"
 
 
+def import_id() -> str:
+    return f"modelimport-{random_text(24)}"
+
+
 def event_id() -> str:
     return f"ftevent-{random_text(24)}"
 

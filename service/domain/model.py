@@ -34,7 +34,7 @@ class Model:
 
     name: str
     project_id: str
-    job_id: str
+    job_id: str | None  # None: it was imported
     base: str
     kind: ModelKind
     step: int
@@ -42,6 +42,7 @@ class Model:
     created_at: int
     deleted_at: int | None = None
     task: TaskName = "generate"
+    import_id: str | None = None  # what made it, where no job did
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Manifest(BaseModel):
 
     schema_version: Literal[1] = 1
     name: str
-    job_id: str
+    job_id: str  # of an imported model: its import's id
     step: int
     base: str
     base_source: str

@@ -4,7 +4,7 @@
     uploads/<upload id>/<part id>               a part on its way to become a file's segment; it keeps its key then
     data/<content>-<random>/train.safetensors   tokenised rows of a file: shared by the jobs of the same content
     data/<content>-<random>/...                 what a check found out about them, and their masks as text
-    jobs/<job id>/...                           snapshots and samples: private, gone after the job
+    jobs/<job or import id>/...                 snapshots and samples: private, gone after the job
     adapters/<model name, quoted>/<file name>   artifacts, the manifest last
     doctor/<random>                             what `luthierd doctor` writes, reads and deletes
     installation                                says whose store this is

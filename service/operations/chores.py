@@ -62,6 +62,7 @@ async def sweep(ctx: Context) -> None:
     await _remove_stray_parts(ctx)
     await _remove_artifacts(ctx)
     await _remove_job_objects(ctx)
+    await _remove_import_objects(ctx)
     await _remove_datasets(ctx)
 
 
@@ -100,6 +101,15 @@ async def _remove_job_objects(ctx: Context) -> None:
             await _remove_prefix(ctx, artifact_prefix(unannounced))
         await _remove_prefix(ctx, job_prefix(id))
         await sweeps.job_swept(ctx, id)
+
+
+async def _remove_import_objects(ctx: Context) -> None:
+    """What ended imports were compared on, and the artifact of one that was not announced."""
+    for id, unannounced in (await sweeps.ended_imports(ctx, BATCH)).items():
+        if unannounced is not None:
+            await _remove_prefix(ctx, artifact_prefix(unannounced))
+        await _remove_prefix(ctx, job_prefix(id))
+        await sweeps.import_swept(ctx, id)
 
 
 async def _remove_datasets(ctx: Context) -> None:

@@ -30,7 +30,8 @@ NAMES_COMPARED = 100
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A tuned model; `parent` is the one that its job continued, None where that started from the base."""
+    """A tuned model; `parent` is the one that its job continued, None where that started from the base, and where the
+    model was imported."""
 
     model: Model
     parent: str | None
@@ -45,6 +46,7 @@ class ModelView:
     owner: str
     kind: BaseKind | None  # of its base; None for a base that is not in the catalogue any more
     task: TaskName | None  # what it is for; None for a base that only models with a head of their own make use of
+    imported: bool = False  # trained elsewhere
 
 
 async def list_all(ctx: Context, caller: Caller) -> list[ModelView]:
@@ -65,8 +67,8 @@ async def lineage(ctx: Context, caller: Caller, limit: int) -> list[TunedModel]:
     """The newest tuned models that the caller may call, newest first, each with what its training started from."""
     async with ctx.database.reading() as tx:
         found = await models.newest_callable(tx, caller.project_id, limit)
-        parents = await models.parents(tx, sorted({model.job_id for model in found}))
-    return [TunedModel(model, parents.get(model.job_id)) for model in found]
+        parents = await models.parents(tx, sorted({model.job_id for model in found if model.job_id is not None}))
+    return [TunedModel(model, parents.get(model.job_id or "")) for model in found]
 
 
 async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
@@ -238,7 +240,8 @@ def _base_view(name: str, base: Base) -> ModelView:
 def _view(ctx: Context, caller: Caller, model: Model) -> ModelView:
     base = ctx.catalogue.find(model.base)
     kind = None if base is None else base.kind
-    return ModelView(model.name, model.created_at, caller.organization, kind, model.task)
+    imported = model.import_id is not None
+    return ModelView(model.name, model.created_at, caller.organization, kind, model.task, imported)
 
 
 def _alias_view(caller: Caller, alias: ModelAlias) -> ModelView:

@@ -87,7 +87,7 @@ class OrphanSweep:
         return [key for key, owner in owners.items() if owner in unknown]
 
     async def _is_abandoned(self, name: str) -> bool:
-        """Whether the nameless artifact is of a job that has ended. Without a manifest it never became one."""
+        """Whether the nameless artifact is of a job or import that has ended. Without a manifest it never was one."""
         key = artifact_prefix(name) + MANIFEST
         try:
             manifest = Manifest.model_validate_json(await self._read(key, MANIFEST_BYTES))
@@ -96,7 +96,7 @@ class OrphanSweep:
         except ValidationError:
             log.warning("orphans.unreadable_manifest", key=key)
             return False
-        return not await sweeps.job_is_active(self._ctx, manifest.job_id)
+        return not await sweeps.is_active(self._ctx, manifest.job_id)
 
     async def _read(self, key: str, limit_bytes: int) -> bytes:
         return b"".join([chunk async for chunk in self._ctx.storage.open(key, 0, limit_bytes)])

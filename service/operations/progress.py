@@ -197,6 +197,7 @@ async def pauses_asked(ctx: Context, job_ids: Sequence[str]) -> set[str]:
 
 
 def _checkpoint(model: Model, metrics: Mapping[str, int | float]) -> Checkpoint:
+    assert model.job_id is not None, "it was trained here"
     return Checkpoint(
         id=ids.checkpoint_id(),
         job_id=model.job_id,

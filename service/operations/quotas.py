@@ -64,6 +64,16 @@ async def check_check(ctx: Context, tx: Transaction, caller: Caller) -> None:
         )
 
 
+async def check_import(ctx: Context, tx: Transaction, caller: Caller) -> None:
+    """Before an import's row is written: as many may be unfinished as jobs may wait. Raises QuotaExceeded."""
+    found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
+    if found.imports >= limit:
+        raise QuotaExceeded(
+            f"Your project has {found.imports:,} imports of models that have not ended, and may have {limit:,}. Please "
+            "wait until some have ended."
+        )
+
+
 def _check_bytes(ctx: Context, used: int, wanted: int, param: str) -> None:
     limit = ctx.settings.project_bytes
     if used + wanted > limit:

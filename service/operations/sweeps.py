@@ -6,7 +6,7 @@ processes may sweep at once.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from service.db import datasets, files, jobs, keys, models, snapshots, uploads
+from service.db import datasets, files, jobs, keys, model_imports, models, snapshots, uploads
 from service.db.connection import Transaction
 from service.domain.storage_keys import Room
 from service.installation.context import Context
@@ -88,6 +88,18 @@ async def job_swept(ctx: Context, id: str) -> None:
         await jobs.mark_swept(tx, id)
 
 
+async def ended_imports(ctx: Context, limit: int) -> dict[str, str | None]:
+    """Ended imports whose private objects may still lie in storage: id -> the name of an artifact that no model has."""
+    async with ctx.database.reading() as tx:
+        return await model_imports.unswept(tx, limit)
+
+
+async def import_swept(ctx: Context, id: str) -> None:
+    """Nothing private to the import is stored any more."""
+    async with ctx.database.transaction() as tx:
+        await model_imports.mark_swept(tx, id)
+
+
 async def owner_of_store(ctx: Context) -> str | None:
     """The id that this installation's store must carry; None before the first start."""
     async with ctx.database.reading() as tx:
@@ -105,17 +117,22 @@ async def unknown_owners(ctx: Context, owners: Collection[tuple[Room, str]]) -> 
         return unknown
 
 
-async def job_is_active(ctx: Context, id: str) -> bool:
-    """Whether there is such a job, and it has not ended."""
+async def is_active(ctx: Context, id: str) -> bool:
+    """Whether there is such a job or import, and it has not ended."""
     async with ctx.database.reading() as tx:
-        return await jobs.active(tx, id)
+        return await jobs.active(tx, id) or await model_imports.active(tx, id)
+
+
+async def _known_jobs(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    """An import's objects lie where a job's do."""
+    return await jobs.known(tx, ids) | await model_imports.known(tx, ids)
 
 
 KNOWN: Mapping[Room, Callable[[Transaction, Sequence[str]], Awaitable[set[str]]]] = {
     "files": files.known,
     "uploads": uploads.known,
     "data": datasets.known,
-    "jobs": jobs.known,
+    "jobs": _known_jobs,
     "adapters": models.known,
 }
 

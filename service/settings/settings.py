@@ -148,6 +148,10 @@ class Settings(BaseSettings):
         2 * MIB, ge=0, description="Bytes of disk that are kept for deleting, with the embedded database; 0: none."
     )
     file_limit_bytes: int = Field(512 * MIB, ge=1, description="Largest file that POST /v1/files accepts.")
+    import_limit_bytes: int = Field(
+        1024 * MIB, ge=1, description="Largest adapter that POST /v1/models imports, unpacked; a larger one than "
+        "LUTHIER_FILE_LIMIT_BYTES is uploaded in parts first.",
+    )  # fmt: skip
     result_files: Literal["base64", "csv"] = Field(
         "base64",
         description="How a job's result file is downloaded: in base64 as from OpenAI, whose scripts decode it, or as "

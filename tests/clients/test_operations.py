@@ -174,6 +174,15 @@ CALLS = Table(
         ),
         "models.retrieve": (lambda api, ids: api.models.retrieve(MODEL), lambda found: found.id == MODEL),
         "models.download": (lambda api, ids: api.models.download(MODEL), lambda found: found.startswith(b"PK")),
+        "models.create": (
+            lambda api, ids: api.models.create(base="luthier-tiny", suffix="mine", file=("adapter.zip", b"PK")),
+            lambda found: (found.status, found.base, found.suffix) == ("queued", "luthier-tiny", "mine"),
+        ),
+        "model_imports.list": (lambda api, ids: api.model_imports.list(), lambda found: len(found) == 1),
+        "model_imports.retrieve": (
+            lambda api, ids: api.model_imports.retrieve(ids["import"]),
+            lambda found: isinstance(found, models.ModelImportObject) and found.model is None,
+        ),
         "model_aliases.create": (
             lambda api, ids: api.model_aliases.create(name="support", model="luthier-tiny"),
             lambda found: (found.id, found.model) == ("support", "luthier-tiny"),
@@ -356,6 +365,8 @@ async def every(names: set[str], engine: ScriptedEngine, ids: Given, call: Calla
             found = error
         if name == "fine_tuning.checkpoints.permissions.create":
             ids["permission"] = found[0].id
+        if name == "models.create":
+            ids["import"] = found.id
         if name == "webhook_endpoints.create":
             ids["webhook"] = found.id
         if not holds(found):

@@ -1,66 +1,18 @@
 """Artifacts that somebody rewrote in storage, manifest and all: both engines refuse them, and continue."""
 
 import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from service.domain.model import Manifest
 from service.domain.storage_keys import artifact_prefix
 from tests.given.engines import calling, load_tiny, local_store, make_engine, publish, save_adapter
+from tests.given.hostile_adapters import REWRITTEN
 from workers.engines.embedded.engine import EngineLimits
 from workers.engines.vllm.fit import Unservable, check_folder
 
-CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "manifest.json"
-
-
-def config_of(**change: object) -> Callable[[Path], None]:
-    def rewrite(folder: Path) -> None:
-        config = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(config | change))
-
-    return rewrite
-
-
-def content(text: str) -> Callable[[Path], None]:
-    def rewrite(folder: Path) -> None:
-        (folder / CONFIG).write_text(text)
-
-    return rewrite
-
-
-def weights_of(value: float) -> Callable[[Path], None]:
-    def rewrite(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS)
-        name = sorted(tensors)[-1]
-        changed = tensors[name].clone()
-        changed.view(-1)[-1] = value
-        save_file({**tensors, name: changed}, folder / WEIGHTS, metadata={"format": "pt"})
-
-    return rewrite
-
-
-REWRITTEN: dict[str, Callable[[Path], None]] = {
-    "NaN": weights_of(torch.nan),
-    "infinity": weights_of(torch.inf),
-    "nested": content("[" * 100_000),
-    "nested object": content('{"peft_type":' * 50_000),
-    "giant": content('{"peft_type": "LORA", "x": "' + "x" * 2_000_000 + '"}'),
-    "array": content("[]"),
-    "null": content("null"),
-    "rank of text": config_of(r="eight"),
-    "rank of 0": config_of(r=0),
-    "rank below 0": config_of(r=-1),
-    "rank of a list": config_of(r=[4]),
-    "rank of many digits": config_of(r=10**400),
-    "alpha of text": config_of(lora_alpha="x"),
-    "targets of numbers": config_of(target_modules=[1, 2]),
-    "type of a list": config_of(peft_type=["LORA"]),
-}
+MANIFEST = "manifest.json"
 SERVABLE_BY_VLLM = {"alpha of text", "targets of numbers", "rank of 0", "rank below 0"}  # its own checks refuse these
 
 

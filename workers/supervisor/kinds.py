@@ -14,6 +14,7 @@ from service.domain.work import Claim
 from service.installation.context import Context
 from service.operations import progress
 from service.operations.check_work import CHECK, HeldCheck
+from service.operations.import_work import ANNOUNCE_IMPORT, IMPORT, HeldImport
 from service.operations.job_work import ANNOUNCE, TRAIN, VALIDATE
 from service.operations.progress import HeldJob
 from service.settings.settings import Settings
@@ -22,13 +23,16 @@ from service.work.held import HeldWork
 from service.work.kinds import Kind
 from workers.integrations.tracker import Run, Tracker
 from workers.jobs.announce import JobAnnouncement
+from workers.jobs.announce_import import ImportAnnouncement
 from workers.jobs.check import CheckRun
+from workers.jobs.import_adapter import AdapterImport
 from workers.jobs.loading import Tokenizers
 from workers.jobs.train import JobRun
 from workers.jobs.validate import JobValidation
 from workers.supervisor.residence import Residence
 
 H = TypeVar("H", bound=HeldWork[Any])
+ERRANDS = 1  # each has a base in memory for a while
 ANNOUNCEMENTS = 8  # of one base at a time: an engine that is unavailable for long must not fill the worker
 
 
@@ -77,6 +81,14 @@ async def _announce(parts: Parts, held: HeldJob) -> None:
     await JobAnnouncement(held, parts.ctx.catalogue.bases[held.job.base], tracker).run()
 
 
+async def _import(parts: Parts, held: HeldImport) -> None:
+    await AdapterImport(held, parts.ctx.catalogue.bases[held.imported.base], parts.scratch).run()
+
+
+async def _announce_import(parts: Parts, held: HeldImport) -> None:
+    await ImportAnnouncement(held, parts.ctx.catalogue.bases[held.imported.base]).run()
+
+
 async def _train(parts: Parts, held: HeldJob) -> None:
     base = parts.ctx.catalogue.bases[held.job.base]
     trainer = await parts.residence.move_in(base.id)
@@ -119,3 +131,5 @@ register(Runner(ANNOUNCE, lambda _: ANNOUNCEMENTS, _announce, HeldJob, per_base=
 register(
     Runner(TRAIN, lambda settings: settings.slots, _train, HeldJob, loads_base=True, leave=_leave_slot, look=_pause)
 )
+register(Runner(IMPORT, lambda _: ERRANDS, _import, HeldImport, loads_base=True))
+register(Runner(ANNOUNCE_IMPORT, lambda _: ANNOUNCEMENTS, _announce_import, HeldImport, per_base=True))

@@ -10,7 +10,7 @@ from service.recipes.tasks import BaseKind
 
 
 class ModelObject(BaseModel):
-    """OpenAI's model object, with `kind` and `task` besides."""
+    """OpenAI's model object, with `kind`, `task` and `imported` besides."""
 
     id: str
     object: Literal["model"] = "model"
@@ -22,9 +22,18 @@ class ModelObject(BaseModel):
         description="What it is for: `generate` text or `classify` it; null for a base that does neither by itself."
     )
 
+    imported: bool = Field(False, description="Whether it was trained elsewhere and imported.")
+
     @classmethod
     def of(cls, model: ModelView) -> "ModelObject":
-        return cls(id=model.id, created=model.created_at, owned_by=model.owner, kind=model.kind, task=model.task)
+        return cls(
+            id=model.id,
+            created=model.created_at,
+            owned_by=model.owner,
+            kind=model.kind,
+            task=model.task,
+            imported=model.imported,
+        )
 
 
 class ModelList(BaseModel):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Optional, Union
 import httpx
 
 import luthier
+from luthier.adapters import POLL_SECONDS, archive_of
 from luthier.configuration import cache_folder, find_service
 from luthier.errors import APIError, APIStatusError
 from luthier.following import Follower, has_ended
@@ -148,6 +149,36 @@ class Luthier(Api):
                 follower.seen(event)
                 if on_event is not None:
                     on_event(event)
+
+    def push(
+        self,
+        path: AnyPath,
+        base: str,
+        *,
+        suffix: Optional[str] = None,
+        wait: bool = True,
+        on_progress: Optional[OnProgress] = None,
+    ) -> models.ModelImportObject:
+        """Import a LoRA that PEFT saved: a folder, or a zip archive of its two files. `base` is what it was trained on.
+
+        With `wait`, returns the import when it has ended: look at its `status`, `model` and `error`. A large adapter
+        is uploaded in parts, as a file of the project, which is deleted with `wait` only.
+        """
+        with archive_of(path) as archive:
+            large = archive.stat().st_size >= LARGE_BYTES
+            uploaded = self.upload(archive, purpose="user_data", on_progress=on_progress) if large else None
+            made = self.models.create(
+                base=base,
+                suffix=OMIT if suffix is None else suffix,
+                file=archive if uploaded is None else OMIT,
+                file_id=OMIT if uploaded is None else uploaded.id,
+            )
+        while wait and made.status in ("queued", "running"):
+            time.sleep(POLL_SECONDS)
+            made = self.model_imports.retrieve(made.id)
+        if wait and uploaded is not None:
+            self.files.delete(uploaded.id)
+        return made
 
     def download(self, job_id: str, folder: AnyPath = ".") -> list[Path]:
         """The result files of a job, written into `folder` under their names."""

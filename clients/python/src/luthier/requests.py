@@ -36,7 +36,7 @@ class Request:
     headers: Mapping[str, Any] = field(default_factory=dict)
     body: Optional[Mapping[str, Any]] = None  # JSON
     form: Optional[Mapping[str, Any]] = None  # multipart: the fields that are not files
-    files: Mapping[str, FileInput] = field(default_factory=dict)
+    files: Mapping[str, Union[FileInput, Omit]] = field(default_factory=dict)
     extra_body: Optional[Mapping[str, Any]] = None
     extra_headers: Optional[Mapping[str, str]] = None
     timeout_seconds: Optional[float] = None
@@ -73,8 +73,11 @@ def build(client: Union[httpx.Client, httpx.AsyncClient], request: Request, url:
     if request.body is not None:
         options["json"] = {**sent(request.body), **(request.extra_body or {})}
     if request.form is not None:
-        options["data"] = {name: _word(value) for name, value in sent(request.form).items() if value is not None}
-        options["files"] = {name: _file(name, value) for name, value in request.files.items()}
+        words = {name: _word(value) for name, value in sent(request.form).items() if value is not None}
+        files = {name: _file(name, value) for name, value in sent(request.files).items()}
+        # httpx makes a multipart form only of files: without any, the fields are sent as files without a name
+        options["data"] = words if files else {}
+        options["files"] = files or {name: (None, word) for name, word in words.items()}
     return client.build_request(request.method, url, params=_query(request.query), headers=headers, **options)
 
 
@@ -82,7 +85,7 @@ def opened(request: Request) -> Request:
     """`request` with its paths opened. `closed` closes them."""
     if not any(isinstance(value, os.PathLike) for value in request.files.values()):
         return request
-    files = {name: _opened(value) for name, value in request.files.items()}
+    files = {name: _opened(value) for name, value in sent(request.files).items()}
     return Request(**{**vars(request), "files": files})
 
 

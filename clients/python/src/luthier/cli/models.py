@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from luthier.cli.output import Format, Output, note, print_record, print_records, size, when
-from luthier.cli.session import client
+from luthier.cli.session import EXIT_FAILED, client
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models. Example: luthier models ls")
 
@@ -47,6 +47,48 @@ def remove_model(model: ModelId, output: Output = Format.id) -> None:
     """
     with client() as luthier:
         print_record(luthier.models.delete(model), output)
+
+
+@app.command("import")
+def push(
+    path: Annotated[Path, typer.Argument(exists=True, readable=True, help="PEFT's folder, or a zip archive of it.")],
+    base: Annotated[str, typer.Option(help="The base that the adapter was trained on.")],
+    suffix: Annotated[Optional[str], typer.Option(help="A part of the model's name.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the model may be called, or is refused.")] = True,
+    output: Output = Format.id,
+) -> None:
+    """Import a LoRA that was trained elsewhere, as PEFT saved it; prints the name of the model.
+
+    The exit code is 0 if the model may be called, 1 if the adapter is refused.
+
+    Example: luthier push my-adapter --base luthier-tiny
+    """
+    with client() as luthier:
+        made = luthier.push(path, base, suffix=suffix, wait=wait)
+    if output is Format.id and made.model is not None:
+        typer.echo(made.model)
+    else:
+        print_record(made, output)
+    if made.error is not None:
+        note(f"luthier: {made.error.message}")
+        raise typer.Exit(EXIT_FAILED)
+    if made.agreement is not None:
+        note(made.agreement.message)
+    elif made.model is None:
+        note(f"Follow it: luthier models import-status {made.id}")
+
+
+@app.command("import-status")
+def show_import(
+    import_id: Annotated[str, typer.Argument(metavar="IMPORT_ID", help="The id of the import.")],
+    output: Output = Format.table,
+) -> None:
+    """Show an import: its status, and the model's name or what is wrong with the adapter.
+
+    Example: luthier models import-status modelimport-abc123
+    """
+    with client() as luthier:
+        print_record(luthier.model_imports.retrieve(import_id), output)
 
 
 def pull(

@@ -1290,6 +1290,54 @@ class ModelAliases:
         return self._transport.object(models.ModelAliasObject, request)
 
 
+class ModelImports:
+    """The operations of `model_imports`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> Page[models.ModelImportObject]:
+        """List the project's imports of models, newest first.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        """
+        request = Request(
+            "GET",
+            "/v1/model_imports",
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.ModelImportObject, request)
+
+    def retrieve(
+        self,
+        import_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelImportObject:
+        """Get an import: its status, and the model's name or what is wrong with the adapter."""
+        request = Request(
+            "GET",
+            filled("/v1/model_imports/{import_id}", import_id=import_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.ModelImportObject, request)
+
+
 class Models:
     """The operations of `models`."""
 
@@ -1310,6 +1358,45 @@ class Models:
             timeout_seconds=timeout_seconds,
         )
         return self._transport.page(models.ModelObject, request)
+
+    def create(
+        self,
+        *,
+        base: str,
+        suffix: Union[Omit, str] = OMIT,
+        file: Union[Omit, FileInput] = OMIT,
+        file_id: Union[Omit, str] = OMIT,
+        adapter_config: Union[Omit, FileInput] = OMIT,
+        adapter_model: Union[Omit, FileInput] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ModelImportObject:
+        """Import a LoRA adapter of one's own, as PEFT saves it; once the import has ended, it names the model.
+
+        base: The base that the adapter was trained on.
+        suffix: A part of the model's name.
+        file: A zip archive of PEFT's adapter_config.json and adapter_model.safetensors.
+        file_id: The id of such an archive that was uploaded before, instead of `file`.
+        adapter_config: PEFT's adapter_config.json, with `adapter_model` instead of an archive.
+        adapter_model: PEFT's adapter_model.safetensors.
+        """
+        request = Request(
+            "POST",
+            "/v1/models",
+            form={
+                "base": base,
+                "suffix": suffix,
+                "file_id": file_id,
+            },
+            files={
+                "file": file,
+                "adapter_config": adapter_config,
+                "adapter_model": adapter_model,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.object(models.ModelImportObject, request)
 
     def download(
         self,
@@ -1923,6 +2010,7 @@ class Api:
         self.uploads = Uploads(transport)
         self.fine_tuning = FineTuning(transport)
         self.models = Models(transport)
+        self.model_imports = ModelImports(transport)
         self.model_aliases = ModelAliases(transport)
         self.webhook_endpoints = WebhookEndpoints(transport)
         self.webhook_event_types = WebhookEventTypes(transport)
