@@ -84,6 +84,9 @@ __all__ = [
     "ModelAliasDeleted",
     "ModelAliasObject",
     "ModelDeleted",
+    "ModelImportAgreement",
+    "ModelImportFailure",
+    "ModelImportObject",
     "ModelObject",
     "NamedFunctionParam",
     "OrpoHyperparametersParam",
@@ -691,8 +694,42 @@ class ModelDeleted(Record):
 
 
 @dataclass(frozen=True)
+class ModelImportAgreement(Record):
+    """How an engine compares with a worker that has scored a fixed text with the adapter and without it."""
+
+    message: str
+    level: Literal["info", "warn", "error"]
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ModelImportFailure(Record):
+    """Why the adapter did not become a model."""
+
+    code: str
+    message: str
+    param: Optional[str]
+
+
+@dataclass(frozen=True)
+class ModelImportObject(Record):
+    """An adapter on its way to become a model; `model` is its name once it may be called."""
+
+    id: str
+    base: str
+    suffix: Optional[str]
+    created_at: int
+    finished_at: Optional[int]
+    status: Literal["queued", "running", "succeeded", "failed"]
+    model: Optional[str]
+    error: Optional["ModelImportFailure"]
+    agreement: Optional["ModelImportAgreement"]
+    object: Literal["model.import"] = "model.import"
+
+
+@dataclass(frozen=True)
 class ModelObject(Record):
-    """OpenAI's model object, with `kind` and `task` besides."""
+    """OpenAI's model object, with `kind`, `task` and `imported` besides."""
 
     id: str
     created: int
@@ -701,6 +738,7 @@ class ModelObject(Record):
     task: Optional[Literal["generate", "classify"]]
     object: Literal["model"] = "model"
     shutdown_date: None = None
+    imported: bool = False
 
 
 @dataclass(frozen=True)
