@@ -93,7 +93,7 @@ def close(before: Request, after: Request) -> None:
     """Closes what `opened` opened."""
     for name, value in before.files.items():
         if isinstance(value, os.PathLike):
-            content = _content(after.files[name])
+            content = _content(sent(after.files)[name])
             if not isinstance(content, bytes):
                 content.close()
 
