@@ -9,25 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.db import bases, events, files, jobs, keys, model_aliases, model_imports, models, work
+from service.db import bases, events, files, jobs, keys, model_aliases, models, work
 from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
 from service.domain.check import CheckResult
-from service.domain.errors import InvalidRequest, JobError, NotFound
+from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.json import JsonObject
-from service.domain.model import Model, check_suffix
+from service.domain.model import check_suffix
 from service.installation.context import Context
 from service.operations import aliases, checked, quotas
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
+from service.operations.makers import maker_of
 from service.operations.paging import Page, cut
 from service.recipes.base import Base
 from service.recipes.objective import OBJECTIVES, Hyperparameters, check_trainable, find_objective
 from service.recipes.safeguards import Safeguards, check_safeguards
-from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning, tuning_of
+from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning
 
 NAMES_SHOWN = 10
 QUEUE_LIMIT = 1000  # how far places in the queue are counted
@@ -294,32 +295,13 @@ async def _origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> O
         return Origin(named.base, named.alias)
     model = await models.find(tx, caller.project_id, name, lock=True)  # its artifact must outlive the job
     if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
-        alias, tuning = await _made_by(tx, model)
-        return Origin(ctx.catalogue.bases[model.base], alias, name, _tuning_of(tuning))
+        made = await maker_of(tx, model)
+        return Origin(ctx.catalogue.bases[model.base], made.alias, name, made.tuning)
     raise InvalidRequest(
         f"Model {name} is not available for fine-tuning or does not exist. The bases here are: "
         f"{', '.join((await aliases.base_names(ctx, tx))[:NAMES_SHOWN])}.",
         code="model_not_available",
     )
-
-
-async def _made_by(tx: Transaction, model: Model) -> tuple[str | None, JsonObject]:
-    """The alias and the tuning of what made the model: a job, or an import."""
-    if model.job_id is not None:
-        job = await jobs.find(tx, None, model.job_id)
-        assert job is not None, "a model has the job that made it"
-        return job.alias, job.tuning
-    assert model.import_id is not None, "a model without a job was imported"
-    imported = await model_imports.find(tx, None, model.import_id)
-    assert imported is not None and imported.tuning is not None, "a model has the import that made it"
-    return imported.alias, imported.tuning
-
-
-def _tuning_of(stored: JsonObject) -> TuningSettings:
-    try:
-        return tuning_of(stored)
-    except JobError as error:  # an extension that this installation no longer has
-        raise InvalidRequest(error.message, param="model", code=error.code) from error
 
 
 def _check_objective(objective: str) -> None:
