@@ -5,6 +5,7 @@ A format is one class in a file of its own (`service.recipes.formats`, or an ext
 """
 
 from collections.abc import Collection, Set
+from functools import cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -71,9 +72,15 @@ def lacks_one_key(format: type[Format], keys: Set[str]) -> bool:
     return len(_required(model) - keys) == 1 and _distance(model, keys) == 1 and bool(_required(model) & keys)
 
 
-def _required(model: type[Row]) -> set[str]:
+@cache
+def _required(model: type[Row]) -> Set[str]:
     return {name for name, field in model.model_fields.items() if field.is_required()}
 
 
+@cache
+def _names(model: type[Row]) -> Set[str]:
+    return frozenset(model.model_fields)
+
+
 def _distance(model: type[Row], keys: Set[str]) -> int:
-    return len(_required(model) - keys) + len(keys - model.model_fields.keys())
+    return len(_required(model) - keys) + len(keys - _names(model))

@@ -1,12 +1,15 @@
 """One pass over a file that parses, renders and tokenises every line, or collects every problem.
 
-Called in a worker thread by `workers.jobs.validate`, which streams the bytes. Keeps two lines and the tokens so far in
+Called in a worker thread by `workers.jobs.validate`, which streams the bytes. Lines are read in groups, whose distinct
+texts are encoded in one call; what is found is said line by line, in order. Keeps a group and the tokens so far in
 memory, never the whole file.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from service.domain.errors import JobError
@@ -32,8 +35,11 @@ from workers.data.labels import Labels, LabelSet
 from workers.data.messages import RenderError
 from workers.data.mismatch import with_mismatched
 from workers.data.packing import packed
-from workers.data.render import AnyRow, Rendered, Renderer
+from workers.data.render import AnyRow, Prepared, Rendered, Renderer
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
+
+GROUP_LINES = 512
+GROUP_BYTES = 256 * 1024
 
 # Called with every row that renders, its line (from 1) and its sequences.
 Observer = Callable[[AnyRow, int, Sequence[Rendered]], None]
@@ -82,12 +88,14 @@ def check_file(
     day: date | None = None,
     observer: Observer | None = None,
     labels: LabelSet | None = None,
+    folder: Path | None = None,
 ) -> TokenizedDataset:
     """The file's rows, tokenised for the base. `param` is the job's field for this file; the error's code and
     wording depend on it.
 
     `day` is the current date that chat templates get. `observer` sees every row that is right, whether the file is or
-    not. `labels` are those of the job's training file, where this is the validation file: it may have no others.
+    not. `labels` are those of the job's training file, where this is the validation file: it may have no others. The
+    tokens are collected on disk, in `folder`; without one, in memory.
 
     Raises DatasetInvalid with every problem of the whole file; with one sentence if the file holds no JSON lines; or
     only with the wrong format if the job's objective cannot use the format of the first row. The dataset may have more
@@ -97,12 +105,15 @@ def check_file(
     head = list(islice(rest, 2))
     if looks := foreign_file(head):
         raise DatasetInvalid(report_file(looks, param), details([Problem(1, "", f"the file {looks}")], 1))
-    check = _Check(Renderer(text, context_tokens, day), context_tokens, row_limit_bytes, objective, observer, labels)
-    for number, line in enumerate(chain(head, rest), start=1):
-        check.read(line, number)
-        if check.wrong_format is not None:
-            error = report_wrong_format(check.wrong_format, objective, file_id, param)
-            raise DatasetInvalid(error, details([], 0))
+    check = _Check(
+        Renderer(text, context_tokens, day), context_tokens, row_limit_bytes, objective, observer, labels, folder
+    )
+    for group in _groups(enumerate(chain(head, rest), start=1)):
+        for one in check.prepared(group):
+            check.read(one)
+            if check.wrong_format is not None:
+                error = report_wrong_format(check.wrong_format, objective, file_id, param)
+                raise DatasetInvalid(error, details([], 0))
     check.finish()
     if check.num_problems:
         raise DatasetInvalid(
@@ -111,6 +122,35 @@ def check_file(
     if check.num_trained < examples_minimum:
         raise DatasetInvalid(report_too_few(check.num_trained, examples_minimum, param), details([], 0))
     return check.dataset()
+
+
+Found = tuple[type[Format], Row] | list[Problem] | WrongFormat | ForeignRow
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line, parsed and rendered as text: what can be done with it before the lines ahead of it are known.
+
+    `found` is None for a blank line, and `prepared` where there is no row.
+    """
+
+    number: int
+    found: Found | None
+    prepared: Prepared | None = None
+
+
+def _groups(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """Lines to be encoded together: as many as bring enough text to all cores, and little enough to hold in memory."""
+    group: list[tuple[int, bytes]] = []
+    size = 0
+    for number, line in lines:
+        group.append((number, line))
+        size += len(line)
+        if len(group) == GROUP_LINES or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 class _Check:
@@ -124,6 +164,7 @@ class _Check:
         objective: type[ObjectiveSettings],
         observer: Observer | None = None,
         labels: LabelSet | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._observer = observer
         self._renderer = renderer
@@ -134,7 +175,7 @@ class _Check:
         self._mixed = False
         self._blank_since: int | None = None
         self._foreign: dict[str, list[int]] = {}  # reason -> the first line, and how many lines
-        self._rows = DatasetBuilder()
+        self._rows = DatasetBuilder(folder)
         self._classes = Labels(labels)
         self.wrong_format: type[Format] | None = None  # of the first row, if the job's objective cannot use it
         self.num_examples = 0
@@ -147,27 +188,44 @@ class _Check:
         """Examples whose weight is not 0."""
         return self.num_examples - self._num_without_weight
 
-    def read(self, line: bytes, number: int) -> None:
+    def prepared(self, lines: Sequence[tuple[int, bytes]]) -> list[_Line]:
+        """These lines, with their texts encoded together."""
+        group = [self._prepared(number, line) for number, line in lines]
+        self._renderer.encode([one.prepared for one in group if one.prepared is not None])
+        return group
+
+    def _prepared(self, number: int, line: bytes) -> _Line:
         if not line.removeprefix(BOM if number == 1 else b"").strip():
+            return _Line(number, None)
+        if len(line) > self._row_limit_bytes:
+            return _Line(number, [Problem(number, "", f"is longer than {self._row_limit_bytes} bytes; shorten it")])
+        try:
+            found = parse_row(line, number, self._objective)
+        except (WrongFormat, ForeignRow) as error:
+            return _Line(number, error)
+        if isinstance(found, list):
+            return _Line(number, found)
+        row = found[1]
+        assert isinstance(row, AnyRow), "every format's rows are of one of these classes"
+        return _Line(number, found, self._renderer.prepare(row))
+
+    def read(self, line: _Line) -> None:
+        """Takes the next line of the file."""
+        number, found = line.number, line.found
+        if found is None:
             self._blank_since = self._blank_since or number
             return
         self._end_blank_lines(number)
         self.num_examples += 1
-        if len(line) > self._row_limit_bytes:
-            self._add(Problem(number, "", f"is longer than {self._row_limit_bytes} bytes; shorten it"))
-            return
-        try:
-            found = parse_row(line, number, self._objective)
-        except WrongFormat as wrong:
-            self._refuse_format(wrong.format, number)
-            return
-        except ForeignRow as foreign:
-            self._foreign.setdefault(foreign.reason, [number, 0])[1] += 1
-            return
-        if isinstance(found, list):
+        if isinstance(found, WrongFormat):
+            self._refuse_format(found.format, number)
+        elif isinstance(found, ForeignRow):
+            self._foreign.setdefault(found.reason, [number, 0])[1] += 1
+        elif isinstance(found, list):
             self._add(*found)
         elif self._same_format(found[0], number):
-            self._render(found[1], number)
+            assert line.prepared is not None, "a row was found"
+            self._render(line.prepared, number)
 
     def finish(self) -> None:
         """Adds one problem for all rows of one shape of other tools, where the first of them is."""
@@ -212,10 +270,10 @@ class _Check:
             self._mixed = True
         return False
 
-    def _render(self, row: Row, number: int) -> None:
-        assert isinstance(row, AnyRow), "every format's rows are of one of these classes"
+    def _render(self, prepared: Prepared, number: int) -> None:
+        row = prepared.row
         try:
-            sequences = self._renderer.render(row)
+            sequences = self._renderer.finish(prepared)
         except RenderError as error:
             self._add(Problem(number, error.field, error.reason))
             return

@@ -8,7 +8,7 @@ and the token that ends it are trained, and nothing else. The sequences of a pre
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -21,6 +21,7 @@ from service.recipes.formats.preference import PreferenceInput, PreferenceRow
 from service.recipes.formats.text import TextRow
 from workers.data.base_text import BaseText, UnknownToken
 from workers.data.complete import check_complete, check_words
+from workers.data.encodings import Asked, Encoder, Encodings, encoded_for
 from workers.data.messages import Messages, RenderError, Tools, template_messages, template_tools
 from workers.data.packing import pieces
 from workers.data.template import ChatTemplate, refuse_special, refuse_special_messages, strings
@@ -42,7 +43,7 @@ class Rendered:
     weights: list[float] | None = None  # of each token, where a trained one has another weight than 1
 
 
-def encode_prompt(text: BaseText, prompt: str) -> list[int]:
+def encode_prompt(text: BaseText | Encodings, prompt: str) -> list[int]:
     """The tokens of a prompt of /v1/completions; the tokenizer's settings decide on a beginning-of-text token.
 
     Raises RenderError for a token without an embedding.
@@ -75,28 +76,28 @@ def encode_chat(
         raise _beyond(unknown, plain, plain_tools) from unknown
 
 
-class _Encoder:
-    """Encodes texts each of which mostly begins with the one before, without tokenising that part again.
+@dataclass(frozen=True)
+class _Conversation:
+    """A chat row as text: prompt and answer of its trained turns, up to an error."""
 
-    A tokenizer splits text at special tokens before anything else, so the tokens before one never depend on the text
-    after it.
-    """
+    row: ChatRow
+    messages: Messages = field(default_factory=list)
+    tools: Tools | None = None
+    turns: Sequence[tuple[str, str]] = ()
+    error: RenderError | None = None  # in what comes after these turns
 
-    def __init__(self, text: BaseText) -> None:
-        self._base = text
-        self._text = ""
-        self._ids: list[int] = []
-        self._cut = (0, 0)  # character and token index of the last special token
+    def texts(self) -> Iterator[str]:
+        for prompt, answer in self.turns:
+            yield prompt
+            yield prompt + answer
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of `text`. Raises UnknownToken."""
-        start, kept = self._cut if text.startswith(self._text) else (0, 0)
-        ids = self._ids[:kept] + self._base.ids(text[start:], add_special_tokens=False)
-        self._text, self._ids, self._cut = text, ids, (start, kept)
-        if specials := list(self._base.special.finditer(text, start)):
-            special_id = self._base.special_id(specials[-1][0])
-            self._cut = specials[-1].start(), len(ids) - 1 - ids[::-1].index(special_id)
-        return ids
+
+@dataclass(frozen=True)
+class Prepared:
+    """A row of which everything is done that needs no tokens."""
+
+    row: AnyRow
+    conversations: Sequence[_Conversation] = ()
 
 
 class Renderer:
@@ -109,19 +110,35 @@ class Renderer:
         self._text = text
         self._context_tokens = context_tokens
         self._template = ChatTemplate(text, day)
+        self._encodings = Encodings(text)
+
+    def prepare(self, row: AnyRow) -> Prepared:
+        """The first half of `render`; what is wrong with the row is raised by `finish`."""
+        if isinstance(row, PreferenceRow):
+            return Prepared(row, [self._conversation(conversation) for conversation in row.conversations])
+        return Prepared(row, [self._conversation(row)] if isinstance(row, ChatRow) else [])
+
+    def encode(self, rows: Sequence[Prepared]) -> None:
+        """Encodes what `finish` needs of these rows, together. `finish` encodes what was not encoded before."""
+        self._encodings.prepare(asked for row in rows for asked in self._asked(row))
 
     def render(self, row: AnyRow) -> list[Rendered]:
+        """Both halves for a single row."""
+        return self.finish(self.prepare(row))
+
+    def finish(self, prepared: Prepared) -> list[Rendered]:
         """The sequences of one row. A chat row has several if the template shows a turn differently once others follow.
 
         A chat row ends with its last trained turn, since later messages cannot change the loss. A pair has two, the
         preferred one first. A text has one for each piece of at most the context. Raises RenderError.
         """
+        row = prepared.row
         if isinstance(row, TextRow):
             return self._document(row)
         if isinstance(row, PreferenceRow):
-            return self._pair(row)
+            return self._pair(row, prepared.conversations)
         if isinstance(row, ChatRow):
-            return self._chat(row)
+            return self._chat(prepared.conversations[0])
         if isinstance(row, LabelledRow):
             return [self._read(row)]
         try:
@@ -133,12 +150,25 @@ class Renderer:
             raise self._too_long(sequence)
         return [sequence]
 
+    def _asked(self, prepared: Prepared) -> Iterator[Asked]:
+        """What `finish` will encode, as far as it is known already."""
+        row = prepared.row
+        for conversation in prepared.conversations:
+            yield from encoded_for(self._text, conversation.texts())
+        if isinstance(row, TextRow):
+            yield row.text, True
+        elif isinstance(row, PromptRow):
+            yield row.prompt, True
+            yield row.prompt + row.completion, True
+        elif isinstance(row, LabelledRow) and isinstance(row.content, str):
+            yield row.content, True
+
     def _document(self, row: TextRow) -> list[Rendered]:
         """The text and the end-of-text token, if the base has one: all trained but the first, which follows none."""
         text = self._text
         refuse_special(text.special, row.text, "text")
         try:
-            ids = text.ids(row.text, add_special_tokens=True)
+            ids = self._encodings.ids(row.text, add_special_tokens=True)
         except UnknownToken as unknown:
             raise RenderError("text", str(unknown)) from unknown
         end_of_text = text.tokenizer.eos_token
@@ -158,12 +188,12 @@ class Renderer:
             raise RenderError(
                 "completion", "the base has no end-of-text token to end a completion with; use another base"
             )
-        prompt = text.ids(row.prompt, add_special_tokens=True)
+        prompt = self._encodings.ids(row.prompt, add_special_tokens=True)
         if not prompt:
             raise RenderError(
                 "prompt", "is empty, and the base has no beginning-of-text token to use instead; write a prompt"
             )
-        both = text.ids(row.prompt + row.completion, add_special_tokens=True)
+        both = self._encodings.ids(row.prompt + row.completion, add_special_tokens=True)
         ids = _joined(text, prompt, both, row.completion, end_of_text)
         return _flagged(len(prompt), [*ids, text.special_id(end_of_text)], row.token_weight)
 
@@ -180,7 +210,7 @@ class Renderer:
             field = ".".join(str(part) for part in first["loc"]) or f"messages[{len(messages) - 1}]"
             reason = "must be a conversation whose last message is the assistant's answer"
             raise RenderError("messages", f"{reason} ({field}: {first['msg']})") from invalid
-        (sequence,) = self._chat(asked.answered(answer))
+        (sequence,) = self.render(asked.answered(answer))
         return sequence.ids
 
     def _read(self, row: LabelledRow) -> Rendered:
@@ -189,7 +219,7 @@ class Renderer:
         if isinstance(content, str):
             field = next(name for name in ("text", "prompt") if name in row.model_fields_set)
             refuse_special(self._text.special, content, field)
-            ids = encode_prompt(self._text, content)
+            ids = encode_prompt(self._encodings, content)
         else:
             wire = [message.model_dump(exclude_none=True, exclude={"weight"}) for message in content]
             ids = encode_chat(self._template, wire)
@@ -198,50 +228,65 @@ class Renderer:
             raise self._too_long(sequence)
         return sequence
 
-    def _chat(self, row: ChatRow) -> list[Rendered]:
-        wire = [message.model_dump(exclude_none=True) for message in row.messages[: row.trained[-1] + 1]]
-        functions = [tool.function for tool in row.tools] + row.functions
-        messages = template_messages(wire)
-        tools = template_tools([{"function": function.model_dump()} for function in functions])
-        refuse_special_messages(self._text.special, messages, tools)
-        check_complete(self._template, messages, tools, answer_next=False)
-        encoder = _Encoder(self._text)
-        sequences: list[Rendered] = []
+    def _conversation(self, row: ChatRow) -> _Conversation:
+        """The row as text, up to its first error."""
+        turns: list[tuple[str, str]] = []
+        messages: Messages = []
+        tools: Tools | None = None
         try:
+            wire = [message.model_dump(exclude_none=True) for message in row.messages[: row.trained[-1] + 1]]
+            functions = [tool.function for tool in row.tools] + row.functions
+            messages = template_messages(wire)
+            tools = template_tools([{"function": function.model_dump()} for function in functions])
+            refuse_special_messages(self._text.special, messages, tools)
+            check_complete(self._template, messages, tools, answer_next=False)
             for index in row.trained:
-                prompt, turn = self._turn(encoder, messages[: index + 1], tools)
+                turns.append(trained_turn(self._template, messages[: index + 1], tools))
+        except RenderError as error:
+            return _Conversation(row, messages, tools, turns, error)
+        return _Conversation(row, messages, tools, turns)
+
+    def _chat(self, conversation: _Conversation) -> list[Rendered]:
+        row, messages, tools = conversation.row, conversation.messages, conversation.tools
+        encoder = Encoder(self._encodings)
+        sequences: list[Rendered] = []
+        prompt = ""
+        try:
+            for index, (prompt, answer) in zip(row.trained, conversation.turns, strict=False):
+                turn = self._turn(encoder, prompt, answer)
                 if len(turn.ids) > self._context_tokens:
-                    raise self._too_long(self._turn(encoder, messages, tools)[1])
+                    raise self._too_long(self._turn(encoder, *trained_turn(self._template, messages, tools)))
                 _add(sequences, _weighted(turn, row.token_weight(index)))
         except UnknownToken as unknown:
             raise _beyond(unknown, messages, tools) from unknown
+        if conversation.error is not None:
+            raise conversation.error
         check_words(self._template, messages[:-1], tools, prompt)
         return sequences
 
-    def _pair(self, row: PreferenceRow) -> list[Rendered]:
+    def _pair(self, row: PreferenceRow, conversations: Sequence[_Conversation]) -> list[Rendered]:
         preferred, other = (
-            self._answer(conversation, field) for field, conversation in zip(row.fields, row.conversations, strict=True)
+            self._answer(conversation, field) for field, conversation in zip(row.fields, conversations, strict=True)
         )
         if preferred.ids == other.ids:
             reason = f"gives the base the same tokens as {row.fields[0]}; make the two answers differ"
             raise RenderError(row.fields[1], reason)
         return [preferred, other]
 
-    def _answer(self, conversation: ChatRow, answer_field: str) -> Rendered:
+    def _answer(self, conversation: _Conversation, answer_field: str) -> Rendered:
         """One conversation of a pair. Raises RenderError with the field names of the pair."""
         try:
             (sequence,) = self._chat(conversation)
         except RenderError as error:
-            field = _pair_field(error.field, len(conversation.messages) - 1, answer_field)
+            field = _pair_field(error.field, len(conversation.row.messages) - 1, answer_field)
             raise RenderError(field, error.reason) from error
         return sequence
 
-    def _turn(self, encoder: _Encoder, messages: Messages, tools: Tools | None) -> tuple[str, Rendered]:
-        """The prompt that an engine gets before the last message, as text; and prompt and message as tokens."""
-        prompt, answer = trained_turn(self._template, messages, tools)
+    def _turn(self, encoder: Encoder, prompt: str, answer: str) -> Rendered:
+        """The prompt that an engine gets, and the answer, as tokens."""
         prompt_ids, both_ids = encoder.encode(prompt), encoder.encode(prompt + answer)
         end = [match[0] for match in self._text.special.finditer(answer)][-1]
-        return prompt, _flagged(len(prompt_ids), _joined(self._text, prompt_ids, both_ids, answer, end))
+        return _flagged(len(prompt_ids), _joined(self._text, prompt_ids, both_ids, answer, end))
 
     def _too_long(self, sequence: Rendered) -> RenderError:
         num_tokens = len(sequence.ids)

@@ -14,14 +14,18 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
+
+from workers.data.safetensors_file import write_safetensors
 
 VERSION = 2
+SPOOL_BYTES = 1024 * 1024
+CHUNK_NUMBERS = 1024 * 1024
 LABELS = "labels"  # JSON in UTF-8: as an array, since a header's metadata has no certain order
 
 
@@ -70,7 +74,7 @@ class TokenizedDataset:
     labels: tuple[str, ...] = ()  # the names of the classes, where rows have classes
 
     def __post_init__(self) -> None:
-        if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or np.any(np.diff(self.offsets) <= 0):
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or not _rising(self.offsets):
             raise ValueError("the offsets do not fit the tokens")
         if len(self) % self.rows_per_example:
             raise ValueError("the last example lacks rows")
@@ -157,7 +161,7 @@ class TokenizedDataset:
             **({LABELS: _as_bytes(self.labels)} if self.labels else {}),
             **{name: values.astype(COLUMNS[name].dtype, copy=False) for name, values in self._columns().items()},
         }
-        save_file(arrays, path, metadata={"version": str(VERSION)})
+        write_safetensors(arrays, path, metadata={"version": str(VERSION)})
 
     @classmethod
     def load(cls, path: Path) -> "TokenizedDataset":
@@ -196,14 +200,71 @@ class TokenizedDataset:
                 return self.num_examples + 1
 
 
-class DatasetBuilder:
-    """Collects rows one by one. All rows must have the same columns."""
+class _Growing:
+    """Numbers of one kind that come one after another; beyond SPOOL_BYTES they are in a file of `folder`."""
 
-    def __init__(self) -> None:
-        self._tokens, self._trained, self._offsets = array("i"), bytearray(), array("q", [0])
-        self._labels, self._weights = array("q"), array("f")
-        self._token_weights = array("f")
-        self._second_tokens, self._second_offsets = array("i"), array("q", [0])
+    def __init__(self, typecode: str, folder: Path | None) -> None:
+        self._recent: array[Any] = array(typecode)
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._in_file = 0
+
+    def __len__(self) -> int:
+        return self._in_file + len(self._recent)
+
+    def append(self, value: float) -> None:
+        self._recent.append(value)
+        self._spool()
+
+    def extend(self, values: Iterable[float]) -> None:
+        self._recent.extend(values)
+        self._spool()
+
+    def so_far(self, dtype: type[np.generic]) -> NDArray[Any]:
+        """All of them; of a file only what is looked at is read."""
+        if self._file is None:
+            return np.array(self._recent, dtype=dtype)
+        self._write()
+        self._file.flush()
+        return np.memmap(self._file, dtype=dtype, mode="r", shape=(self._in_file,))
+
+    def finish(self, dtype: type[np.generic]) -> NDArray[Any]:
+        """All of them, when none will follow."""
+        values = self.so_far(dtype)
+        if self._file is not None:
+            self._file.close()  # what is mapped stays
+        return values
+
+    def _spool(self) -> None:
+        if self._folder is not None and len(self._recent) * self._recent.itemsize >= SPOOL_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115  closed by `finish`, or with this
+        self._recent.tofile(self._file)
+        self._in_file += len(self._recent)
+        del self._recent[:]
+
+
+class DatasetBuilder:
+    """Collects rows one by one. All rows must have the same columns.
+
+    With a `folder`, what is collected lies in files there that have no name, and memory holds little of it.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        def growing(typecode: str) -> _Growing:
+            return _Growing(typecode, folder)
+
+        self._tokens, self._trained, self._offsets = growing("i"), growing("B"), growing("q")
+        self._prompt_lengths = growing("i")
+        self._labels, self._weights = growing("q"), growing("f")
+        self._token_weights: _Growing | None = None
+        self._second_tokens, self._second_offsets = growing("i"), growing("q")
+        self._offsets.append(0)
+        self._second_offsets.append(0)
+        self._growing = growing
 
     def add(
         self,
@@ -216,21 +277,24 @@ class DatasetBuilder:
         token_weights: Sequence[float] | None = None,
     ) -> None:
         """One row; `second` is its second sequence. Once any row has weights, all others have the weight 1."""
-        if token_weights is not None and not self._token_weights:
-            self._token_weights.extend(self._trained)
-        if weight is not None and not self._weights:
-            self._weights.extend([1.0] * (len(self._offsets) - 1))
-        begin = len(self._trained)
+        flags = bytes(trained)
+        if token_weights is not None and self._token_weights is None:
+            self._token_weights = self._growing("f")
+            for begin in range(0, len(self._trained), SPOOL_BYTES):
+                self._token_weights.extend(self._trained.so_far(np.uint8)[begin : begin + SPOOL_BYTES].tolist())
+        if weight is not None and not len(self._weights):
+            for _ in range(len(self._offsets) - 1):
+                self._weights.append(1.0)
         self._tokens.extend(ids)
-        self._trained.extend(trained)
+        self._trained.extend(flags)
         self._offsets.append(len(self._tokens))
-        if token_weights is not None:
-            self._token_weights.extend(token_weights)
-        elif self._token_weights:
-            self._token_weights.extend(self._trained[begin:])
+        first = flags.find(1)
+        self._prompt_lengths.append(first if first >= 0 else len(flags))
+        if self._token_weights is not None:
+            self._token_weights.extend(flags if token_weights is None else token_weights)
         if label is not None:
             self._labels.append(label)
-        if weight is not None or self._weights:
+        if weight is not None or len(self._weights):
             self._weights.append(1.0 if weight is None else weight)
         if second is not None:
             self._second_tokens.extend(second)
@@ -240,16 +304,25 @@ class DatasetBuilder:
         """Raises ValueError if only some rows have a label or a second sequence."""
         has_second = len(self._second_offsets) > 1
         return TokenizedDataset(
-            np.array(self._tokens, dtype=np.int32),
-            np.array(self._trained, dtype=np.uint8),
-            np.array(self._offsets, dtype=np.int64),
+            self._tokens.finish(np.int32),
+            self._trained.finish(np.uint8),
+            self._offsets.finish(np.int64),
             rows_per_example,
-            row_labels=np.array(self._labels, dtype=np.int64) if self._labels else None,
-            token_weights=np.array(self._token_weights, dtype=np.float32) if self._token_weights else None,
-            row_weights=np.array(self._weights, dtype=np.float32) if self._weights else None,
-            second_tokens=np.array(self._second_tokens, dtype=np.int32) if has_second else None,
-            second_offsets=np.array(self._second_offsets, dtype=np.int64) if has_second else None,
+            prompt_lengths=self._prompt_lengths.finish(np.int32),
+            row_labels=self._labels.finish(np.int64) if len(self._labels) else None,
+            token_weights=None if self._token_weights is None else self._token_weights.finish(np.float32),
+            row_weights=self._weights.finish(np.float32) if len(self._weights) else None,
+            second_tokens=self._second_tokens.finish(np.int32) if has_second else None,
+            second_offsets=self._second_offsets.finish(np.int64) if has_second else None,
         )
+
+
+def _rising(offsets: NDArray[np.int64]) -> bool:
+    """Whether each is above the one before; looked at in pieces, for there may be many."""
+    return all(
+        bool(np.all(np.diff(offsets[begin : begin + CHUNK_NUMBERS + 1]) > 0))
+        for begin in range(0, len(offsets) - 1, CHUNK_NUMBERS)
+    )
 
 
 def _as_bytes(labels: Sequence[str]) -> NDArray[np.uint8]:

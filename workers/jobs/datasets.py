@@ -207,6 +207,7 @@ class FileDatasets:
             day=self.subject.day,
             observer=observer,
             labels=labels,
+            folder=path.parent,
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from workers.data.batches import collate
@@ -38,6 +39,10 @@ def test_every_column_comes_back_and_equal_rows_give_equal_bytes(tmp_path: Path)
     assert loaded.columns == set(COLUMNS) and loaded.labels == full().labels
     loaded.save(tmp_path / "c")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    with safe_open(tmp_path / "a", framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    save_file(arrays, tmp_path / "d", metadata={"version": "2"})  # the library's own bytes
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "d").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["rows", "rows-0.1.0"])

@@ -62,13 +62,13 @@ async def other(ctx: Context, stranger_key: str) -> Caller:
 @pytest.fixture
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every row that was rendered."""
-    seen, render = [], Renderer.render
+    seen, prepare = [], Renderer.prepare
 
     def counted(self: Renderer, row: Any) -> Any:
         seen.append(row)
-        return render(self, row)
+        return prepare(self, row)
 
-    monkeypatch.setattr(Renderer, "render", counted)
+    monkeypatch.setattr(Renderer, "prepare", counted)
     return seen
 
 
