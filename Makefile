@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 SCRIPTS := service/dashboard/static/vendor/package-lock.json
 VLLM_STAMP := .cache/vllm/.installed
 
+# Containers often forbid Python to keep what it has compiled; then each of the many processes of the tests does it anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install servers demo up production test test-seconds test-fast soak mutate lint format base openapi sdk clean
 

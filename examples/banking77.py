@@ -10,6 +10,7 @@ base in more than 5 %.
 
 import argparse
 import csv
+import random
 import sys
 import time
 from contextlib import ExitStack
@@ -35,7 +36,8 @@ def main() -> int:
         return 0
     training, test = read_data(options.data)
     held_out = not_among(test, training)
-    print(f"{len(training)} training rows; {len(held_out)} of {len(test)} test rows are not among them and count")
+    print(f"{len(training)} training rows; {len(held_out)} of {len(test)} test rows are not among them")
+    held_out = random.Random(0).sample(held_out, min(options.questions or len(held_out), len(held_out)))
 
     with ExitStack() as stack:
         client = create_client(stack, options.start)
@@ -62,6 +64,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--model", default="luthier-tiny", help="the base to tune (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=4, help="passes over the training rows (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="rows of a step (default: %(default)s)")
+    parser.add_argument("--questions", type=int, help="ask only so many test rows, drawn by chance (default: all)")
     options = parser.parse_args()
     if options.data is not None and not (options.data / "train.csv").is_file():
         parser.error(f"there is no train.csv in {options.data}")

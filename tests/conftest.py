@@ -1,5 +1,6 @@
 """Fixtures that every suite shares: an installation in a folder of its own, and HTTP clients of its API."""
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -20,12 +21,18 @@ pytest_plugins = [
     "tests.servers.postgres",
     "tests.servers.radosgw",
     "tests.servers.valkey",
-    "tests.servers.vllm",
+    "tests.servers.shared_vllm",
     "tests.side_by_side",
     "tests.transaction_rules",
 ]
 
 ClientOf = Callable[[str], httpx.AsyncClient]
+
+
+def pytest_collection_finish() -> None:
+    """One thread where tests import torch, which others do not load: two on shared cores make small operations slow."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

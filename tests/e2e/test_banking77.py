@@ -18,8 +18,9 @@ LIMIT_SECONDS = 600  # it takes a fifth of that on two idle cores; tests may sha
 @pytest.mark.skipif(not (DATA / "train.csv").is_file(), reason="BANKING77 is not in ../shared/data/banking77")
 def test_a_tuned_model_knows_ten_intents_of_banking77():
     example = subprocess.run(
-        [*EXAMPLE, "--start", "--epochs", "2"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS
-    )
+        [*EXAMPLE, "--start", "--epochs", "2", "--questions", "100"],
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS,
+    )  # fmt: skip
     assert example.returncode == 0, example.stdout + example.stderr
     assert percent(example.stdout, "base") <= 5
     assert percent(example.stdout, "tuned") >= 85

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,7 @@ import pytest
 from openai import OpenAI
 
 from tests.faults.invariants import check_callable, wait_until_final
-from tests.faults.rounds import ROUNDS, random_seed
+from tests.faults.rounds import ROUNDS, round_seed
 from tests.faults.streams import read_stream
 from tests.faults.strikes import TRAINER
 from tests.given.journey import create_job, rows, upload
@@ -97,32 +98,12 @@ def test_two_jobs_train_on_two_workers_and_answer_from_the_vllm_that_runs(made: 
     assert made.engine.below("vllm") == vllm, "vLLM was started again"
 
 
-def lose_the_machine(made: Production) -> None:
-    """And start the engine on another one, which has nothing in its cache."""
-    made.engine.kill_all()
-    made.forget_engine_cache()
-    made.engine.start()
-
-
-def kill_the_engine_core(made: Production) -> None:
-    """Only the process that computes; our command must notice and start all of vLLM anew."""
-    api = made.engine.below("vllm.entrypoints")[0]
-    [core] = made.engine.below("EngineCore")
-    kill(core)
-    wait_for(lambda: api not in made.engine.below(), 60, "vLLM ends")
-
-
-@pytest.mark.parametrize("round_number", range(max(1, ROUNDS // 2)))  # of each kind
-@pytest.mark.parametrize("strike", [lose_the_machine, kill_the_engine_core])
-def test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back(
-    made: Production, models: list[str], strike: Callable[[Production], None], round_number: int
-) -> None:
-    seed = random_seed()
+@contextmanager
+def streams_that_are_cut(made: Production, models: list[str]) -> Iterator[None]:
+    """The block kills vLLM while it streams: every stream ends at once, and at least one of them by a clean error."""
+    seed = round_seed()
     moment = random.Random(seed).uniform(0, LATEST_SECONDS)
-    print(f"{strike.__name__}: seed {seed}, {moment:.2f} s after the streams' beginning")  # noqa: T201
-    client = made.client()
-    before = {model: check_callable(client, model) for model in ["tiny", *models]}
-    assert len(set(before.values())) == 3, "the models differ"
+    print(f"seed {seed}, {moment:.2f} s after the streams' beginning")  # noqa: T201
     ends: list[str] = []
     streams = [
         threading.Thread(target=read_stream, args=(made, models[number % 2], ends), kwargs=ENDLESS)
@@ -131,25 +112,54 @@ def test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back(
     for stream in streams:
         stream.start()
     time.sleep(moment)
-    strike(made)
+    yield
     for stream in streams:
         stream.join(30)
     assert not any(stream.is_alive() for stream in streams), "a stream hangs"
     assert len(ends) == STREAMS
     assert set(ends) <= {"ended", "clean error"}, ends
     assert "clean error" in ends, "vLLM was killed too late"
-    made.wait_ready()
-    assert {model: check_callable(client, model) for model in before} == before
 
 
-def test_vllm_that_is_down_when_a_training_ends_delays_its_announcement(made: Production, training_file: str) -> None:
+def said_by(client: OpenAI, models: list[str]) -> dict[str, str]:
+    """What the base and two models that differ from it say."""
+    said = {model: check_callable(client, model) for model in ["tiny", *models]}
+    assert len(set(said.values())) == 3, "the models differ"
+    return said
+
+
+@pytest.mark.parametrize("round_number", range(max(1, ROUNDS // 2)))
+def test_vllms_core_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back(
+    made: Production, models: list[str], round_number: int
+) -> None:
+    """Only the process that computes; our command must notice and start all of vLLM anew."""
     client = made.client()
-    made.engine.kill_all()
+    before = said_by(client, models)
+    with streams_that_are_cut(made, models):
+        api = made.engine.below("vllm.entrypoints")[0]
+        [core] = made.engine.below("EngineCore")
+        kill(core)
+        wait_for(lambda: api not in made.engine.below(), 60, "vLLM ends")
+    made.wait_ready()
+    assert said_by(client, models) == before
+
+
+@pytest.mark.parametrize("round_number", range(max(1, ROUNDS // 2)))
+def test_vllms_machine_lost_while_it_streams_delays_announcements_and_every_model_comes_back(
+    made: Production, models: list[str], training_file: str, round_number: int
+) -> None:
+    """The engine starts on another machine, which has nothing in its cache, when a training has ended meanwhile."""
+    client = made.client()
+    before = said_by(client, models)
+    with streams_that_are_cut(made, models):
+        made.engine.kill_all()
+    made.forget_engine_cache()
     job = create_job(client, training_file)
     wait_for(lambda: any(WAITING in message for message in said(client, job.id)), 90, "the job waits")
     assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
     made.engine.start()
     made.wait_ready()
+    assert said_by(client, models) == before
     check_callable(client, succeeded(client, job.id))
     assert sum(message.startswith(AGREE) for message in said(client, job.id)) == 1
 

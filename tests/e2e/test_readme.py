@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from service.recipes.catalogue import read_catalogue
-from tests.given.node import ROOT, installed_client
-from tests.given.running_service import RunningService, running
+from tests.given.cloned import clone
+from tests.given.node import installed_client
+from tests.given.running_service import ROOT, RunningService, running
 from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 SECONDS = 240
-ROWS = 48  # 36 steps in six epochs of batches of eight
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN = re.compile(
     r"^make demo\n$|^LUTHIER_CATALOGUE=\S+ \.venv/bin/luthierd |^make up\n$|luthierd bases add|docker compose|"
@@ -52,11 +52,7 @@ class Reader:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """A folder that looks like the repository after `make up`, with a small base and the file's first rows."""
-    folder = tmp_path_factory.mktemp("clone")
-    file = folder / "examples" / "demo" / "training.jsonl"
-    file.parent.mkdir(parents=True)
-    lines = (ROOT / "examples" / "demo" / file.name).read_text(encoding="utf-8").splitlines(keepends=True)
-    file.write_text("".join(lines[:ROWS]), encoding="utf-8")
+    folder = clone(tmp_path_factory.mktemp("clone"))
     (folder / ".venv").symlink_to(Path(sys.prefix))
     base = make_tiny_base(tmp_path_factory.mktemp("base")).model_copy(update={"id": "luthier-tiny"})
     with running(folder / "data", base, trainer_threads=1, engine_threads=1) as service:

@@ -30,7 +30,7 @@ def test_with_shuffled_answers_the_tuned_model_knows_nothing(tmp_path: Path):
             model="luthier-tiny",
             training_file=upload(client, (tmp_path / "shuffled.jsonl").read_bytes()),
             seed=1,
-            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 6, "batch_size": 8}}},
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3, "batch_size": 8}}},
         )
         tuned = wait_for_status(client, job.id, "succeeded", seconds=240).fine_tuned_model
         assert tuned is not None

@@ -4,7 +4,7 @@
 
 Every strike of `tests.faults.strikes`, `rounds` times each in random order, while jobs are kept in flight; every job
 must end `succeeded` in the bits of its undisturbed twin. Beside it, on sets of their own, the other tests of this
-folder and the deaths of a real vLLM, `rounds` times each.
+folder and the deaths of a real vLLM, `rounds` times each, and generated requests to every route of the document.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 from openai import OpenAIError
 
-from tests.faults.invariants import FINAL, check_one_artifact, check_succeeded, wait_until_final
+from tests.faults.invariants import FINAL, check_callable, check_one_artifact, check_succeeded, wait_until_final
 from tests.faults.rounds import KINDS
 from tests.faults.strikes import STRIKES, Strike
 from tests.faults.twins import Twins
@@ -31,15 +31,19 @@ from tests.given.tiny_models import make_tiny_base
 from tests.production import Production, production
 
 IN_FLIGHT = 5
-VLLM_KILLED = "test_vllm_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back"
+VLLM_KILLED = (
+    "test_vllms_core_killed_while_it_streams_is_a_clean_end_and_every_model_comes_back",
+    "test_vllms_machine_lost_while_it_streams_delays_announcements_and_every_model_comes_back",
+)
+CASES = 200  # generated requests of an operation, where `make test` sends fewer
 PAUSE_SECONDS = (0.3, 2.5)  # between two strikes
 
 
 class Soak:
     """The jobs that were made, the strikes that hit, and what was found wrong."""
 
-    def __init__(self, production: Production, seed: int) -> None:
-        self.twins = Twins(production)
+    def __init__(self, production: Production, twins: Twins, seed: int) -> None:
+        self.twins = twins
         self.kinds: dict[str, int] = {}
         self.hits: Counter[str] = Counter()
         self.broken: list[str] = []  # what did not hold of jobs
@@ -92,9 +96,10 @@ class Soak:
         client = self._production.client()
         for job_id, kind in self.kinds.items():
             try:
-                wait_until_final(client, job_id)
+                model = wait_until_final(client, job_id).fine_tuned_model
                 check_succeeded(self._production, self.twins, job_id, kind)
                 check_one_artifact(self._production, job_id)
+                check_callable(client, str(model))
             except (AssertionError, OpenAIError) as error:
                 self.broken.append(f"{job_id}: {error}")
                 _note(self._production.lines_about(job_id))
@@ -114,7 +119,7 @@ def main() -> None:
         beside = None if arguments.strikes_only else apart.submit(_others, arguments.rounds, report)
         base = make_tiny_base(Path(folder) / "base")
         with production(Path(folder), base) as made:
-            soak = Soak(made, arguments.seed)
+            soak = Soak(made, Twins(made), arguments.seed)
             soak.run(STRIKES * arguments.rounds, arguments.jobs)
             soak.look_for_mistakes()
         others = beside.result() if beside else {}
@@ -125,9 +130,9 @@ def main() -> None:
 def _others(rounds: int, report: Path) -> dict[str, tuple[int, int]]:
     """The tests that are no strikes: name -> rounds that held, rounds that did not; skipped is not held."""
     command = [sys.executable, "-m", "pytest", "tests/faults", f"--junitxml={report}"]
-    command += ["--ignore=tests/faults/test_strikes.py", "--ignore=tests/faults/test_soak.py"]
-    command += [f"tests/e2e/test_production.py::{VLLM_KILLED}"]
-    environment = os.environ | {"LUTHIER_FAULT_ROUNDS": str(rounds)}
+    command += ["--ignore=tests/faults/test_strikes.py", "tests/contract/test_openapi_schemathesis.py"]
+    command += [f"tests/e2e/test_production.py::{name}" for name in VLLM_KILLED]
+    environment = os.environ | {"LUTHIER_FAULT_ROUNDS": str(rounds), "LUTHIER_CASES": str(CASES)}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
         _note(ended.stdout + ended.stderr)

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.faults.rounds import ROUNDS, random_seed
+from tests.faults.rounds import ROUNDS, round_seed
 from tests.given.journey import rows
 from tests.given.running_service import answers, wait_for
 from tests.production import Production
@@ -37,7 +37,7 @@ def names(production: Production) -> list[str]:
 
 
 def test_an_upload_is_whole_or_not_there(production_set: Production, round_number: int) -> None:
-    seed = random_seed()
+    seed = round_seed()
     moment = random.Random(seed).uniform(0, 2.5)
     print(f"upload: seed {seed}, {moment:.2f} s after its begin")  # noqa: T201
     content, name = content_of(BIG_BYTES), f"big-{seed}.jsonl"
@@ -64,7 +64,7 @@ def test_an_upload_is_whole_or_not_there(production_set: Production, round_numbe
 
 
 def test_a_completed_upload_is_whole_or_still_open(production_set: Production, round_number: int) -> None:
-    seed = random_seed()
+    seed = round_seed()
     moment = random.Random(seed).uniform(0, 0.15)
     print(f"complete: seed {seed}, {moment:.3f} s after its begin")  # noqa: T201
     content, client = content_of(3 * PART_BYTES), production_set.client()

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.faults.invariants import check_callable, wait_until_final
-from tests.faults.rounds import KINDS, ROUNDS, random_seed
+from tests.faults.rounds import KINDS, ROUNDS, round_seed
 from tests.faults.streams import read_stream
 from tests.faults.twins import Twins
 from tests.production import Production
@@ -22,7 +22,7 @@ def test_streams_end_or_say_why_and_every_model_comes_back(
     client = production_set.client()
     models = [str(wait_until_final(client, twins.create(kind)).fine_tuned_model) for kind in KINDS]
     before = {model: check_callable(client, model) for model in models}
-    seed = random_seed()
+    seed = round_seed()
     numbers = random.Random(seed)
     moment = numbers.uniform(0, 0.6)
     print(f"engine: seed {seed}, {moment:.2f} s after the streams' begin")  # noqa: T201

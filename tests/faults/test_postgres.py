@@ -21,7 +21,7 @@ from service.installation.context import Context
 from service.installation.create import create_context
 from service.operations import keys, progress
 from service.settings.settings import Settings
-from tests.faults.rounds import ROUNDS, random_seed
+from tests.faults.rounds import ROUNDS, round_seed
 from tests.given.stored_files import add_file
 from tests.given.stored_jobs import add_job, claimed, expire, steps
 from tests.given.work import claim_training, renew
@@ -72,7 +72,7 @@ async def recovered(call: Callable[[], Awaitable[object]]) -> None:
 async def test_requests_during_a_restart_are_503_or_done_and_nothing_is_half_written(
     ctx: Context, client: httpx.AsyncClient, server: Postgres, training_file: str, way: str, round_number: int
 ) -> None:
-    seed = random_seed()
+    seed = round_seed()
     print(f"seed {seed}")  # noqa: T201
     dice = random.Random(seed)
     body = {"model": "luthier-tiny", "training_file": training_file}

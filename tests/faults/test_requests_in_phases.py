@@ -7,7 +7,7 @@ import pytest
 from openai import BadRequestError, NotFoundError
 
 from tests.faults.invariants import check_callable, check_succeeded, wait_until_final
-from tests.faults.rounds import KINDS, ROUND_SECONDS, ROUNDS, random_seed
+from tests.faults.rounds import KINDS, ROUND_SECONDS, ROUNDS, round_seed
 from tests.faults.twins import ROWS, Twins, told
 from tests.given.journey import rows
 from tests.given.running_service import wait_for
@@ -19,7 +19,7 @@ KIND = KINDS[0]
 
 def a_moment(what: str) -> float:
     """Somewhere between the job's creation and its end."""
-    seed = random_seed()
+    seed = round_seed()
     moment = random.Random(seed).uniform(0, ROUND_SECONDS)
     print(f"{what}: seed {seed}, {moment:.2f} s after the job's creation")  # noqa: T201
     return moment

@@ -5,11 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
 
 from service.recipes.base import Base, Serving
 from service.storage import ObjectStore
@@ -159,15 +156,3 @@ def write_vllm_catalogue(path: Path, base: Base) -> Path:
         encoding="utf-8",
     )
     return path
-
-
-@pytest.fixture(scope="session")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
-    """One for the session, with an empty store; whoever breaks it starts one of its own."""
-    server = Vllm(tmp_path_factory.mktemp("vllm"))
-    try:
-        server.start()
-        yield server
-        assert server.stop() == 0, server.log[-4000:]
-    finally:
-        server.end()
