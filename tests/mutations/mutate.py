@@ -3,9 +3,10 @@
 A break is an entry of `breaks.toml`: in `file`, `old` (which must occur exactly once) becomes `new`; then `test` must
 fail, as it must pass without the break. Works on a copy of the tracked files; the tree itself is never touched.
 
-A run may be interrupted: a break that was noticed is remembered in `.cache/`, and is not run again until its entry, the
-file that it breaks, or the file of its test changes. What they import may have changed all the same, so `--anew` (`make
-mutate ANEW=1`) forgets what is remembered.
+First every break is tried; in the end one run shows that the tests of those that were noticed pass without them. A run
+may be interrupted: what it has shown is remembered in `.cache/`, until the break's entry, the file that it breaks, or
+the file of its test changes. What they import may have changed all the same, so `--anew` (`make mutate ANEW=1`) forgets
+what is remembered.
 """
 
 import argparse
@@ -17,13 +18,15 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 REMEMBERED = ROOT / ".cache" / "mutations.txt"
 TEST_SECONDS = 300
+Shown = Literal["noticed", "whole"]
 PASSED, FAILED = 0, 1  # pytest's exit codes; 2 and above are mistakes of ours
 
 
@@ -44,38 +47,55 @@ class Break:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+class Memory:
+    """What earlier runs have shown of each break: that it is noticed, that its test passes without it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = set(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else set[str]()
+
+    def knows(self, what: Shown, one: Break) -> bool:
+        return f"{what} {one.key(ROOT)}" in self._lines
+
+    def add(self, what: Shown, one: Break) -> None:
+        self._lines.add(line := f"{what} {one.key(ROOT)}")
+        self._path.parent.mkdir(exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
 def main() -> int:
     """Prints one line per break; returns how many went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--anew", action="store_true", help="forget which breaks were noticed before")
+    parser.add_argument("--anew", action="store_true", help="forget what earlier runs have shown")
     if parser.parse_args().anew:
         REMEMBERED.unlink(missing_ok=True)
     breaks = [Break(**entry) for entry in tomllib.loads((Path(__file__).parent / "breaks.toml").read_text())["break"]]
-    before = set(REMEMBERED.read_text().split()) if REMEMBERED.is_file() else set()
-    left = [one for one in breaks if one.key(ROOT) not in before]
-    print(f"{len(breaks) - len(left)} of {len(breaks)} breaks were noticed by an earlier run", flush=True)
+    memory = Memory(REMEMBERED)
     with tempfile.TemporaryDirectory(prefix="luthier-mutate-") as folder:
-        unnoticed = unnoticed_of(left, copy_of_tree(Path(folder) / "tree"))
+        unnoticed = unnoticed_of(breaks, memory, copy_of_tree(Path(folder) / "tree"))
     print(f"\n{len(breaks) - unnoticed} of {len(breaks)} breaks are noticed")
     return unnoticed
 
 
-def unnoticed_of(breaks: list[Break], tree: Path) -> int:
-    """How many of them go unnoticed, or cannot be tried; what is noticed is remembered at once."""
-    if not breaks:
-        return 0
-    failing = failing_of({one.test for one in breaks}, tree)
-    print(f"{len(failing)} of their tests fail without them", *sorted(failing), sep="\n  ", flush=True)
-    unnoticed = 0
+def unnoticed_of(breaks: Sequence[Break], memory: Memory, tree: Path) -> int:
+    """How many of them go unnoticed, or cannot be tried."""
     for one in breaks:
-        outcome = "DOES NOT PASS UNBROKEN" if one.test in failing else outcome_of(one, tree)
+        if memory.knows("noticed", one):
+            continue
+        outcome = outcome_of(one, tree)
         print(f"{outcome:10}  {one.name}: {one.test}", flush=True)
         if outcome == "noticed":
-            REMEMBERED.parent.mkdir(exist_ok=True)
-            with REMEMBERED.open("a") as remembered:
-                remembered.write(one.key(ROOT) + "\n")
-        unnoticed += outcome != "noticed"
-    return unnoticed
+            memory.add("noticed", one)
+    noticed = [one for one in breaks if memory.knows("noticed", one)]
+    unknown = [one for one in noticed if not memory.knows("whole", one)]
+    failing = failing_of({one.test for one in unknown}, tree) if unknown else set()
+    for one in unknown:
+        if one.test in failing:
+            print(f"FAILS ANYWAY  {one.name}: {one.test}", flush=True)
+        else:
+            memory.add("whole", one)
+    return len(breaks) - sum(memory.knows("whole", one) for one in noticed)
 
 
 def copy_of_tree(target: Path) -> Path:
