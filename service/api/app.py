@@ -13,7 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
 from service.api.direct import DirectRoutes
-from service.api.openapi import add_routes, document
+from service.api.openapi import document, routes
 from service.api.routes.health import Parts
 from service.api.web import errors
 from service.api.web.addresses import Addresses
@@ -38,13 +38,12 @@ def create_app(ctx: Context) -> FastAPI:
         await end(sending)
         await ctx.close()
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False, routes=routes())
     app.state.context = ctx
     app.state.known_keys = KnownKeys(ctx)
     app.state.job_feeds = JobFeeds()
     app.state.parts = Parts(ctx)
     app.state.admins = Admins(app.state.known_keys)
-    add_routes(app)
     _serve_document(app)
     errors.install(app)
     app.state.traffic = Traffic(app.routes, ctx.catalogue.bases)

@@ -6,7 +6,8 @@ Needs no installation. Adds what FastAPI does not generate: the key, the error e
 from functools import cache
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from service.api.routes import (
     checks,
@@ -55,20 +56,22 @@ PUBLIC = ("/", "/health", "/livez", "/readyz")
 FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
-def add_routes(app: FastAPI) -> None:
-    """Every route of the API."""
+@cache
+def routes() -> list[BaseRoute]:
+    """Every route of the API. Made once: the apps of a process share what FastAPI prepares for each of them."""
+    all_routes = APIRouter()
     for router in V1:
-        app.include_router(router, prefix="/v1")
-    app.include_router(root.router)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
+        all_routes.include_router(router, prefix="/v1")
+    all_routes.include_router(root.router)
+    all_routes.include_router(health.router)
+    all_routes.include_router(metrics.router)
+    return all_routes.routes
 
 
 @cache
 def document() -> JsonObject:
     """The document; the same for the same version: made once, not to be changed."""
-    app = FastAPI(title="Luthier", version=version("luthier"), description=DESCRIPTION)
-    add_routes(app)
+    app = FastAPI(title="Luthier", version=version("luthier"), description=DESCRIPTION, routes=routes())
     found = app.openapi()
     for path, operations in found["paths"].items():
         for operation in operations.values():

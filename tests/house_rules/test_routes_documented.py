@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from service.api.openapi import add_routes, document
+from service.api.openapi import document, routes
 from tests.house_rules.tree import ROOT
 
 FOLDER = ROOT / "openapi"
@@ -35,8 +35,7 @@ def unmentioned(readme: str, paths: Iterable[str]) -> list[str]:
 
 
 def test_every_route_is_in_the_openapi_document():
-    app = FastAPI(openapi_url=None)
-    add_routes(app)
+    app = FastAPI(openapi_url=None, routes=routes())
     assert set(routed(app)) == documented(document())
 
 
