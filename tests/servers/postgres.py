@@ -47,6 +47,16 @@ OPTIONS = {
 }
 
 
+# One call of psql: others are cut off, then every table is emptied.
+_EMPTY = ";".join(
+    [
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where datname = current_database() and pid <> pg_backend_pid()",
+        *(f"delete from {table.name}" for table in reversed(metadata.sorted_tables)),
+    ]
+)
+
+
 class Postgres:
     """One server; `start` after `stop` or `kill` finds the data again, at the same port."""
 
@@ -135,8 +145,7 @@ class Postgres:
         url = self._free.pop() if self._free else self.new_database()
         yield url
         name = url.rpartition("/")[2]
-        self.sql(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")
-        self.sql(";".join(f"delete from {table.name}" for table in reversed(metadata.sorted_tables)), name)
+        self.sql(_EMPTY, name)
         self._free.append(url)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
