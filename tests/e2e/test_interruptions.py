@@ -14,7 +14,7 @@ from tests.given.running_service import RunningService, alive, kill, running, wa
 from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
-STEPS = 150
+STEPS = 90
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def service(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
 
 @pytest.fixture(scope="module")
 def training_file(service: RunningService) -> str:
-    return upload(service.client(), rows(60))
+    return upload(service.client(), rows(36))
 
 
 def start(client: OpenAI, training_file: str, tuning: str = "lora") -> str:
-    """A job of 150 steps."""
+    """A job of `STEPS`."""
     return create_job(client, training_file, epochs=5, batch=2, tuning=tuning).id
 
 
@@ -77,7 +77,7 @@ def test_a_killed_process_changes_no_bit(
 ) -> None:
     client = service.client()
     seed = random.SystemRandom().randrange(10**6)
-    moment = random.Random(seed).randrange(1, STEPS - 30)
+    moment = random.Random(seed).randrange(1, STEPS - 20)
     job_id = start(client, training_file)
     neighbour = start(client, training_file)
     wait_for(lambda: step_of(client, job_id) >= moment, 120, f"step {moment}")

@@ -11,21 +11,35 @@ what is remembered.
 
 import argparse
 import hashlib
+import importlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 REMEMBERED = ROOT / ".cache" / "mutations.txt"
 TEST_SECONDS = 300
+SLOW_IMPORTS = (  # of the tests and of what they test; forks have them already
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "fastapi",
+    "sqlalchemy.ext.asyncio",
+    "boto3",
+    "openai",
+)
 Shown = Literal["noticed", "whole"]
 PASSED, FAILED = 0, 1  # pytest's exit codes; 2 and above are mistakes of ours
 
@@ -72,6 +86,8 @@ def main() -> int:
         REMEMBERED.unlink(missing_ok=True)
     breaks = [Break(**entry) for entry in tomllib.loads((Path(__file__).parent / "breaks.toml").read_text())["break"]]
     memory = Memory(REMEMBERED)
+    for name in SLOW_IMPORTS:
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="luthier-mutate-") as folder:
         unnoticed = unnoticed_of(breaks, memory, copy_of_tree(Path(folder) / "tree"))
     print(f"\n{len(breaks) - unnoticed} of {len(breaks)} breaks are noticed")
@@ -131,16 +147,41 @@ def outcome_of(one: Break, tree: Path) -> str:
 
 
 def run(tree: Path, *arguments: str) -> tuple[int | None, str]:
-    """pytest's exit code, None when it ran past its time, and what it printed. A missing server is a failure."""
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *arguments]
-    try:
-        ended = subprocess.run(
-            command, cwd=tree, env=os.environ | {"CI": "true", "PYTHONPATH": str(tree)}, check=False, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TEST_SECONDS * len(arguments),
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return None, ""
-    return ended.returncode, ended.stdout
+    """pytest's exit code, None when it ran past its time, and what it printed. A missing server is a failure.
+
+    In a fork of this process, which has imported what takes long and nothing of ours.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
+        if (pid := os.fork()) == 0:
+            os.setsid()
+            for number in (1, 2):
+                os.dup2(printed.fileno(), number)
+            os._exit(_pytest(tree, arguments))
+        code = _ended(pid, TEST_SECONDS * len(arguments))
+        printed.seek(0)
+        return code, printed.read()
+
+
+def _pytest(tree: Path, arguments: Sequence[str]) -> int:
+    """Runs it on the code of the tree."""
+    os.chdir(tree)
+    os.environ |= {"CI": "true", "PYTHONPATH": str(tree)}
+    sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("service", "tests", "workers")]:
+        del sys.modules[name]
+    return int(pytest.main(["-n", "0", "-p", "no:cacheprovider", "-p", "no:schemathesis", *arguments]))
+
+
+def _ended(pid: int, seconds: float) -> int | None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
 
 
 if __name__ == "__main__":
