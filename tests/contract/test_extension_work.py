@@ -18,7 +18,7 @@ from tests.given.work import work_of
 from tests.given.worker import END_SECONDS, installation
 from tests.given.worker_process import kill_worker, worker_process
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 EXTENSION = {"LUTHIER_EXTENSIONS": "tests.given.made_up_work"}
 
 

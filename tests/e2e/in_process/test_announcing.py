@@ -1,10 +1,7 @@
 """A trained model becomes public only when an engine computes what was trained; until then the job holds no slot."""
 
 import asyncio
-import os
-import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,7 +17,6 @@ from service.operations import chores, jobs
 from service.operations.keys import Caller
 from service.recipes.catalogue import Catalogue
 from tests.given.engines import CPU, listening
-from tests.given.running_service import ROOT
 from tests.given.scripted_engine import answers, scripted_engine
 from tests.given.stored_jobs import end_long_ago
 from tests.given.stored_models import checkpoint_names, find_model
@@ -36,6 +32,7 @@ from tests.given.worker import (
     weights,
     worker,
 )
+from tests.given.worker_process import worker_process
 from workers.engines.embedded.engine import Engine
 from workers.model.load import load_base
 
@@ -147,23 +144,9 @@ async def test_an_engine_that_refuses_while_it_dies_only_delays(ctx: Context, ca
 
 async def test_a_worker_killed_while_it_waits_costs_no_training(ctx: Context, caller: Caller, port: int) -> None:
     id = await create(ctx, caller, 1)
-    killed = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "workers", "train", "--die-with-parent",
-        cwd=ROOT,
-        env=os.environ | {
-            f"LUTHIER_{name.upper()}": str(getattr(ctx.settings, name))
-            for name in ("data_dir", "catalogue", "engine_urls", "slots", "lease_seconds", "trainer_threads")
-        },
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
+    async with worker_process(ctx):
         before = await reached(ctx, caller, id, trained)
         await waits(ctx, caller, id)
-    finally:
-        os.killpg(killed.pid, signal.SIGKILL)
-        await killed.wait()
     stored = final_artifacts(ctx, before)
     async with engine(ctx, port), worker(ctx, "tests.faults.no_such_trainer"):  # it could not train
         (job,) = await ended(ctx, caller, id)
