@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.given.running_service import ROOT, running
-from tests.given.tiny_models import make_tiny_base
+from tests.given.running_service import ROOT, RunningService
 
 pytestmark = pytest.mark.slow
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -17,18 +16,16 @@ LIMIT_SECONDS = 300
 SECTION = "## A classifier, from rows to labels"
 
 
-def test_the_pages_blocks_train_a_classifier_and_call_it(tmp_path: Path) -> None:
+def test_the_pages_blocks_train_a_classifier_and_call_it(shared_service: RunningService, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     blocks = dict(reversed(FENCE.findall(page[page.index(SECTION) :].partition("\n## ")[0])))
-    base = make_tiny_base(tmp_path / "base").model_copy(update={"id": "luthier-tiny"})
-    with running(tmp_path / "data", base, trainer_threads=1, engine_threads=1) as service:
-        told = {"OPENAI_BASE_URL": f"{service.url}/v1", "OPENAI_API_KEY": service.key}
-        for command in (["bash", "-euo", "pipefail", "-c", blocks["bash"]], [sys.executable, "-c", blocks["python"]]):
-            ended = subprocess.run(
-                command, cwd=tmp_path, env=os.environ | told, capture_output=True, text=True, timeout=LIMIT_SECONDS
-            )
-            assert ended.returncode == 0, ended.stdout + ended.stderr
-            assert "delivery" in ended.stdout
+    told = {"OPENAI_BASE_URL": f"{shared_service.url}/v1", "OPENAI_API_KEY": shared_service.key}
+    for command in (["bash", "-euo", "pipefail", "-c", blocks["bash"]], [sys.executable, "-c", blocks["python"]]):
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | told, capture_output=True, text=True, timeout=LIMIT_SECONDS
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert "delivery" in ended.stdout
 
 
 def test_lora_on_the_attention_of_distilbert_learns_two_classes() -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,7 @@ import pytest
 from service.recipes.catalogue import read_catalogue
 from tests.given.cloned import clone
 from tests.given.node import installed_client
-from tests.given.running_service import ROOT, RunningService, running
-from tests.given.tiny_models import make_tiny_base
+from tests.given.running_service import ROOT, RunningService
 
 pytestmark = pytest.mark.slow
 SECONDS = 240
@@ -50,13 +48,12 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(shared_service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """A folder that looks like the repository after `make up`, with a small base and the file's first rows."""
     folder = clone(tmp_path_factory.mktemp("clone"))
     (folder / ".venv").symlink_to(Path(sys.prefix))
-    base = make_tiny_base(tmp_path_factory.mktemp("base")).model_copy(update={"id": "luthier-tiny"})
-    with running(folder / "data", base, trainer_threads=1, engine_threads=1) as service:
-        yield Reader(folder, service)
+    (folder / "data").symlink_to(shared_service.folder)
+    return Reader(folder, shared_service)
 
 
 def blocks(*languages: str) -> list[str]:

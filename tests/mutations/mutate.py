@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 import tomllib
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pytest
 
@@ -40,8 +41,18 @@ SLOW_IMPORTS = (  # of the tests and of what they test; forks have them already
     "boto3",
     "openai",
 )
+OPTIONS = [
+    "-n",
+    "0",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:schemathesis",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+]
 Shown = Literal["noticed", "whole"]
-PASSED, FAILED = 0, 1  # pytest's exit codes; 2 and above are mistakes of ours
+PASSED, FAILED, CRASHED = 0, 1, 70  # pytest's exit codes; 2 and above are mistakes of ours
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,10 @@ def outcome_of(one: Break, tree: Path) -> str:
     if whole.count(one.old) != 1:
         return f"DOES NOT FIT: {one.file} does not hold its text exactly once"
     path.write_text(whole.replace(one.old, one.new), encoding="utf-8")
-    code, _ = run(tree, "-x", one.test)
+    code, printed = run(tree, "-x", one.test)
     path.write_text(whole, encoding="utf-8")
+    if code not in (PASSED, FAILED):
+        print(printed[-4000:], flush=True)
     return "noticed" if code == FAILED else f"UNNOTICED ({code})"
 
 
@@ -153,23 +166,31 @@ def run(tree: Path, *arguments: str) -> tuple[int | None, str]:
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
         if (pid := os.fork()) == 0:
-            os.setsid()
-            for number in (1, 2):
-                os.dup2(printed.fileno(), number)
-            os._exit(_pytest(tree, arguments))
+            _become_pytest(tree, arguments, printed.fileno())
         code = _ended(pid, TEST_SECONDS * len(arguments))
         printed.seek(0)
         return code, printed.read()
 
 
-def _pytest(tree: Path, arguments: Sequence[str]) -> int:
-    """Runs it on the code of the tree."""
-    os.chdir(tree)
-    os.environ |= {"CI": "true", "PYTHONPATH": str(tree)}
-    sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("service", "tests", "workers")]:
-        del sys.modules[name]
-    return int(pytest.main(["-n", "0", "-p", "no:cacheprovider", "-p", "no:schemathesis", *arguments]))
+def _become_pytest(tree: Path, arguments: Sequence[str], output: int) -> NoReturn:
+    """In the fork: runs it on the code of the tree, and ends, whatever happens."""
+    code = CRASHED
+    try:
+        os.setsid()
+        for number in (1, 2):
+            os.dup2(output, number)
+        os.chdir(tree)
+        os.environ |= {"CI": "true", "PYTHONPATH": str(tree)}
+        sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("service", "tests", "workers")]:
+            del sys.modules[name]
+        code = int(pytest.main([*OPTIONS, *arguments]))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _ended(pid: int, seconds: float) -> int | None:

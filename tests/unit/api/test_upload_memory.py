@@ -44,7 +44,7 @@ def served(settings: Settings) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size_mib", [64, 512])
+@pytest.mark.parametrize("size_mib", [64, 256])
 async def test_a_big_file_moves_through_in_bounded_memory(
     ctx: Context, key: str, settings: Settings, size_mib: int
 ) -> None:
