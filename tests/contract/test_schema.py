@@ -81,8 +81,8 @@ async def test_rows_of_every_earlier_revision_are_kept(empty: Database) -> None:
 async def test_a_missing_column_is_a_difference(empty: Database) -> None:
     await schema.migrate(empty)
     async with empty.transaction() as tx:
-        await tx.connection.exec_driver_sql("ALTER TABLE files DROP COLUMN swept_at")
-    assert "swept_at" in str(await on(empty, differences))
+        await tx.connection.exec_driver_sql("ALTER TABLE files DROP COLUMN content_type")
+    assert "content_type" in str(await on(empty, differences))
 
 
 async def test_two_that_migrate_at_once_follow_each_other(empty: Database) -> None:
