@@ -18,7 +18,7 @@ from service.recipes.format import FORMATS, Format
 from service.recipes.objective import AUTO, OBJECTIVES, Hyperparameters, ObjectiveSettings
 from service.recipes.safeguards import EarlyStopping
 from service.recipes.tasks import TASKS, BaseKind
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 
 PAGE = Path(__file__).resolve().parent / "methods.md"
 _MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -85,16 +85,31 @@ def _tuning(tuning: type[TuningSettings]) -> str:
     engines = " and ".join(f"`{engine}`" for engine in sorted(tuning.engines))
     changeable = ", ".join(f"`{name}`" for name in sorted(tuning.changeable))
     continued = f"A job that continues a model may give another {changeable}. " if changeable else ""
-    return (
-        f"### `{tuning.name}`\n\n{_paragraph(tuning)}\n\n"
-        f"Engines: {engines}. {continued}{_padded(tuning)}{_rates(tuning)}\n\n"
-        + (_settings("setting", tuning) if tuning.model_fields else "It has no settings.\n")
+    served = f"Engines: {engines}{_converted(tuning)}. {continued}{_padded(tuning)}{_rates(tuning)}"
+    return f"### `{tuning.name}`\n\n{_paragraph(tuning)}\n\n{served}\n\n" + (
+        _settings("setting", tuning) if tuning.model_fields else "It has no settings.\n"
     )
 
 
 def _padded(method: type[TuningSettings] | type[ObjectiveSettings]) -> str:
     because = method.unpacked_because
     return f"A step's rows are padded and not packed: {because}. " if because else ""
+
+
+_FORMS: Mapping[LoraForm, str] = {
+    "exact": "by conversion, exactly",
+    "truncated": "by conversion, as far as its rank allows",
+    "none": "no",
+}
+
+
+def _converted(tuning: type[TuningSettings]) -> str:
+    """Whether other engines serve it as a LoRA."""
+    if tuning.lora_form == "none":
+        return f"; not as a LoRA, for {tuning.no_lora_form}"
+    if "vllm" in tuning.engines:
+        return ""
+    return f", and with `serve_as: lora` `vllm` ({_FORMS[tuning.lora_form]})"
 
 
 def _rates(tuning: type[TuningSettings]) -> str:
@@ -146,7 +161,9 @@ def _served(
     engine: EngineKind, tuning: type[TuningSettings], objective: type[ObjectiveSettings], kind: BaseKind
 ) -> str:
     embedded_only = TASKS[objective.task].has_head or kind != "causal"
-    return "yes" if engine in tuning.engines and not (embedded_only and engine != "embedded") else "no"
+    if embedded_only and engine != "embedded":
+        return "no"
+    return "yes" if engine in tuning.engines else _FORMS[tuning.lora_form]
 
 
 def _settings(noun: str, model: type[BaseModel]) -> str:

@@ -235,6 +235,36 @@ def forgetting(tokens: int, before: float, after: float) -> NewEvent:
     return NewEvent(message, level=level, data=data, key="forgetting")
 
 
+def converted(figures: Mapping[str, Any]) -> NewEvent:
+    """What it costs to serve the model in another form, measured on the agreement rows."""
+    what = f"The model is served as a LoRA of rank {figures['rank']}"
+    if figures["share"] == 1:
+        message = f"{what}, which computes what was trained"
+    else:
+        message = f"{what}, which keeps {figures['share']:.2%} of the squared norm of what the training changed"
+    measured = (
+        f": over {figures['outputs']} outputs it differs from the trained model by {figures['difference']:.2g} in the "
+        f"mean, where the training itself changes them by {figures['effect']:.2g}"
+    )
+    changed = figures["changed"]
+    sampled = "" if changed is None else f"; {changed:.2%} of the tokens that are sampled would be others"
+    return NewEvent(message + measured + sampled, data=figures, key="conversion")
+
+
+def too_lossy(figures: Mapping[str, Any]) -> str:
+    """Why a model is not served in the form that its job asked for."""
+    return (
+        f"A LoRA of rank {figures['rank']} keeps {figures['share']:.2%} of the squared norm of what the training "
+        f"changed, less than the job's serve_min_share of {figures['min_share']:.2%}. Give a higher serve_rank, a "
+        "tuning of a lower rank, or a smaller serve_min_share"
+    )
+
+
+def checkpoint_left_out(step_number: int, figures: Mapping[str, Any]) -> NewEvent:
+    message = f"The checkpoint of step {step_number} is not published. {too_lossy(figures)}"
+    return NewEvent(message, level="warn", data=figures, key=f"conversion-{step_number}")
+
+
 def early_stopping_idle(patience: int, n_epochs: int) -> NewEvent:
     message = (
         f"early_stopping cannot end this job early: it is evaluated after each of its {n_epochs} epochs, and a "

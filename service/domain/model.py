@@ -15,6 +15,7 @@ from service.domain.storage_keys import fits, room_beside
 
 MANIFEST = "manifest.json"
 HEAD_CONFIG = "head.json"
+SERVED = "served"  # the folder of the form that engines load, in an artifact of which that is another one
 MODEL_PREFIX = "ft:"
 ORGANIZATION_LIMIT = 32  # characters of the slug; see `service.settings.settings`
 
@@ -98,6 +99,17 @@ class HeadConfig(BaseModel):
         return 1 if self.problem_type == "regression" else len(self.labels)
 
 
+class ServedFiles(BaseModel):
+    """What engines load instead of an artifact's own files: another tuning, computed from the one that was trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tuning: str
+    rank: int
+    share: float  # of the squared norm of what the training changed
+    files: dict[str, str]  # file name in the folder `SERVED` -> sha256
+
+
 class Manifest(BaseModel):
     """`manifest.json`, written last: an artifact without it does not exist."""
 
@@ -121,11 +133,34 @@ class Manifest(BaseModel):
     environment: dict[str, str]
     metrics: dict[str, int | float]
     head: HeadConfig | None = None  # of a model that classifies or scores
+    served: ServedFiles | None = None  # None: engines load `files`
     files: dict[str, str]  # file name in this folder -> sha256; every file but the manifest
     created_at: int
 
+    @property
+    def served_tuning(self) -> str:
+        """Of the files that engines load."""
+        return self.tuning if self.served is None else self.served.tuning
+
+    @property
+    def served_files(self) -> dict[str, str]:
+        """File name -> sha256 of what engines load, in `served_folder`."""
+        return self.files if self.served is None else self.served.files
+
+    @property
+    def served_folder(self) -> str:
+        """Of what engines load, within the artifact's: empty, or ending in `/`."""
+        return "" if self.served is None else f"{SERVED}/"
+
+    @property
+    def all_files(self) -> dict[str, str]:
+        """Path in the artifact's folder -> sha256 of everything in it but the manifest."""
+        served = {} if self.served is None else self.served.files
+        return self.files | {f"{SERVED}/{name}": sha256 for name, sha256 in served.items()}
+
     @model_serializer(mode="wrap")
-    def _without_absent_head(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A model without a head is written as it was before there were any: earlier engines read it."""
+    def _without_what_is_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a model does not have is written as before there was any: earlier engines read it."""
         written: dict[str, Any] = serialize(self)
-        return written if self.head is not None else {name: value for name, value in written.items() if name != "head"}
+        absent = {name for name in ("head", "served") if written[name] is None}
+        return {name: value for name, value in written.items() if name not in absent}

@@ -6,6 +6,7 @@
     data/<content>-<random>/...                 what a check found out about them, and their masks as text
     jobs/<job or import id>/...                 snapshots and samples: private, gone after the job
     adapters/<model name, quoted>/<file name>   artifacts, the manifest last
+    adapters/<model name, quoted>/served/...    what engines load of an artifact that they do not serve as it is
     doctor/<random>                             what `luthierd doctor` writes, reads and deletes
     installation                                says whose store this is
 

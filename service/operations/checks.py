@@ -65,7 +65,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> Check:
             training_file=new.training_file,
             validation_file=new.validation_file,
             objective=new.objective,
-            tuning=found.tuning.stored(),
+            tuning=found.stored_tuning,
             hyperparameters=new.hyperparameters.model_dump(),
             safeguards=new.safeguards.stored(),
             status="queued",

@@ -28,6 +28,7 @@ from service.operations.paging import Page, cut
 from service.recipes.base import Base
 from service.recipes.objective import OBJECTIVES, Hyperparameters, check_trainable, find_objective
 from service.recipes.safeguards import Safeguards, check_safeguards
+from service.recipes.served_form import AskedForm, ServedForm, resolved_form
 from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning
 
 NAMES_SHOWN = 10
@@ -46,6 +47,7 @@ class NewJob:
     objective: str = OBJECTIVES.default.name
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
     tuning: TuningSettings | None = None  # None: the parent's, or the default
+    served_form: AskedForm | None = None  # None: the parent's, or as it is trained
     metadata: dict[str, str] | None = None
     integrations: list[JsonObject] = field(default_factory=list)
     check: str | None = None  # that was made of this job: its files are not validated again
@@ -94,6 +96,7 @@ class Origin:
     alias: str | None = None
     parent: str | None = None
     parent_tuning: TuningSettings | None = None
+    parent_form: ServedForm | None = None  # in which the parent is served
     model_alias: str | None = None  # the project's alias that the caller said, and that was resolved to this
 
     def tuning(self, asked: TuningSettings | None) -> TuningSettings:
@@ -109,6 +112,12 @@ class Resolved:
 
     origin: Origin
     tuning: TuningSettings
+    served_form: ServedForm | None
+
+    @property
+    def stored_tuning(self) -> JsonObject:
+        """For a row of the database."""
+        return self.tuning.stored() | ({} if self.served_form is None else self.served_form.stored())
 
 
 async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
@@ -116,7 +125,7 @@ async def create(ctx: Context, caller: Caller, new: NewJob) -> JobView:
     async with ctx.database.transaction() as tx:
         found = await resolve(ctx, tx, caller, new)
         origin = found.origin
-        job = _job(caller, await keys.name_of(tx, caller.key_id), origin, new, found.tuning)
+        job = _job(caller, await keys.name_of(tx, caller.key_id), origin, new, found.stored_tuning)
         told = [wording.created(job.id)]
         if new.check is not None:
             job, taken = await checked.take_over(tx, ctx.settings, origin.base, job, new.check)
@@ -143,14 +152,16 @@ async def resolve(ctx: Context, tx: Transaction, caller: Caller, new: NewJob) ->
     origin = await _find_origin(ctx, tx, caller, new.model)
     tuning = origin.tuning(new.tuning)
     check_trainable(origin.base, find_objective(new.objective), new.hyperparameters.model_dump())
-    check_servable(origin.base, tuning)
+    form = resolved_form(origin.base, tuning, new.served_form, origin.parent_form)
+    if form is None:
+        check_servable(origin.base, tuning)
     check_suffix(origin.alias or origin.base.id, caller.organization, new.suffix)
     has_validation = new.validation_file is not None
     check_safeguards(new.safeguards, find_objective(new.objective), origin.base, has_validation=has_validation)
     await _check_file(tx, caller, "training_file", new.training_file)
     if new.validation_file is not None:
         await _check_file(tx, caller, "validation_file", new.validation_file)
-    return Resolved(origin, tuning)
+    return Resolved(origin, tuning, form)
 
 
 async def retrieve(ctx: Context, caller: Caller, id: str) -> JobView:
@@ -296,7 +307,7 @@ async def _origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> O
     model = await models.find(tx, caller.project_id, name, lock=True)  # its artifact must outlive the job
     if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
         made = await maker_of(tx, model)
-        return Origin(ctx.catalogue.bases[model.base], made.alias, name, made.tuning)
+        return Origin(ctx.catalogue.bases[model.base], made.alias, name, made.tuning, made.served_form)
     raise InvalidRequest(
         f"Model {name} is not available for fine-tuning or does not exist. The bases here are: "
         f"{', '.join((await aliases.base_names(ctx, tx))[:NAMES_SHOWN])}.",
@@ -340,7 +351,7 @@ async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> N
         )
 
 
-def _job(caller: Caller, key_name: str, origin: Origin, new: NewJob, tuning: TuningSettings) -> Job:
+def _job(caller: Caller, key_name: str, origin: Origin, new: NewJob, tuning: JsonObject) -> Job:
     return Job(
         id=ids.job_id(),
         project_id=caller.project_id,
@@ -350,7 +361,7 @@ def _job(caller: Caller, key_name: str, origin: Origin, new: NewJob, tuning: Tun
         training_file=new.training_file,
         validation_file=new.validation_file,
         objective=new.objective,
-        tuning=tuning.stored(),
+        tuning=tuning,
         hyperparameters=new.hyperparameters.model_dump(),
         seed=new.seed,
         suffix=new.suffix,

@@ -7,6 +7,7 @@ from service.db.connection import Transaction
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.json import JsonObject
 from service.domain.model import Model
+from service.recipes.served_form import ServedForm, form_of
 from service.recipes.tuning import TuningSettings, tuning_of
 
 
@@ -16,6 +17,7 @@ class Maker:
 
     alias: str | None
     tuning: TuningSettings
+    served_form: ServedForm | None  # None: it is served as it was trained
 
 
 async def maker_of(tx: Transaction, model: Model) -> Maker:
@@ -23,11 +25,11 @@ async def maker_of(tx: Transaction, model: Model) -> Maker:
     if model.job_id is not None:
         job = await jobs.find(tx, None, model.job_id)
         assert job is not None, "a model has the job that made it"
-        return Maker(job.alias, _tuning_of(job.tuning))
+        return Maker(job.alias, _tuning_of(job.tuning), form_of(job.tuning))
     assert model.import_id is not None, "a model without a job was imported"
     imported = await model_imports.find(tx, None, model.import_id)
     assert imported is not None and imported.tuning is not None, "a model has the import that made it"
-    return Maker(imported.alias, _tuning_of(imported.tuning))
+    return Maker(imported.alias, _tuning_of(imported.tuning), None)
 
 
 def _tuning_of(stored: JsonObject) -> TuningSettings:

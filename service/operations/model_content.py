@@ -96,7 +96,7 @@ async def find(ctx: Context, caller: Caller, name: str) -> ModelContent:
         raise Forbidden(f"'{target}' is another project's: your project may call it, not download it.", param="model")
     try:
         manifest = await manifest_bytes(ctx.storage, target)
-        files = parse_manifest(manifest, target).files
+        files = parse_manifest(manifest, target).all_files
         prefix = artifact_prefix(target)
         members = [_Member(file, await ctx.storage.size(prefix + file), files[file]) for file in sorted(files)]
     except ObjectMissing as error:

@@ -35,8 +35,10 @@ C = TypeVar("C", bound=type[Named])
 class Registry(Generic[C]):
     """Classes by their `name`; the default first, then by name."""
 
-    def __init__(self, noun: str) -> None:
+    def __init__(self, noun: str, reserved: frozenset[str] = frozenset()) -> None:
+        """`reserved` are names of fields that stand beside a method's own in requests."""
         self.noun = noun
+        self._reserved = reserved | {"type"}
         self._classes: dict[str, C] = {}
         self._default: str | None = None
         self._closed = False
@@ -44,7 +46,7 @@ class Registry(Generic[C]):
     def register(self, method: C) -> C:
         """For a decorator. Raises ValueError for a name that is taken or none, RuntimeError once it has been read."""
         name = method.name
-        if _NAME.fullmatch(name) is None or name == "type":
+        if _NAME.fullmatch(name) is None or name in self._reserved:
             raise ValueError(f"not a name for a {self.noun}: {name!r}")
         if name in self._classes:
             raise ValueError(f"the {self.noun} '{name}' is registered twice")

@@ -7,7 +7,7 @@ A tuning is one class in a file of its own (`service.recipes.tunings`, or an ext
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.json import JsonObject
@@ -15,6 +15,8 @@ from service.recipes.base import Base, EngineKind
 from service.recipes.fields import MethodFields
 from service.recipes.registry import Registry
 from service.recipes.tasks import BaseKind
+
+LoraForm = Literal["exact", "truncated", "none"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class TuningSettings(MethodFields):
     changeable: ClassVar[frozenset[str]] = frozenset()  # settings that may be others when a model is continued
     unpacked_because: ClassVar[str] = ""  # why a step's rows are padded and not packed (docs/methods.md); empty: packed
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.tunings.<name>`
+    # Whether a LoRA can be served instead (`service.recipes.served_form`): one that computes the same, one that keeps
+    # most of it, or none. The tensor side then is a `workers.tunings.weight_changes.WeightChanging`.
+    lora_form: ClassVar[LoraForm] = "none"
+    no_lora_form: ClassVar[str] = "it has no conversion"  # why not
 
     @classmethod
     @abstractmethod
@@ -56,6 +62,20 @@ class TuningSettings(MethodFields):
         """How many positions of the base's context the tuning takes for itself."""
         return 0
 
+    @property
+    def lora_rank(self) -> int | None:
+        """The rank of the LoRA that computes the same; None: there is none, or of a rank that depends on the base."""
+        return None
+
+    def check_lora_form(self) -> None:
+        """Raises InvalidRequest where no LoRA can be served instead of the tuning."""
+        if self.lora_form == "none":
+            raise InvalidRequest(
+                f"The tuning '{self.name}' cannot be served as a LoRA: {self.no_lora_form}. Leave serve_as out, or "
+                "choose another tuning.",
+                param="tuning.serve_as",
+            )
+
     def check_servable(self, base: Base) -> None:
         """Raises InvalidRequest where the engines of `base`, which serve the tuning, do not serve these settings."""
         return None
@@ -65,7 +85,8 @@ class TuningSettings(MethodFields):
         return {"type": self.name, self.name: self.model_dump()}
 
 
-TUNINGS: Registry[type[TuningSettings]] = Registry("tuning")
+SERVED_FORM_FIELDS = frozenset({"serve_as", "serve_rank", "serve_min_share"})  # beside `type` in a job's `tuning`
+TUNINGS: Registry[type[TuningSettings]] = Registry("tuning", reserved=SERVED_FORM_FIELDS)
 
 
 def tuning_of(stored: Mapping[str, Any]) -> TuningSettings:
@@ -82,8 +103,10 @@ def check_servable(base: Base, tuning: TuningSettings) -> None:
     """Raises InvalidRequest where the engines of `base` could not serve what the job would make."""
     if tuning.name not in base.serving.tunings:
         offered = ", ".join(sorted(base.serving.tunings))
+        converted = tuning.lora_form != "none" and "lora" in base.serving.tunings
+        instead = ", or give serve_as 'lora' beside the type" if converted else ""
         raise InvalidRequest(
-            f"The engines of '{base.id}' cannot serve the tuning '{tuning.name}'; use one of: {offered}.",
+            f"The engines of '{base.id}' cannot serve the tuning '{tuning.name}'; use one of: {offered}{instead}.",
             param="tuning.type",
         )
     tuning.check_servable(base)

@@ -39,7 +39,8 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise ArtifactCorrupt(f"The manifest of '{name}' cannot be read.") from error
-    unsafe = [file for file in manifest.files if Path(file).name != file or file == MANIFEST]
+    named = [*manifest.files, *(manifest.served.files if manifest.served else ())]
+    unsafe = [file for file in named if Path(file).name != file or file == MANIFEST]
     if manifest.name != name or unsafe:
         raise ArtifactCorrupt(f"The manifest of '{name}' is for '{manifest.name}' or names other folders' files.")
     return manifest

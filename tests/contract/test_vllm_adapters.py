@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.domain.model import MANIFEST
+from service.domain.model import MANIFEST, SERVED
 from service.domain.storage_keys import artifact_prefix
 from tests.given.engines import LORA, calling, logits_of, make_engine, publish, save_adapter
 from tests.servers.vllm import Vllm
@@ -128,6 +128,26 @@ def test_every_setting_of_lora_is_scored_as_the_trainer_does(
     [found] = scores(vllm, name, SCORED[0])
     assert found == pytest.approx(by_the_trainers_libraries(vllm, vllm.folder / publication, SCORED[0]), abs=1e-3)
     assert found != pytest.approx(by_the_trainers_libraries(vllm, None, SCORED[0]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("publication", "kind", "settings"),
+    [
+        ("verasame", "vera", {"r": 8}),
+        ("misssame", "miss", {"r": 4}),
+        ("partlast", "partial", {"parameters": ["layers.1.mlp.down_proj"]}),
+    ],
+)
+def test_a_tuning_that_vllm_has_not_is_served_as_a_lora(
+    vllm: Vllm, publication: str, kind: str, settings: dict[str, Any]
+) -> None:
+    name = vllm.publish(publication, 41, {"type": kind, kind: settings}, serve_rank=16)
+    [found] = scores(vllm, name, SCORED[0])
+    folders = (vllm.folder / publication / SERVED, vllm.folder / publication)
+    served, trained, base = (by_the_trainers_libraries(vllm, folder, SCORED[0]) for folder in (*folders, None))
+    assert found == pytest.approx(served, abs=1e-3) and found != pytest.approx(base, abs=1e-3)
+    if kind != "partial":  # the rank is that of what was trained
+        assert found == pytest.approx(trained, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import httpx
 import torch
 import uvicorn
 
-from service.domain.model import Manifest, model_name
+from service.domain.model import SERVED, Manifest, ServedFiles, model_name
 from service.recipes.base import Base
 from service.recipes.tuning import tuning_of
 from service.storage import ObjectStore
@@ -24,6 +24,8 @@ from workers.files.artifacts import store_artifact
 from workers.model.load import LoadedBase, load_base
 from workers.toy_base.tokenizer import CHAT_TEMPLATE
 from workers.tunings import create_tuning, open_tuning
+from workers.tunings.lora_form import lora_form
+from workers.tunings.weight_changes import WeightChanging
 
 CPU = torch.device("cpu")
 LORA = {"type": "lora", "lora": {"r": 4, "alpha": 16, "dropout": 0.1, "target_modules": "all-linear"}}
@@ -43,8 +45,12 @@ def load_tiny(folder: Path, head_dim: int = 8, chat_template: str = CHAT_TEMPLAT
     return base, load_base(base, CPU)
 
 
-def save_adapter(loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, object] = LORA) -> Path:
-    """An adapter that was never trained: random numbers everywhere, also where training would begin at zero."""
+def save_adapter(
+    loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, object] = LORA, serve_rank: int | None = None
+) -> Path:
+    """An adapter that was never trained: random numbers everywhere, also where training would begin at zero.
+
+    With `serve_rank`, engines get it as a LoRA of that rank."""
     tuning = create_tuning(tuning_of(spec), loaded.model, "made")
     tuning.attach()
     generator = torch.Generator().manual_seed(seed)
@@ -52,6 +58,10 @@ def save_adapter(loaded: LoadedBase, folder: Path, seed: int, spec: dict[str, ob
         torch.nn.init.normal_(parameter, std=0.3, generator=generator)
     folder.mkdir(parents=True)
     tuning.save(folder, loaded.public_source)
+    if serve_rank is not None:
+        assert isinstance(tuning, WeightChanging)
+        (folder / SERVED).mkdir()
+        lora_form(tuning, serve_rank).save(loaded.model, folder / SERVED, loaded.public_source)
     tuning.detach()
     return folder
 
@@ -67,10 +77,12 @@ async def publish(
 ) -> str:
     """Puts an adapter's folder into storage; answers its public name."""
     name = model_name(base.id, "acme", None, publication)
+    converted = ServedFiles(tuning="lora", rank=1, share=1.0, files={}) if (folder / SERVED).exists() else None
     manifest = Manifest(
         name=name, job_id="ftjob-1", step=1, base=base.id, base_source=base.id, base_revision=loaded.revision,
         base_hashes=loaded.hashes, tuning=tuning, objective="supervised", hyperparameters={}, seed=0, parent=None,
         template_date=template_date, data_hashes={}, environment={}, metrics={}, files={}, created_at=1,
+        served=converted,
     )  # fmt: skip
     await store_artifact(store, folder, manifest)
     return name

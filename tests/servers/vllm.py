@@ -102,9 +102,11 @@ class Vllm:
         self.process.wait(10)
         self._let_go()
 
-    def publish(self, publication: str, seed: int, spec: dict[str, object] = LORA) -> str:
+    def publish(
+        self, publication: str, seed: int, spec: dict[str, object] = LORA, serve_rank: int | None = None
+    ) -> str:
         """Puts a random adapter into storage; answers its name. May be called while vLLM runs."""
-        folder = save_adapter(self.loaded, self.folder / publication, seed, spec)
+        folder = save_adapter(self.loaded, self.folder / publication, seed, spec, serve_rank)
         return asyncio.run(publish(self.store, self.base, self.loaded, folder, publication, str(spec["type"])))
 
     def fresh(self) -> LoadedBase:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.domain.model import MANIFEST, Manifest
+from service.domain.model import MANIFEST, SERVED, Manifest
 from service.domain.storage_keys import artifact_prefix, quoted
 from service.storage.artifacts import ArtifactCorrupt, read_manifest
 from service.storage.base import ObjectExists, ObjectStore, one_chunk
@@ -37,12 +37,14 @@ _PRIVATE = 0o600
 async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -> Manifest:
     """Stores every file of `folder`, then the manifest with their hashes, and returns that manifest.
 
-    May be called again after an error. Raises StorageError; ObjectExists where the name has another artifact already.
+    Where the manifest says that another form is served, that form's files are in `folder / SERVED`. May be called again
+    after an error. Raises StorageError; ObjectExists where the name has another artifact already.
     """
     prefix = artifact_prefix(manifest.name)
-    names = await asyncio.to_thread(_file_names, folder)
-    files = {name: await store_file(store, folder / name, prefix + name) for name in names}
-    complete = manifest.model_copy(update={"files": files})
+    complete = manifest.model_copy(update={"files": await _store_files(store, folder, prefix)})
+    if manifest.served is not None:
+        files = await _store_files(store, folder / SERVED, prefix + manifest.served_folder)
+        complete = complete.model_copy(update={"served": manifest.served.model_copy(update={"files": files})})
     try:
         await store.put(prefix + MANIFEST, one_chunk(_encode(complete)), replace=False)
     except ObjectExists:
@@ -51,24 +53,29 @@ async def store_artifact(store: ObjectStore, folder: Path, manifest: Manifest) -
     return complete
 
 
+async def _store_files(store: ObjectStore, folder: Path, prefix: str) -> dict[str, str]:
+    names = await asyncio.to_thread(_file_names, folder)
+    return {name: await store_file(store, folder / name, prefix + name) for name in names}
+
+
 async def verify_artifact(folder: Path, manifest: Manifest) -> None:
-    """Raises ArtifactCorrupt unless `folder` holds exactly what the manifest names."""
+    """Raises ArtifactCorrupt unless `folder` holds exactly what engines load, by the manifest."""
     found = await asyncio.to_thread(_hashes, folder)
-    if found != manifest.files:
-        wrong = sorted({name for name, _ in found.items() ^ manifest.files.items()})
+    if found != manifest.served_files:
+        wrong = sorted({name for name, _ in found.items() ^ manifest.served_files.items()})
         raise ArtifactCorrupt(f"The artifact of '{manifest.name}' has missing, foreign or damaged files: {wrong}")
 
 
 async def verify_stored(store: ObjectStore, name: str) -> None:
     """Reads the artifact of `name` from storage and checks it. Raises ObjectMissing, ArtifactCorrupt, StorageError."""
     manifest = await read_manifest(store, name)
-    for file, sha256 in manifest.files.items():
+    for file, sha256 in manifest.all_files.items():
         if await Hashed(store.open(artifact_prefix(name) + file)).read_to_end() != sha256:
             raise _damaged(name, file)
 
 
 async def fetch_artifact(store: ObjectStore, name: str, cache: Path) -> Path:
-    """The checked local folder of the artifact of `name`, from the cache or else from storage.
+    """The checked local folder of what engines load of the artifact of `name`, from the cache or else from storage.
 
     Raises ObjectMissing when there is none, ArtifactCorrupt, StorageError. Several at once may fetch the same.
     """
@@ -106,8 +113,9 @@ async def _is_intact(folder: Path) -> bool:
 
 async def _fetch_files(store: ObjectStore, manifest: Manifest, folder: Path) -> None:
     await asyncio.to_thread(folder.mkdir, parents=True)
-    for name, sha256 in manifest.files.items():
-        if await fetch_file(store, artifact_prefix(manifest.name) + name, folder / name) != sha256:
+    prefix = artifact_prefix(manifest.name) + manifest.served_folder
+    for name, sha256 in manifest.served_files.items():
+        if await fetch_file(store, prefix + name, folder / name) != sha256:
             raise _damaged(manifest.name, name)
         await asyncio.to_thread((folder / name).chmod, _PRIVATE)
 
@@ -117,8 +125,8 @@ def _damaged(name: str, file: str) -> ArtifactCorrupt:
 
 
 def _file_names(folder: Path) -> list[str]:
-    """Of every file but the manifest."""
-    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    """Of every file but the manifest; not of what is in a folder of its own."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST and path.is_file())
 
 
 def _hashes(folder: Path) -> dict[str, str]:

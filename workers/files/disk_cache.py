@@ -87,8 +87,8 @@ class DiskCache:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _bytes_of(self, manifest: Manifest) -> int:
-        prefix = artifact_prefix(manifest.name)
-        return sum([await self._store.size(prefix + file) for file in manifest.files])
+        prefix = artifact_prefix(manifest.name) + manifest.served_folder
+        return sum([await self._store.size(prefix + file) for file in manifest.served_files])
 
     def _reserve(self, name: str, size: int) -> None:
         if size > self._limit_bytes:

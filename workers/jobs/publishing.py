@@ -8,19 +8,21 @@ import asyncio
 import time
 from pathlib import Path
 
+from service.domain import event as wording
 from service.domain import ids
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.job import Metrics, Publication, named_after, template_date
-from service.domain.model import HEAD_CONFIG, HeadConfig, Manifest, Model, model_name
+from service.domain.model import HEAD_CONFIG, HeadConfig, Manifest, Model, ServedFiles, model_name
 from service.operations import lookups
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
 from service.recipes.objective import check_trainable, find_objective
+from service.recipes.served_form import check_form, form_of
 from service.recipes.tuning import check_servable, tuning_of
 from workers.files.artifacts import store_artifact
 from workers.files.transfer import storage_retry
 from workers.jobs.agreement import store_agreement
-from workers.trainer.protocol import Checkpointed, Ready
+from workers.trainer.protocol import Checkpointed, Conversion, Ready
 
 
 class Publisher:
@@ -43,7 +45,9 @@ class Publisher:
         Raises JobError where the engines of the base cannot serve the adapter.
         """
         job = self._held.job
-        if report.last:
+        if report.conversion is not None and not report.conversion.enough:
+            await self._too_lossy(report.step, report.conversion, last=report.last)
+        elif report.last:
             name = await self._store(report, step=None)
             rows = report.head_agreement or report.agreement
             key, sha256 = await store_agreement(self._ctx.storage, job.id, name, rows)
@@ -70,6 +74,12 @@ class Publisher:
             )
             await self._held.publish(model, report.metrics)
 
+    async def _too_lossy(self, step: int, found: Conversion, *, last: bool) -> None:
+        """A form that keeps too little is never served. Raises JobError for the job's result."""
+        if last:
+            raise JobError("conversion_too_lossy", wording.too_lossy(found.model_dump()), param="tuning.serve_rank")
+        await self._held.warn(wording.checkpoint_left_out(step, found.model_dump()))
+
     async def finish(self) -> None:
         """Ends this claim of a job that is trained; the next claim announces it."""
         if self._last is None:
@@ -91,7 +101,11 @@ class Publisher:
         job = self._held.job
         try:
             check_trainable(self._base, find_objective(job.objective), job.hyperparameters)
-            check_servable(self._base, tuning_of(job.tuning))
+            tuning, form = tuning_of(job.tuning), form_of(job.tuning)
+            if form is None:
+                check_servable(self._base, tuning)
+            else:
+                check_form(self._base, tuning, form)
         except InvalidRequest as error:
             raise JobError("not_servable", error.message, error.param) from error
 
@@ -116,6 +130,7 @@ class Publisher:
             environment=ready.environment,
             metrics=result_metrics(report),
             head=await asyncio.to_thread(_head, Path(report.folder)),
+            served=_served(report.conversion),
             files={},  # filled in by store_artifact
             created_at=int(time.time()),
         )
@@ -129,12 +144,20 @@ class Publisher:
 
 
 def result_metrics(report: Checkpointed) -> Metrics:
-    """The metrics of a checkpoint's step, with those of its forgetting report, if it has one."""
-    found = report.forgetting
-    if found is None:
-        return report.metrics
-    losses = {"general_text_loss_before": found.loss_before, "general_text_loss_after": found.loss_after}
-    return {**report.metrics, **losses}
+    """The metrics of a checkpoint's step, with those of its forgetting report and of its served form, if it has any."""
+    metrics = dict(report.metrics)
+    if (found := report.forgetting) is not None:
+        metrics |= {"general_text_loss_before": found.loss_before, "general_text_loss_after": found.loss_after}
+    if (conversion := report.conversion) is not None:
+        metrics |= {"served_share": conversion.share}
+        metrics |= {"served_difference": conversion.difference} if conversion.outputs else {}
+    return metrics
+
+
+def _served(conversion: Conversion | None) -> ServedFiles | None:
+    if conversion is None:
+        return None
+    return ServedFiles(tuning=conversion.form, rank=conversion.rank, share=conversion.share, files={})
 
 
 def _head(folder: Path) -> HeadConfig | None:

@@ -21,6 +21,7 @@ from service.recipes.base import Base
 from service.recipes.objective import find_objective, own_settings
 from service.recipes.recipe import Recipe
 from service.recipes.safeguards import safeguards_of
+from service.recipes.served_form import form_of
 from service.recipes.tuning import TuningSettings, tuning_of
 from service.storage import ObjectMissing, ObjectStore
 from service.storage.base import CHUNK_BYTES, one_chunk
@@ -59,6 +60,7 @@ async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
         snapshot_steps=ctx.settings.snapshot_steps,
         agreement_tokens=agreement_tokens(base, tuning),
         safeguards=safeguards_of(job.safeguards),
+        served_form=form_of(job.tuning),
     )
     await asyncio.to_thread((folder / "job.json").write_text, spec.model_dump_json(), encoding="utf-8")
 

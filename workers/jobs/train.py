@@ -192,7 +192,7 @@ class StepRelay:
 
 
 def _verdicts(report: Checkpointed) -> list[NewEvent]:
-    """Which step was chosen and what was forgotten; nothing for a job without safeguards, or before its end.
+    """Which step was chosen, what was forgotten, what serving another form costs: what a job asked for, at its end.
 
     A repeated report is harmless: the events have keys.
     """
@@ -202,6 +202,8 @@ def _verdicts(report: Checkpointed) -> list[NewEvent]:
     if report.forgetting is not None:
         measured = report.forgetting
         found.append(wording.forgetting(measured.tokens, measured.loss_before, measured.loss_after))
+    if report.last and report.conversion is not None and report.conversion.enough:
+        found.append(wording.converted(report.conversion.model_dump()))
     return found
 
 

@@ -12,7 +12,8 @@ A seated job's folder:
     checkpoints/step-N/ written by the trainer: adapter in PEFT's format, `head.safetensors` where the objective has
                         parameters of its own, `head.json` where they are a model's output layer, and with the job's
                         result tables about the validation file; complete once `Checkpointed` is reported. best-N/
-                        instead where the job's result is an earlier step than its last
+                        instead where the job's result is an earlier step than its last. In served/ what engines load,
+                        where that is another form than the one that is trained
     rollouts/step-N.json written by the trainer: RolloutRows without rewards yet; complete once `RolledOut` is
                         reported
 """
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from service.recipes.recipe import Recipe
 from service.recipes.safeguards import Safeguards, Selection
+from service.recipes.served_form import FormName, ServedForm
 
 AGREEMENT_TOKENS = 256  # of an agreement row, at most
 
@@ -42,6 +44,7 @@ class JobSpec(BaseModel):
     snapshot_steps: int
     agreement_tokens: int = AGREEMENT_TOKENS  # of an agreement row; does not change the weights
     safeguards: Safeguards = Safeguards()
+    served_form: ServedForm | None = None  # does not change the weights
 
 
 class Seat(BaseModel):
@@ -210,10 +213,33 @@ class Forgetting(BaseModel):
     loss_after: float
 
 
+class Conversion(BaseModel):
+    """What serving a checkpoint in another form costs: of the weights, and of the result's agreement rows.
+
+    `effect` is what the training adds to an output in the mean, `difference` what the form adds to that: of tokens'
+    log-probabilities in nats, or of what a head returns. `changed` is the share of tokens, sampled at temperature 1,
+    that would be others.
+    """
+
+    form: FormName
+    rank: int
+    share: float  # of the squared norm of the weights' change
+    min_share: float  # less is refused
+    outputs: int = 0  # how many were compared
+    effect: float = 0.0
+    difference: float = 0.0
+    changed: float | None = None
+
+    @property
+    def enough(self) -> bool:
+        return self.share >= self.min_share
+
+
 class Checkpointed(BaseModel):
     """`folder` (under the job's) holds a complete adapter; `last` for the one that is the job's result.
 
-    That one has the agreement rows (`head_agreement` of a model with a head, else `agreement`), and what the safeguards
+    `conversion` is of a job that is served in another form than it is trained; its agreement rows are that form's. The
+    result has the agreement rows (`head_agreement` of a model with a head, else `agreement`), and what the safeguards
     came to. Its `step` may be earlier than the last.
     """
 
@@ -227,6 +253,7 @@ class Checkpointed(BaseModel):
     head_agreement: list[HeadRow] = []
     chosen: Chosen | None = None
     forgetting: Forgetting | None = None
+    conversion: Conversion | None = None
 
 
 class Left(BaseModel):

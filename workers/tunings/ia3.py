@@ -1,5 +1,7 @@
 """(IA)^3 (Liu et al., 2022, arXiv 2205.05638): y = l * (W x), and y = W (l * x) before a feed-forward's last layer."""
 
+from collections.abc import Iterator
+
 from peft import IA3Config
 from peft.tuners.ia3 import IA3Layer
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD
@@ -13,6 +15,7 @@ from service.recipes.tunings.ia3 import Ia3Settings
 from workers.tunings.base import TUNINGS
 from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, linear_layers, sizes, targeted, transposed
 from workers.tunings.sites import Onto
+from workers.tunings.weight_changes import Change, bias_O, weights_OI
 
 
 @TUNINGS.of(Ia3Settings)
@@ -57,6 +60,19 @@ class Ia3Tuning(PeftLayers):
             return scaled.to(y.dtype)
 
         return scale
+
+    def weight_changes(self) -> Iterator[Change]:
+        """y = l * (W x + c):  W' - W = diag(l - 1) W, and (l - 1) c of the bias;  y = W (l * x):  W diag(l - 1)."""
+        for path, layer in self.by_path:
+            assert isinstance(layer, IA3Layer)
+            above_one = layer.ia3_l[self._name].detach().flatten() - 1
+            weights, bias = weights_OI(layer), bias_O(layer)
+            if layer.is_feedforward:
+                yield Change(weights * above_one, path)
+                continue
+            yield Change(above_one[:, None] * weights, path)
+            if bias is not None:
+                yield Change(above_one * bias)
 
     def _modules(self) -> tuple[list[str], list[str]]:
         """The target modules, and those of them whose inputs are scaled."""

@@ -9,7 +9,7 @@ y = W x + s (B A - B0 A0) x, which is one ordinary adapter of rank 2r: [B, -B0] 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from service.recipes.tunings.lora import LoraSettings
 from workers.tunings.base import TUNINGS, AdapterMismatch
 from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, chosen_layers, sizes, targeted, transposed
 from workers.tunings.sites import Onto
+from workers.tunings.weight_changes import Change, Product, weights_OI
 
 PARAM = "tuning.lora.target_modules"
 INITS = {True: "default", "gaussian": "gaussian"}  # by PEFT's `init_lora_weights`; others change the base's weights
@@ -115,6 +116,22 @@ class LoraTuning(PeftLayers):
             return added.to(y.dtype)
 
         return add
+
+    @torch.no_grad()
+    def weight_changes(self) -> Iterator[Change]:
+        """W' - W = (s B) A with the layer's scale s; with DoRA  m * V / |V| - W  with  V = W + s B A."""
+        for path, layer in self.by_path:
+            assert isinstance(layer, LoraLayer)
+            a_RI, b_OR = layer.lora_A[self._name].weight, layer.lora_B[self._name].weight
+            assert isinstance(a_RI, Tensor) and isinstance(b_OR, Tensor)
+            product = Product(layer.scaling[self._name] * b_OR, a_RI.detach())
+            if not self._settings.use_dora:
+                yield Change(product, path)
+                continue
+            weights = weights_OI(layer)
+            moved, magnitude = weights + product.b_OR @ a_RI, layer.lora_magnitude_vector[self._name].weight
+            assert isinstance(magnitude, Tensor)
+            yield Change((magnitude / torch.linalg.norm(moved, dim=1))[:, None] * moved - weights, path)
 
     @torch.no_grad()
     def _start_at_the_principal_part(self) -> None:

@@ -3,6 +3,9 @@
 The last shard is filled up with zeros. PEFT keeps D as (r, outputs).
 """
 
+from collections.abc import Iterator
+
+import torch
 import torch.nn.functional as F
 from peft import MissConfig
 from peft.tuners.miss.layer import MissLayer
@@ -16,6 +19,7 @@ from service.recipes.tunings.miss import MissSettings
 from workers.tunings.base import TUNINGS
 from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, chosen_layers, sizes, targeted, transposed
 from workers.tunings.sites import Onto
+from workers.tunings.weight_changes import Change, Product
 
 
 @TUNINGS.of(MissSettings)
@@ -55,6 +59,15 @@ class MissTuning(PeftLayers):
             return added.to(y.dtype)
 
         return add
+
+    def weight_changes(self) -> Iterator[Change]:
+        """x_1 + x_2 + ... = E x with E_ki = 1 where i = k modulo r, else 0:  W' - W = D E."""
+        for path, layer in self.by_path:
+            assert isinstance(layer, MissLayer)
+            d_RO, rank = layer.miss_block[self._name].detach(), self._settings.r
+            places_I = torch.arange(layer.in_features, device=d_RO.device)
+            e_RI = (places_I % rank == torch.arange(rank, device=d_RO.device)[:, None]).to(d_RO.dtype)
+            yield Change(Product(d_RO.T, e_RI), path)
 
     def _targets(self) -> list[str]:
         targets = chosen_layers(self.model, self._settings.target_modules, "tuning.miss.target_modules")

@@ -40,6 +40,7 @@ class PeftLayers(ABC):
         self._name = name
         self._config: PeftConfig | None = None
         self._seats: list[tuple[Place, nn.Module]] = []
+        self._paths: list[str] = []  # of the layers, in the order of the seats
         self._parameters: dict[str, nn.Parameter] = {}
 
     @property
@@ -76,6 +77,7 @@ class PeftLayers(ABC):
             place = site_at(self._model, path)
             place.site.join(layer, self.onto(layer))
             self._seats.append((place, layer))
+            self._paths.append(path)
         self.train(False)
 
     def activate(self, rows: Rows | None = None) -> None:
@@ -89,7 +91,7 @@ class PeftLayers(ABC):
     def detach(self) -> None:
         for place, layer in self._seats:
             leave(place, layer)
-        self._seats, self._parameters = [], {}
+        self._seats, self._paths, self._parameters = [], [], {}
 
     def train(self, training: bool) -> None:
         for place, layer in self._seats:
@@ -100,6 +102,16 @@ class PeftLayers(ABC):
     def layers(self) -> list[nn.Module]:
         """PEFT's layers, once attached."""
         return [layer for _, layer in self._seats]
+
+    @property
+    def by_path(self) -> Iterator[tuple[str, nn.Module]]:
+        """PEFT's layers with their paths in the base, once attached."""
+        return zip(self._paths, self.layers, strict=True)
+
+    @property
+    def changed_layers(self) -> list[str]:
+        """See `workers.tunings.weight_changes`: a subclass that gives `weight_changes` needs nothing else."""
+        return self._paths
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._parameters
@@ -152,14 +164,16 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
 
 
 def chosen_layers(model: PreTrainedModel, wanted: str | list[str], param: str) -> list[str]:
-    """Names of the linear layers to tune within every block: those in `wanted`, or all of them for `all-linear`.
+    """Last parts of the paths of the linear layers to tune: those in `wanted`, or all names for `all-linear`.
 
     Raises JobError, which blames `param`, for a name that the base has not.
     """
-    offered = {path.rpartition(".")[2] for path in linear_layers(model)}
+    paths = list(linear_layers(model))
+    offered = {path.rpartition(".")[2] for path in paths}
     chosen = offered if wanted == ALL_LINEAR else set(wanted)
-    if not chosen or not chosen <= offered:
-        missing = ", ".join(sorted(chosen - offered)) or "linear layers"
+    unknown = {name for name in chosen - offered if not any(f".{path}".endswith(f".{name}") for path in paths)}
+    if not chosen or unknown:
+        missing = ", ".join(sorted(unknown)) or "linear layers"
         raise JobError(
             "invalid_target_modules",
             f"The base has no {missing}; choose from: {', '.join(sorted(offered))}.",

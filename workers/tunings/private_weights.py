@@ -7,18 +7,21 @@ arXiv 1710.03740).
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from service.recipes.tuning import TuningSettings
 from workers.tunings.base import Chunk, Inputs, plain_inputs, private_bytes, private_copy
 from workers.tunings.own_format import OwnFormat
+from workers.tunings.peft_layers import linear_layers
 from workers.tunings.sites import Rows
+from workers.tunings.weight_changes import Change
 
 
 class PrivateWeights(OwnFormat):
@@ -73,6 +76,24 @@ class PrivateWeights(OwnFormat):
     def detach(self) -> None:
         self._copy = None
         self._parameters, self._rounded, self._versions = {}, {}, {}
+
+    @property
+    def changed_layers(self) -> list[str]:
+        return [path for path in linear_layers(self._base) if f"{path}.weight" in self._parameters]
+
+    @torch.no_grad()
+    def weight_changes(self) -> Iterator[Change]:
+        """W' - W of what the copy computes with; what moves besides linear layers is in no LoRA."""
+        self._round()
+        layers, before = linear_layers(self._base), dict(self._base.named_parameters())
+        for name in self._parameters:
+            path, _, kind = name.rpartition(".")
+            moved = self._rounded.get(name, self._parameters[name])
+            difference = moved.detach().float() - before[name].float()
+            if path not in layers or kind != "weight":
+                yield Change(difference)
+            else:
+                yield Change(difference.T if isinstance(layers[path], Conv1D) else difference, path)
 
     def inputs(self, chunk: Chunk) -> Inputs:
         self._round()

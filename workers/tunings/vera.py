@@ -21,6 +21,7 @@ from workers.tunings.base import TUNINGS, AdapterMismatch, take_over
 from workers.tunings.files import read_weights, write_adapter
 from workers.tunings.peft_layers import FLOAT_BYTES, PeftLayers, chosen_layers, sizes, targeted, transposed
 from workers.tunings.sites import Onto, Site
+from workers.tunings.weight_changes import Change, Product
 
 PROJECTIONS = ("base_model.vera_A", "base_model.vera_B")  # PEFT's names in the file
 
@@ -106,6 +107,15 @@ class VeraTuning(PeftLayers):
             return added.to(y.dtype)
 
         return add
+
+    def weight_changes(self) -> Iterator[Change]:
+        """y = W x + b * B (d * A x):  W' - W = (diag(b) B) (diag(d) A)."""
+        projection_a, projection_b = self._projections
+        for path, layer in self.by_path:
+            assert isinstance(layer, VeraLayer)
+            d_R, b_O = (one[self._name].detach() for one in (layer.vera_lambda_d, layer.vera_lambda_b))
+            a_RI, b_OR = projection_a[:, : layer.in_features], projection_b[: layer.out_features, :]
+            yield Change(Product(b_O[:, None] * b_OR, d_R[:, None] * a_RI), path)
 
     @property
     def _projections(self) -> tuple[Tensor, Tensor]:

@@ -179,6 +179,7 @@ def new_job(body: CreateCheck) -> NewJob:
         objective=_objective(body),
         hyperparameters=_hyperparameters(body),
         tuning=None if body.tuning is None else body.tuning.chosen(),
+        served_form=None if body.tuning is None else body.tuning.form,
         metadata=body.metadata,
         integrations=[integration.model_dump(exclude_unset=True) for integration in body.integrations or []],
         idle_methods=() if body.method is None else tuple(body.method.idle),

@@ -9,6 +9,7 @@ from service.domain.errors import InvalidRequest
 from service.recipes.fields import Whole
 from service.recipes.objective import OBJECTIVES, Hyperparameters, ObjectiveSettings, camel, hyperparameters_type
 from service.recipes.safeguards import EarlyStopping, Selection
+from service.recipes.served_form import AskedForm, FormName, FormRank, MinShare
 from service.recipes.tuning import TUNINGS, TuningSettings
 
 SEED_MAXIMUM = 2**31 - 1
@@ -65,6 +66,31 @@ class TuningChoice(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     type: str
+    serve_as: Annotated[
+        FormName | None,
+        Field(
+            description="Serve the model as a LoRA that is computed from what is trained, which every engine serves."
+        ),
+    ] = None
+    serve_rank: Annotated[
+        FormRank | None,
+        Field(
+            description="Rank of that LoRA; lower than the tuning's own to serve less than is trained. Without it: the "
+            "rank that computes the same, or the highest that the base's engines serve."
+        ),
+    ] = None
+    serve_min_share: Annotated[
+        MinShare | None,
+        Field(
+            description="Refuse the model where its LoRA keeps less than this share of the squared norm of what the "
+            "training changed; 0.9 without it."
+        ),
+    ] = None
+
+    @property
+    def form(self) -> AskedForm:
+        """How the model is to be served."""
+        return AskedForm(self.serve_as, self.serve_rank, self.serve_min_share)
 
     def chosen(self) -> TuningSettings:
         """The settings, defaults filled in. Raises InvalidRequest for another type's settings."""

@@ -22,6 +22,7 @@ class BottleneckSettings(TuningSettings):
     name: ClassVar[str] = "bottleneck"
     peft_type: ClassVar[str] = "LUTHIER_BOTTLENECK"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    no_lora_form: ClassVar[str] = "its layers are not linear, so no change of weights computes the same"
 
     placement: Literal["houlsby", "pfeiffer"] = Field("pfeiffer", description="after which sublayers of every block")
     reduction: Annotated[Integer, Whole] = Field(

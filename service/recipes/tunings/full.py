@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from service.recipes.base import EngineKind
 from service.recipes.tasks import BaseKind
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 
 
 @TUNINGS.register
@@ -20,6 +20,7 @@ class FullSettings(TuningSettings):
     peft_type: ClassVar[str] = "LUTHIER_FULL"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    lora_form: ClassVar[LoraForm] = "truncated"
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

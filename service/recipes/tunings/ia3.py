@@ -6,7 +6,7 @@ from pydantic import Field
 
 from service.recipes.base import EngineKind
 from service.recipes.tasks import BaseKind
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 
 Modules = Annotated[list[str], Field(max_length=32)]
 
@@ -23,6 +23,7 @@ class Ia3Settings(TuningSettings):
     peft_type: ClassVar[str] = "IA3"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    lora_form: ClassVar[LoraForm] = "truncated"
 
     target_modules: Literal["auto"] | Annotated[Modules, Field(min_length=1)] = Field(
         "auto",

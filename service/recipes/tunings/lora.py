@@ -10,7 +10,7 @@ from service.domain.errors import InvalidRequest
 from service.recipes.base import Base, EngineKind
 from service.recipes.fields import Integer, Number, Whole
 from service.recipes.tasks import BaseKind
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 
 
 def _module(name: str) -> str:
@@ -30,8 +30,8 @@ class LoraSettings(TuningSettings):
     matrix W of a linear layer come two small ones, y = W x + (alpha / r) B A dropout(x). B begins at zero, so the first
     step starts from the base's own answers. The first choice for most jobs. `use_dora` learns the magnitude of each
     output beside its direction (DoRA; Liu et al., 2024, [arXiv 2402.09353](https://arxiv.org/abs/2402.09353)): closer
-    to full fine-tuning at low ranks, slower, and served by the embedded engine only. `use_rslora` divides alpha by
-    sqrt(r) (rsLoRA; Kalajdzievski, 2023, [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)), so that a high rank
+    to full fine-tuning at low ranks, slower, and served by the embedded engine or as a LoRA. `use_rslora` divides alpha
+    by sqrt(r) (rsLoRA; Kalajdzievski, 2023, [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)), so that a high rank
     learns as fast as a low one: for ranks of 64 and more. `init: pissa` starts from the layer's r largest singular
     values (PiSSA; Meng et al., 2024, [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) as a difference that leaves
     W itself as it is, y = W x + (alpha / r) (B A - B0 A0) x: it learns faster at first, and its artifact is an ordinary
@@ -42,12 +42,13 @@ class LoraSettings(TuningSettings):
     peft_type: ClassVar[str] = "LORA"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded", "vllm"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    lora_form: ClassVar[LoraForm] = "exact"
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     r: Annotated[Integer, Whole] = Field(16, ge=1, le=512, description="rank of A and B")
     alpha: Number = Field(32, gt=0, description="scale of the update, divided by `r`")
     dropout: Number = Field(0.0, ge=0, lt=1, description="share of a layer's inputs that a training step leaves out")
-    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=32)] = Field(
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=512)] = Field(
         "all-linear",
         description="which linear layers, by the last part of their name; the output layer is none of them",
     )
@@ -66,6 +67,16 @@ class LoraSettings(TuningSettings):
     )
 
     @property
+    def lora_rank(self) -> int | None:
+        """The saved adapter's highest; None with DoRA, whose change of the weights has every rank."""
+        return None if self.use_dora else self.highest_rank * self.saved_ranks
+
+    @property
+    def highest_rank(self) -> int:
+        """Of all layers, as it was asked for."""
+        return max(self.r, *self.rank_pattern.values()) if self.rank_pattern else self.r
+
+    @property
     def saved_ranks(self) -> int:
         """How many times the ranks that were asked for the saved adapter has: PiSSA's difference keeps its start."""
         return 2 if self.init == "pissa" else 1
@@ -82,14 +93,16 @@ class LoraSettings(TuningSettings):
     def check_servable(self, base: Base) -> None:
         if self.use_dora and base.serving.engine == "vllm":
             raise InvalidRequest(
-                f"The engines of '{base.id}' are vLLM, which does not serve DoRA; leave use_dora out.",
+                f"The engines of '{base.id}' are vLLM, which does not serve DoRA; leave use_dora out, or "
+                "give serve_as 'lora'.",
                 param="tuning.lora.use_dora",
             )
-        highest = max(self.r, *self.rank_pattern.values()) if self.rank_pattern else self.r
+        highest = self.highest_rank
         if highest * self.saved_ranks > base.serving.max_rank:
             doubled = f", which PiSSA's difference saves as {2 * highest}" if self.saved_ranks > 1 else ""
             raise InvalidRequest(
                 f"The engines of '{base.id}' serve LoRA up to rank {base.serving.max_rank}; the job asks for "
-                f"{highest}{doubled}.",
+                f"{highest}{doubled}. Give a serve_rank of at most {base.serving.max_rank} to train at {highest} and "
+                "serve less, or a smaller rank.",
                 param="tuning.lora.r" if highest == self.r else "tuning.lora.rank_pattern",
             )

@@ -24,6 +24,7 @@ class LoreftSettings(TuningSettings):
     name: ClassVar[str] = "loreft"
     peft_type: ClassVar[str] = "LUTHIER_LOREFT"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    no_lora_form: ClassVar[str] = "it edits states at some positions of the prompt, and changes no weights"
 
     r: Annotated[Integer, Whole] = Field(8, ge=1, le=512, description="dimensions of the edited subspace")
     first: Annotated[Integer, Whole] = Field(7, ge=0, le=1024, description="how many positions at the prompt's start")

@@ -7,7 +7,7 @@ from pydantic import Field
 from service.recipes.base import EngineKind
 from service.recipes.fields import Integer, Number, Whole
 from service.recipes.tasks import BaseKind
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 
 
 @TUNINGS.register
@@ -22,6 +22,7 @@ class MissSettings(TuningSettings):
     peft_type: ClassVar[str] = "MISS"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    lora_form: ClassVar[LoraForm] = "exact"
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     r: Annotated[Integer, Whole] = Field(
@@ -32,6 +33,10 @@ class MissSettings(TuningSettings):
         "all-linear",
         description="which linear layers, by the last part of their name; the output layer is none of them",
     )
+
+    @property
+    def lora_rank(self) -> int:
+        return self.r
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

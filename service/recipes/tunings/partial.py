@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
+from service.domain.errors import InvalidRequest
 from service.recipes.base import EngineKind
 from service.recipes.tasks import BaseKind
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 from service.recipes.tunings.full import FullSettings
 
 Last = Annotated[str, StringConstraints(pattern=r"^last:[1-9][0-9]{0,3}$"), Field(examples=["last:2"])]
@@ -28,12 +29,21 @@ class PartialSettings(TuningSettings):
     peft_type: ClassVar[str] = "LUTHIER_PARTIAL"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    lora_form: ClassVar[LoraForm] = "truncated"
 
     parameters: Literal["biases"] | Last | Annotated[list[Name], Field(min_length=1, max_length=256)] = Field(
         "last:1",
         description="what moves: `last:n` (the last n blocks, without the norm and the output layer above them), "
         "`biases`, or parts of parameters' names, such as `layers.3.mlp`, `norm` or `lm_head`",
     )
+
+    def check_lora_form(self) -> None:
+        if self.parameters == "biases":
+            raise InvalidRequest(
+                "Biases cannot be served as a LoRA, which changes the weights of linear layers alone. Leave serve_as "
+                "out, or choose other parameters.",
+                param="tuning.serve_as",
+            )
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

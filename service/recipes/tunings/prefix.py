@@ -21,6 +21,7 @@ class PrefixSettings(VirtualTokenSettings):
     peft_type: ClassVar[str] = "PREFIX_TUNING"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     unpacked_because: ClassVar[str] = "every row attends to the prefix in a cache of its own"
+    no_lora_form: ClassVar[str] = "its keys and values are put before the prompt, and change no weights"
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

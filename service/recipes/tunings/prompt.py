@@ -20,6 +20,7 @@ class PromptSettings(VirtualTokenSettings):
     peft_type: ClassVar[str] = "PROMPT_TUNING"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    no_lora_form: ClassVar[str] = "its virtual tokens are inputs, and change no weights"
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

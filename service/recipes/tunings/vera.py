@@ -7,7 +7,7 @@ from pydantic import Field
 from service.recipes.base import EngineKind
 from service.recipes.fields import Integer, Number, Whole
 from service.recipes.tasks import BaseKind
-from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
+from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 
 
 @TUNINGS.register
@@ -23,6 +23,7 @@ class VeraSettings(TuningSettings):
     peft_type: ClassVar[str] = "VERA"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    lora_form: ClassVar[LoraForm] = "exact"
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     r: Annotated[Integer, Whole] = Field(256, ge=1, le=4096, description="rank of A and B")
@@ -33,6 +34,10 @@ class VeraSettings(TuningSettings):
     )
     d_initial: Number = Field(0.1, gt=0, le=1, description="where d begins")
     projection_seed: Annotated[Integer, Whole] = Field(0, ge=0, le=65535, description="the seed of A and B")
+
+    @property
+    def lora_rank(self) -> int:
+        return self.r
 
     @classmethod
     def default_learning_rate(cls, size: BaseSize) -> float:

@@ -1,6 +1,8 @@
 """A trained model becomes public only when an engine computes what was trained; until then the job holds no slot."""
 
 import asyncio
+import hashlib
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,16 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from service.domain.event import Event
 from service.domain.job import Job
+from service.domain.model import MANIFEST, SERVED, Manifest
 from service.installation.context import Context
 from service.installation.storage import open_storage
 from service.operations import chores, jobs
 from service.operations.keys import Caller
 from service.recipes.catalogue import Catalogue
-from tests.given.engines import CPU, listening
-from tests.given.scripted_engine import answers, scripted_engine
+from service.recipes.served_form import AskedForm
+from service.recipes.tunings.full import FullSettings
+from service.recipes.tunings.miss import MissSettings
+from tests.given.engines import CPU, listening, logits_of
+from tests.given.scripted_engine import Script, answers, scripted_engine
 from tests.given.stored_jobs import end_long_ago
 from tests.given.stored_models import checkpoint_names, find_model
 from tests.given.tiny_models import make_tiny_base
@@ -34,6 +41,8 @@ from tests.given.worker import (
 )
 from tests.given.worker_process import worker_process
 from workers.engines.embedded.engine import Engine
+from workers.engines.vllm.fit import check_folder, check_manifest
+from workers.files.artifacts import fetch_artifact
 from workers.model.load import load_base
 
 pytestmark = pytest.mark.slow
@@ -126,6 +135,65 @@ async def test_an_engine_that_is_away_delays_the_announcement_and_holds_no_slot(
         said = [event.message for event in await events(ctx, caller, job.id)]
         assert sum(WAITING in message for message in said) == 1
         assert len(said) == len(set(said))
+
+
+async def test_an_engine_that_serves_loras_alone_gets_one_of_another_tuning(
+    ctx: Context, caller: Caller, port: int
+) -> None:
+    """It checks artifacts by vLLM's rules; beside it, one whose LoRA keeps too little is refused with the figure."""
+    base = ctx.catalogue.bases["tiny"]
+    asked = {"tuning": MissSettings(r=8), "served_form": AskedForm("lora"), "rate": 10.0}
+    lossy = {"tuning": FullSettings(), "served_form": AskedForm("lora", 1, 0.99), "rate": 10.0}
+    async with scripted_engine(port) as engine, worker(ctx):
+        engine.script = serving_loras_alone(ctx)
+        ids = [await create(ctx, caller, 1, **asked), await create(ctx, caller, 2, **lossy)]
+        job, refused = await ended(ctx, caller, *ids)
+    assert job.status == "succeeded", job.error
+    assert job.tuning == {
+        "type": "miss", "miss": MissSettings(r=8).model_dump(), "serve_as": "lora", "serve_rank": 8,
+        "serve_min_share": 0.9,
+    }  # fmt: skip
+    said = {event.message: event.data for event in await events(ctx, caller, job.id)}
+    [(message, figures)] = [(text, data) for text, data in said.items() if "served as a LoRA" in text]
+    assert "rank 8, which computes what was trained" in message
+    assert figures["share"] == 1 and figures["effect"] > 0.01 and figures["difference"] < 1e-5
+    [newest, *_] = (await jobs.checkpoint_page(ctx, caller, job.id, after=None, limit=10)).items
+    assert newest.checkpoint.metrics["served_share"] == 1
+    folder = artifact(ctx, job.fine_tuned_model)
+    configurations = [json.loads((where / "adapter_config.json").read_bytes()) for where in (folder, folder / SERVED)]
+    assert [configuration["peft_type"] for configuration in configurations] == ["MISS", "LORA"]
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    assert manifest.tuning == "miss" and manifest.served is not None and manifest.served.rank == 8
+    assert manifest.served.files == {name: sha256(folder / SERVED / name) for name in manifest.served.files}
+    assert refused.error is not None and refused.error["code"] == "conversion_too_lossy"
+    assert "less than the job's serve_min_share of 99.00%" in refused.error["message"]
+    left_out = [event for event in await events(ctx, caller, refused.id) if "is not published" in event.message]
+    assert [event.data["rank"] for event in left_out] == [1, 1]  # of the first two epochs
+    assert base.serving.tunings == {"lora", "prompt"}
+
+
+def serving_loras_alone(ctx: Context) -> Script:
+    """Scores prompts, as the announcement asks, with what vLLM would take; refuses everything else."""
+    base, cache = ctx.catalogue.bases["tiny"], ctx.settings.data_dir / "cache-of-loras"
+    loaded, store = load_base(base, CPU), open_storage(ctx.settings)
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        folder = None
+        if body["model"] != base.id:
+            folder = await fetch_artifact(store, body["model"], cache)
+            check_manifest(base, Manifest.model_validate_json((folder / MANIFEST).read_bytes()))
+            check_folder(base, folder)
+        ids = body["prompt"]
+        logprobs_TV = logits_of(loaded, folder, ids).log_softmax(-1)
+        scores = [None, *(float(logprobs_TV[place, id]) for place, id in enumerate(ids[1:]))]
+        return web.json_response({"choices": [{"logprobs": {"token_logprobs": scores}}]})
+
+    return script
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 async def test_an_engine_that_refuses_while_it_dies_only_delays(ctx: Context, caller: Caller, port: int) -> None:

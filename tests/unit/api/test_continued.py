@@ -82,3 +82,20 @@ async def test_the_bytes_of_a_deleted_parent_stay_while_a_job_needs_them(
     assert await unswept_models(ctx) == []
     await client.post(f"{JOBS}/{id}/cancel")
     assert await unswept_models(ctx) == [parent]
+
+
+async def test_a_model_is_served_as_a_lora_where_the_job_says_so(client: httpx.AsyncClient) -> None:
+    tuning = {"type": "vera", "vera": {"r": 8}, "serve_as": "lora"}
+    job = await create(client, tuning=tuning)
+    shown = {name: value for name, value in job["tuning"].items() if name.startswith("serve_")}
+    assert shown == {"serve_as": "lora", "serve_rank": 8, "serve_min_share": 0.9}
+    compressed = await create(client, tuning={"lora": {"r": 64}, "serve_rank": 16, "serve_min_share": 0.5})
+    assert compressed["tuning"]["serve_rank"] == 16 and compressed["tuning"]["serve_min_share"] == 0.5
+    assert not any(name.startswith("serve_") for name in (await create(client))["tuning"])
+    for wrong, param in (
+        ({"type": "bottleneck", "serve_as": "lora"}, "tuning.serve_as"),
+        ({"type": "vera", "serve_as": "lora"}, "tuning.serve_rank"),
+        ({"serve_as": "bitfit"}, "tuning.serve_as"),
+        ({"serve_rank": 0}, "tuning.serve_rank"),
+    ):
+        assert (await refused(client, model="luthier-tiny", tuning=wrong))["param"] == param

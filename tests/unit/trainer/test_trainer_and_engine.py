@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from service.domain.errors import JobError
 from service.recipes.base import Base
+from service.recipes.served_form import ServedForm
 from tests.given.engines import CPU, calling, local_store, logits_of, make_engine, publish
 from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
@@ -25,6 +26,7 @@ PARTIAL = {"type": "partial", "partial": {"parameters": ["norm"]}}
 BOTTLENECK = {"type": "bottleneck", "bottleneck": {"placement": "houlsby", "size": 8}}
 LOREFT = {"type": "loreft", "loreft": {"first": 3, "last": 3}}
 WEIGHTS = "adapter_model.safetensors"
+FILES = ("adapter_config.json", WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,49 @@ async def test_the_engine_agrees_where_layers_are_our_own(tmp_path: Path, tuning
     slot.save_adapter(tmp_path / "trained1")
     agreeing = await served(base, tmp_path, "trained1", rows, tuning["type"])
     assert agreeing.verdict is Verdict.AGREES, agreeing
+
+
+@pytest.mark.parametrize(
+    ("tuning", "rank"),
+    [({"type": "vera", "vera": {"r": 8, "dropout": 0.1}}, 8), ({"type": "full", "full": {}}, 16)],
+    ids=["vera", "full"],
+)
+async def test_what_an_engine_loads_instead_is_what_it_is_compared_by_and_changes_no_training(
+    tmp_path: Path, tuning: dict[str, Any], rank: int
+) -> None:
+    base = make_tiny_base(tmp_path / "base")
+    plain, slot = (
+        seat(load_base(base, CPU), tuning=tuning, learning_rate=1e-2, served_form=form)
+        for form in (None, ServedForm(serve_rank=rank, serve_min_share=0.1))
+    )
+    plain.train_step()
+    slot.train_step()
+    slot.save_adapter(tmp_path / "midway")
+    run(plain)
+    run(slot)
+    conversion = slot.save_adapter(tmp_path / "served01")
+    assert adapter(plain, tmp_path / "plain") == tuple((tmp_path / "served01" / name).read_bytes() for name in FILES)
+    trained = slot.agreement_rows()
+    with slot.serving(tmp_path / "served01") as form:
+        rows = slot.agreement_rows()
+        assert conversion is not None and conversion.rank == rank
+        measured = form.measured(conversion)
+    agreeing = await served(base, tmp_path, "served01", rows, tuning["type"])
+    assert agreeing.verdict is Verdict.AGREES, agreeing
+    assert measured.outputs == agreeing.num_tokens and measured.effect > 0.01 and measured.changed is not None
+    differences = [abs(a - b) for one, other in zip(trained, rows, strict=True)
+                   for a, b in zip(one.logprobs, other.logprobs, strict=True)]  # fmt: skip
+    assert measured.difference == pytest.approx(sum(differences) / len(differences), abs=1e-9)
+    if tuning["type"] == "vera":
+        assert conversion.share == 1 and max(differences) < 1e-5 and measured.changed < 1e-5
+    else:  # norms and embeddings are in no LoRA
+        assert 0.3 < conversion.share < 1 and measured.difference > 1e-4
+    assert slot.agreement_rows() == trained
+
+
+def test_a_job_of_which_no_lora_can_be_made_is_refused_before_its_first_step(base: LoadedBase) -> None:
+    with pytest.raises(JobError, match="nothing that the job trains is the weight of a linear layer"):
+        seat(base, tuning=PARTIAL, served_form=ServedForm(serve_rank=4))
 
 
 @every_tuning

@@ -40,8 +40,8 @@ def check_manifest(base: Base, manifest: Manifest) -> None:
     """Raises Unservable for an artifact of another base or of a tuning that vLLM does not have."""
     if manifest.base != base.id:
         raise Unservable(f"It belongs to the base '{manifest.base}'; this engine serves '{base.id}'.")
-    if manifest.tuning not in served_by("vllm"):
-        raise Unservable(f"vLLM does not serve the tuning '{manifest.tuning}'.")
+    if manifest.served_tuning not in served_by("vllm"):
+        raise Unservable(f"vLLM does not serve the tuning '{manifest.served_tuning}'.")
 
 
 def check_folder(base: Base, folder: Path) -> None:

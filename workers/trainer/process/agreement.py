@@ -101,10 +101,10 @@ class EffectMeter:
         if self._continues and beginning is None:
             return
         self._compared += len(base_KV)
-        self._shift += _distance(tuned_KV, base_KV) if beginning is None else beginning.shift(tuned_KV)
+        self._shift += distance(tuned_KV, base_KV) if beginning is None else beginning.shift(tuned_KV)
         self._changed += _others(tuned_KV, base_KV) if beginning is None else beginning.num_changed(tuned_KV)
         if nudged_KV is not None:
-            self._rounding += _distance(nudged_KV, base_KV)
+            self._rounding += distance(nudged_KV, base_KV)
             self._changed_by_rounding += _others(nudged_KV, base_KV)
 
     def effect(self) -> Effect:
@@ -143,9 +143,14 @@ def candidates(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[l
 
 def scored(ids: Sequence[int], tuned_KV: Tensor, base_KV: Tensor) -> ScoredRow:
     """The log-probabilities of the row's own tokens."""
-    next_K1 = torch.tensor(ids[1:], device=tuned_KV.device)[:, None]
-    tuned, base = (logprobs_KV.gather(1, next_K1).squeeze(1).tolist() for logprobs_KV in (tuned_KV, base_KV))
-    return ScoredRow(ids=list(ids), logprobs=tuned, base_logprobs=base)
+    return ScoredRow(ids=list(ids), logprobs=of_tokens(ids, tuned_KV), base_logprobs=of_tokens(ids, base_KV))
+
+
+def of_tokens(ids: Sequence[int], logprobs_KV: Tensor) -> list[float]:
+    """The log-probabilities of the row's own tokens, but its first."""
+    next_K1 = torch.tensor(ids[1:], device=logprobs_KV.device)[:, None]
+    found: list[float] = logprobs_KV.gather(1, next_K1).squeeze(1).tolist()
+    return found
 
 
 def effects(row: ScoredRow) -> list[float]:
@@ -179,7 +184,7 @@ def nudged(*models: PreTrainedModel) -> Iterator[None]:
             hook.remove()
 
 
-def _distance(one_KV: Tensor, other_KV: Tensor) -> float:
+def distance(one_KV: Tensor, other_KV: Tensor) -> float:
     """Sum over the places of the total variation distance, sum |p - q| / 2."""
     return float((one_KV.exp() - other_KV.exp()).abs().sum(dtype=torch.float64)) / 2
 

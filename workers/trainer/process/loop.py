@@ -30,6 +30,7 @@ from workers.trainer.process.turns import Turns
 from workers.trainer.protocol import (
     Checkpointed,
     Chosen,
+    Conversion,
     Failed,
     JobSpec,
     Leave,
@@ -216,9 +217,17 @@ class Trainer:
             self._result(job_id, stay, slot.step, step.metrics, chosen)
             return
         if slot.changed and (stay.pausing or slot.has_effect()):  # a pause promises a checkpoint
-            folder = self._save(stay, f"step-{slot.step}")
-            report = Checkpointed(job_id=job_id, step=slot.step, folder=folder, metrics=step.metrics, last=False)
-            self._channel.say(report)
+            folder, conversion = self._save(stay, f"step-{slot.step}")
+            self._channel.say(
+                Checkpointed(
+                    job_id=job_id,
+                    step=slot.step,
+                    folder=str(folder),
+                    metrics=step.metrics,
+                    last=False,
+                    conversion=conversion,
+                )
+            )
         if chosen is not None:
             evaluation = slot.choose()
             self._result(job_id, stay, evaluation.step, evaluation.metrics, chosen)
@@ -226,25 +235,34 @@ class Trainer:
     def _result(self, job_id: str, stay: Stay, step: int, metrics: Metrics, chosen: Chosen | None) -> None:
         slot = stay.slot
         slot.check_changed()
-        folder = self._save(stay, f"step-{step}" if step == slot.step else f"best-{step}", slot.tables())
-        self._channel.say(
-            Checkpointed(
-                job_id=job_id,
-                step=step,
-                folder=folder,
-                metrics=metrics,
-                last=True,
-                agreement=slot.agreement_rows(),
-                head_agreement=slot.head_rows(),
-                chosen=chosen,
-                forgetting=slot.forgetting(),
-            )
+        name = f"step-{step}" if step == slot.step else f"best-{step}"
+        folder, conversion = self._save(stay, name, slot.tables())
+        result = Checkpointed(
+            job_id=job_id,
+            step=step,
+            folder=str(folder),
+            metrics=metrics,
+            last=True,
+            chosen=chosen,
+            forgetting=slot.forgetting(),
+            conversion=conversion,
         )
+        self._channel.say(result.model_copy(update=self._agreement(slot, folder, conversion)))
 
-    def _save(self, stay: Stay, name: str, tables: Mapping[str, str] | None = None) -> str:
+    @staticmethod
+    def _agreement(slot: Slot, folder: Path, conversion: Conversion | None) -> dict[str, object]:
+        """The result's rows for an engine; of another form its own, with what that costs."""
+        if conversion is None:
+            return {"agreement": slot.agreement_rows(), "head_agreement": slot.head_rows()}
+        if not conversion.enough:
+            return {}  # the parent refuses it
+        with slot.serving(folder) as served:
+            rows = {"agreement": slot.agreement_rows(), "head_agreement": slot.head_rows()}
+            return {**rows, "conversion": served.measured(conversion)}
+
+    def _save(self, stay: Stay, name: str, tables: Mapping[str, str] | None = None) -> tuple[Path, Conversion | None]:
         folder = stay.folder / "checkpoints" / name
-        stay.slot.save_adapter(folder, tables)
-        return str(folder)
+        return folder, stay.slot.save_adapter(folder, tables)
 
     def _snapshot(self, job_id: str, stay: Stay) -> None:
         """Writes the state in the background: a copy, or a large one itself, which then must not change meanwhile.

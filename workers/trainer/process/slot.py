@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from service.domain.errors import JobError
-from service.domain.model import HeadConfig
+from service.domain.model import SERVED, HeadConfig
 from service.recipes.tasks import TASKS
 from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
@@ -36,10 +36,11 @@ from workers.trainer.process.randomness import RandomState
 from workers.trainer.process.reference import Reference
 from workers.trainer.process.rollout import Rollout, TuningSampler
 from workers.trainer.process.safeguarding import Guard
+from workers.trainer.process.served_form import Served, check_convertible, save_form, served
 from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
 from workers.trainer.process.threads import threads_in_force
 from workers.trainer.process.validation import Validation
-from workers.trainer.protocol import Chosen, Forgetting, HeadRow, JobSpec, ScoredRow
+from workers.trainer.protocol import Chosen, Conversion, Forgetting, HeadRow, JobSpec, ScoredRow
 from workers.tunings import AdapterMismatch, create_tuning
 from workers.tunings.virtual_tokens import tokenized
 
@@ -90,6 +91,7 @@ class Slot:
         self._random = RandomState(spec.seed, base.device)
         self._continued = False  # whether it starts from a tuned model
         self._beginnings: list[Beginning] = []  # what that model says of the first agreement rows
+        self._served: Served | None = None  # the form that engines get, while it is compared
         self._objective = create_objective(spec.recipe.objective)
         _require_columns(TASKS[spec.recipe.task].columns, train, valid)
         tuning = tokenized(spec.recipe.tuning, base.tokenizer)
@@ -98,6 +100,8 @@ class Slot:
         try:
             with self._working():
                 self._tuning.attach()
+                if spec.served_form is not None:
+                    check_convertible(self._tuning, spec.served_form)
                 self._objective.prepare(train, base.kind)
                 self._objective.attach(base.model.config.get_text_config().hidden_size, base.device)
             self._parameters = self._all_parameters()
@@ -247,7 +251,11 @@ class Slot:
             with self._working():
                 values = head_agreement.tuned_values(self._passes, head, ids)
             with self._in_force():  # the tuning is not active
-                rows.append(head_agreement.row(self._passes, head, ids, values))
+                row = head_agreement.row(self._passes, head, ids, values)
+                if self._served is not None:
+                    row = row.model_copy(update={"values": self._served.values(ids, head)})
+                    self._served.count_outputs(values, row.values, row.base_values)
+                rows.append(row)
             check_finite("output for a row", sum(values), self.step)
         return rows
 
@@ -291,6 +299,10 @@ class Slot:
             tuned_KV = self._passes.next_logprobs(ids)
         with self._in_force():  # the tuning is not active
             base_KV = self._passes.base_next_logprobs(ids)
+            if self._served is not None:
+                served_KV = self._served.next_logprobs(ids)
+                self._served.count_row(ids, tuned_KV, served_KV, base_KV)
+                tuned_KV = served_KV
             return agreement.scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
 
     def _text_loss(self, *, tuned: bool) -> float:
@@ -309,14 +321,32 @@ class Slot:
             of_validation = self._validation.tables(self.step, self._reference.of(VALIDATION))
         return {**of_validation, **self._objective.training_tables(self._train)}
 
-    def save_adapter(self, folder: Path, tables: Mapping[str, str] | None = None) -> None:
-        """Writes the adapter in PEFT's format, and beside it the objective's own parameters, and `tables`."""
+    def save_adapter(self, folder: Path, tables: Mapping[str, str] | None = None) -> Conversion | None:
+        """Writes the adapter in PEFT's format, and beside it the objective's own parameters, and `tables`.
+
+        And what engines load instead, if the job asked for another form: returns what that keeps.
+        """
         with whole_folder(folder) as partial:
             self._tuning.save(partial, self._base.public_source)
             save_head(partial, self._objective.parameters(), self._head_config)
             for name, text in (tables or {}).items():
                 (partial / name).write_text(text, encoding="utf-8")
                 (partial / name).chmod(0o600)
+            if self.spec.served_form is None:
+                return None
+            with self._in_force(), whole_folder(partial / SERVED) as other:
+                conversion = save_form(self._tuning, self.spec.served_form, self._base, other)
+                save_head(other, self._objective.parameters(), self._head_config)
+            return conversion
+
+    @contextmanager
+    def serving(self, folder: Path) -> Iterator[Served]:
+        """Within, agreement rows are scored by the form that engines get of the adapter in `folder`, too."""
+        with served(folder / SERVED, self._base, self._objective) as self._served:
+            try:
+                yield self._served
+            finally:
+                self._served = None
 
     def continue_from(self, folder: Path) -> None:
         """Starts from the weights of a saved adapter, with a fresh optimizer. Raises JobError.
