@@ -1434,12 +1434,12 @@ class LoraSettingsParam(TypedDict, total=False):
     zero, so the first step starts from the base's own answers. The first choice for most jobs. `use_dora`
     learns the magnitude of each output beside its direction (DoRA; Liu et al., 2024, [arXiv
     2402.09353](https://arxiv.org/abs/2402.09353)): closer to full fine-tuning at low ranks, slower, and
-    served by the embedded engine only. `use_rslora` divides alpha by sqrt(r) (rsLoRA; Kalajdzievski, 2023,
-    [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)), so that a high rank learns as fast as a low one:
-    for ranks of 64 and more. `init: pissa` starts from the layer's r largest singular values (PiSSA; Meng et
-    al., 2024, [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) as a difference that leaves W itself as
-    it is, y = W x + (alpha / r) (B A - B0 A0) x: it learns faster at first, and its artifact is an ordinary
-    adapter of rank 2 r, which engines must be able to serve.
+    served by the embedded engine or as a LoRA. `use_rslora` divides alpha by sqrt(r) (rsLoRA; Kalajdzievski,
+    2023, [arXiv 2312.03732](https://arxiv.org/abs/2312.03732)), so that a high rank learns as fast as a low
+    one: for ranks of 64 and more. `init: pissa` starts from the layer's r largest singular values (PiSSA;
+    Meng et al., 2024, [arXiv 2404.02948](https://arxiv.org/abs/2404.02948)) as a difference that leaves W
+    itself as it is, y = W x + (alpha / r) (B A - B0 A0) x: it learns faster at first, and its artifact is an
+    ordinary adapter of rank 2 r, which engines must be able to serve.
     """
 
     r: int
@@ -1746,6 +1746,9 @@ class TuningParam(TypedDict, total=False):
     """Luthier's own field `tuning`: which parameters move. The settings of the named type only."""
 
     type: Literal["lora", "bottleneck", "full", "ia3", "loreft", "miss", "partial", "prefix", "prompt", "vera"]
+    serve_as: Optional[Literal["lora"]]
+    serve_rank: Optional[int]
+    serve_min_share: Optional[float]
     lora: Optional["LoraSettingsParam"]
     bottleneck: Optional["BottleneckSettingsParam"]
     full: Optional[Mapping[str, Any]]
