@@ -27,8 +27,8 @@ from service.operations import chores, delivering
 from service.queue.redis import end
 
 
-def create_app(ctx: Context) -> FastAPI:
-    """The app; its lifespan runs the chores and closes `ctx`."""
+def create_app(ctx: Context, number: int | None = None) -> FastAPI:
+    """The app; its lifespan runs the chores and closes `ctx`. `number` is this process', where there are several."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,7 +46,7 @@ def create_app(ctx: Context) -> FastAPI:
     app.state.admins = Admins(app.state.known_keys)
     _serve_document(app)
     errors.install(app)
-    app.state.traffic = Traffic(app.routes, ctx.catalogue.bases)
+    app.state.traffic = Traffic(app.routes, ctx.catalogue.bases, number)
     app.add_middleware(DirectRoutes)  # the first that is added is the innermost
     app.add_middleware(ResponseHeaders, traffic=app.state.traffic)
     if origins := ctx.settings.allowed_origins:

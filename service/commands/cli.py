@@ -14,6 +14,7 @@ import uvicorn
 from service.api.app import create_app
 from service.api.openapi import document
 from service.commands import up
+from service.commands.api_processes import check_processes, keep_processes, listening
 from service.commands.bases import bases_app
 from service.commands.doctor import examine
 from service.dashboard.app import add_dashboard
@@ -43,25 +44,46 @@ app.add_typer(bases_app, name="bases")
 log = structlog.get_logger()
 
 
+Processes = Annotated[int | None, typer.Option(min=1, help="API processes, instead of LUTHIER_API_PROCESSES.")]
+
+
+def _with_processes(processes: int | None) -> Settings:
+    """The settings. Raises ValueError where so many API processes cannot keep what they promise."""
+    settings = Settings()
+    if processes is not None:
+        settings = settings.model_copy(update={"api_processes": processes})
+    check_processes(settings)
+    return settings
+
+
 @app.command("up")
-def up_command(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
+def up_command(
+    processes: Processes = None, die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False
+) -> None:
     """Migrate, then run API, worker and engine on this machine until Ctrl-C."""
     if die_with_parent:
         end_with_parent()
-    raise typer.Exit(up.run(Settings()))
+    raise typer.Exit(up.run(_with_processes(processes)))
 
 
 @app.command()
-def serve(die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
+def serve(
+    processes: Processes = None,
+    number: Annotated[int | None, typer.Option(hidden=True)] = None,
+    die_with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
     """Run the API alone; rejects a database of another schema version, and a storage that cannot be used."""
-    settings = Settings()
+    settings = _with_processes(processes)
     asyncio.run(_check_parts(settings))
-    limits = ConnectionLimits(write_seconds=settings.write_seconds)
-    app = add_dashboard(create_app(create_context(settings)), partial(examine, settings))
-    server = uvicorn.Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
     if die_with_parent:
         end_with_parent()
-    server.run()
+    if settings.api_processes > 1 and number is None:
+        asyncio.run(keep_processes(settings))
+        return
+    limits = ConnectionLimits(write_seconds=settings.write_seconds)
+    app = add_dashboard(create_app(create_context(settings), number), partial(examine, settings))
+    server = uvicorn.Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
+    server.run(sockets=None if number is None else [listening(settings, shared=True)])
 
 
 @app.command()

@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import structlog
 
+from service.commands.api_processes import api_children
 from service.db import schema
 from service.installation.context import Context
 from service.installation.create import opened
@@ -120,7 +121,7 @@ async def _run(settings: Settings) -> int:
             for port, base in _engines(settings).items()
         ),
         _child("worker", ["workers", "train"]),
-        _child("api", ["service", "serve"]),
+        *api_children(settings, CHILD_ENVIRONMENT | os.environ, start_fork),
     ]
     kept = [asyncio.create_task(child.keep()) for child in children]
     ready = asyncio.create_task(announce(settings))

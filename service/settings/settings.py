@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on.")
+    api_processes: int = Field(
+        1, ge=1, le=64, description="API processes of `luthierd up` and `luthierd serve`, all at that address and port."
+    )
     cors_origins: str = Field(
         "",
         description="Comma-separated origins of web pages that may call the API, such as `https://app.example.com`; "

@@ -43,7 +43,7 @@ async def metrics(ctx: ContextDep, request: Request) -> Response:
     counts, engines, redis = await asyncio.gather(_job_counts(ctx), engine_health(ctx.engines), _redis(ctx))
     registry = CollectorRegistry()
     registry.register(_Installation(ctx, Readings(counts, engines, redis)))
-    page = generate_latest(registry) + generate_latest(request.app.state.traffic.registry)
+    page = generate_latest(registry) + request.app.state.traffic.page()
     return Response(page, media_type=CONTENT_TYPE_LATEST)
 
 

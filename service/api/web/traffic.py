@@ -5,10 +5,11 @@ client made up for one request: no path, no model's name, no method. Model alias
 quota. Each app has a registry of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fastapi.routing import iter_route_contexts
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
 from starlette.routing import BaseRoute, Mount
 from starlette.types import Scope
 
@@ -25,9 +26,13 @@ KINDS = ("prompt", "completion")
 class Traffic:
     """The counters of one app."""
 
-    def __init__(self, routes: Sequence[BaseRoute], bases: Iterable[str]) -> None:
-        """`routes`: all of the app's; `bases`: ids, whose counters begin at 0 instead of at their first token."""
+    def __init__(self, routes: Sequence[BaseRoute], bases: Iterable[str], number: int | None = None) -> None:
+        """`routes`: all of the app's; `bases`: ids, whose counters begin at 0 instead of at their first token.
+
+        With a `number`, of one of several processes, every series has it as its label `process`.
+        """
         self.registry = CollectorRegistry()
+        self._number = number
         ProcessCollector(registry=self.registry)
         self._patterns = {context.endpoint: context.path_format for context in iter_route_contexts(routes)}
         self._requests = Counter(
@@ -67,6 +72,14 @@ class Traffic:
             if isinstance(route, Mount):
                 self._patterns[route.app] = prefix + route.path
 
+    def page(self) -> bytes:
+        """The counters, in Prometheus' text format."""
+        if self._number is None:
+            return generate_latest(self.registry)
+        labelled = CollectorRegistry()
+        labelled.register(_OfProcess(self.registry, self._number))
+        return generate_latest(labelled)
+
     def route(self, scope: Scope) -> str:
         """The pattern that the request matched, never the path that the client sent."""
         return self._patterns.get(scope.get("endpoint")) or NO_ROUTE
@@ -85,3 +98,18 @@ class Traffic:
         for kind, tokens in zip(KINDS, (usage.prompt_tokens, usage.completion_tokens), strict=True):
             if tokens is not None:
                 self._tokens.labels(kind, usage.base).inc(tokens)
+
+
+class _OfProcess(Collector):
+    """Everything in a registry, with one more label: a scrape meets any of several processes, whose counters differ."""
+
+    def __init__(self, registry: CollectorRegistry, number: int) -> None:
+        self._registry = registry
+        self._number = number
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "process": str(self._number)}) for sample in metric.samples
+            ]
+            yield metric
