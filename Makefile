@@ -10,7 +10,7 @@ VLLM_STAMP := .cache/vllm/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo up production test test-seconds test-fast soak mutate lint format base openapi sdk clean
+.PHONY: help install servers demo up production test test-seconds test-fast soak bench mutate lint format base openapi sdk clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,10 @@ ROUNDS ?= 20
 JOBS ?= 200
 soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
 	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
+
+bench: servers ## Measure training against TRL and PEFT on a quiet machine and write benchmarks/train_*.txt and .svg: MINUTES=60 each
+	$(BIN)/python -m benchmarks.train_one --minutes $(or $(MINUTES),60) --dtypes float32,bfloat16
+	$(BIN)/python -m benchmarks.train_many --minutes $(or $(MINUTES),60)
 
 mutate: servers ## Break the product on purpose and show that the tests notice; continues where it was stopped; ANEW=1 begins again
 	$(BIN)/python -m tests.mutations.mutate $(if $(ANEW),--anew)

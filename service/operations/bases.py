@@ -20,7 +20,7 @@ async def register(ctx: Context, record: BaseRecord) -> None:
         raise JobError(
             "base_changed",
             f"The base '{record.id}' is not what it was when it was first used ({', '.join(changed)} differ). "
-            "Give the new weights an id of their own in the catalogue.",
+            "Give the new weights an id of their own in the catalogue: another dtype makes other weights, too.",
             "model",
         )
 

@@ -28,6 +28,7 @@ class BaseDescription(BaseModel):
     revision: str  # the hub's commit; empty for a folder
     kind: BaseKind = "causal"
     dtype: Dtype  # that suits its weights and this machine's device
+    device: str = ""  # that device, such as "cpu"
     context_tokens: int | None  # that the model reads at most; None where it names no limit
     chat_template: bool
     licence: str | None  # by its model card, its LICENSE file or its GGUF file
@@ -57,13 +58,15 @@ def entry(
             "-Instruct or -Chat version, or copy a chat_template.jinja into the folder; with --without-template the "
             "base is added for prompts and completions alone."
         )
+    if dtype is None:  # vLLM computes bfloat16 on a CPU by kernels of its own, which were not measured
+        dtype = "float32" if engine == "vllm" and found.device == "cpu" else found.dtype
     longest = min(found.context_tokens or CONTEXT_TOKENS, CONTEXT_TOKENS)
     return Base(
         id=id,
         source=found.source,
         revision=found.revision,
         kind=found.kind,
-        dtype=dtype or found.dtype,
+        dtype=dtype,
         context_tokens=context_tokens or longest,
         serving=Serving(engine=engine, tunings=frozenset(served_by(engine, found.kind)), max_rank=MAX_RANK[engine]),
     )

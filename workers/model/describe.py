@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 from service.recipes.base import Base, Serving
 from service.recipes.base_description import BaseDescription, Dtype
 from service.recipes.base_folder import folder_problems
+from workers.model.fast_dtype import bfloat16_is_faster
 from workers.model.gguf import MISSING, dequantise, named_licence
 from workers.model.kind import kind_of
 from workers.model.load import BaseUnusable, commit_of, load_text
@@ -63,6 +64,7 @@ def _described(source: str, device: torch.device, folder: Path) -> BaseDescripti
         revision=base.revision,
         kind=kind_of(config),
         dtype=_dtype(config, device),
+        device=device.type,
         context_tokens=longest_context(config),
         chat_template=bool(load_text(base).tokenizer.chat_template),
         licence=licence or _licence(source, commit),
@@ -70,9 +72,11 @@ def _described(source: str, device: torch.device, folder: Path) -> BaseDescripti
 
 
 def _dtype(config: PreTrainedConfig, device: torch.device) -> Dtype:
-    """float32 on a CPU, which computes bfloat16 slowly, and for weights that were stored so."""
+    """float32 for weights that were stored so, and on a CPU that computes the base's shapes no faster in bfloat16."""
     stored = config.get_text_config().dtype or config.dtype
-    return "float32" if device.type == "cpu" or stored == torch.float32 else "bfloat16"
+    if stored == torch.float32:
+        return "float32"
+    return "bfloat16" if device.type != "cpu" or bfloat16_is_faster(config) else "float32"
 
 
 def _licence(source: str, commit: str | None) -> str | None:

@@ -1,0 +1,28 @@
+"""The benchmarks of training run at their smallest size: they measure every contender on the same work, and draw."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import train_many, train_one
+from tests.servers import missing
+from tests.servers.trl import PYTHON, REMEDY
+
+pytestmark = pytest.mark.slow
+
+
+def test_one_job_is_measured_against_trl(tmp_path: Path) -> None:
+    if not PYTHON.exists():
+        missing("TRL", REMEDY)
+    lines = train_one.measure(0.0, 1, ["tiny"], ["demo"], ["float32"], 3, tmp_path)
+    losses = {line[:16].strip(): [float(one) for one in line.split("  ")[-1].split(" -> ")] for line in lines[4:7]}
+    assert list(losses) == list(train_one.CONTENDERS)
+    for first, last in losses.values():
+        assert 0 < last < first, "whoever does not learn is not measured"
+    assert (tmp_path / "train_one.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_many_jobs_are_measured_against_processes(tmp_path: Path) -> None:
+    lines = train_many.measure(0.0, 1, 2, ["tiny"], 1, tmp_path)
+    assert [line[:20].strip() for line in lines[4:7]] == ["luthier", "a process per job", "one warm process"]
+    assert (tmp_path / "train_many.svg").exists()
