@@ -1,7 +1,7 @@
 """Pictures of the dashboard: `python -m tests.pictures [FOLDER] [PAGE ...]`.
 
-Without arguments it writes those that documents show, into docs/pictures. With a folder it writes every page at three
-widths, light and dark, to be looked at after a change.
+Without arguments it writes those that documents show, one of a terminal among them, into docs/pictures. With a folder
+it writes every page at three widths, light and dark, to be looked at after a change.
 """
 
 import asyncio
@@ -18,14 +18,18 @@ from playwright.async_api import Browser
 from service.api.app import create_app
 from service.commands.doctor import examine
 from service.dashboard.app import add_dashboard
-from service.operations import keys
+from service.installation.context import Context
+from service.operations import keys, model_aliases
 from service.settings import logs
 from service.settings.settings import Settings
 from tests.given.browser import opened_browser, too_wide, visiting
 from tests.given.checks import claimed, create, work_through
+from tests.given.command import in_terminal
 from tests.given.installation import installed
 from tests.given.served_api import served
-from tests.given.workshop import BASE, Workshop, furnish
+from tests.given.terminal_picture import COLUMNS, as_page
+from tests.given.work import claim_training, claim_validation
+from tests.given.workshop import BASE, LAST_STEP, Workshop, finish, furnish, train
 
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"
 WIDTHS = tuple(map(int, os.environ.get("WIDTHS", "360,768,1280").split(",")))
@@ -34,6 +38,7 @@ HEIGHT = 900
 SHOWN: Mapping[str, tuple[str, int, Literal["light", "dark"]]] = {  # of the documents: page, width, scheme
     "job": ("job", 1280, "light"),
     "jobs-dark": ("jobs", 1280, "dark"),
+    "models": ("models", 1280, "light"),
     "check": ("check", 1280, "light"),
 }
 
@@ -47,7 +52,9 @@ async def main(folder: Path | None, names: list[str]) -> None:
             assert project is not None
             await keys.create_project(ctx, "research")
             shop = await furnish(ctx, await keys.authenticate(ctx, project))
-            check = await create(ctx, await keys.authenticate(ctx, project), shop.file, model=BASE)
+            caller = await keys.authenticate(ctx, project)
+            await model_aliases.create(ctx, caller, "support", shop.model)
+            check = await create(ctx, caller, shop.file, model=BASE)
             held = await claimed(ctx)
             assert held is not None
             await work_through(ctx, held)
@@ -56,6 +63,7 @@ async def main(folder: Path | None, names: list[str]) -> None:
             async with served(app) as base_url, opened_browser() as browser:
                 url = base_url.removesuffix("/v1")
                 if folder is None:
+                    await _take_terminal(ctx, browser, url, project, DOCS / "terminal.png")
                     for picture, (page, width, scheme) in SHOWN.items():
                         await _take(
                             browser, url, admin, paths(shop, check)[page], width, scheme, DOCS / f"{picture}.png"
@@ -106,6 +114,28 @@ async def _take(
         wide = await too_wide(visit.page)
         for problem in (*visit.errors, *visit.foreign, *wide):
             sys.stderr.write(f"{target.name}: {problem}\n")
+
+
+async def _take_terminal(ctx: Context, browser: Browser, url: str, key: str, target: Path) -> None:
+    """A file that is checked, tuned on and followed to its end; the job is brought there as by a worker."""
+    settings = {"LUTHIER_URL": url, "LUTHIER_API_KEY": key, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
+    options = ("--base", BASE, "--set", "lora.r=8", "--suffix", "support")
+    async with in_terminal("tune", "examples/demo/training.jsonl", *options, "-y", **settings) as terminal:
+        await terminal.shows("Created ftjob-")
+        checked = await claim_validation(ctx, "one")
+        assert checked is not None
+        await checked.validated(hyperparameters=dict(checked.job.hyperparameters), total_steps=LAST_STEP)
+        held = await claim_training(ctx, "one")
+        assert held is not None
+        await train(held, 1, LAST_STEP)
+        await terminal.shows(f"{LAST_STEP}/{LAST_STEP}")
+        await finish(held, ctx)
+        assert await terminal.ends() == 0
+    page = await browser.new_page(viewport={"width": 960, "height": 400}, device_scale_factor=1.5)
+    typed = f"luthier tune examples/demo/training.jsonl {' '.join(options)} -y"
+    await page.set_content(as_page([(typed, terminal.shown)]))
+    await page.locator("#screen").screenshot(path=target)
+    await page.close()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@
     const places = [...new Set(shown.flatMap((job) => placesOf(job)))].sort((a, b) => a - b);
     const rank = new Map(places.map((at, index) => [at, index]));
     const lines = shown.map((job) => {
-      const values = smoothed(job.series[metric.value], Number(smoothing.value));
+      const values = smoothed(job.series[metric.value], /^(full_)?valid_/.test(metric.value) ? 0 : Number(smoothing.value));
       const line = places.map(() => null);
       placesOf(job).forEach((place, index) => { line[rank.get(place)] = values[index]; });
       return { label: job.title, values: line, colour: jobs.indexOf(job) };

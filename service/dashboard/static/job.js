@@ -34,8 +34,9 @@
     const lines = [];
     names.forEach((name, index) => {
       const label = labelOf(name);
-      lines.push({ label, values: smoothed(series[name], weight), colour: index });
-      if (weight && (name.startsWith("train") || LAST.includes(name))) lines.push({ label: `${label} (as measured)`, values: series[name], colour: index, faint: true });
+      const noisy = name.startsWith("train") || LAST.includes(name);  // validations are few, and are shown as they are
+      lines.push({ label, values: smoothed(series[name], noisy ? weight : 0), colour: index });
+      if (weight && noisy) lines.push({ label: `${label} (as measured)`, values: series[name], colour: index, faint: true });
     });
     chart.draw(steps, lines, { log: log.checked });
   }

@@ -49,6 +49,10 @@ async def test_the_list_is_sent_again_only_when_it_has_changed(
     assert changed.status_code == 200 and "3 / 240" in changed.text and "<html" not in changed.text
 
 
+def newest(listed: httpx.Response) -> str:
+    return listed.text.partition('data-job="')[2].partition('"')[0]
+
+
 async def test_ten_thousand_jobs_are_shown_in_pages(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
     await add_many(ctx, caller, 10_000, num_steps=40)
     with statements(ctx) as sent:
@@ -56,6 +60,17 @@ async def test_ten_thousand_jobs_are_shown_in_pages(member: httpx.AsyncClient, c
     assert len(sent) <= STATEMENTS and all("SELECT count" not in statement for statement in sent)
     assert len(response.content) < 300_000
     assert response.text.count('class="job"') == PAGE_JOBS
+    for path in (
+        "/ui/compare",
+        "/ui/jobs/new",
+        "/ui/models",
+        "/ui/system",
+        "/ui/playground",
+        f"/ui/jobs/{newest(response)}",
+    ):
+        with statements(ctx) as sent:
+            other = await member.get(path)
+        assert other.status_code == 200 and len(other.content) < 300_000 and len(sent) <= 3 * STATEMENTS, path
     older = response.text.partition('id="older"')[2].partition('href="')[2].partition('"')[0]
     assert (await member.get(older)).text.count('class="job"') == PAGE_JOBS
 

@@ -76,6 +76,11 @@ def test_the_request_is_shown_as_curl_and_python_that_send_it() -> None:
     assert sent == [body]
 
 
+async def test_the_request_beside_the_form_is_what_the_form_shows(member: httpx.AsyncClient, key: str) -> None:
+    text = (await member.get("/ui/jobs/new")).text
+    assert "&#34;model&#34;: &#34;luthier-tiny&#34;" in text.partition('id="request-curl"')[2].partition("</pre>")[0]
+
+
 async def test_a_job_is_created_from_the_form(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
     file = await stored(ctx, caller, "a.jsonl", b"{}")
     form = PLAIN | {"training_file": file, "csrf": await csrf_of(member), "tuning.r": "4", "suffix": "mine"}

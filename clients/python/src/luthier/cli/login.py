@@ -32,4 +32,5 @@ def login(
     with Luthier(url=service.url, api_key=service.api_key, max_retries=0) as luthier:
         count = len(list(luthier.models.list()))
     path = store_service(service)
-    note(f"The key works; {count} models can be called. Stored in {path}. Next: luthier tune FILE")
+    models = "1 model" if count == 1 else f"{count} models"
+    note(f"The key works; {models} can be called. Stored in {path}. Next: luthier tune FILE")
