@@ -15,7 +15,8 @@ async def register(ctx: Context, record: BaseRecord) -> None:
             return
         known = await bases.find(tx, record.id)
     assert known is not None, "bases are never deleted"
-    changed = sorted(name for name in known.hashes if known.hashes[name] != record.hashes.get(name))
+    names = known.hashes.keys() | record.hashes.keys()
+    changed = sorted(name for name in names if known.hashes.get(name) != record.hashes.get(name))
     if changed:
         raise JobError(
             "base_changed",

@@ -116,6 +116,12 @@ def _contradictions(base: Base) -> Iterator[str]:
             f"names the tuning '{name}', which the engine '{serving.engine}' does not serve for a base of the kind "
             f"'{base.kind}'; write {_listed(served) or 'none'}."
         )
+    for tuning in TUNINGS if base.quantization else ():
+        if tuning.name in serving.tunings & set(served) and tuning.moves_the_base:
+            yield (
+                f"names the tuning '{tuning.name}', which moves the base's own weights: quantization = "
+                f'"{base.quantization}" stores them in 4 bits; leave one of both out.'
+            )
     if not serving.tunings:
         yield f"names no tuning in serving.tunings; write one of {_listed(served)}."
     for name, rate in base.learning_rate.items():

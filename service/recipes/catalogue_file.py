@@ -78,6 +78,7 @@ def _entry(base: Base) -> str:
         "source": _text(base.source),
         "revision": _text(base.revision) if base.revision else "",
         "dtype": _text(base.dtype),
+        "quantization": _text(base.quantization) if base.quantization else "",
         "context_tokens": str(base.context_tokens),
         "learning_rate": _value(base.learning_rate) if base.learning_rate else "",
         "serving": _value({"engine": serving.engine, **served} if serving.engine != "embedded" else served),

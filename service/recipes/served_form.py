@@ -79,6 +79,7 @@ def resolved_form(
 def check_form(base: Base, tuning: TuningSettings, form: ServedForm) -> None:
     """Raises InvalidRequest where the engines of `base` could not serve the tuning in that form."""
     tuning.check_lora_form()
+    tuning.check_tunable(base)
     if form.serve_as not in base.serving.tunings:
         raise InvalidRequest(f"The engines of '{base.id}' do not serve '{form.serve_as}'.", param="tuning.serve_as")
     if base.kind not in tuning.kinds:

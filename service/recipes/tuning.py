@@ -47,6 +47,7 @@ class TuningSettings(MethodFields):
     changeable: ClassVar[frozenset[str]] = frozenset()  # settings that may be others when a model is continued
     unpacked_because: ClassVar[str] = ""  # why a step's rows are padded and not packed (docs/methods.md); empty: packed
     module: ClassVar[str] = ""  # of the tensor side; empty: `workers.tunings.<name>`
+    moves_the_base: ClassVar[bool] = False  # whether it trains weights of the base, which 4 bits cannot hold
     # Whether a LoRA can be served instead (`service.recipes.served_form`): one that computes the same, one that keeps
     # most of it, or none. The tensor side then is a `workers.tunings.weight_changes.WeightChanging`.
     lora_form: ClassVar[LoraForm] = "none"
@@ -74,6 +75,15 @@ class TuningSettings(MethodFields):
                 f"The tuning '{self.name}' cannot be served as a LoRA: {self.no_lora_form}. Leave serve_as out, or "
                 "choose another tuning.",
                 param="tuning.serve_as",
+            )
+
+    def check_tunable(self, base: Base) -> None:
+        """Raises InvalidRequest where the base has its weights in a form that the tuning cannot train."""
+        if self.moves_the_base and base.quantization:
+            raise InvalidRequest(
+                f"The tuning '{self.name}' moves the base's own weights, which '{base.id}' has in 4 bits "
+                f"({base.quantization}); use another tuning, such as lora, or a base that is not quantised.",
+                param="tuning.type",
             )
 
     def check_servable(self, base: Base) -> None:
@@ -109,6 +119,7 @@ def check_servable(base: Base, tuning: TuningSettings) -> None:
             f"The engines of '{base.id}' cannot serve the tuning '{tuning.name}'; use one of: {offered}{instead}.",
             param="tuning.type",
         )
+    tuning.check_tunable(base)
     tuning.check_servable(base)
 
 

@@ -10,6 +10,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 def configure(level: str) -> None:
     """Writes one line per event to stderr; a trainer's stdout belongs to its protocol. Called once per process."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its import warns that a hub has other kernels
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -31,12 +31,13 @@ from service.recipes.base_folder import folder_problems
 from service.recipes.tasks import KINDS, BaseKind
 from service.recipes.tuning import BaseSize
 from workers.data.base_text import BaseText
-from workers.model import segments
+from workers.model import nf4, segments
 from workers.model.kind import kind_of, load_model
 from workers.model.output_layer import plain_output_layer
 
 log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
+QUANTIZATION = "quantization"  # among the hashes of a base whose weights are packed: how they are
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -48,10 +49,15 @@ class LoadedBase:
     model: PreTrainedModel
     tokenizer: Tokenizer
     revision: str  # the hub's commit; for a folder, the beginning of a hash of `hashes`
-    hashes: dict[str, str]  # "weights", "tokenizer", "chat_template" -> sha256
+    hashes: dict[str, str]  # "weights" (of the source), "tokenizer", "chat_template" -> sha256; QUANTIZATION, if any
     device: torch.device
     text: BaseText
     kind: BaseKind = "causal"
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weights of its linear layers are packed."""
+        return self.hashes.get(QUANTIZATION)
 
     @property
     def pad_id(self) -> int:
@@ -96,13 +102,19 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
     check_kind(base, AutoConfig.from_pretrained(base.source, revision=commit, trust_remote_code=False))
     options = {"dtype": getattr(torch, base.dtype), "trust_remote_code": False, "use_safetensors": True}
     model = load_model(base.kind, base.source, commit, options)
-    torch.nn.Module.to(model, device).requires_grad_(False)  # in eval mode already, as transformers loads it
+    model.requires_grad_(False)  # in eval mode already, as transformers loads it
     tokenizer = _load_tokenizer(base, commit)
     hashes = {
         "weights": weights_digest(model),
         "tokenizer": _sha256(tokenizer.backend_tokenizer.to_str()),
         "chat_template": _sha256(json.dumps(tokenizer.chat_template, sort_keys=True)),
     }
+    revision = commit or _sha256(json.dumps(hashes, sort_keys=True))[:40]
+    if base.quantization is not None:  # packed on the CPU: the full size never has to fit a GPU
+        nf4.check_device(device)
+        nf4.quantise(model)
+        hashes[QUANTIZATION] = base.quantization
+    torch.nn.Module.to(model, device)
     generation = None if base.kind == "encoder" else model.generation_config  # an encoder writes no text
     text = BaseText(tokenizer, _end_ids(generation), _num_embeddings(model))
     _warn_of_unknown_tokens(base, text)
@@ -110,7 +122,7 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
         public_source=base.public_source,
         model=model,
         tokenizer=tokenizer,
-        revision=commit or _sha256(json.dumps(hashes, sort_keys=True))[:40],
+        revision=revision,
         hashes=hashes,
         device=device,
         text=text,
@@ -182,14 +194,15 @@ def choose_device(setting: str) -> torch.device:
     return torch.device(setting)
 
 
-def environment(device: torch.device) -> dict[str, str]:
+def environment(device: torch.device, quantization: str | None = None) -> dict[str, str]:
     """Everything outside a job that affects the bits of its results: equal environments give equal results."""
+    packages = ("torch", "transformers", "peft", *(() if quantization is None else (nf4.LIBRARY,)))
     return {
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": str(torch.get_num_threads()),
-        **{package: version(package) for package in ("torch", "transformers", "peft")},
+        **{package: version(package) for package in packages},
     }
 
 

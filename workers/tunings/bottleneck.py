@@ -4,6 +4,7 @@ Houlsby et al., 2019 (arXiv 1902.00751), section 2.1: after attention and after 
 (arXiv 2005.00247): after feed-forward only. Shapes: B rows, T tokens, H hidden, M the middle.
 """
 
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -29,7 +30,7 @@ class Bottleneck(nn.Module):
     def __init__(self, original: nn.Module, hidden_size: int, size: int, non_linearity: str) -> None:
         super().__init__()
         self.__dict__["original"] = original  # not registered: it is no part of what is trained
-        device = next(original.parameters()).device
+        device = next(chain(original.parameters(), original.buffers())).device  # packed weights are buffers
         self.down = nn.Linear(hidden_size, size, device=device)  # float32, whatever the base's type
         self.up = nn.Linear(size, hidden_size, device=device)
         self.function: nn.Module = ACT2FN[non_linearity]

@@ -20,6 +20,7 @@ class FullSettings(TuningSettings):
     peft_type: ClassVar[str] = "LUTHIER_FULL"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    moves_the_base: ClassVar[bool] = True
     lora_form: ClassVar[LoraForm] = "truncated"
 
     @classmethod

@@ -90,6 +90,14 @@ class LoraSettings(TuningSettings):
         """
         return size.scaled(5e-4)
 
+    def check_tunable(self, base: Base) -> None:
+        if self.init == "pissa" and base.quantization:
+            raise InvalidRequest(
+                f"PiSSA starts from the base's own weights, which '{base.id}' has in 4 bits ({base.quantization}); "
+                "leave init out.",
+                param="tuning.lora.init",
+            )
+
     def check_servable(self, base: Base) -> None:
         if self.use_dora and base.serving.engine == "vllm":
             raise InvalidRequest(

@@ -29,6 +29,7 @@ class PartialSettings(TuningSettings):
     peft_type: ClassVar[str] = "LUTHIER_PARTIAL"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    moves_the_base: ClassVar[bool] = True
     lora_form: ClassVar[LoraForm] = "truncated"
 
     parameters: Literal["biases"] | Last | Annotated[list[Name], Field(min_length=1, max_length=256)] = Field(

@@ -55,6 +55,12 @@ def test_a_learning_rate_need_not_be_given(tmp_path: Path) -> None:
             "has \"x\" as 'learning_rate.lora'; write a table of numbers ",
         ),
         ("= 64", '= 64\nkind = "speech"', 'has "speech" as \'kind\'; write "causal", "encoder" or '),
+        ("= 64", '= 64\nquantization = "int3"', 'has "int3" as \'quantization\'; write "nf4", or leave it out.'),
+        (
+            '= 64\nserving = { tunings = ["lora"',
+            '= 64\nquantization = "nf4"\nserving = { tunings = ["lora", "full"',
+            "names the tuning 'full', which moves the base's own weights: quantization = \"nf4\" stores them in 4 bits",
+        ),
         ("= 64", '= 64\ndtype = "int8"', 'has "int8" as \'dtype\'; write "float32" or "bfloat16".'),
     ],
 )

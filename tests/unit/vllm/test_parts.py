@@ -28,7 +28,9 @@ def test_the_command_has_what_the_catalogue_says() -> None:
                      "--max-lora-rank 32", "--dtype float32", "--port 9", "--host 127.0.0.1",
                      "--enable-auto-tool-choice --tool-call-parser hermes", "--enforce-eager"):  # fmt: skip
         assert f" {expected} " in f" {command} ", expected
-    assert command.endswith("--seed 5 --max-num-seqs 4")
+    assert command.endswith("--seed 5 --max-num-seqs 4") and "--quantization" not in command
+    packed = serve_command(Settings(), BASE.model_copy(update={"quantization": "nf4"}), on_cpu=False)
+    assert "--quantization bitsandbytes" in " ".join(packed)
 
 
 def test_the_environment_is_quiet_and_loads_our_plugin_alone(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ def serve_command(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[
     ]  # fmt: skip
     if base.revision:
         words += ["--revision", base.revision, "--tokenizer-revision", base.revision]
+    if base.quantization:
+        words += ["--quantization", "bitsandbytes"]  # vLLM packs the weights itself, in NF4
     if serving.tool_call_parser:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", serving.tool_call_parser]
     if on_cpu:

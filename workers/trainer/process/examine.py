@@ -99,7 +99,7 @@ def _fit(base: Base, loaded: LoadedBase, settings: LoraSettings, sent: Path, art
         tuning=settings.stored(),
         revision=revision,
         hashes=hashes,
-        environment=environment(loaded.device),
+        environment=environment(loaded.device, loaded.quantization),
     )
 
 

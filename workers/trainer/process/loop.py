@@ -21,6 +21,7 @@ from service.settings import logs
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import DiskFull, disk_errors
 from workers.model.load import BaseUnusable, LoadedBase, choose_device, environment, load_or_explain
+from workers.model.nf4 import num_parameters
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.process.channel import Channel, Order
 from workers.trainer.process.slot import Phase, Slot, Step
@@ -71,7 +72,7 @@ class Trainer:
 
     def __init__(self, base: LoadedBase, turn_tokens: int, channel: Channel) -> None:
         self._base = base
-        self._environment = environment(base.device)
+        self._environment = environment(base.device, base.quantization)
         self._channel = channel
         self._turns = Turns(turn_tokens)
         self._stays: dict[str, Stay] = {}
@@ -329,7 +330,7 @@ def main() -> None:
         base = load_or_explain(config.base, choose_device(config.device))
     except BaseUnusable as error:
         sys.exit(f"trainer: {error}")
-    torch.set_num_threads(config.threads or usual_threads(base.model.num_parameters(), available_cpus()))
+    torch.set_num_threads(config.threads or usual_threads(num_parameters(base.model), available_cpus()))
     Trainer(base, config.turn_tokens, channel).run()
 
 

@@ -28,6 +28,7 @@ from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.model.describe import longest_context
 from workers.model.generate import DecodingBatch, Row
 from workers.model.load import BaseUnusable, LoadedBase, base_size, environment, load_or_explain
+from workers.model.nf4 import num_parameters
 from workers.model.sampling import Sampling
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
@@ -53,9 +54,11 @@ def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
     except BaseUnusable as error:
         yield Finding("problem", str(error))
         return
-    size = sum(parameter.numel() for parameter in loaded.model.parameters())
+    size, packed = num_parameters(loaded.model), f", packed as {base.quantization}" if base.quantization else ""
     yield Finding("ok", f"kind: {base.kind}, as its config.json says")
-    yield Finding("ok", f"loads: {size:,} parameters in {base.dtype} on {device.type}, revision {loaded.revision}")
+    yield Finding(
+        "ok", f"loads: {size:,} parameters in {base.dtype}{packed} on {device.type}, revision {loaded.revision}"
+    )
     yield _context(base, loaded)
     if base.serving.engine == "vllm":
         yield _rank(base)
@@ -136,7 +139,7 @@ def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
         return Finding("problem", f"{tuning.name}: a row cannot be used: {error}")
     rate = base.learning_rate.get(tuning.name) or tuning.default_learning_rate(base_size(base))
     try:
-        slot = Slot(loaded, environment(loaded.device), _spec(base, tuning, rate), data, None)
+        slot = Slot(loaded, environment(loaded.device, loaded.quantization), _spec(base, tuning, rate), data, None)
     except JobError as error:
         text = f"{tuning.name}: {error.message} Jobs that ask for it will fail: take it out of serving.tunings."
         return Finding("warning", text)
