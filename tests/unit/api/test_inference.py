@@ -12,8 +12,10 @@ import orjson
 import pytest
 from aiohttp import web
 
+from service.installation.context import Context
 from service.settings.settings import Settings
 from tests.given.scripted_engine import COMPLETION, ScriptedEngine, answers, dies, hangs, streams
+from tests.given.statements import statements
 
 CATALOGUE = """
 [[base]]
@@ -67,6 +69,17 @@ async def test_bytes_and_headers_of_a_good_answer(client: httpx.AsyncClient) -> 
     response = await client.post("/completions", json=COMPLETE)
     assert (response.status_code, response.content) == (200, COMPLETION)
     assert response.headers["content-type"] == "application/json"
+
+
+async def test_guard_a_completion_asks_the_database_nothing_once_its_names_are_known(
+    client: httpx.AsyncClient, ctx: Context
+) -> None:
+    """Counted, since each statement takes longer than all else of a request: what may be kept is read once."""
+    assert (await client.post("/completions", json=COMPLETE)).status_code == 200
+    with statements(ctx) as sent:
+        for _ in range(20):
+            assert (await client.post("/completions", json=COMPLETE)).status_code == 200
+    assert len([one for one in sent if not one.startswith("PRAGMA")]) == 0, sent
 
 
 async def test_the_sdk_reads_a_stream_while_it_is_made(sdk: openai.AsyncOpenAI, engine: ScriptedEngine) -> None:

@@ -1,6 +1,7 @@
 """Whole files: streamed into lines, checked to their end, tokenised once."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.given.templates import tokenizer_for
 from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file, split_lines
 from workers.data.render import Renderer
+from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 
 LIMIT = 10_000
@@ -44,6 +46,31 @@ def refused(lines: Iterable[bytes], **options: Any) -> DatasetInvalid:
 
 def places(invalid: DatasetInvalid) -> list[tuple[int, str]]:
     return [(problem["line"], problem["reason"]) for problem in invalid.details["problems"]]
+
+
+def test_guard_a_row_costs_few_renderings_and_a_share_of_a_tokenizer_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, since both are what a check takes its time for; what a template is found to know costs some once."""
+    counted: Counter[str] = Counter()
+
+    def counting(kind: type[object], name: str) -> None:
+        original = vars(kind)[name]
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            counted[name] += 1
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(kind, name, call)
+
+    for kind, name in ((ChatTemplate, "_apply"), (BaseText, "ids"), (BaseText, "batch_ids")):
+        counting(kind, name)
+    costs = []
+    for num_rows in (100, 1100):
+        counted.clear()
+        check(row(number) for number in range(num_rows))
+        costs.append((counted["_apply"], counted["ids"] + counted["batch_ids"]))
+    (few_renderings, few_calls), (renderings, calls) = costs
+    assert renderings - few_renderings <= 3 * 1000
+    assert calls - few_calls <= 1000 / 50
 
 
 def test_a_good_file_becomes_its_rows_in_order() -> None:

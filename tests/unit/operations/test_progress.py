@@ -13,6 +13,7 @@ from service.operations import lookups, progress
 from service.operations.keys import Caller
 from service.operations.progress import HeldJob
 from service.work import claims
+from tests.given.statements import statements
 from tests.given.stored_jobs import (
     BASES,
     a_model,
@@ -80,6 +81,20 @@ async def test_events_are_numbered_without_gaps_by_many_writers(ctx: Context, ca
     written = await stored_events(ctx, claim.job.id)
     assert [event.sequence for event in written] == list(range(1, len(written) + 1))
     assert len(written) == 21  # "started" and twenty steps
+
+
+async def test_guard_a_step_is_one_event_and_many_steps_take_as_many_statements_as_one(
+    ctx: Context, caller: Caller
+) -> None:
+    """Counted, since a trainer's steps are written beside its training."""
+    claim = await claimed(ctx, caller)
+    before = len(await stored_events(ctx, claim.job.id))
+    with statements(ctx) as of_one:
+        await claim.record_steps(steps(1), None)
+    with statements(ctx) as of_many:
+        await claim.record_steps(steps(*range(2, 42)), None)
+    assert len(await stored_events(ctx, claim.job.id)) - before == 41
+    assert len(of_many) == len(of_one) <= 10
 
 
 async def test_only_the_last_two_snapshots_are_kept(ctx: Context, caller: Caller) -> None:
