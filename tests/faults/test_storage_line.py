@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -18,7 +19,7 @@ from tests.servers.radosgw import Radosgw
 
 pytestmark = pytest.mark.slow
 PART_BYTES = 5 * MIB
-CONTENT = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(3 * PART_BYTES // 32 + 7))
+CONTENT = random.Random(0).randbytes(3 * PART_BYTES + 224)
 
 
 @asynccontextmanager
