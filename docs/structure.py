@@ -16,6 +16,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,12 +27,25 @@ REVISIONS = "migrations"
 METHOD = re.compile(r"(?<![A-Za-z])[Ll][Oo][Rr][Aa](?![a-z])")
 OWN_FILES = ("tunings/lora.py",)  # of both programs
 VLLM = "workers/engines/vllm"  # whose own flags and classes have the word
-WITH_A_REASON = {
+_SERVED = "a model may be served as a LoRA, which every engine knows"
+_SENT = "of adapters that were trained elsewhere, LoRA are imported"
+WITH_A_REASON = {  # patterns of paths; the first that fits
     "service/recipes/dialects.py": "what other tools call their settings",
     "service/recipes/tunings/full.py": "the title of the paper that its learning rate is from",
-    "service/recipes/tunings/miss.py": "its documentation says what it has in common and what not",
-    "service/recipes/tunings/vera.py": "its documentation says what it has in common and what not",
+    "service/recipes/tunings/*.py": "what a tuning has in common with it, and whether it can be served as one",
+    "service/recipes/tuning.py": _SERVED,
+    "service/recipes/served_form.py": _SERVED,
+    "service/api/schemas/jobs.py": _SERVED,
+    "service/domain/event.py": _SERVED,
+    "workers/trainer/process/served_form.py": _SERVED,
+    "workers/tunings/lora_form.py": _SERVED,
+    "workers/tunings/private_weights.py": _SERVED,
+    "workers/tunings/weight_changes.py": _SERVED,
+    "service/*/model_import*.py": _SENT,
+    "workers/tunings/foreign_lora.py": _SENT,
+    "workers/trainer/process/examine.py": _SENT,
     "workers/trainer/process/trial.py": "the name of vLLM's flag",
+    f"{VLLM}/*": "vLLM's flags and classes",
 }
 COMMAND_LINES = ("__main__", "cli")
 Reason = Literal["command", "implementation", "row", "noun", "rest"]
@@ -99,7 +113,7 @@ def main() -> None:
         if why == "rest":
             print("one importer:", name, "<-", importer)
     for path in both.naming_lora:
-        print("names lora:", path, "because of", reason_of(path) or "nothing: name the method by its registry")
+        print(f"names lora: {path}: {reason_of(path) or 'without a reason; name the method by its registry'}")
 
 
 def rows(columns: Mapping[str, Figures]) -> Iterator[tuple[str, list[str]]]:
@@ -248,7 +262,7 @@ def why_alone(name: str, importer: str, imported: Collection[str]) -> Reason:
 
 def reason_of(path: str) -> str:
     """Why a file may name a method that is not its own; empty without one."""
-    return "vLLM's flags and classes" if path.startswith(VLLM) else WITH_A_REASON.get(path, "")
+    return next((reason for pattern, reason in WITH_A_REASON.items() if fnmatch(path, pattern)), "")
 
 
 def function_lines(tree: ast.Module) -> Iterator[int]:
