@@ -179,6 +179,13 @@ async def test_a_file_is_uploaded_and_a_job_created_from_it(site: Site) -> None:
         await work_through(site.ctx, held)
         await expect(visit.page.locator("#check-state .badge")).to_have_text("valid")
         await expect(visit.page.get_by_label("Suffix")).to_have_value("by-hand")
+        await visit.page.get_by_label("n_epochs").fill("2")
+        await visit.page.keyboard.press("Tab")
+        await expect(visit.page.get_by_role("heading", name="Check for luthier-tiny")).to_contain_text("queued")
+        held = await claimed(site.ctx)
+        assert held is not None
+        await work_through(site.ctx, held)
+        await expect(visit.page.locator("#check-state .facts").first).to_contain_text("n_epochs2")
         await visit.page.get_by_role("button", name="Create the job").click()
         await expect(visit.page.get_by_role("heading", name="by-hand")).to_be_visible()
         await expect(visit.page.locator("h1 .badge")).to_have_text("validating files")
