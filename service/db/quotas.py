@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from service.db.connection import Transaction
-from service.db.tables import checks, files, jobs, model_imports, projects, uploads
-from service.domain import model_import
+from service.db.tables import checks, files, jobs, model_imports, model_merges, projects, uploads
+from service.domain import model_import, model_merge
 from service.domain.check import FINAL
 
 
 @dataclass(frozen=True)
 class Usage:
-    """`bytes` are those of living files and of open uploads: announced, or stored where that is more."""
+    """`bytes` are those of living files, merged models and open uploads: announced, or stored where that is more."""
 
     files: int
     bytes: int
@@ -20,6 +20,7 @@ class Usage:
     jobs: int
     checks: int
     imports: int
+    merges: int
 
 
 async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usage:
@@ -45,12 +46,18 @@ async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usag
         model_imports.c.project_id == project_id, model_imports.c.status.not_in(model_import.FINAL)
     )
     num_imports = (await tx.connection.execute(importing)).scalar_one()
+    merged = select(
+        func.count().filter(model_merges.c.status.not_in(model_merge.FINAL)),
+        func.coalesce(func.sum(model_merges.c.bytes), 0),
+    ).where(model_merges.c.project_id == project_id)
+    num_merges, merged_bytes = (await tx.connection.execute(merged)).one()
     held = max(int(upload_bytes or 0), int(stored_bytes or 0))
     return Usage(
         files=int(num_files),
-        bytes=int(file_bytes) + held,
+        bytes=int(file_bytes) + int(merged_bytes) + held,
         uploads=int(num_uploads),
         jobs=int(num_jobs),
         checks=int(num_checks),
         imports=int(num_imports),
+        merges=int(num_merges),
     )

@@ -429,6 +429,24 @@ model_imports = Table(
     Index(None, "status", "finished_at"),
 )
 
+model_merges = Table(
+    "model_merges",  # models merged into their bases, kept for a while
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("model", String(512), nullable=False, unique=True),
+    Column("base", String(255), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("error", JSON(none_as_null=True)),
+    Column("bytes", BigInteger),
+    Column("sha256", String(64)),
+    Index(None, "project_id"),
+    Index(None, "finished_at"),
+)
+
 uploads = Table(
     "uploads",
     metadata,

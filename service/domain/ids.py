@@ -27,6 +27,10 @@ def import_id() -> str:
     return f"modelimport-{random_text(24)}"
 
 
+def merge_id() -> str:
+    return f"modelmerge-{random_text(24)}"
+
+
 def event_id() -> str:
     return f"ftevent-{random_text(24)}"
 

@@ -7,6 +7,7 @@
     jobs/<job or import id>/...                 snapshots and samples: private, gone after the job
     adapters/<model name, quoted>/<file name>   artifacts, the manifest last
     adapters/<model name, quoted>/served/...    what engines load of an artifact that they do not serve as it is
+    merged/<merge id>/model.zip                 a model merged into its base, for a while
     doctor/<random>                             what `luthierd doctor` writes, reads and deletes
     installation                                says whose store this is
 
@@ -16,8 +17,8 @@ Keys are chosen here and nowhere else; what no room knows is left alone by every
 from typing import Literal
 from urllib.parse import quote, unquote
 
-Room = Literal["files", "uploads", "data", "jobs", "adapters"]
-ROOMS: tuple[Room, ...] = ("files", "uploads", "data", "jobs", "adapters")
+Room = Literal["files", "uploads", "data", "jobs", "adapters", "merged"]
+ROOMS: tuple[Room, ...] = ("files", "uploads", "data", "jobs", "adapters", "merged")
 INSTALLATION = "installation"
 SEGMENT_LIMIT_BYTES = 255  # of one name between two `/`: what file systems take; S3 takes 1024 for the whole key
 DOCTOR_PREFIX = "doctor/"
@@ -72,6 +73,11 @@ def agreement_key(job_id: str, model: str) -> str:
 def artifact_prefix(name: str) -> str:
     """Where the artifact of the model `name` lies, ending in `/`. Any name maps to one safe path segment."""
     return f"adapters/{quoted(name)}/"
+
+
+def merged_key(merge_id: str) -> str:
+    """The archive of a model that is merged into its base."""
+    return f"merged/{merge_id}/model.zip"
 
 
 def doctor_key(unique: str) -> str:

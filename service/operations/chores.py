@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 
 from service.domain.errors import Unavailable
-from service.domain.storage_keys import artifact_prefix, dataset_prefix, job_prefix, upload_prefix
+from service.domain.storage_keys import artifact_prefix, dataset_prefix, job_prefix, merged_key, upload_prefix
 from service.installation.context import Context
 from service.operations import checks, files, sweeps
 from service.operations.orphans import OrphanSweep
@@ -63,6 +63,7 @@ async def sweep(ctx: Context) -> None:
     await _remove_artifacts(ctx)
     await _remove_job_objects(ctx)
     await _remove_import_objects(ctx)
+    await _remove_merged(ctx)
     await _remove_datasets(ctx)
 
 
@@ -110,6 +111,14 @@ async def _remove_import_objects(ctx: Context) -> None:
             await _remove_prefix(ctx, artifact_prefix(unannounced))
         await _remove_prefix(ctx, job_prefix(id))
         await sweeps.import_swept(ctx, id)
+
+
+async def _remove_merged(ctx: Context) -> None:
+    ids = await sweeps.unneeded_merges(ctx, BATCH)
+    for id in ids:
+        await ctx.storage.delete(merged_key(id))
+    if ids:
+        await sweeps.merges_removed(ctx, ids)
 
 
 async def _remove_datasets(ctx: Context) -> None:

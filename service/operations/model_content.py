@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from service.db import model_aliases, models
+from service.db.connection import Transaction
 from service.domain.errors import Forbidden, ModelNotFound, NotFound, Unavailable
-from service.domain.model import MANIFEST
+from service.domain.model import MANIFEST, Model
 from service.domain.storage_keys import artifact_prefix
 from service.installation.context import Context
 from service.operations import aliases
@@ -85,15 +86,7 @@ async def find(ctx: Context, caller: Caller, name: str) -> ModelContent:
     Raises NotFound, Forbidden for a base and for what another project has only granted, and Unavailable.
     """
     async with ctx.database.reading() as tx:
-        alias = await model_aliases.find(tx, caller.project_id, name)
-        target = name if alias is None else alias.model
-        if await aliases.find_base(ctx, tx, target) is not None:
-            raise Forbidden(f"'{target}' is a base: only tuned models are downloaded from here.", param="model")
-        model = await models.find_callable(tx, caller.project_id, target)
-    if model is None:
-        raise ModelNotFound(target, alias=None if alias is None else name)
-    if model.project_id != caller.project_id:
-        raise Forbidden(f"'{target}' is another project's: your project may call it, not download it.", param="model")
+        target = (await find_own(ctx, tx, caller, name)).name
     try:
         manifest = await manifest_bytes(ctx.storage, target)
         files = parse_manifest(manifest, target).all_files
@@ -109,6 +102,25 @@ async def find(ctx: Context, caller: Caller, name: str) -> ModelContent:
         raise Unavailable(f"The files of '{target}' are not available right now; please try again.") from error
     members.append(_Member(MANIFEST, len(manifest), hashlib.sha256(manifest).hexdigest()))
     return ModelContent(ctx.storage, target, manifest, members)
+
+
+async def find_own(ctx: Context, tx: Transaction, caller: Caller, name: str, *, lock: bool = False) -> Model:
+    """One of the project's own tuned models, by its name or a model alias of it. `lock`: nobody deletes it meanwhile.
+
+    Raises ModelNotFound, and Forbidden for a base and for what another project has only granted.
+    """
+    alias = await model_aliases.find(tx, caller.project_id, name)
+    target = name if alias is None else alias.model
+    if await aliases.find_base(ctx, tx, target) is not None:
+        raise Forbidden(f"'{target}' is a base: only tuned models are downloaded from here.", param="model")
+    model = await models.find_callable(tx, caller.project_id, target)
+    if model is not None and model.project_id != caller.project_id:
+        raise Forbidden(f"'{target}' is another project's: your project may call it, not download it.", param="model")
+    if model is not None and lock:
+        model = await models.find(tx, caller.project_id, target, lock=True)
+    if model is None or model.deleted_at is not None:
+        raise ModelNotFound(target, alias=None if alias is None else name)
+    return model
 
 
 class _Sink:

@@ -74,12 +74,30 @@ async def check_import(ctx: Context, tx: Transaction, caller: Caller) -> None:
         )
 
 
+async def check_merge(ctx: Context, tx: Transaction, caller: Caller) -> None:
+    """Before a merge's row is written: as many may be unfinished as jobs may wait. Raises QuotaExceeded or TooLarge."""
+    found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
+    if found.merges >= limit:
+        raise QuotaExceeded(
+            f"Your project has {found.merges:,} models that are being merged, and may have {limit:,}. Please wait "
+            "until some are done."
+        )
+    _check_bytes(ctx, found.bytes, 1, "format")
+
+
+async def check_merged(ctx: Context, tx: Transaction, project_id: str, num_bytes: int) -> None:
+    """Before the bytes of a merged model count. Raises TooLarge."""
+    found = await quotas.usage(tx, project_id, lock=True)
+    _check_bytes(ctx, found.bytes, num_bytes, "format")
+
+
 def _check_bytes(ctx: Context, used: int, wanted: int, param: str) -> None:
     limit = ctx.settings.project_bytes
     if used + wanted > limit:
         raise TooLarge(
-            f"Your project's files and open uploads have {used:,} bytes, and may have {limit:,}: {wanted:,} more do "
-            "not fit. Please delete files that are not needed any more, or ask for a higher LUTHIER_PROJECT_BYTES.",
+            f"Your project's files, open uploads and merged models have {used:,} bytes, and may have {limit:,}: "
+            f"{wanted:,} more do not fit. Please delete files that are not needed any more, or ask for a higher "
+            "LUTHIER_PROJECT_BYTES.",
             param=param,
             code="project_bytes_exceeded",
         )

@@ -6,7 +6,7 @@ processes may sweep at once.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from service.db import datasets, files, jobs, keys, model_imports, models, snapshots, uploads
+from service.db import datasets, files, jobs, keys, model_imports, model_merges, models, snapshots, uploads
 from service.db.connection import Transaction
 from service.domain.storage_keys import Room
 from service.installation.context import Context
@@ -100,6 +100,18 @@ async def import_swept(ctx: Context, id: str) -> None:
         await model_imports.mark_swept(tx, id)
 
 
+async def unneeded_merges(ctx: Context, limit: int) -> list[str]:
+    """Ids of merges whose time is over, or whose model is deleted."""
+    async with ctx.database.reading() as tx:
+        return await model_merges.expired(tx, ctx.settings.merged_life_seconds, limit)
+
+
+async def merges_removed(ctx: Context, ids: Sequence[str]) -> None:
+    """The archives of these merges are gone."""
+    async with ctx.database.transaction() as tx:
+        await model_merges.remove(tx, ids)
+
+
 async def owner_of_store(ctx: Context) -> str | None:
     """The id that this installation's store must carry; None before the first start."""
     async with ctx.database.reading() as tx:
@@ -134,6 +146,7 @@ KNOWN: Mapping[Room, Callable[[Transaction, Sequence[str]], Awaitable[set[str]]]
     "data": datasets.known,
     "jobs": _known_jobs,
     "adapters": models.known,
+    "merged": model_merges.known,
 }
 
 

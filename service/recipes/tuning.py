@@ -52,6 +52,7 @@ class TuningSettings(MethodFields):
     # most of it, or none. The tensor side then is a `workers.tunings.weight_changes.WeightChanging`.
     lora_form: ClassVar[LoraForm] = "none"
     no_lora_form: ClassVar[str] = "it has no conversion"  # why not
+    merges: ClassVar[bool] = False  # whether it is a difference of the base's weights: see `MergeableTuning` there
 
     @classmethod
     @abstractmethod

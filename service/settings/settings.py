@@ -180,6 +180,9 @@ class Settings(BaseSettings):
     check_life_seconds: int = Field(
         7 * 24 * 3600, ge=60, description="How long a check of a job, and what it says of its files, is kept."
     )
+    merged_life_seconds: int = Field(
+        24 * 3600, ge=60, description="How long a model that was merged into its base for a download is kept."
+    )
     project_webhook_endpoints: int = Field(20, ge=1, description="Webhook endpoints that one project may have.")
     project_requests: int = Field(
         256, ge=1, description="Completions that one project may have in progress in an API process, waiting ones too."

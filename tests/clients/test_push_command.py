@@ -1,4 +1,4 @@
-"""`luthier push` against the service: PEFT's folder goes as an archive, and the verdict is the exit code."""
+"""`luthier push` and `luthier pull` against the service: what goes there, what comes, and exit codes."""
 
 import asyncio
 import io
@@ -7,16 +7,22 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from luthier import AsyncLuthier
 
 from service.domain import event as wording
 from service.domain.errors import JobError
 from service.domain.model import Model
+from service.domain.storage_keys import merged_key
 from service.installation.context import Context
 from service.operations import lookups
 from service.operations.import_work import IMPORT, HeldImport
-from service.storage.base import read
+from service.operations.keys import Caller
+from service.operations.merge_work import MERGE, HeldMerge
+from service.storage.base import one_chunk, read
 from service.work import claims
 from tests.given.command import called
+from tests.given.stored_jobs import add_job
+from tests.given.stored_models import add_model
 
 pytestmark = pytest.mark.usefixtures("configured")
 NAME = "ft:luthier-tiny:luthier:mine:AAAAAAAA"
@@ -59,3 +65,19 @@ async def test_a_folder_is_pushed_and_its_model_or_what_is_wrong_with_it_is_said
     (tmp_path / "adapter_config.json").unlink()
     missing = await called("push", str(tmp_path), "--base", "luthier-tiny")
     assert (missing.code, "adapter_config.json" in missing.stderr) == (5, True)
+
+
+async def test_a_merged_model_is_waited_for_and_written(
+    ctx: Context, caller: Caller, sdk: AsyncLuthier, tmp_path: Path
+) -> None:
+    await add_model(ctx, caller, (await add_job(ctx, caller)).id, NAME, kind="final")
+    running = asyncio.create_task(called("pull", NAME, "--format", "merged", "--to", str(tmp_path / "model.zip")))
+    async with asyncio.timeout(30):
+        while (claim := await claims.claim(ctx, MERGE, "one", ["luthier-tiny"])) is None:
+            await asyncio.sleep(0.02)
+    merge = HeldMerge(ctx, claim)
+    await ctx.storage.put(merged_key(merge.merge.id), one_chunk(b"PK merged"))
+    assert await merge.finish(9, "0" * 64)
+    done = await running
+    assert (done.code, (tmp_path / "model.zip").read_bytes()) == (0, b"PK merged"), done.stderr
+    assert (await sdk.pull(NAME, tmp_path / "again.zip", format="merged")).read_bytes() == b"PK merged"

@@ -27,9 +27,10 @@ async def add_model(
     kind: ModelKind = "checkpoint",
     step: int = 10,
     task: TaskName = "generate",
+    tuning: str = "lora",
 ) -> str:
-    """A public LoRA model of the caller's; its name."""
-    model = Model(name, caller.project_id, job_id, base, kind, step, "lora", int(time.time()), task=task)
+    """A public model of the caller's; its name."""
+    model = Model(name, caller.project_id, job_id, base, kind, step, tuning, int(time.time()), task=task)
     async with ctx.database.transaction() as tx:
         await models.add(tx, model)
     return name

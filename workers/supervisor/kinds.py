@@ -16,6 +16,7 @@ from service.operations import progress
 from service.operations.check_work import CHECK, HeldCheck
 from service.operations.import_work import ANNOUNCE_IMPORT, IMPORT, HeldImport
 from service.operations.job_work import ANNOUNCE, TRAIN, VALIDATE
+from service.operations.merge_work import MERGE, HeldMerge
 from service.operations.progress import HeldJob
 from service.settings.settings import Settings
 from service.work import kinds
@@ -27,6 +28,7 @@ from workers.jobs.announce_import import ImportAnnouncement
 from workers.jobs.check import CheckRun
 from workers.jobs.import_adapter import AdapterImport
 from workers.jobs.loading import Tokenizers
+from workers.jobs.merge import ModelMerging
 from workers.jobs.train import JobRun
 from workers.jobs.validate import JobValidation
 from workers.supervisor.residence import Residence
@@ -89,6 +91,10 @@ async def _announce_import(parts: Parts, held: HeldImport) -> None:
     await ImportAnnouncement(held, parts.ctx.catalogue.bases[held.imported.base]).run()
 
 
+async def _merge(parts: Parts, held: HeldMerge) -> None:
+    await ModelMerging(held, parts.ctx.catalogue.bases[held.merge.base], parts.scratch).run()
+
+
 async def _train(parts: Parts, held: HeldJob) -> None:
     base = parts.ctx.catalogue.bases[held.job.base]
     trainer = await parts.residence.move_in(base.id)
@@ -133,3 +139,4 @@ register(
 )
 register(Runner(IMPORT, lambda _: ERRANDS, _import, HeldImport, loads_base=True))
 register(Runner(ANNOUNCE_IMPORT, lambda _: ANNOUNCEMENTS, _announce_import, HeldImport, per_base=True))
+register(Runner(MERGE, lambda _: ERRANDS, _merge, HeldMerge, loads_base=True))

@@ -45,3 +45,20 @@ class ExamineResult(BaseModel):
     found: Examined | None = None
     refusal: Refusal | None = None
     base_unusable: str | None = None
+
+
+class MergeOrder(BaseModel):
+    """An artifact of this installation, in `adapter/`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: Base
+    weights: str  # hash of the base's weights that it belongs to
+    threads: int  # 0: by the base's size
+
+
+class MergeResult(BaseModel):
+    """The merged model is in `merged/`, unless one of these says otherwise."""
+
+    refusal: Refusal | None = None
+    base_unusable: str | None = None

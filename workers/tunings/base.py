@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,18 @@ class Tuning(Protocol):
 
     def load(self, folder: Path) -> None:
         """Copies the weights of a saved folder into the parameters. Raises AdapterMismatch."""
+        ...
+
+
+@runtime_checkable
+class MergeableTuning(Protocol):
+    """A tuning that is a difference of the base's weights (`TuningSettings.merges`)."""
+
+    def merged(self) -> PreTrainedModel:
+        """A model of the base's own architecture that computes as the base does with the tuning.
+
+        It takes the base's place: neither the tuning nor the base's other tunings can be used afterwards.
+        """
         ...
 
 

@@ -135,6 +135,14 @@ class PeftLayers(ABC):
     def load(self, folder: Path) -> None:
         take_over(self._parameters, read_weights(folder))
 
+    def merged(self) -> PreTrainedModel:
+        """See `MergeableTuning`: PEFT adds each layer's difference to the weights in the layer's own way."""
+        for layer in self.layers:
+            assert isinstance(layer, BaseTunerLayer)
+            layer.merge(safe_merge=True, adapter_names=[self._name])
+        self.detach()
+        return self._model
+
     @contextmanager
     def _injected(self, config: PeftConfig) -> Iterator[dict[str, nn.Module]]:
         """PEFT's layers in the untouched base by their paths; always removed again when the block ends."""

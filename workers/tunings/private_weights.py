@@ -99,6 +99,12 @@ class PrivateWeights(OwnFormat):
         self._round()
         return plain_inputs(chunk)
 
+    def merged(self) -> PreTrainedModel:
+        """See `MergeableTuning`: the copy is it."""
+        self._round()
+        assert self._copy is not None, "attached before merged"
+        return self._copy
+
     def load(self, folder: Path) -> None:
         super().load(folder)
         self._round()

@@ -1,32 +1,47 @@
 """/v1/models: from the wire to `operations.models` and back. Names contain `:` and may contain `/`."""
 
+import base64
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from service.api.schemas.fields import Text
-from service.api.schemas.models import ModelDeleted, ModelList, ModelObject
+from service.api.schemas.models import ModelDeleted, ModelList, ModelMergeObject, ModelObject
 from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.domain.json import JsonObject
-from service.operations import model_content, models
+from service.domain.model_merge import ModelMerge
+from service.operations import merged_content, model_content, models
+from service.operations.merged_content import MergedContent
+from service.operations.model_content import ModelContent
 
 router = APIRouter(prefix="/models", tags=["Models"], route_class=ApiRoute)
 
 ModelName = Annotated[Text, Path(description="The id of the model.")]
-Format = Annotated[Literal["peft"], Query(description="`peft`: the files that PEFT reads, and the manifest.")]
+Format = Annotated[
+    Literal["peft", "merged"],
+    Query(
+        description="`peft`: the files that PEFT reads, and the manifest; `merged`: a folder that transformers loads, "
+        "with what was learned in the base's own weights, which is made at the first request."
+    ),
+]
 CONTENT: dict[int | str, JsonObject] = {
     200: {
         "description": "A zip archive of the model's files and their manifest, the same bytes each time",
         "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
     },
+    202: {
+        "description": "The merged model is being made: ask again after `Retry-After` seconds",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ModelMergeObject"}}},
+    },
     206: {"description": "The archive from the byte on that `Range: bytes=N-` names"},
     416: {"description": "The archive has fewer bytes than `Range` says"},
 }
+RETRY_SECONDS = 2
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-")  # another one, or several, gets the whole archive: HTTP allows that
 
 
@@ -43,13 +58,23 @@ async def content(
     ctx: ContextDep, caller: CallerDep, model: ModelName, request: Request, format: Format = "peft"
 ) -> Response:
     """Download a tuned model's artifact as a zip archive, whole or from a byte on."""
+    if format == "merged":
+        merged = await merged_content.find(ctx, caller, model)
+        if isinstance(merged, MergedContent) and not await merged_content.is_stored(merged):
+            merged = await merged_content.begin_again(ctx, caller, merged)
+        if isinstance(merged, ModelMerge):
+            pending = ModelMergeObject.of(merged)
+            return JSONResponse(pending.model_dump(), status_code=202, headers={"Retry-After": str(RETRY_SECONDS)})
+        digest = base64.b64encode(bytes.fromhex(merged.sha256)).decode()
+        return _sent(request, merged, {"Repr-Digest": f"sha-256=:{digest}:"})  # RFC 9530
     found = await model_content.find(ctx, caller, model)
+    return _sent(request, found, {"Luthier-Manifest-Sha256": found.sha256})
+
+
+def _sent(request: Request, found: ModelContent | MergedContent, more: Mapping[str, str]) -> Response:
+    """The archive, or what is left of it."""
     length, tag = found.num_bytes, f'"{found.sha256}"'
-    headers = {
-        "Content-Disposition": f'attachment; filename="{quote(found.model, safe="")}.zip"',
-        "ETag": tag,
-        "Luthier-Manifest-Sha256": found.sha256,
-    }
+    headers = {"Content-Disposition": f'attachment; filename="{quote(found.model, safe="")}.zip"', "ETag": tag, **more}
     if length is None:
         return StreamingResponse(found.chunks(), media_type="application/zip", headers=headers)
     headers["Accept-Ranges"] = "bytes"

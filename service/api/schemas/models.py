@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from service.domain.model import TaskName
+from service.domain.model_merge import ModelMerge, Status
 from service.operations.models import ModelView
 from service.recipes.tasks import BaseKind
 
@@ -41,6 +42,19 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
+
+
+class ModelMergeObject(BaseModel):
+    """A model that is being merged into its base."""
+
+    object: Literal["model.merge"] = "model.merge"
+    model: str
+    status: Status
+    created_at: int
+
+    @classmethod
+    def of(cls, merge: ModelMerge) -> "ModelMergeObject":
+        return cls(model=merge.model, status=merge.status, created_at=merge.created_at)
 
 
 class ModelDeleted(BaseModel):

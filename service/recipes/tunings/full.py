@@ -18,6 +18,7 @@ class FullSettings(TuningSettings):
 
     name: ClassVar[str] = "full"
     peft_type: ClassVar[str] = "LUTHIER_FULL"
+    merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     moves_the_base: ClassVar[bool] = True

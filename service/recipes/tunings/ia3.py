@@ -21,6 +21,7 @@ class Ia3Settings(TuningSettings):
 
     name: ClassVar[str] = "ia3"
     peft_type: ClassVar[str] = "IA3"
+    merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     lora_form: ClassVar[LoraForm] = "truncated"

@@ -40,6 +40,7 @@ class LoraSettings(TuningSettings):
 
     name: ClassVar[str] = "lora"
     peft_type: ClassVar[str] = "LORA"
+    merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded", "vllm"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     lora_form: ClassVar[LoraForm] = "exact"

@@ -20,6 +20,7 @@ class MissSettings(TuningSettings):
 
     name: ClassVar[str] = "miss"
     peft_type: ClassVar[str] = "MISS"
+    merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     lora_form: ClassVar[LoraForm] = "exact"

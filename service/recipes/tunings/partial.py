@@ -27,6 +27,7 @@ class PartialSettings(TuningSettings):
 
     name: ClassVar[str] = "partial"
     peft_type: ClassVar[str] = "LUTHIER_PARTIAL"
+    merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     moves_the_base: ClassVar[bool] = True

@@ -21,6 +21,7 @@ class VeraSettings(TuningSettings):
 
     name: ClassVar[str] = "vera"
     peft_type: ClassVar[str] = "VERA"
+    merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
     lora_form: ClassVar[LoraForm] = "exact"

@@ -18,7 +18,7 @@ from service.operations import chores
 from service.operations.import_work import IMPORT
 from service.operations.keys import Caller
 from service.work import claims
-from tests.given.engines import CPU, listening
+from tests.given.engines import CPU, greedy, listening
 from tests.given.peft_made import save_peft_lora
 from tests.given.work import set_work
 from tests.given.worker import END_SECONDS, artifact, create, ended, installation, worker
@@ -95,6 +95,16 @@ async def test_a_lora_of_peft_is_imported_announced_called_exported_and_continue
             archive.extractall(tmp_path / "exported")
         before, after = load_file(folder / WEIGHTS), load_file(tmp_path / "exported" / WEIGHTS)
         assert tensors_digest(before) == tensors_digest(after)
+
+        async with asyncio.timeout(END_SECONDS):
+            while (found := await client.get(f"/models/{name}/content?format=merged")).status_code == 202:
+                await asyncio.sleep(0.1)
+        assert found.status_code == 200, found.text
+        with zipfile.ZipFile(io.BytesIO(found.content)) as archive:
+            archive.extractall(tmp_path / "merged")
+        alone = load_base(base.model_copy(update={"source": str(tmp_path / "merged")}), CPU)
+        ids = alone.tokenizer(asked["prompt"])["input_ids"]
+        assert alone.tokenizer.decode(greedy(alone, None, ids, 8)) == said[0]
 
         (job,) = await ended(ctx, caller, await create(ctx, caller, 1, epochs=1, model=name))
         assert (job.status, job.parent_model) == ("succeeded", name)

@@ -1,17 +1,18 @@
 """`AsyncLuthier`: `luthier.client` for asyncio. Files are read in threads."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Literal, Optional, Union
 
 import httpx
 
 from luthier.adapters import POLL_SECONDS, archive_of
 from luthier.client import TIMEOUT, AnyPath, OnEvent, Purpose, headers_of, mime_type_of
 from luthier.configuration import cache_folder, find_service
-from luthier.errors import APIError, APIStatusError
+from luthier.errors import APIError, APIStatusError, WaitTimeoutError
 from luthier.following import Follower, has_ended
 from luthier.generated import models
 from luthier.generated.async_operations import AsyncApi
@@ -138,6 +139,23 @@ class AsyncLuthier(AsyncApi):
                 follower.seen(event)
                 if on_event is not None:
                     on_event(event)
+
+    async def pull(
+        self, model: str, path: AnyPath, *, format: Literal["peft", "merged"] = "peft", timeout_seconds: float = 7200.0
+    ) -> Path:
+        """Download a tuned model as a zip archive, of PEFT's files, or merged into its base for transformers.
+
+        The merged form is made at its first request: this waits until it is there. Raises WaitTimeoutError.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            found = await self.models.download(model, format=format)
+            if found.response.status_code != 202:
+                return await found.write_to_file(path)
+            await found.read()
+            if time.monotonic() > deadline:
+                raise WaitTimeoutError(f"'{model}' is still being merged; ask again later.")
+            await asyncio.sleep(float(found.response.headers.get("retry-after", "2")))
 
     async def push(
         self,

@@ -18,7 +18,7 @@ import httpx
 import luthier
 from luthier.adapters import POLL_SECONDS, archive_of
 from luthier.configuration import cache_folder, find_service
-from luthier.errors import APIError, APIStatusError
+from luthier.errors import APIError, APIStatusError, WaitTimeoutError
 from luthier.following import Follower, has_ended
 from luthier.generated import models
 from luthier.generated.operations import Api
@@ -149,6 +149,23 @@ class Luthier(Api):
                 follower.seen(event)
                 if on_event is not None:
                     on_event(event)
+
+    def pull(
+        self, model: str, path: AnyPath, *, format: Literal["peft", "merged"] = "peft", timeout_seconds: float = 7200.0
+    ) -> Path:
+        """Download a tuned model as a zip archive, of PEFT's files, or merged into its base for transformers.
+
+        The merged form is made at its first request: this waits until it is there. Raises WaitTimeoutError.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            found = self.models.download(model, format=format)
+            if found.response.status_code != 202:
+                return found.write_to_file(path)
+            found.read()
+            if time.monotonic() > deadline:
+                raise WaitTimeoutError(f"'{model}' is still being merged; ask again later.")
+            time.sleep(float(found.response.headers.get("retry-after", "2")))
 
     def push(
         self,

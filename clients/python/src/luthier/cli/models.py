@@ -1,5 +1,6 @@
 """`luthier models`."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -9,6 +10,14 @@ from luthier.cli.output import Format, Output, note, print_record, print_records
 from luthier.cli.session import EXIT_FAILED, client
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models. Example: luthier models ls")
+
+
+class Form(str, Enum):
+    """What is downloaded of a model."""
+
+    peft = "peft"
+    merged = "merged"
+
 
 ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="The name of the model.")]
 
@@ -94,12 +103,17 @@ def show_import(
 def pull(
     model: ModelId,
     to: Annotated[Optional[Path], typer.Option(help="Where to write; a name made of the model's if missing.")] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="`peft`: PEFT's files; `merged`: one model, for transformers and others.")
+    ] = Form.peft,
 ) -> None:
-    """Download a tuned model, or what an alias stands for, as a zip archive of PEFT's files; prints its path.
+    """Download a tuned model, or what an alias stands for, as a zip archive; prints its path.
+
+    `--format merged` waits until the service has merged the model's weights into its base's.
 
     Example: luthier pull support --to support.zip
     """
     target = to or Path("".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model) + ".zip")
     with client() as luthier:
-        typer.echo(luthier.models.download(model).write_to_file(target))
+        typer.echo(luthier.pull(model, target, format=form.value))
     note(f"{size(target.stat().st_size)} written.")

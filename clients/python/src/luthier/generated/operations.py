@@ -1402,13 +1402,14 @@ class Models:
         self,
         model: str,
         *,
-        format: Union[Omit, Literal["peft"]] = OMIT,
+        format: Union[Omit, Literal["peft", "merged"]] = OMIT,
         extra_headers: Optional[Mapping[str, str]] = None,
         timeout_seconds: Optional[float] = None,
     ) -> Download:
         """Download a tuned model's artifact as a zip archive, whole or from a byte on.
 
-        format: `peft`: the files that PEFT reads, and the manifest.
+        format: `peft`: the files that PEFT reads, and the manifest; `merged`: a folder that transformers
+            loads, with what was learned in the base's own weights, which is made at the first request.
         """
         request = Request(
             "GET",

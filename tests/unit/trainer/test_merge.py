@@ -1,0 +1,84 @@
+"""A tuned model merged into its base: any program that loads the folder computes what base and adapter do."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from service.recipes.base import Base
+from service.recipes.tuning import TUNINGS
+from tests.given.engines import CPU, save_adapter
+from tests.given.tiny_models import make_tiny_base
+from tests.given.tuned import active_logits
+from workers.model.load import load_base
+from workers.trainer.errands import MergeOrder, MergeResult
+from workers.trainer.process.merge import merge
+from workers.tunings import open_tuning
+from workers.tunings.base import TUNINGS as TENSORS
+from workers.tunings.base import MergeableTuning
+
+IDS = torch.tensor([[5, 60, 7, 80, 9, 100, 11, 120]])
+MERGEABLE: list[dict[str, Any]] = [
+    {"type": "lora", "lora": {"r": 4, "alpha": 4}},
+    {"type": "lora", "lora": {"r": 4, "alpha": 4, "use_rslora": True}},
+    {"type": "lora", "lora": {"r": 4, "alpha": 4, "use_dora": True}},
+    {"type": "lora", "lora": {"r": 4, "alpha": 4, "init": "pissa"}},
+    {"type": "vera", "vera": {"r": 4}},
+    {"type": "miss", "miss": {"r": 4}},
+    {"type": "ia3"},
+    {"type": "full"},
+    {"type": "partial", "partial": {"parameters": "last:1"}},
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return make_tiny_base(tmp_path_factory.mktemp("merged") / "base")
+
+
+def merged(base: Base, adapter: Path, folder: Path) -> MergeResult:
+    folder.mkdir(exist_ok=True)
+    shutil.copytree(adapter, folder / "adapter")
+    return merge(MergeOrder(base=base, weights=load_base(base, CPU).hashes["weights"], threads=1), folder)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spec", MERGEABLE, ids=lambda spec: "-".join(map(str, spec.values())))
+def test_transformers_computes_from_the_folder_what_base_and_tuning_do(
+    base: Base, tmp_path: Path, spec: dict[str, Any]
+) -> None:
+    loaded = load_base(base, CPU)
+    adapter = save_adapter(loaded, tmp_path / "made", 1, {spec["type"]: {}, **spec})
+    result = merged(base, adapter, tmp_path / "work")
+    assert result == MergeResult()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "work" / "merged", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "work" / "merged")
+    tuning = open_tuning(adapter, loaded.model, "reference")
+    expected = active_logits(tuning, IDS)
+    tuning.detach()
+    plain = loaded.model(input_ids=IDS).logits
+    assert (expected - plain).abs().max() > 1e-2, "the adapter does something"
+    torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4)
+    assert tokenizer.chat_template == loaded.tokenizer.chat_template
+    assert {path.suffix for path in (tmp_path / "work" / "merged").iterdir()} <= {".json", ".safetensors", ".jinja"}
+
+
+def test_every_tuning_says_whether_it_merges_and_keeps_to_it(base: Base) -> None:
+    model = load_base(base, CPU).model
+    for recipe in TUNINGS:
+        tuning = TENSORS.find(recipe)(model, "asked", recipe())
+        assert isinstance(tuning, MergeableTuning) is recipe.merges, recipe.name
+    assert {recipe.name for recipe in TUNINGS if recipe.merges} == {spec["type"] for spec in MERGEABLE}
+
+
+def test_an_adapter_of_other_weights_is_refused(base: Base, tmp_path: Path) -> None:
+    adapter = save_adapter(load_base(base, CPU), tmp_path / "made", 1)
+    (tmp_path / "work").mkdir()
+    shutil.copytree(adapter, tmp_path / "work" / "adapter")
+    result = merge(MergeOrder(base=base, weights="another", threads=1), tmp_path / "work")
+    assert result.refusal is not None
+    assert (result.refusal.code, "other weights" in result.refusal.message) == ("not_mergeable", True)
+    assert not (tmp_path / "work" / "merged").exists()
