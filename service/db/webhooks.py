@@ -1,6 +1,6 @@
 """Rows of webhook endpoints, and of deliveries: events on their way to an endpoint. One that has ended has no row.
 
-`add_deliveries` writes those of a job's new status; `service.db.jobs.change` calls it, so that no change of a status is
+`note_status` writes those of a job's new status; `service.db.jobs.change` calls it, so that no change of a status is
 committed without them. A delivery's work (`service.db.work`) says when it is due and who holds it.
 """
 
@@ -15,7 +15,6 @@ from service.db import work
 from service.db.connection import Transaction
 from service.db.tables import jobs, webhook_deliveries, webhook_endpoints
 from service.domain import ids
-from service.domain.job import Status
 from service.domain.webhook import DELIVER, JOB_EVENTS, WebhookDelivery, WebhookEndpoint, payload
 
 _ENDPOINT = [webhook_endpoints.c[field.name] for field in fields(WebhookEndpoint)]
@@ -26,12 +25,10 @@ def _endpoint(row: Row[Any]) -> WebhookEndpoint:
     return WebhookEndpoint(**row._mapping)
 
 
-async def add_deliveries(tx: Transaction, job_id: str, status: Status) -> None:
-    """The job has come to that status: one delivery for each endpoint of its project that wants to know."""
-    event_type = JOB_EVENTS[status]
+async def add_deliveries(tx: Transaction, project_id: str, subject_id: str, event_type: str) -> None:
+    """That has happened to a job or a check: one delivery for each endpoint of the project that wants to know."""
     rows = webhook_endpoints.c
-    of_project = select(jobs.c.project_id).where(jobs.c.id == job_id).scalar_subquery()
-    query = select(*_ENDPOINT).where(rows.project_id == of_project, rows.disabled_at.is_(None)).order_by(rows.sequence)
+    query = select(*_ENDPOINT).where(rows.project_id == project_id, rows.disabled_at.is_(None)).order_by(rows.sequence)
     endpoints = [_endpoint(row) for row in await tx.connection.execute(query)]
     event_id, now = ids.webhook_event_id(), int(time.time())
     for endpoint in endpoints:
@@ -40,9 +37,9 @@ async def add_deliveries(tx: Transaction, job_id: str, status: Status) -> None:
                 id=ids.webhook_id(),
                 endpoint_id=endpoint.id,
                 project_id=endpoint.project_id,
-                job_id=job_id,
+                job_id=subject_id,
                 event_type=event_type,
-                payload=payload(event_id, event_type, job_id, now),
+                payload=payload(event_id, event_type, subject_id, now),
                 created_at=now,
             )
             await tx.connection.execute(insert(webhook_deliveries).values(asdict(told)))
@@ -51,9 +48,11 @@ async def add_deliveries(tx: Transaction, job_id: str, status: Status) -> None:
 
 async def note_status(tx: Transaction, job_id: str, values: Mapping[str, Any]) -> None:
     """`add_deliveries`, where the change is one of a status that has an event."""
-    for status in JOB_EVENTS:
+    for status, event_type in JOB_EVENTS.items():
         if values.get("status") == status:
-            await add_deliveries(tx, job_id, status)
+            of_project = select(jobs.c.project_id).where(jobs.c.id == job_id)
+            project_id = (await tx.connection.execute(of_project)).scalar_one()
+            await add_deliveries(tx, project_id, job_id, event_type)
 
 
 async def add_endpoint(tx: Transaction, endpoint: WebhookEndpoint) -> None:

@@ -20,7 +20,8 @@ JOB_EVENTS: Mapping[Status, str] = {  # what a job's new status is called
     "cancelled": "fine_tuning.job.cancelled",
     "paused": "fine_tuning.job.paused",
 }
-EVENT_TYPES = tuple(JOB_EVENTS.values())
+CHECK_COMPLETED = "fine_tuning.check.completed"  # a check has ended, however it ended
+EVENT_TYPES = (*JOB_EVENTS.values(), CHECK_COMPLETED)
 DELIVER = "webhook"  # the kind of work
 
 GIVE_UP_SECONDS = 3 * 24 * 3600
@@ -63,16 +64,17 @@ class WebhookDelivery:
     id: str
     endpoint_id: str
     project_id: str
-    job_id: str
+    job_id: str  # or a check's id
     event_type: str
     payload: str
     created_at: int
     attempts: int = 0
 
 
-def payload(event_id: str, event_type: str, job_id: str, created_at: int) -> str:
+def payload(event_id: str, event_type: str, subject_id: str, created_at: int) -> str:
     """The body of a request, as OpenAI's events have it."""
-    event = {"id": event_id, "object": "event", "created_at": created_at, "type": event_type, "data": {"id": job_id}}
+    data = {"id": subject_id}
+    event = {"id": event_id, "object": "event", "created_at": created_at, "type": event_type, "data": data}
     return json.dumps(event, separators=(",", ":"))
 
 

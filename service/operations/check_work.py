@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
-from service.db import checks, datasets, work
+from service.db import checks, datasets, webhooks, work
 from service.db.connection import Transaction
 from service.domain.check import FINAL, RESULT, Check, CheckResult, Failure
 from service.domain.dataset import StoredDataset
 from service.domain.errors import JobError
+from service.domain.webhook import CHECK_COMPLETED
 from service.domain.work import Work
 from service.operations.job_work import SERVICE_ERROR
 from service.operations.progress import DataColumn
@@ -49,7 +50,8 @@ def _crashed(check: Check, crashes: int) -> JobError:
 async def _fail(tx: Transaction, check: Check, error: JobError) -> None:
     failure = asdict(Failure(error.code, error.message, error.param))
     values = {"status": "failed", "finished_at": int(time.time()), "error": failure}
-    await checks.change(tx, check.id, check.status, values)
+    if await checks.change(tx, check.id, check.status, values):
+        await webhooks.add_deliveries(tx, check.project_id, check.id, CHECK_COMPLETED)
 
 
 CHECK = register(Kind("check", _begin, _abandon))
@@ -94,6 +96,7 @@ class HeldCheck(HeldWork[Check]):
         }
         async with self.transaction() as tx:
             await self._change(tx, values)
+            await webhooks.add_deliveries(tx, self.check.project_id, self.check.id, CHECK_COMPLETED)
             await work.remove(tx, [self.id])
 
     async def fail(self, error: JobError) -> None:

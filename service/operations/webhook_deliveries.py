@@ -13,8 +13,8 @@ import structlog
 from service.db import events, webhooks, work
 from service.db.connection import Transaction
 from service.domain import event as wording
+from service.domain.webhook import CHECK_COMPLETED, GIVE_UP_SECONDS, WebhookDelivery, WebhookEndpoint, pause_seconds
 from service.domain.webhook import DELIVER as DELIVER_NAME
-from service.domain.webhook import GIVE_UP_SECONDS, WebhookDelivery, WebhookEndpoint, pause_seconds
 from service.domain.work import Work
 from service.installation.context import Context
 from service.webhooks.sender import Sent
@@ -98,5 +98,7 @@ async def _give_up(tx: Transaction, due: Due, sent: Sent, now: int) -> None:
         reason = f"{delivery.event_type} could not be delivered: {sent.reason}."
         await webhooks.change_endpoint(tx, endpoint.id, {"disabled_at": now, "disabled_reason": reason})
     log.warning("webhook.given_up", endpoint_id=endpoint.id, webhook_id=delivery.id, disabled=not works)
+    if delivery.event_type == CHECK_COMPLETED:
+        return  # a check has no events
     told = wording.webhook_given_up(endpoint.id, endpoint.name, delivery.event_type, disabled=not works)
     await events.add(tx, delivery.job_id, [told])

@@ -14,12 +14,16 @@ from openai.types.webhooks import FineTuningJobSucceededWebhookEvent
 from service.domain.errors import JobError
 from service.domain.webhook import EVENT_TYPES, GIVE_UP_SECONDS, pause_seconds
 from service.installation.context import Context
-from service.operations import delivering, jobs
+from service.operations import checks, delivering, jobs
+from service.operations.check_work import CHECK, HeldCheck
 from service.operations.delivering import Deliveries
+from service.operations.jobs import NewJob
 from service.operations.keys import Caller
 from service.operations.webhook_deliveries import any_due, claim
 from service.settings.settings import Settings
 from service.webhooks.sender import Sent
+from service.work import claims
+from tests.given.files_by_http import upload
 from tests.given.receiver import Receiver, receiver
 from tests.given.stored_jobs import a_model, a_result, add_job, claimed, expire, stored_events
 from tests.given.webhooks import age_delivery, hurry, pending
@@ -129,6 +133,31 @@ async def test_every_end_and_every_pause_of_a_job_is_told_to_those_who_asked(
         (same,) = choosy.received
     first = next(one for one in hook.received if json.loads(one.body)["type"] == CANCELLED)
     assert json.loads(same.body) == json.loads(first.body) and same.id != first.id
+    assert await pending(ctx) == []
+
+
+async def test_the_end_of_a_check_is_told_and_a_receiver_that_never_takes_it_costs_no_job_its_events(
+    ctx: Context, client: httpx.AsyncClient, caller: Caller, hook: Receiver
+) -> None:
+    await made(client, hook.url)
+    file = (await upload(client))["id"]
+    done = await checks.create(ctx, caller, NewJob("luthier-tiny", file, seed=1))
+    claim_of_check = await claims.claim(ctx, CHECK, "one", ["luthier-tiny"])
+    assert claim_of_check is not None
+    await HeldCheck(ctx, claim_of_check).fail(JobError("deleted_training_file", "It was deleted."))
+    await deliver(ctx)
+    (told,) = [json.loads(one.body) for one in hook.received]
+    assert (told["type"], told["data"]) == ("fine_tuning.check.completed", {"id": done.id})
+
+    await checks.create(ctx, caller, NewJob("luthier-tiny", file, seed=1))
+    claim_of_check = await claims.claim(ctx, CHECK, "one", ["luthier-tiny"])
+    assert claim_of_check is not None
+    await HeldCheck(ctx, claim_of_check).fail(JobError("deleted_training_file", "It was deleted."))
+    held = await claim(ctx, "one")
+    assert held is not None
+    await held.note(Sent(410))
+    (endpoint,) = (await client.get(ENDPOINTS)).json()["data"]
+    assert (endpoint["status"], "check.completed" in endpoint["disabled_reason"]) == ("disabled", True)
     assert await pending(ctx) == []
 
 
