@@ -1849,7 +1849,7 @@ class WebhookEndpoints:
         """Create an endpoint that events are sent to; the response alone has its secret.
 
         event_types: What to send: fine_tuning.job.succeeded, fine_tuning.job.failed,
-            fine_tuning.job.cancelled, fine_tuning.job.paused.
+            fine_tuning.job.cancelled, fine_tuning.job.paused, fine_tuning.check.completed.
         url: An https URL; its host must have public addresses only.
         """
         request = Request(
