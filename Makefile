@@ -67,9 +67,10 @@ JOBS ?= 200
 soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
 	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
 
-bench: servers ## Measure training against TRL and PEFT on a quiet machine and write benchmarks/train_*.txt and .svg: MINUTES=60 each
+bench: servers ## Measure training against TRL and PEFT, then the gateway, files and growth, on a quiet machine: MINUTES=60 each
 	$(BIN)/python -m benchmarks.train_one --minutes $(or $(MINUTES),60) --dtypes float32,bfloat16
 	$(BIN)/python -m benchmarks.train_many --minutes $(or $(MINUTES),60)
+	for name in gateway ingest growth; do $(BIN)/python -m benchmarks.$$name --minutes $(or $(MINUTES),60) || exit 1; done
 
 mutate: servers ## Break the product on purpose and show that the tests notice; continues where it was stopped; ANEW=1 begins again
 	$(BIN)/python -m tests.mutations.mutate $(if $(ANEW),--anew)

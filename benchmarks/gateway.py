@@ -1,29 +1,32 @@
-"""What the gateway adds to a completion: the same requests straight to an engine, and through the API.
+"""What the gateway adds to a completion: the same requests straight to an engine, through the API, through LiteLLM.
 
-    python -m benchmarks.gateway [--requests 2000] > benchmarks/gateway.txt
+    python -m benchmarks.gateway [--minutes 5] [--requests 400] [--streams 100] [--litellm PATH]
 
-The engine is an HTTP server that responds at once, in a process of its own; the API is `luthierd serve` on SQLite, as
-users run it. One client and 32 clients at a time ask in turns, in rounds, so that what else the machine does meets all
-of them. CPU is that of the API's process alone. A base and a tuned model are asked for; both names go to the same
-engine.
+writes benchmarks/gateway.txt and .svg. The engine is an HTTP server that responds at once, in a process of its own;
+the API is `luthierd serve` on SQLite, as users run it, asked for a base and for a tuned model. `--litellm` is the
+command of LiteLLM's proxy in an environment of its own (`pip install "litellm[proxy]"`); without it the output has no
+such line. One client and 32 clients at a time ask in turns, in rounds, so that what else the machine does meets all of
+them. CPU is that of the process in the middle. Streams are so many at once, each of an event every 20 ms.
 """
 
 import argparse
 import asyncio
+import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import psutil
+from aiohttp import web
 
+from benchmarks.bars import Spread, draw, machine
 from service.db import schema
 from service.installation.create import opened
 from service.operations import files, jobs, keys
@@ -31,101 +34,173 @@ from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.journey import rows
 from tests.given.running_service import ROOT, answers, free_ports, wait_for
-from tests.given.scripted_engine import scripted_engine
+from tests.given.scripted_engine import COMPLETION, scripted_engine
+from tests.given.scripted_engine import answers as responds_with
 from tests.given.stored_models import add_model
 
+OUTPUT = Path(__file__).parent
 TUNED = "ft:luthier-tiny:luthier::BENCHMRK"
-ROUNDS = 5
+DIRECT = "straight to the engine"
+CLIENTS = (1, 32)
+EVENT_SECONDS = 0.02
+EVENTS = 50  # of one stream
 BODY = {"messages": [{"role": "user", "content": "Where is my parcel?"}], "max_tokens": 16}
+EVENT = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"luthier-tiny",'
+    b'"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+)
 
 
 @dataclass
-class Asked:
-    """One way to ask: seconds of each request, by the number of clients; and the API's CPU seconds."""
+class Way:
+    """One way to ask, and what was measured of each round."""
 
     name: str
     url: str
     model: str
-    seconds: dict[int, list[float]] = field(default_factory=dict)
-    wall: dict[int, float] = field(default_factory=dict)
-    cpu: dict[int, float] = field(default_factory=dict)
+    key: str
+    process: psutil.Process | None = None  # in the middle
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # of each request, by the number of clients
+    rates: dict[int, list[float]] = field(default_factory=dict)  # requests per second
+    cpu: dict[int, list[float]] = field(default_factory=dict)  # milliseconds per request
+    events: list[float] = field(default_factory=list)  # per second, of all streams together
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
 
 
-async def main(requests: int) -> None:
-    async with engine_process() as engine, api_process(engine) as (api, key, process):
+async def main(requests: int, streams: int, deadline: float, litellm: Path | None, output: Path) -> None:
+    async with AsyncExitStack() as opened_parts:
+        engine = opened_parts.enter_context(engine_process())
+        api, key, process = await opened_parts.enter_async_context(api_process(engine))
         ways = [
-            Asked("straight to the engine", f"{engine}/v1", "luthier-tiny"),
-            Asked("through the API, a base", f"{api}/v1", "luthier-tiny"),
-            Asked("through the API, a tuned model", f"{api}/v1", TUNED),
+            Way(DIRECT, f"{engine}/v1", "luthier-tiny", key),
+            Way("the API, a base", f"{api}/v1", "luthier-tiny", key, process),
+            Way("the API, a tuned model", f"{api}/v1", TUNED, key, process),
         ]
-        headers = {"Authorization": f"Bearer {key}"}
-        async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=64)) as session:
-            for way in ways:  # connections, caches
-                await ask(session, way, 1, 50, process, keep=False)
-            for _ in range(ROUNDS):
-                for clients in (1, 32):
-                    for way in ways:
-                        await ask(session, way, clients, requests // ROUNDS, process)
-        report(ways)
+        if litellm is not None:
+            url, proxy = opened_parts.enter_context(litellm_process(litellm, engine))
+            ways.append(Way("LiteLLM", url, "luthier-tiny", "sk-1234", proxy))
+        session = await opened_parts.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=streams + 64))
+        )
+        for way in ways:  # connections, caches
+            await ask(session, way, 1, min(50, requests), keep=False)
+        turn = 0
+        while not turn or time.monotonic() < deadline:
+            for clients in CLIENTS:
+                for way in ways[:: 1 if turn % 2 else -1]:
+                    await ask(session, way, clients, requests)
+            for way in ways[:: 1 if turn % 2 else -1]:
+                await stream(session, way, streams)
+            turn += 1
+    report(ways, turn, streams, output)
 
 
-async def ask(
-    session: aiohttp.ClientSession, way: Asked, clients: int, count: int, api: psutil.Process, *, keep: bool = True
-) -> None:
+async def ask(session: aiohttp.ClientSession, way: Way, clients: int, count: int, *, keep: bool = True) -> None:
     """`count` requests by so many clients at a time, each waiting for its response."""
     seconds: list[float] = []
     left = iter(range(count))
 
     async def client() -> None:
         for _ in left:
-            started_at = time.perf_counter()
-            async with session.post(f"{way.url}/chat/completions", json={"model": way.model, **BODY}) as response:
+            began = time.perf_counter()
+            body = {"model": way.model, **BODY}
+            async with session.post(f"{way.url}/chat/completions", json=body, headers=way.headers) as response:
                 await response.read()
                 assert response.status == 200, await response.text()
-            seconds.append(time.perf_counter() - started_at)
+            seconds.append(time.perf_counter() - began)
 
-    cpu, started_at = cpu_seconds(api), time.perf_counter()
+    cpu, began = cpu_seconds(way), time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
     if keep:
         way.seconds.setdefault(clients, []).extend(seconds)
-        way.wall[clients] = way.wall.get(clients, 0.0) + time.perf_counter() - started_at
-        way.cpu[clients] = way.cpu.get(clients, 0.0) + cpu_seconds(api) - cpu
+        way.rates.setdefault(clients, []).append(count / (time.perf_counter() - began))
+        way.cpu.setdefault(clients, []).append((cpu_seconds(way) - cpu) / count * 1e3)
 
 
-def report(ways: Sequence[Asked]) -> None:
-    print(f"python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {ROUNDS} rounds")
-    for clients in (1, 32):
-        print(f"\n{clients} at a time" + " " * 22 + "p50 ms   p99 ms   requests/s   CPU ms of the API")
+async def stream(session: aiohttp.ClientSession, way: Way, streams: int) -> None:
+    """So many streams at once, read to their ends."""
+
+    async def client() -> int:
+        body = {"model": way.model, "stream": True, **BODY}
+        async with session.post(f"{way.url}/chat/completions", json=body, headers=way.headers) as response:
+            assert response.status == 200, await response.text()
+            return (await response.read()).count(b"data: {")
+
+    began = time.perf_counter()
+    found = await asyncio.gather(*(client() for _ in range(streams)))
+    way.events.append(sum(found) / (time.perf_counter() - began))
+
+
+def report(ways: Sequence[Way], rounds: int, streams: int, output: Path) -> None:
+    lines = [machine(["uvicorn", "fastapi", "aiohttp"]), f"{rounds} rounds; median (least-most) of the rounds"]
+    direct = ways[0]
+    for clients in CLIENTS:
+        lines += ["", f"{clients} at a time" + " " * 14 + "p50 ms   added   p99 ms    requests/s            CPU ms"]
+        base = Spread(direct.seconds[clients]).median
         for way in ways:
-            found = way.seconds[clients]
-            cpu = way.cpu[clients] / len(found) * 1e3
-            print(
-                f"{way.name:32}{statistics.median(found) * 1e3:8.2f}{quantile(found, 0.99) * 1e3:9.2f}"
-                f"{len(found) / way.wall[clients]:13.0f}{cpu:20.2f}"
+            p50 = Spread(way.seconds[clients]).median
+            lines.append(
+                f"{way.name:26}{p50 * 1e3:8.2f}{(p50 - base) * 1e3:8.2f}"
+                f"{quantile(way.seconds[clients], 0.99) * 1e3:9.2f}"
+                f"{Spread(way.rates[clients])!s:>22}{Spread(way.cpu[clients])!s:>26}"
             )
+    lines += ["", f"{streams} streams at a time" + " " * 10 + "events/s     of direct"]
+    for way in ways:
+        share = Spread(way.events).median / Spread(direct.events).median
+        lines.append(f"{way.name:26}{Spread(way.events)!s:>24}{share:8.2f}")
+    text = "\n".join(lines) + "\n"
+    (output / "gateway.txt").write_text(text, encoding="utf-8")
+    print(text, end="")
+    groups = {f"{clients} at a time": {way.name: Spread(way.rates[clients]) for way in ways} for clients in CLIENTS} | {
+        f"events of {streams} streams": {way.name: Spread(way.events) for way in ways}
+    }
+    draw(output / "gateway.svg", "Completions through the gateway", "per second", groups)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    used = process.cpu_times()
+def cpu_seconds(way: Way) -> float:
+    if way.process is None:
+        return 0.0
+    used = way.process.cpu_times()
     return float(used.user + used.system)
 
 
-@asynccontextmanager
-async def engine_process() -> AsyncIterator[str]:
+@contextmanager
+def engine_process() -> Iterator[str]:
     (port,) = free_ports(1)
-    with subprocess.Popen(  # noqa: ASYNC220  nothing else runs yet
-        [sys.executable, "-m", "benchmarks.gateway", "--engine", str(port)], cwd=ROOT
-    ) as process:
+    command = [sys.executable, "-m", "benchmarks.gateway", "--engine", str(port)]
+    with subprocess.Popen(command, cwd=ROOT) as process:
         url = f"http://127.0.0.1:{port}"
         try:
-            await asyncio.to_thread(wait_for, lambda: answers(f"{url}/health"), 30, "the engine")
+            wait_for(lambda: answers(f"{url}/health"), 60, "the engine")
             yield url
         finally:
             process.kill()
+
+
+@contextmanager
+def litellm_process(command: Path, engine: str) -> Iterator[tuple[str, psutil.Process]]:
+    """LiteLLM's proxy with one worker and no database, in front of the engine."""
+    (port,) = free_ports(1)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        model = {"model": "openai/luthier-tiny", "api_base": f"{engine}/v1", "api_key": "none"}
+        listed = {"model_list": [{"model_name": "luthier-tiny", "litellm_params": model}]}
+        config.write_text(json.dumps(listed), encoding="utf-8")  # JSON is YAML
+        arguments = [str(command), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            url = f"http://127.0.0.1:{port}"
+            try:
+                wait_for(lambda: answers(f"{url}/health/liveliness"), 240, "LiteLLM")
+                yield f"{url}/v1", psutil.Process(process.pid)
+            finally:
+                process.kill()
 
 
 @asynccontextmanager
@@ -145,25 +220,51 @@ async def api_process(engine: str) -> AsyncIterator[tuple[str, str, psutil.Proce
             await add_model(ctx, caller, job.job.id, TUNED, kind="final")
         (port,) = free_ports(1)
         variables = {"DATA_DIR": folder, "ENGINE_URLS": engine, "PORT": str(port), "PROJECT_REQUESTS": "1000"}
+        variables["ENGINE_BATCH_ROWS"] = "1000"  # places of the engine: it has no limit
         environment = os.environ | {f"LUTHIER_{name}": value for name, value in variables.items()}
         command = [sys.executable, "-m", "service", "serve"]
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr) as process:  # noqa: ASYNC220
-            url = f"http://127.0.0.1:{port}"
-            try:
-                await asyncio.to_thread(wait_for, lambda: answers(f"{url}/health"), 60, "the API")
-                yield url, key, psutil.Process(process.pid)
-            finally:
-                process.kill()
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)  # noqa: ASYNC220
+            with process:
+                url = f"http://127.0.0.1:{port}"
+                try:
+                    await asyncio.to_thread(wait_for, lambda: answers(f"{url}/livez"), 120, "the API")
+                    yield url, key, psutil.Process(process.pid)
+                finally:
+                    process.kill()
 
 
 async def be_engine(port: int) -> None:
-    async with scripted_engine(port):
+    """Responds at once; a stream has an event every EVENT_SECONDS."""
+    whole = responds_with(COMPLETION)
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        if not (await request.json()).get("stream"):
+            return await whole(request)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for _ in range(EVENTS):
+            await response.write(EVENT)
+            await asyncio.sleep(EVENT_SECONDS)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async with scripted_engine(port) as engine:
+        engine.script = script
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--engine", type=int)
-    arguments = parser.parse_args()
-    asyncio.run(be_engine(arguments.engine) if arguments.engine else main(arguments.requests))
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--requests", type=int, default=400, help="of each way in each round")
+    parser.add_argument("--streams", type=int, default=100)
+    parser.add_argument("--litellm", type=Path)
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    until = time.monotonic() + 60 * asked.minutes
+    if asked.engine:
+        asyncio.run(be_engine(asked.engine))
+    else:
+        asyncio.run(main(asked.requests, asked.streams, until, asked.litellm, asked.output))

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.comparison import Spread, draw, in_turns, machine
+from benchmarks.bars import Spread, draw
+from benchmarks.comparison import in_turns, machine
 from benchmarks.train_one import OUTPUT, Rows, demo_texts, make_base, tokenised
 from service.recipes.base import Base, Serving
 from tests.given.journey import upload

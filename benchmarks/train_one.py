@@ -29,7 +29,8 @@ import peft
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.comparison import Spread, draw, in_turns, machine
+from benchmarks.bars import Spread, draw
+from benchmarks.comparison import in_turns, machine
 from service.recipes.base import Base, Serving
 from service.recipes.formats.completion import PromptRow
 from tests.given.running_service import ROOT
