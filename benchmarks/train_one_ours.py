@@ -27,6 +27,7 @@ def main(job: Path, result: Path) -> None:
     given = json.loads(job.read_text(encoding="utf-8"))
     torch.set_num_threads(given["threads"])
     torch.use_deterministic_algorithms(True)  # as the trainer's process does
+    torch.utils.deterministic.fill_uninitialized_memory = False
     entry = Base(
         id="base", source=given["base"], dtype=given["dtype"], context_tokens=1024,
         serving=Serving(tunings=frozenset({"lora"})),

@@ -184,7 +184,8 @@ def arguments(segments: Segments) -> dict[str, Any]:
 def refusal(model: PreTrainedModel) -> str:
     """Why rows for this base are padded and not packed; empty: they are packed. No tuning may be active.
 
-    Found with a few rows: every layer must have attended by them, and the logits must be those of each row alone.
+    Found with a few rows, forward and backward: every layer must have attended by them, and the logits must be those of
+    each row alone. Raises OutOfMemoryError: that says nothing about the base.
     """
     if model.config.get_text_config()._attn_implementation != "sdpa":
         return "transformers computes its attention in a way of its own"
@@ -193,10 +194,14 @@ def refusal(model: PreTrainedModel) -> str:
     ids_1S = numbers.clamp(max=text.vocab_size - 1)[None].to(model.device)
     segments = Segments(LENGTHS, model.device)
     ids_1T = [ids_1S[:, begin : begin + length] for begin, length in zip(segments.begins, LENGTHS, strict=True)]
+    embedded_1SH = model.get_input_embeddings()(ids_1S).detach().requires_grad_()
     try:
-        with torch.no_grad(), attending(model):
-            packed_SV = model(input_ids=ids_1S, use_cache=False, **arguments(segments)).logits[0].float()
-    except (TypeError, NotImplementedError, RuntimeError) as error:
+        with torch.enable_grad(), attending(model):
+            packed_SV = model(inputs_embeds=embedded_1SH, use_cache=False, **arguments(segments)).logits[0].float()
+            packed_SV.square().mean().backward()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # as many kinds as there are families
         return f"its layers refuse rows one behind the other ({_first_line(error)})"
     if len(set(segments.seen)) != text.num_hidden_layers:
         return "its layers are not all attention that is told where rows begin"
@@ -204,7 +209,7 @@ def refusal(model: PreTrainedModel) -> str:
         alone = [model(input_ids=ids_1T[row], use_cache=False).logits[0].float() for row in segments.order]
     alone_SV = torch.cat(alone)
     limit = max(TOLERANCE, STEPS * torch.finfo(model.dtype).eps) * float(alone_SV.std())
-    if not float((packed_SV - alone_SV).abs().max()) <= limit:
+    if not float((packed_SV.detach() - alone_SV).abs().max()) <= limit:
         return "a row's logits change with the rows before it"
     return ""
 

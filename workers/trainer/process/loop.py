@@ -326,6 +326,7 @@ def main() -> None:
     channel = Channel(config.lease_seconds)
     logs.configure("info")
     torch.use_deterministic_algorithms(True)  # cuBLAS gets its setting from the environment (`launch`)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     try:
         base = load_or_explain(config.base, choose_device(config.device))
     except BaseUnusable as error:
