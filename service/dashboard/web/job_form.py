@@ -76,6 +76,8 @@ def body_of(form: Mapping[str, str]) -> JsonObject:
         settings = _given(tuning_fields(tuning, {}), form)
         if settings or tuning != TUNINGS.default.name:
             body["tuning"] = {"type": tuning} | ({tuning: settings} if settings else {})
+    if served := _served_form(form):
+        body["tuning"] = {"type": tuning or TUNINGS.default.name, **body.get("tuning", {}), **served}
     return body | _safeguards(form)
 
 
@@ -102,6 +104,7 @@ def filled_from(job: Job | Check) -> dict[str, str]:
     form |= {f"{OF_METHOD}{name}": _shown(value) for name, value in job.hyperparameters.items()}
     settings: JsonObject = job.tuning.get(job.tuning["type"], {})
     form |= {f"{OF_TUNING}{name}": _shown(value) for name, value in settings.items()}
+    form |= {f"{OF_TUNING}{name}": _shown(job.tuning[name]) for name in SERVED_FORM if name in job.tuning}
     return form | _guards(safeguards_of(job.safeguards))
 
 
@@ -158,6 +161,14 @@ def _argument(name: str, value: Any) -> str:
 
 
 OWN_FIELDS = ("tuning", "early_stopping", "checkpoint_selection", "forgetting_report")  # Luthier's, not OpenAI's
+
+
+SERVED_FORM = ("serve_rank", "serve_min_share")  # the first alone asks for a LoRA
+
+
+def _served_form(form: Mapping[str, str]) -> JsonObject:
+    given = {name: form.get(f"{OF_TUNING}{name}", "").strip() for name in SERVED_FORM}
+    return {name: _number(text) for name, text in given.items() if text}
 
 
 def _safeguards(form: Mapping[str, str]) -> JsonObject:

@@ -6,6 +6,7 @@ from typing import Any
 
 from service.domain.job import Job
 from service.recipes.objective import OBJECTIVES, Hyperparameters, hyperparameters_type
+from service.recipes.served_form import ServedForm, form_of
 from service.recipes.tuning import TUNINGS
 
 __all__ = ["Setting", "settings_of"]
@@ -34,6 +35,9 @@ def settings_of(job: Job) -> list[Setting]:
     found = [_setting(name, value, of_method.model_fields) for name, value in job.hyperparameters.items()]
     fields = {} if tuning is None else tuning.model_fields
     found += [_setting(name, value, fields, f"{kind}.") for name, value in job.tuning.get(kind, {}).items()]
+    form = form_of(job.tuning)
+    served = {} if form is None else form.stored()
+    found += [_setting(name, value, ServedForm.model_fields) for name, value in served.items()]
     return sorted(found, key=lambda setting: not setting.differs)
 
 
@@ -41,4 +45,4 @@ def _setting(name: str, value: Any, fields: Mapping[str, Any], prefix: str = "")
     field = fields.get(name)
     if field is None:
         return Setting(f"{prefix}{name}", value, None, "")
-    return Setting(f"{prefix}{name}", value, field.default, field.description or "")
+    return Setting(f"{prefix}{name}", value, None if field.is_required() else field.default, field.description or "")

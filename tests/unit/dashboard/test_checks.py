@@ -1,5 +1,7 @@
 """Checks on pages: what a worker found, which tokens of each row are trained, and a job that is created like it."""
 
+from dataclasses import replace
+
 import httpx
 
 from service.dashboard.web.job_form import body_of, filled_from
@@ -48,6 +50,9 @@ async def test_a_job_is_created_as_it_was_checked(member: httpx.AsyncClient, ctx
     path = await _checked(member, ctx, caller, ROWS.read_bytes(), **{"tuning": "lora", "tuning.r": "4"})
     check = await checks.retrieve(ctx, caller, path.rpartition("/")[2])
     assert body_of(filled_from(check))["tuning"] == {"type": "lora", "lora": {"r": 4}}
+    served = replace(check, tuning=check.tuning | {"serve_as": "lora", "serve_rank": 2, "serve_min_share": 0.5})
+    asked = {"type": "lora", "lora": {"r": 4}, "serve_rank": 2, "serve_min_share": 0.5}
+    assert body_of(filled_from(served))["tuning"] == asked
     asked = (await member.get(path)).text.partition('id="train"')[2].partition('href="')[2].partition('"')[0]
     assert 'name="tuning.r" value="4"' in (await member.get(asked)).text
 
