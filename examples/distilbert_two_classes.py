@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import random
+import re
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,7 @@ from tempfile import TemporaryDirectory
 from demo.jobs import follow, upload
 from demo.service_process import ROOT, running_service
 from openai import OpenAI
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast, set_seed
 
 THINGS = ("film", "book", "meal", "hotel", "song", "game", "tour", "phone", "shop", "course", "train", "garden")
@@ -47,7 +49,7 @@ def main() -> int:
     training, held_out = split()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        source = options.base or make_base(folder / "distilbert", [text for text, _ in training])
+        source = options.base or make_base(folder / "distilbert", [text for text, _ in training + held_out])
         catalogue = folder / "bases.toml"
         add = [sys.executable, "-m", "service", "bases", "add", str(source), "--id", "distilbert"]
         subprocess.run(add, env=os.environ | {"LUTHIER_CATALOGUE": str(catalogue)}, cwd=ROOT, check=True)
@@ -111,11 +113,12 @@ def split() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
 
 def make_base(folder: Path, texts: list[str]) -> Path:
     """Writes a random model of DistilBERT's shape, with a tokenizer of the words of `texts` and of letters."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    pieces = [*words, *string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys([*SPECIAL, *pieces]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # training one gives other ids each time
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=list(SPECIAL), show_progress=False)
-    tokenizer.train_from_iterator([*texts, "abcdefghijklmnopqrstuvwxyz"], trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     config = DistilBertConfig(

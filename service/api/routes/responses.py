@@ -56,7 +56,7 @@ async def create_response(body: CreateResponseRequest, respond: RespondDep) -> R
         request = CreateChatCompletionRequest.model_validate(chat.fields)
         response = await respond("chat/completions", request, events, text)
     except ValidationError as error:  # of a field that both have, with other limits there
-        raise chat.places.caller_error(finding(error.errors(), None)) from error
+        raise chat.places.caller_error(finding(error.errors(), chat.fields)) from error
     except InvalidRequest as error:
         raise chat.places.caller_error(error) from error
     response.headers.update(NOTHING_STORED)
