@@ -18,9 +18,14 @@ from playwright.async_api import Browser, expect
 from service.api.app import create_app
 from service.dashboard.app import add_dashboard
 from service.dashboard.web import packages
+from service.domain import event as wording
+from service.domain.errors import JobError
+from service.domain.model import Model
 from service.installation.context import Context
 from service.operations import keys
+from service.operations.import_work import IMPORT, HeldImport
 from service.settings.settings import Settings
+from service.work import claims
 from tests.given.axe import serious_faults
 from tests.given.browser import Visit, layout_shift, opened_browser, too_wide, visiting
 from tests.given.chat_chunks import DONE, chunk
@@ -259,6 +264,31 @@ async def test_a_name_is_promoted_and_rolled_back(site: Site) -> None:
         await visit.open(f"/ui/jobs/{site.shop.other}")
         await page.get_by_role("button", name="Promote step 80").click()
         await expect(name.locator("p.mono")).to_contain_text("ckpt-step-80")
+
+
+async def test_an_adapter_is_sent_and_what_becomes_of_it_is_shown(site: Site) -> None:
+    async with site.visit(site.key, "/ui/models") as visit:
+        page = visit.page
+
+        async def send() -> HeldImport:
+            chosen = {"name": "adapter.zip", "mimeType": "application/zip", "buffer": b"PK\x05\x06" + bytes(18)}
+            await page.get_by_label("Zip archive").set_input_files([chosen])  # type: ignore[list-item]
+            await page.get_by_role("button", name="Import").click()
+            await expect(page.locator("#import-said")).to_contain_text("The import is")
+            claim = await claims.claim(site.ctx, IMPORT, "one", [BASE])
+            assert claim is not None
+            return HeldImport(site.ctx, claim)
+
+        await (await send()).fail(JobError("invalid_adapter", "The archive has no adapter_config.json.", "file"))
+        await expect(page.locator("#import-problem")).to_contain_text("no adapter_config.json")
+        held = await send()
+        made, name = held.imported, f"ft:{BASE}:luthier:mine:AAAAAAAA"
+        model = Model(name, made.project_id, None, made.base, "final", 0, "lora", 1, import_id=made.id)
+        figures = {"served_effect": 0.4, "trained_effect": 0.4, "tokens": 9}
+        await held.finish(model, wording.imported_agrees(figures, decisive=True), 1.0)
+        row = page.locator(".tree > li", has_text=name)
+        await expect(row).to_contain_text("imported")
+        await expect(row.get_by_role("link", name="Job of")).to_have_count(0)
 
 
 async def test_two_projects_cannot_see_each_other(site: Site) -> None:
