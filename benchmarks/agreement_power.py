@@ -1,20 +1,21 @@
 """Which engines the announcement refuses: planted faults that it finds, and healthy engines that it refuses.
 
-    python -m benchmarks.agreement_power [--jobs 8] [--families llama qwen3] > benchmarks/agreement_power.txt
+    nice -n 19 python -m benchmarks.agreement_power [--cpu-minutes 20] > benchmarks/agreement_power.txt
 
 Jobs of random strength (learning rate, steps, rank, alpha) train on tiny random models of several families, in float32
 and in bfloat16. Trainer and comparison are the product's own. An engine is the same model in either format, with
 another implementation of attention, rows in padded batches and the adapter's weights rounded to the engine's format, as
 vLLM has them. Each job is compared with a healthy engine on several sets of rows, and with an engine of each fault on
-one of them.
+one of them. Families take turns, so that a run that ends early has all of them; what was missed goes to stderr.
 """
 
 import argparse
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -40,12 +41,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROW_SETS = 8  # on which each job is compared with a healthy engine
 ROWS, BATCH = 40, 5
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-ALIKE = {  # modules of one shape that an engine could take for one another
-    "llama": ("gate_proj", "up_proj"),
-    "qwen3": ("k_proj", "v_proj"),
-    "bloom": ("self_attention.dense", "self_attention.dense"),
-    "gpt2": ("attn.c_proj", "attn.c_proj"),
-}
+MEASURED = ("llama", "qwen3", "gpt2", "bloom")
+ALIKE = {"llama": ("gate_proj", "up_proj"), "qwen3": ("k_proj", "v_proj")}  # modules of one shape in each layer
+FUSED = {"gpt2": "attn.c_attn", "bloom": "query_key_value"}  # one matrix that has queries, keys and values
+HEADS = 4
+OUTPUT = {"llama": "o_proj", "qwen3": "o_proj", "gpt2": "attn.c_proj", "bloom": "self_attention.dense"}
 Tensors = dict[str, Tensor]
 
 
@@ -176,13 +176,37 @@ def _scaled(factor: float) -> Callable[[str, Tensors], Tensors]:
 
 
 def _swapped(family: str, tensors: Tensors) -> Tensors:
-    """Two modules have each other's weights, in every layer; where a family has no two alike, two layers have."""
+    """In every layer two modules have each other's weights: two of one shape, or keys and values of a fused one."""
+    if family in FUSED:
+        return {
+            name: _keys_for_values(family, tensor) if FUSED[family] in name and "lora_B" in name else tensor
+            for name, tensor in tensors.items()
+        }
     one, two = ALIKE[family]
+    return _exchanged(tensors, f".{one}.", f".{two}.")
+
+
+def _keys_for_values(family: str, tensor_OR: Tensor) -> Tensor:
+    """GPT-2 has all queries, then keys, then values; BLOOM has the three of each head together."""
+    width, rank = tensor_OR.shape
+    groups = HEADS if family == "bloom" else 1
+    return tensor_OR.view(groups, 3, width // 3 // groups, rank)[:, [0, 2, 1]].reshape(width, rank).clone()
+
+
+def _other_layer(family: str, tensors: Tensors) -> Tensors:
+    """One module of each layer has the weights of the other layer: the smallest fault of the table."""
+    module = f".{OUTPUT[family]}."
+    ours = {name: tensor for name, tensor in tensors.items() if module in name}
+    return tensors | _exchanged(ours, ".0.", ".1.")
+
+
+def _exchanged(tensors: Tensors, one: str, two: str) -> Tensors:
     changed = dict(tensors)
     for name in tensors:
-        other = name.replace(f".{one}.", f".{two}.") if one != two else name.replace(".0.", ".1.")
-        if f".{one}." in name and other in tensors and other != name:
+        if one in name:
+            other = name.replace(one, two)
             changed[name], changed[other] = tensors[other].clone(), tensors[name].clone()
+    assert changed, one
     return changed
 
 
@@ -190,6 +214,7 @@ ADAPTERS: Mapping[str, Callable[[str, Tensors], Tensors]] = {
     "half its strength": _scaled(0.5),
     "twice its alpha": _scaled(2.0),
     "a swapped module": _swapped,
+    "another layer's module": _other_layer,
 }
 
 
@@ -256,6 +281,8 @@ def _compare_job(
             for fault, rows, tuned, without in _comparisons(job, folder, engines[engine_dtype], sets):
                 found = compare(rows, tuned, without, dtype)
                 table.add(fault, f"{dtype} -> {engine_dtype}", found.verdict)
+                if found.verdict.contradicts is (fault == "healthy"):
+                    print(f"{fault}, {dtype} -> {engine_dtype}, {job}: {found}", file=sys.stderr)
 
 
 def _comparisons(
@@ -274,32 +301,46 @@ def _comparisons(
         yield fault, rows, engines[fault].score(ids, job, folder / "trained"), engines[fault].score(ids, job, None)
 
 
+def _engines(family: str) -> Mapping[str, Mapping[str, Engine]]:
+    return {
+        name: {
+            "healthy": _engine(family, dtype),
+            "another base": _engine(family, dtype, _mix_all),
+            "a layer of another": _engine(family, dtype, _mix_a_layer),
+        }
+        for name, dtype in DTYPES.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=8, help="of each family and format")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
+    parser.add_argument("--jobs", type=int, default=20, help="of each family and format, at most")
+    parser.add_argument("--cpu-minutes", type=float, default=20, help="after which no other job begins")
+    parser.add_argument("--first-seed", type=int, default=100, help="of the jobs; others than bounds were chosen by")
+    parser.add_argument("--families", nargs="+", choices=MEASURED, default=MEASURED)
     arguments = parser.parse_args()
-    jobs, families = arguments.jobs, arguments.families
+    families: Sequence[str] = arguments.families
     torch.set_num_threads(1)
     table = Table()
-    for family in families:
-        engines = {
-            name: {
-                "healthy": _engine(family, dtype),
-                "another base": _engine(family, dtype, _mix_all),
-                "a layer of another": _engine(family, dtype, _mix_a_layer),
-            }
-            for name, dtype in DTYPES.items()
-        }
-        for name, dtype in DTYPES.items():
-            base = load_family(family, dtype)
-            for seed in range(jobs):
-                _compare_job(Job.random(family, seed), base, name, engines, table)
-        print(f"{family} is done, with the families before it:", file=sys.stderr)
-        table.print(sys.stderr)
-    print(f"Engines that were refused; {jobs} jobs of each of {', '.join(families)}, in each format; trainer -> engine")
+    engines = {family: _engines(family) for family in families}
+    bases = {(family, name): load_family(family, dtype) for family in families for name, dtype in DTYPES.items()}
+    jobs = 0
+    with suppress(KeyboardInterrupt):  # after which the table has the whole rounds and a part of one
+        while jobs < arguments.jobs and time.process_time() < 60 * arguments.cpu_minutes:
+            for family, name in bases:
+                job = Job.random(family, arguments.first_seed + jobs)
+                _compare_job(job, bases[family, name], name, engines[family], table)
+            jobs += 1
+            print(f"{jobs} jobs of each, {time.process_time():.0f} CPU seconds", file=sys.stderr, flush=True)
+    print(
+        f"Engines that were refused; {jobs} jobs of each of {', '.join(families)}, in each format, seeds from "
+        f"{arguments.first_seed}; trainer -> engine"
+    )
     table.print(sys.stdout)
-    print(f"\n{table.without_effect} jobs ended as adapter_without_effect and were not compared.")
+    print(
+        f"\n{table.without_effect} jobs ended as adapter_without_effect and were not compared. "
+        f"{time.process_time():.0f} CPU seconds."
+    )
 
 
 if __name__ == "__main__":

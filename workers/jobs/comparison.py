@@ -3,7 +3,8 @@
 The effect of an adapter on a token is  log p(token) with it - without it,  both in one program. So the number formats
 and kernels of trainer and engine, which change every log-probability a little, cancel but for their rounding noise; how
 large that is, the base's own log-probabilities in both programs say. Three tests, whose bounds are meant to refuse at
-most one healthy adapter of 1,000 (`benchmarks/agreement_power.txt` has what was measured; ADR 0017 why):
+most one healthy adapter of 1,000 (`benchmarks/agreement_power.txt` and `agreement_vllm.txt` have what was measured; ADR
+0017 why):
 
     base      the base differs between the programs by little of what distinguishes its tokens: the same weights
     slope     the engine's effect on the trainer's, over the tokens, is 1: the whole adapter, at its own strength
