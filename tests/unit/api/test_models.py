@@ -32,7 +32,8 @@ async def job_id(ctx: Context, client: httpx.AsyncClient, caller: Caller) -> str
 async def test_a_list_shows_the_bases_and_then_ones_own(client: httpx.AsyncClient, job_id: str) -> None:
     found = (await client.get("/models")).json()
     assert [model["id"] for model in found["data"]] == ["luthier-tiny", STEP, FINAL]
-    assert list(found["data"][0]) == ["id", "object", "created", "owned_by", "shutdown_date", "kind", "task", "imported"]
+    fields = ["id", "object", "created", "owned_by", "shutdown_date", "kind", "task", "imported"]
+    assert list(found["data"][0]) == fields
     assert [model["owned_by"] for model in found["data"]] == ["luthier"] * 3
 
 
