@@ -37,6 +37,7 @@ WITH_A_REASON = {  # patterns of paths; the first that fits
     "service/recipes/served_form.py": _SERVED,
     "service/api/schemas/jobs.py": _SERVED,
     "service/domain/event.py": _SERVED,
+    "service/dashboard/web/job_form.py": _SERVED,
     "workers/trainer/process/served_form.py": _SERVED,
     "workers/tunings/lora_form.py": _SERVED,
     "workers/tunings/private_weights.py": _SERVED,
