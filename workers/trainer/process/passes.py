@@ -123,11 +123,12 @@ class Passes:
     def next_logprobs(self, ids: Sequence[int]) -> Tensor:
         """logprobs_KV: log p(any token | tokens before) at every place but the first, dropout off.
 
-        The row goes alone, as in an engine.
+        The row goes alone and unpacked, as in an engine, and as the base's does: packed attention rounds otherwise in
+        bfloat16, and the difference would count as an effect of the tuning.
         """
         row, keep_K = self._alone(ids)
         with torch.no_grad():
-            return self.logits(row, keep_K)[0].float().log_softmax(dim=-1)
+            return self._padded_logits(row, keep_K)[0].float().log_softmax(dim=-1)
 
     def base_next_logprobs(self, ids: Sequence[int]) -> Tensor:
         """The same without the tuning, which must not be active."""
@@ -225,8 +226,9 @@ class Passes:
 
     def logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
         """See `Forward`. `keep_K` does not count the positions that the tuning puts before the tokens."""
-        if self.packed:
-            return self._packed_logits(batch, keep_K)
+        return self._packed_logits(batch, keep_K) if self.packed else self._padded_logits(batch, keep_K)
+
+    def _padded_logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
         inputs = self._inputs(batch)
         logits_BKV: Tensor = self._tuning.model(
             **inputs.tensors,
