@@ -84,6 +84,12 @@ async def next_claimable(
     return None if row is None else _work(row)
 
 
+async def claimable_kinds(tx: Transaction, kinds: Sequence[str]) -> set[str]:
+    """Those of the kinds of which there is work, of any base, that may be claimed now. Locks nothing."""
+    query = select(work.c.kind).where(work.c.kind.in_(kinds), _free()).distinct()
+    return set((await tx.connection.execute(query)).scalars())
+
+
 async def is_claimable(tx: Transaction, kind: str) -> bool:
     """Whether there is work of `kind` that needs no base and may be claimed now. Locks nothing."""
     query = select(work.c.id).where(_claimable(kind, [])).limit(1)
@@ -247,9 +253,12 @@ def is_alive() -> ColumnElement[bool]:
 
 
 def _claimable(kind: str, bases: Sequence[str]) -> ColumnElement[bool]:
+    return and_(work.c.kind == kind, or_(work.c.base.is_(None), work.c.base.in_(bases)), _free())
+
+
+def _free() -> ColumnElement[bool]:
+    """Neither held nor paused, and due."""
     return and_(
-        work.c.kind == kind,
-        or_(work.c.base.is_(None), work.c.base.in_(bases)),
         work.c.paused.is_(False),
         or_(work.c.lease_expires_at.is_(None), work.c.lease_expires_at < database_now()),
         or_(work.c.not_before.is_(None), work.c.not_before <= database_now()),

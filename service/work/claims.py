@@ -125,6 +125,12 @@ async def make_room(
         return ids
 
 
+async def claimable_kinds(ctx: Context, kinds: Sequence[Kind[Any]]) -> set[str]:
+    """The names of those kinds of which some work may be claimed now: without any, nobody needs to try."""
+    async with ctx.database.reading() as tx:
+        return await work.claimable_kinds(tx, [kind.name for kind in kinds])
+
+
 async def living_workers(ctx: Context) -> list[WorkerState]:
     """The workers whose leases have not expired, and their states."""
     async with ctx.database.reading() as tx:

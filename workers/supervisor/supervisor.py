@@ -91,11 +91,12 @@ class Supervisor:
     async def _look(self) -> None:
         """Claims as much as fits, and makes room for projects that hold less; called whenever the queue wakes it."""
         try:
+            waiting = await claims.claimable_kinds(self._ctx, [runner.kind for runner in self._runners])
             for runner in self._runners:
                 running = self._of(runner)
                 if runner.look is not None:
                     await runner.look(self._parts, [one.held for one in running])
-                while await self._claim(runner):
+                while runner.kind.name in waiting and await self._claim(runner):
                     pass
                 if runner.leave is not None:
                     await self._make_room(runner, runner.leave)
