@@ -238,6 +238,37 @@ async def active_of(tx: Transaction, base: str) -> str | None:
     return (await tx.connection.execute(query)).scalar_one_or_none()
 
 
+@dataclass(frozen=True)
+class Timed:
+    """What was measured of a job that has succeeded; `trained_tokens` of all its steps."""
+
+    step: int
+    trained_tokens: int
+    seconds_per_step: float
+    started_at: int
+    finished_at: int
+
+
+async def newest_timed(tx: Transaction, base: str, objective: str, tuning: str, limit: int) -> list[Timed]:
+    """The newest jobs of that kind, of all projects, that have succeeded after more than one step."""
+    query = (
+        select(*(jobs.c[field.name] for field in fields(Timed)))
+        .where(
+            jobs.c.status == "succeeded",
+            jobs.c.base == base,
+            jobs.c.objective == objective,
+            jobs.c.tuning["type"].as_string() == tuning,
+            jobs.c.seconds_per_step > 0,
+            jobs.c.trained_tokens > 0,
+            jobs.c.step > 0,
+            jobs.c.started_at.is_not(None),
+        )
+        .order_by(jobs.c.sequence.desc())
+        .limit(limit)
+    )
+    return [Timed(**row._mapping) for row in await tx.connection.execute(query)]
+
+
 async def ended(tx: Transaction) -> dict[Status, int]:
     """How many jobs have ever ended in each way."""
     query = select(jobs.c.status, func.count().label("jobs")).where(jobs.c.status.in_(FINAL)).group_by(jobs.c.status)

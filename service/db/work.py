@@ -247,6 +247,13 @@ async def waiting_before(tx: Transaction, kind: str, subject_ids: Sequence[str],
     return found
 
 
+async def waiting(tx: Transaction, kind: str, base: str, limit: int) -> int:
+    """How much work of that kind and base waits to be claimed; counted up to `limit`."""
+    matching = (work.c.kind == kind, work.c.base == base, work.c.owner.is_(None), work.c.paused.is_(False))
+    some = select(work.c.sequence).where(*matching).limit(limit).subquery()
+    return (await tx.connection.execute(select(func.count()).select_from(some))).scalar_one()
+
+
 def is_alive() -> ColumnElement[bool]:
     """Held, and the lease has not expired."""
     return work.c.lease_expires_at >= database_now()

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from service.domain.duration import Duration
 from service.domain.json import JsonObject
 
 Status = Literal["queued", "running", "succeeded", "failed"]
@@ -127,6 +128,8 @@ class CheckResult:
     plan: Plan | None  # None where a file is invalid
     warnings: list[Advice]
     prints_the_date: bool = False  # the base's chat template shows today's date: the result is of one day
+    duration: Duration | None = None  # None where a file is invalid or too little was measured
+    duration_unknown: str | None = None  # why, for a plan whose duration is unknown
 
 
 RESULT = TypeAdapter(CheckResult)

@@ -8,12 +8,14 @@ import pytest
 from luthier import AsyncLuthier
 
 from service.installation.context import Context
+from service.operations.keys import Caller
 from service.settings.settings import Settings
 from tests.given.checks import claimed, work_through
 from tests.given.command import Called, called
 from tests.given.journey import rows as good_rows
 from tests.given.running_service import write_catalogue
 from tests.given.scripted_engine import ScriptedEngine
+from tests.given.stored_jobs import add_measured
 from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.usefixtures("configured")
@@ -37,14 +39,17 @@ async def checked(ctx: Context, *arguments: str) -> Called:
 
 
 async def test_a_good_file_is_counted_and_shown_with_what_is_trained(
-    ctx: Context, sdk: AsyncLuthier, tmp_path: Path
+    ctx: Context, caller: Caller, sdk: AsyncLuthier, tmp_path: Path
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(good_rows(24))
+    for seconds in (20, 22, 21):
+        await add_measured(ctx, caller, "tiny", seconds)
     found = await checked(ctx, str(file), "--rows", "2", "--set", "n_epochs=2", "--set", "batch_size=8")
     assert found.code == 0, found.stderr
     lines = [line.split() for line in found.stdout.splitlines()]
     assert ["rows", "24"] in lines and ["steps", "6"] in lines
+    assert ["measured", "jobs", "3"] in lines and "9 of 10 such jobs: " in found.stdout
     assert "line 1" in found.stdout and "line 2" in found.stdout and "line 3" not in found.stdout
     assert "[" in found.stdout and "tokens are trained" in found.stdout and "\x1b" not in found.stdout
     assert f"luthier tune {file} --base tiny" in found.stderr
@@ -62,6 +67,7 @@ async def test_bad_lines_are_listed_and_the_exit_code_says_so(ctx: Context, tmp_
     result = json.loads(again.stdout)["result"]
     assert (again.code, result["valid"]) == (1, False)
     assert [one["line"] for one in result["training_file"]["problems"]] == [25, 26]
+    assert (result["duration"], result["duration_unknown"]) == (None, None)
 
 
 async def test_a_check_that_nobody_does_is_124_and_goes_on(ctx: Context, sdk: AsyncLuthier, tmp_path: Path) -> None:

@@ -128,6 +128,22 @@ async def tell(ctx: Context, id: str, *numbers: int) -> None:
         await events.add(tx, id, [wording.warning(f"{number}", key=f"{number}") for number in numbers])
 
 
+async def add_measured(
+    ctx: Context, caller: Caller, base: str, seconds: int, *, steps: int = 10, **values: Any
+) -> None:
+    """A job that has succeeded: 50 tokens a step, which took all of its `seconds`."""
+    job = await add_job(ctx, caller, "running", base)
+    measured = {
+        "step": steps,
+        "total_steps": steps,
+        "trained_tokens": 50 * steps,
+        "seconds_per_step": seconds / steps,
+        "started_at": 1000,
+        "finished_at": 1000 + seconds,
+    }
+    await move(ctx, job.id, "running", status="succeeded", **(measured | values))
+
+
 async def note_announcement(ctx: Context, base: str, seconds: float) -> None:
     """The base, whose last model took so long to be announced."""
     async with ctx.database.transaction() as tx:

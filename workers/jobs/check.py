@@ -36,6 +36,7 @@ from service.domain.event import NewEvent
 from service.domain.file import Segment
 from service.domain.storage_keys import beside_dataset
 from service.operations.check_work import HeldCheck
+from service.operations.durations import Forecast, forecast
 from service.recipes.base import Base
 from service.recipes.dataset import Problem
 from service.recipes.remedies import finding
@@ -93,9 +94,19 @@ class CheckRun:
         if training.sketch is not None and validation is not None and validation.sketch is not None:
             warnings += await asyncio.to_thread(leaks, training.sketch, validation.sketch)
         plan, planned = await self._plan(training.report) if valid else (None, [])
+        expected = Forecast(None) if plan is None else await forecast(self._ctx, check, plan)
         report = None if validation is None else validation.report
         prints_the_date = await asyncio.to_thread(self._datasets.prints_the_date)
-        return CheckResult(valid, training.report, report, plan, [*warnings, *planned], prints_the_date)
+        return CheckResult(
+            valid,
+            training.report,
+            report,
+            plan,
+            [*warnings, *planned],
+            prints_the_date,
+            duration=expected.duration,
+            duration_unknown=expected.unknown,
+        )
 
     async def _file(self, file_id: str, param: FileParam, minimum: int) -> "_File":
         segments = await self._datasets.segments(file_id, param)

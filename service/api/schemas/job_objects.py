@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from service.api.schemas.api_keys import ApiKeyReference
+from service.domain.duration import job_seconds
 from service.domain.event import Event, Kind, Level
 from service.domain.job import FINAL, Job, Status, named_after
 from service.domain.json import JsonObject
@@ -236,4 +237,4 @@ def _seconds_remaining(view: JobView) -> int | None:
     job = view.job
     if job.status != "running" or job.total_steps is None or job.seconds_per_step is None:
         return None
-    return round((job.total_steps - job.step) * job.seconds_per_step + view.announce_seconds)
+    return round(job_seconds(job.total_steps - job.step, job.seconds_per_step, view.announce_seconds))

@@ -9,6 +9,7 @@ from service.installation.context import Context
 from service.operations import checks
 from service.operations.keys import Caller
 from tests.given.checks import claimed, work_through
+from tests.given.stored_jobs import add_measured
 from tests.given.visitors import csrf_of
 from tests.given.workshop import ROWS, stored
 
@@ -31,6 +32,11 @@ async def test_every_row_shows_which_of_its_text_is_trained(
     path = await _checked(member, ctx, caller, ROWS.read_bytes())
     text = (await member.get(path)).text
     assert ">valid<" in text and "1 to 5 of 450" in text and text.count("<rect") > 1
+    assert "How long the job takes is unknown" in text and "<dt>Duration" not in text
+    for seconds in (20, 22, 21):
+        await add_measured(ctx, caller, "luthier-tiny", seconds)
+    known = (await member.get(await _checked(member, ctx, caller, ROWS.read_bytes()))).text
+    assert "<dt>Duration" in known and "90 % of such jobs" in known and "unknown" not in known
     first = text.partition('class="mask')[2].partition("</p>")[0]
     assert "<mark>repair" in first and "hole in the side" in first.partition("<mark>")[0]
     after = (await member.get(f"{path}/rows?start=445")).text

@@ -32,6 +32,7 @@ from tests.given.checks import (
 )
 from tests.given.journey import pairs, rows
 from tests.given.stored_datasets import let_a_day_pass, shared_objects
+from tests.given.stored_jobs import add_job, add_measured
 from tests.given.tiny_models import make_tiny_base
 from tests.given.work import claim_validation
 from workers.data.render import Renderer
@@ -102,6 +103,28 @@ async def test_a_check_says_what_the_job_will_do(ctx: Context, caller: Caller) -
     assert (found.plan.total_steps, found.plan.steps_per_epoch) == (job.total_steps, ROWS) == (8 * ROWS, ROWS)
     assert found.plan.learning_rate == ctx.catalogue.bases["tiny"].learning_rate["lora"]
     assert found.plan.trained_tokens == 8 * counts.trained_tokens
+
+
+async def test_a_check_says_how_long_the_job_takes_once_jobs_like_it_were_measured(
+    ctx: Context, caller: Caller, other: Caller
+) -> None:
+    for seconds in (20, 22):
+        await add_measured(ctx, other, "tiny", seconds)
+    await add_measured(ctx, caller, "another", 9)
+    await add_measured(ctx, caller, "tiny", 9, objective="dpo")
+    await add_measured(ctx, caller, "tiny", 9, tuning={"type": "prompt", "prompt": {}})
+    await add_measured(ctx, caller, "tiny", 9, seconds_per_step=0.01, finished_at=10_000)  # paused for hours
+    early = result(await checked(ctx, caller, rows(ROWS)))
+    assert early.duration is None and early.duration_unknown is not None
+    assert "base tiny, supervised and lora, 2 of the 3 jobs" in early.duration_unknown
+    await add_measured(ctx, caller, "tiny", 21)
+    await add_job(ctx, other, "queued", "tiny")
+    known = result(await checked(ctx, caller, rows(ROWS)))
+    assert known.duration is not None and known.plan is not None and known.duration_unknown is None
+    assert (known.duration.based_on, known.duration.queue_position) == (3, 1)
+    expected = 21 / 500 * known.plan.tokens  # seconds per token, the steps' sizes being one
+    assert known.duration.low <= expected <= known.duration.high <= 2 * known.duration.low
+    assert known.duration.seconds == pytest.approx(expected, rel=0.05)
 
 
 async def test_every_bad_line_of_both_files_is_found_with_its_remedy(ctx: Context, caller: Caller) -> None:

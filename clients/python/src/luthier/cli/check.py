@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from luthier.cli.output import Format, Output, note, print_record, print_table
+from luthier.cli.output import Format, Output, note, print_record, print_table, span
 from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, EXIT_TIMEOUT, client
 from luthier.cli.tune import method_and_tuning, parse_settings, upload_with_bar
 
@@ -99,7 +99,13 @@ def _show(result: "CheckResult") -> None:
         planned: list[tuple[str, object]] = [("steps", plan.total_steps), ("settings", settings)]
         planned += [("learning rate", f"{plan.learning_rate:g}"), ("tokens", f"{plan.tokens:,}")]
         planned += [("trained tokens", f"{plan.trained_tokens:,}")]
+        if (duration := result.duration) is not None:
+            interval = f"{span(duration.low)} to {span(duration.high)}"
+            planned += [("takes", f"{span(duration.seconds)} (9 of 10 such jobs: {interval})")]
+            planned += [("measured jobs", duration.based_on), ("jobs that wait before it", duration.queue_position)]
         print_table(["the job", ""], planned)
+        if result.duration_unknown:
+            note(result.duration_unknown)
     if result.warnings:
         lines = [(one.message, ", ".join(map(str, (one.lines or [])[:5]))) for one in result.warnings]
         print_table(["worth a look", "lines"], lines)

@@ -100,6 +100,14 @@ def when(seconds: object) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def span(seconds: float) -> str:
+    """`42 s`, `5 min` or `2.2 h`."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.0f} s"
+
+
 def size(length: int) -> str:
     """`3.2 MB`."""
     amount = float(length)

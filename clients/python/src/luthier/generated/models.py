@@ -44,6 +44,7 @@ __all__ = [
     "DpoMethod",
     "DpoParam",
     "DpoSettings",
+    "Duration",
     "EarlyStopping",
     "EarlyStoppingParam",
     "EventObject",
@@ -267,6 +268,8 @@ class CheckResult(Record):
     plan: Optional["Plan"]
     warnings: list["Advice"]
     prints_the_date: bool = False
+    duration: Optional["Duration"] = None
+    duration_unknown: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -447,6 +450,22 @@ class DpoSettings(Record):
     """`DpoSettings`."""
 
     hyperparameters: "DpoJobHyperparameters"
+
+
+@dataclass(frozen=True)
+class Duration(Record):
+    """Seconds that a job will take from its slot on, its announcement included: `low` to `high` with probability
+    LEVEL.
+
+    `based_on` jobs were measured, of all projects. `queue_position` jobs waited for a slot of the base when
+    this was estimated; their time is not included.
+    """
+
+    seconds: int
+    low: int
+    high: int
+    based_on: int
+    queue_position: int
 
 
 @dataclass(frozen=True)
