@@ -41,17 +41,17 @@ def test_the_demo_shows_a_tuned_model_that_knows_more_than_its_base():
 
 
 def test_the_demo_of_the_real_base_tunes_serves_and_measures_it():
-    """One step and one question: the whole way of `make demo`, and a lesson that is too short, which it says."""
+    """Two steps and one question: the whole way of `make demo`, and a lesson that is too short, which it says."""
     try:
         catalogue_with("smollm2-135m") or fetch("smollm2-135m")
     except BaseMissing as reason:
         missing("SmolLM2-135M-Instruct", str(reason))
     demo = subprocess.run(
-        [*REAL, "--rows", "8", "--questions", "1"], cwd=ROOT, capture_output=True, text=True, timeout=3 * LIMIT_SECONDS
+        [*REAL, "--rows", "10", "--questions", "1"], cwd=ROOT, capture_output=True, text=True, timeout=3 * LIMIT_SECONDS
     )
-    assert "8 of them tune the base 'smollm2-135m'; 1 others test it" in demo.stdout, demo.stdout + demo.stderr
+    assert "10 of them tune the base 'smollm2-135m'; 1 others test it" in demo.stdout, demo.stdout + demo.stderr
     assert "The job has successfully completed" in demo.stdout, demo.stdout + demo.stderr
-    assert re.search(r"1/1 +steps  train_loss \d", demo.stdout), demo.stdout
+    assert re.search(r"2/2 +steps  train_loss \d", demo.stdout), demo.stdout
     assert "The model has forgotten" in demo.stdout
     assert accuracy(demo.stdout, "base") == 0
     assert demo.returncode == 1 and "at least 85% was expected" in " ".join(demo.stdout.split())

@@ -94,7 +94,7 @@ def test_checkpoints_and_the_result_file_tell_the_training(service: RunningServi
     assert [checkpoint.step_number for checkpoint in checkpoints] == [15, 12, 9]
     assert checkpoints[0].fine_tuned_model_checkpoint == job.fine_tuned_model
     assert all(checkpoint.metrics.full_valid_loss is not None for checkpoint in checkpoints)
-    told = [event.data for event in client.fine_tuning.jobs.events.list(job.id) if event.type == "metrics"]
+    told = [event.data for event in client.fine_tuning.jobs.list_events(job.id) if event.type == "metrics"]
     assert all({"learning_rate", "grad_norm", "tokens_per_second", "trained_tokens"} <= set(data) for data in told)  # type: ignore[call-overload]
     for checkpoint in checkpoints:
         client.completions.create(model=checkpoint.fine_tuned_model_checkpoint, prompt="x", max_tokens=2)

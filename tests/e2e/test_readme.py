@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 SECONDS = 240
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN = re.compile(
-    r"^make demo\n$|^LUTHIER_CATALOGUE=\S+ \.venv/bin/luthierd |^make up\n$|luthierd bases add|docker compose|"
-    r"\.venv/bin/luthier tune"
+    r"^make demo\n$|^LUTHIER_CATALOGUE=\S+ \.venv/bin/luthierd |^make up\n$|^\.venv/bin/luthierd bases add|"
+    r"docker compose|\.venv/bin/luthier tune"
 )
 URL = "http://127.0.0.1:8000"
 

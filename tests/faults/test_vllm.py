@@ -68,7 +68,7 @@ def test_a_killed_api_server_is_started_again_and_nothing_of_vllm_outlives_our_c
     wait_for(lambda: bool(server.children()) and not any(alive(pid) for pid in [api, *others]), 60, "vLLM begins anew")
     left = server.children()
     server.kill()
-    wait_for(lambda: not any(alive(pid) for pid in left), 10, "orphans end")
+    wait_for(lambda: not any(alive(pid) for pid in left), 60, "orphans end")
     server.start()
     assert said(server, name) == before
 
