@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.given.compatibility import encoder_refusal, packed_refusal, refusal
+from tests.given.encoder_decoders import ENCODER_DECODERS
 from tests.given.encoders import ENCODERS
 from tests.given.families import FAMILIES
 from tests.given.tunings import KINDS
@@ -33,7 +34,16 @@ ENCODERS_HEAD = """
 
 On encoders, for the method `classification`: `tests/unit/tunings/test_compatibility_encoders.py` shows the same of what
 the head returns, in the trainer and as an engine attaches the adapter. A number: a job is refused, or the catalogue's
-entry, for the reason below. Encoder-decoders (T5) are recognised as a kind; no method trains them yet.
+entry, for the reason below.
+
+"""
+BOTH_HEAD = """
+## Encoder-decoders
+
+On encoder-decoders, for the method `supervised`: `tests/unit/tunings/test_compatibility.py` shows the same as of the
+first table, with the logits of the decoder. `partial`'s `last:n` are the decoder's blocks; `prompt` stands before what
+the encoder reads. Decoders that count positions from the beginning of a batch (BART, Marian) are refused when they are
+loaded, since rows of unlike length could not be decoded together.
 
 """
 
@@ -52,7 +62,8 @@ def main() -> None:
     """Tries every pair and rewrites the page."""
     causal = {(name, kind): refusal(name, kind) for name in FAMILIES for kind in KINDS}
     encoders = {(name, kind): encoder_refusal(name, kind) for name in ENCODERS for kind in KINDS}
-    PAGE.write_text(render(causal, encoders) + packed_part(), encoding="utf-8")
+    both = {(name, kind): refusal(name, kind) for name in ENCODER_DECODERS for kind in KINDS}
+    PAGE.write_text(render(causal, encoders, both) + packed_part(), encoding="utf-8")
 
 
 def packed_part() -> str:
@@ -63,9 +74,18 @@ def packed_part() -> str:
     )
 
 
-def render(causal: Mapping[tuple[str, str], str], encoders: Mapping[tuple[str, str], str]) -> str:
+def render(
+    causal: Mapping[tuple[str, str], str],
+    encoders: Mapping[tuple[str, str], str],
+    both: Mapping[tuple[str, str], str],
+) -> str:
     """The page; a refusal by family and kind is empty where they go together."""
-    return f"{HEAD}{_table(FAMILIES, causal)}{ENCODERS_HEAD}{_table(ENCODERS, encoders)}"
+    parts = (
+        (HEAD, FAMILIES, causal),
+        (ENCODERS_HEAD, ENCODERS, encoders),
+        (BOTH_HEAD, ENCODER_DECODERS, both),
+    )
+    return "".join(head + _table(families, refusals) for head, families, refusals in parts)
 
 
 def _table(families: Sequence[str], refusals: Mapping[tuple[str, str], str]) -> str:

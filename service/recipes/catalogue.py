@@ -131,6 +131,8 @@ def _contradictions(base: Base) -> Iterator[str]:
             yield f"has the learning_rate {rate} for '{name}'; write a number above 0, such as 0.001."
     if serving.engine == "vllm" and base.kind != "causal":
         yield f'is of the kind "{base.kind}", which vLLM does not serve here; take the engine "embedded".'
+    if base.kind == "encoder-decoder" and base.quantization:
+        yield 'is of the kind "encoder-decoder", which is not stored in 4 bits; leave quantization out.'
     if serving.engine == "embedded" and serving.tool_call_parser:
         yield 'has a serving.tool_call_parser, but the embedded engine calls no tools; leave it out or take "vllm".'
     longest = _positions(Path(base.source))

@@ -26,6 +26,7 @@ KINDS: Mapping[BaseKind, str] = {
     "encoder": "an encoder, which reads a text as a whole and writes none",
     "encoder-decoder": "an encoder-decoder, which reads one text as a whole and writes another",
 }
+KIND_COLUMNS: Mapping[BaseKind, tuple[Column, ...]] = {"encoder-decoder": ("second_tokens",)}  # besides the task's
 
 
 @dataclass(frozen=True)

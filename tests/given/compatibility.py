@@ -5,6 +5,7 @@ from functools import cache
 from service.domain.errors import InvalidRequest, JobError
 from service.recipes.base import Base, Serving
 from service.recipes.tuning import tuning_of
+from tests.given.encoder_decoders import ENCODER_DECODERS, load_encoder_decoder
 from tests.given.encoders import ENCODERS, load_encoder
 from tests.given.families import load_family
 from tests.given.tunings import KINDS
@@ -15,8 +16,8 @@ from workers.tunings import create_tuning
 
 @cache
 def family(name: str) -> LoadedBase:
-    """The one base of that family in this process; whoever uses it leaves no trace."""
-    return load_family(name)
+    """The one base of that family in this process, which writes text; whoever uses it leaves no trace."""
+    return load_encoder_decoder(name) if name in ENCODER_DECODERS else load_family(name)
 
 
 @cache
@@ -27,9 +28,6 @@ def encoder(name: str) -> LoadedBase:
 
 def encoder_refusal(name: str, kind: str) -> str:
     """As `refusal`, for a family of encoders."""
-    settings = tuning_of(KINDS[kind])
-    if "encoder" not in settings.kinds:
-        return f"The tuning '{settings.name}' is for bases of the kind: {', '.join(sorted(settings.kinds))}."
     return _refusal(encoder(name), kind)
 
 
@@ -66,7 +64,10 @@ def packed_refusal(name: str, kind: str) -> str:
 
 
 def _refusal(base: LoadedBase, kind: str) -> str:
-    tuning = create_tuning(tuning_of(KINDS[kind]), base.model, "tried")
+    settings = tuning_of(KINDS[kind])
+    if base.kind not in settings.kinds:
+        return f"The tuning '{settings.name}' is for bases of the kind: {', '.join(sorted(settings.kinds))}."
+    tuning = create_tuning(settings, base.model, "tried")
     try:
         tuning.attach()
     except JobError as error:

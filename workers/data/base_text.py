@@ -29,11 +29,15 @@ class UnknownToken(Exception):
 
 @dataclass(frozen=True)
 class BaseText:
-    """`end_ids`: the end tokens in generation_config.json; `num_embeddings`: rows of the input embedding."""
+    """`end_ids`: the end tokens in generation_config.json; `num_embeddings`: rows of the input embedding.
+
+    `decoder_start_id`: of an encoder-decoder, the token with which its decoder begins; None for any other base.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int] = frozenset()
     num_embeddings: int = sys.maxsize
+    decoder_start_id: int | None = None
 
     @cached_property
     def end_tokens(self) -> frozenset[str]:

@@ -292,7 +292,14 @@ class _Check:
         of_rows = self._objective.rows_per_example > 1 or isinstance(row, LabelledRow)
         weight = row.weight if of_rows and row.weight != 1 else None
         for sequence, label in zip(sequences, self._labels(row, sequences), strict=True):
-            self._rows.add(sequence.ids, sequence.trained, label=label, weight=weight, token_weights=sequence.weights)
+            self._rows.add(
+                sequence.ids,
+                sequence.trained,
+                label=label,
+                weight=weight,
+                second=sequence.second,
+                token_weights=sequence.weights,
+            )
 
     def _labels(self, row: Row, sequences: Sequence[Rendered]) -> list[int | None]:
         """Of each sequence: 1 for a wanted answer, 0 for an unwanted one, if the objective reads answers one by one."""

@@ -40,6 +40,7 @@ def text_digest(text: BaseText) -> str:
             "end_ids": sorted(text.end_ids),
             "num_embeddings": text.num_embeddings,
             "chat_template": tokenizer.chat_template,
+            **({} if text.decoder_start_id is None else {"decoder_start_id": text.decoder_start_id}),
         }
     )
 

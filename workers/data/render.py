@@ -3,6 +3,7 @@
 The mask is never found by searching. `workers.data.turn` returns prompt and answer of every trained turn as text, the
 prompt exactly as an engine gets it; here they become tokens such that the prompt's are exactly the engine's. The answer
 and the token that ends it are trained, and nothing else. The sequences of a preference pair begin with the same prompt.
+Of an encoder-decoder both are sequences of their own, which `workers.data.two_sides` writes.
 """
 
 import re
@@ -26,6 +27,7 @@ from workers.data.messages import Messages, RenderError, Tools, template_message
 from workers.data.packing import pieces
 from workers.data.template import ChatTemplate, refuse_special, refuse_special_messages, strings
 from workers.data.turn import trained_turn
+from workers.data.two_sides import answer_ids, has_two_sides, question, written
 
 AnyRow = ChatRow | PromptRow | PreferenceRow | TextRow | LabelledRow
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
@@ -38,9 +40,15 @@ _ANCHORS = ("\n", "a", "0", ".", ")", "\u00e9")
 class Rendered:
     """One training sequence: `ids`, and for each of them whether it is trained (1) or not (0)."""
 
-    ids: list[int]
+    ids: list[int]  # of an encoder-decoder its decoder's
     trained: bytearray
     weights: list[float] | None = None  # of each token, where a trained one has another weight than 1
+    second: list[int] | None = None  # what the encoder of an encoder-decoder reads
+
+    @property
+    def num_tokens(self) -> int:
+        """Of both sides."""
+        return len(self.ids) + len(self.second or ())
 
 
 def encode_prompt(text: BaseText | Encodings, prompt: str) -> list[int]:
@@ -67,6 +75,8 @@ def encode_chat(
     """
     plain, plain_tools = template_messages(messages), template_tools(tools or [])
     refuse_special_messages(template.text.special, plain, plain_tools)
+    if has_two_sides(template.text) and not template.text.tokenizer.chat_template:
+        return _encode_question(template.text, plain, plain_tools)
     check_complete(template, plain, plain_tools, answer_next=True)
     text = template.render(plain, plain_tools, answer_next=True)
     check_words(template, plain, plain_tools, text)
@@ -74,6 +84,13 @@ def encode_chat(
         return template.text.ids(text, add_special_tokens=False)
     except UnknownToken as unknown:
         raise _beyond(unknown, plain, plain_tools) from unknown
+
+
+def _encode_question(text: BaseText, messages: Messages, tools: Tools | None) -> list[int]:
+    try:
+        return text.ids(question(messages, tools), add_special_tokens=True)
+    except UnknownToken as unknown:
+        raise _beyond(unknown, messages, tools) from unknown
 
 
 @dataclass(frozen=True)
@@ -116,7 +133,9 @@ class Renderer:
         """The first half of `render`; what is wrong with the row is raised by `finish`."""
         if isinstance(row, PreferenceRow):
             return Prepared(row, [self._conversation(conversation) for conversation in row.conversations])
-        return Prepared(row, [self._conversation(row)] if isinstance(row, ChatRow) else [])
+        if isinstance(row, ChatRow) and not has_two_sides(self._text):
+            return Prepared(row, [self._conversation(row)])
+        return Prepared(row)
 
     def encode(self, rows: Sequence[Prepared]) -> None:
         """Encodes what `finish` needs of these rows, together. `finish` encodes what was not encoded before."""
@@ -138,17 +157,19 @@ class Renderer:
         if isinstance(row, PreferenceRow):
             return self._pair(row, prepared.conversations)
         if isinstance(row, ChatRow):
-            return self._chat(prepared.conversations[0])
+            return self._chat_pairs(row) if has_two_sides(self._text) else self._chat(prepared.conversations[0])
         if isinstance(row, LabelledRow):
             return [self._read(row)]
+        if has_two_sides(self._text):
+            refuse_special(self._text.special, row.prompt, "prompt")
+            prompt = encode_prompt(self._encodings, row.prompt)
+            return [self._two_sides(prompt, row.completion, "completion", row.token_weight)]
         try:
             sequence = self._prompt(row)
         except UnknownToken as unknown:
             field = "prompt" if unknown.token in row.prompt else "completion"
             raise RenderError(field, str(unknown)) from unknown
-        if len(sequence.ids) > self._context_tokens:
-            raise self._too_long(sequence)
-        return [sequence]
+        return [self._fitting(sequence)]
 
     def _asked(self, prepared: Prepared) -> Iterator[Asked]:
         """What `finish` will encode, as far as it is known already."""
@@ -159,7 +180,7 @@ class Renderer:
             yield row.text, True
         elif isinstance(row, PromptRow):
             yield row.prompt, True
-            yield row.prompt + row.completion, True
+            yield (row.completion if has_two_sides(self._text) else row.prompt + row.completion), True
         elif isinstance(row, LabelledRow) and isinstance(row.content, str):
             yield row.content, True
 
@@ -223,10 +244,29 @@ class Renderer:
         else:
             wire = [message.model_dump(exclude_none=True, exclude={"weight"}) for message in content]
             ids = encode_chat(self._template, wire)
-        sequence = Rendered(ids, bytearray(len(ids)))
-        if len(ids) > self._context_tokens:
-            raise self._too_long(sequence)
-        return sequence
+        return self._fitting(Rendered(ids, bytearray(len(ids))))
+
+    def _chat_pairs(self, row: ChatRow) -> list[Rendered]:
+        """One pair of sequences for each trained turn of an encoder-decoder: what was said before it, and the turn."""
+        wire = [message.model_dump(exclude_none=True) for message in row.messages]
+        functions = [tool.function for tool in row.tools] + row.functions
+        tools = [{"function": function.model_dump()} for function in functions]
+        messages, sequences = template_messages(wire), []
+        for index in row.trained:
+            field = f"messages[{index}]"
+            if index == 0:
+                reason = "has no message before it to respond to; add a user message before it, or set its weight to 0"
+                raise RenderError(field, reason)
+            prompt = encode_chat(self._template, wire[:index], tools)
+            answer = written(messages[index], field)
+            sequences.append(self._two_sides(prompt, answer, f"{field}.content", row.token_weight(index)))
+        return sequences
+
+    def _two_sides(self, prompt: list[int], answer: str, field: str, weight: float) -> Rendered:
+        if not prompt:
+            raise RenderError("prompt", "is empty, and the base has no token to read instead; write a prompt")
+        sequence = _flagged(1, answer_ids(self._text, self._encodings, answer, field), weight)
+        return self._fitting(replace(sequence, second=prompt))
 
     def _conversation(self, row: ChatRow) -> _Conversation:
         """The row as text, up to its first error."""
@@ -288,8 +328,13 @@ class Renderer:
         end = [match[0] for match in self._text.special.finditer(answer)][-1]
         return _flagged(len(prompt_ids), _joined(self._text, prompt_ids, both_ids, answer, end))
 
+    def _fitting(self, sequence: Rendered) -> Rendered:
+        if sequence.num_tokens > self._context_tokens:
+            raise self._too_long(sequence)
+        return sequence
+
     def _too_long(self, sequence: Rendered) -> RenderError:
-        num_tokens = len(sequence.ids)
+        num_tokens = sequence.num_tokens
         return RenderError(
             "", f"is too long for the base ({num_tokens} tokens, at most {self._context_tokens}); shorten it"
         )

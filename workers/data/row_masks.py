@@ -43,13 +43,18 @@ def row_masks(dataset: TokenizedDataset, rows: Sequence[int], tokenizer: PreTrai
 
 
 def _sequence(dataset: TokenizedDataset, index: int, tokenizer: PreTrainedTokenizerBase) -> SequenceMask:
+    """Of an encoder-decoder what its encoder reads, then what its decoder writes after the start token."""
     ids, trained = dataset.row(index)
     if dataset.token_weights is None:
         weights: NDArray[np.float32] = trained.astype(np.float32)
     else:
         weights = dataset.token_weights[dataset.offsets[index] : dataset.offsets[index + 1]]
-    found = pieces(ids.tolist(), trained.tolist(), weights.tolist(), tokenizer)
-    return SequenceMask(len(ids), int(trained.sum()), found)
+    read = dataset.second(index)
+    begin = 1 if len(read) else 0
+    found = pieces(ids[begin:].tolist(), trained[begin:].tolist(), weights[begin:].tolist(), tokenizer)
+    if len(read):
+        found = [Piece(_decoded(read.tolist(), tokenizer), False, 0.0, len(read)), *found]
+    return SequenceMask(len(read) + len(ids) - begin, int(trained.sum()), found)
 
 
 def pieces(
@@ -80,6 +85,8 @@ def counts(dataset: TokenizedDataset, rows: Sequence[int], context_tokens: int) 
     """Exact counts of a file. `rows[i]` is how many sequences row i has; mismatched rows are not counted."""
     stored = _stored(dataset, rows)
     lengths = np.diff(dataset.offsets)[::stored]
+    if dataset.second_offsets is not None:
+        lengths = lengths + np.diff(dataset.second_offsets)[::stored]
     trained = np.add.reduceat(dataset.trained, dataset.offsets[:-1], dtype=np.int64)[::stored]
     return Counts(
         rows=len(rows),

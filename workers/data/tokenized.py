@@ -1,7 +1,8 @@
 """Tokenised rows, flat, in named columns: validation writes them once, every trainer reads them.
 
 Does not depend on text or models. N rows, T tokens of all rows together. A step counts examples: an example is one row,
-or the adjacent rows of a pair. Which columns a file has depends on the job's objective (`require`).
+or the adjacent rows of a pair. Which columns a file has depends on the job's objective (`require`). Of an
+encoder-decoder a row's second sequence is what the encoder reads; its tokens are the decoder's, the start token first.
 
 The file is safetensors; its header's metadata has the version:
 
@@ -131,22 +132,31 @@ class TokenizedDataset:
             return [row for example in examples for row in range(bounds[example], bounds[example + 1])]
         return [example * self.rows_per_example + row for example in examples for row in range(self.rows_per_example)]
 
+    def second(self, index: int) -> NDArray[np.int32]:
+        """The second sequence of one row; empty where the file has none."""
+        if self.second_tokens is None or self.second_offsets is None:
+            return np.zeros(0, dtype=np.int32)
+        return self.second_tokens[self.second_offsets[index] : self.second_offsets[index + 1]]
+
     def row_length(self, row: int) -> int:
-        """Tokens of the row."""
+        """Tokens of the row, without its second sequence."""
         return int(self.offsets[row + 1] - self.offsets[row])
 
     def length(self, example: int) -> int:
-        """Tokens of the longest row of an example, which is not packed."""
-        begin = example * self.rows_per_example
-        return int(np.diff(self.offsets[begin : begin + self.rows_per_example + 1]).max())
+        """Tokens of the longest row of an example, which is not packed, without second sequences."""
+        return max(self.row_length(row) for row in self.rows_of([example]))
+
+    def second_length(self, example: int) -> int:
+        """Tokens of the longest second sequence of an example, which is not packed."""
+        return max(len(self.second(row)) for row in self.rows_of([example]))
 
     def cost_tokens(self, examples: Iterable[int]) -> int:
         """All tokens of these examples' rows."""
-        return sum(self.row_length(row) for row in self.rows_of(examples))
+        return sum(self.row_length(row) + len(self.second(row)) for row in self.rows_of(examples))
 
     @property
     def num_tokens(self) -> int:
-        return len(self.tokens)
+        return len(self.tokens) + (0 if self.second_tokens is None else len(self.second_tokens))
 
     @property
     def num_trained_tokens(self) -> int:

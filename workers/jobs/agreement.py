@@ -33,7 +33,8 @@ REFUSALS = frozenset({400, 413, 422})  # waiting does not change these
 UNUSABLE = "adapter_unusable"  # the code of our own engines for an adapter that no waiting makes loadable
 
 T = TypeVar("T")
-ScoreRow = Callable[[aiohttp.ClientSession, str, str, Sequence[int]], Awaitable[list[float]]]
+R = TypeVar("R")
+ScoreRow = Callable[[aiohttp.ClientSession, str, str, R], Awaitable[list[float]]]
 _rows: TypeAdapter[list[ScoredRow]] = TypeAdapter(list[ScoredRow])
 _head_rows: TypeAdapter[list[HeadRow]] = TypeAdapter(list[HeadRow])
 
@@ -108,15 +109,23 @@ class Engines:
         self._urls = list(urls)
         self._headers = dict(headers or {})
 
-    async def score(self, models: Sequence[str], rows: Sequence[Sequence[int]]) -> list[list[list[float]]]:
-        """For each model log p(token | tokens before) of every token of every row but its first.
+    async def score(
+        self,
+        models: Sequence[str],
+        rows: Sequence[Sequence[int]],
+        seconds: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[list[float]]]:
+        """For each model log p(token | tokens before) of every token of every row but its first. `seconds`: what the
+        encoder of an encoder-decoder reads for each row.
 
         All of them from the first engine that has all the models. NaN where it could not compute one. Raises
         EngineUnavailable when no engine responds, EngineRefused.
         """
 
+        asked = list(zip(rows, [()] * len(rows) if seconds is None else seconds, strict=True))
+
         async def scores(url: str) -> list[list[list[float]]]:
-            return [await _score(url, self._headers, model, rows, _score_row) for model in models]
+            return [await _score(url, self._headers, model, asked, _score_row) for model in models]
 
         return await self._first(scores)
 
@@ -138,7 +147,7 @@ class Engines:
 
 
 async def _score(
-    url: str, headers: Mapping[str, str], model: str, rows: Sequence[Sequence[int]], score_row: ScoreRow
+    url: str, headers: Mapping[str, str], model: str, rows: Sequence[R], score_row: ScoreRow[R]
 ) -> list[list[float]]:
     """One request per row: several scored prompts in one request crash vLLM 0.32 on a CPU."""
     timeout = aiohttp.ClientTimeout(total=RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS)
@@ -149,16 +158,21 @@ async def _score(
         raise EngineUnavailable(type(error).__name__) from error
 
 
-async def _score_row(session: aiohttp.ClientSession, url: str, model: str, row: Sequence[int]) -> list[float]:
+async def _score_row(
+    session: aiohttp.ClientSession, url: str, model: str, asked: tuple[Sequence[int], Sequence[int]]
+) -> list[float]:
+    row, second = asked
     # One token is generated and ignored: not every engine accepts `max_tokens` 0.
     body = {
         "model": model, "prompt": list(row), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1
     }  # fmt: skip
+    if second:  # of an encoder-decoder, whose engine puts the start token first
+        body |= {"prompt": list(second), "written": list(row[1:])}
     async with session.post(f"{url}/v1/completions", json=body, allow_redirects=False) as response:
         content = await _read(response)
     if response.status != 200:
         raise _refusal(response.status, content, model)
-    return _logprobs(content, len(row))
+    return _logprobs(content, first=0 if second else 1, num_tokens=len(row) - 1)
 
 
 async def _classify_row(session: aiohttp.ClientSession, url: str, model: str, row: Sequence[int]) -> list[float]:
@@ -193,12 +207,13 @@ def _refusal(status: int, content: bytes, model: str) -> Exception:
     return EngineUnavailable(f"status {status} for the model '{model}'")
 
 
-def _logprobs(content: bytes, num_tokens: int) -> list[float]:
+def _logprobs(content: bytes, *, first: int, num_tokens: int) -> list[float]:
+    """Of so many tokens, from the place `first` on."""
     try:
         (choice,) = _Completion.model_validate_json(content).choices
     except ValueError as error:  # a ValidationError is one
         raise EngineRefused("Its response has no log-probabilities.") from error
     found = choice.logprobs.token_logprobs
-    if len(found) < num_tokens:
+    if len(found) < first + num_tokens:
         raise EngineRefused("Its response has log-probabilities of fewer tokens than it was sent.")
-    return [math.nan if logprob is None else logprob for logprob in found[1:num_tokens]]
+    return [math.nan if logprob is None else logprob for logprob in found[first : first + num_tokens]]

@@ -63,9 +63,10 @@ class EngineCheck:
     async def tokens(self, rows: Sequence[ScoredRow]) -> NewEvent:
         """Compares log-probabilities of tokens. Returns what to say; raises JobError where an engine contradicts."""
         models, ids = [self._name, self._base.id], [row.ids for row in rows]
+        seconds = [row.second for row in rows]
 
         async def check() -> NewEvent | JobError:
-            scores: list[list[list[float]]] = await self._retrying()(self._engines.score, models, ids)
+            scores: list[list[list[float]]] = await self._retrying()(self._engines.score, models, ids, seconds)
             served, served_base = scores
             found = compare(rows, served, served_base, self._base.dtype)
             if found.verdict.contradicts:

@@ -6,7 +6,8 @@ one thread).
 Why our own loop over the model and a DynamicCache: `generate()` of transformers runs a batch until its longest row
 ends, so a new row would have to wait; its continuous batching packs all rows into one of shape (1, tokens), where rows
 cannot have different adapters. Here every prompt is prefilled separately, in pieces, with its own adapter; then its
-part of the cache is padded on the left to the length of the others, and all rows decode together.
+part of the cache is padded on the left to the length of the others, and all rows decode together. What differs for
+encoder-decoders is in `workers.model.two_sided`.
 
 Shapes: B rows, S cached positions of the longest row, T tokens of a prompt's piece, N some of the rows, V vocabulary.
 """
@@ -40,6 +41,7 @@ class Row:
     adapter: Adapter | None = None
     num_top: int | None = None  # how many alternatives to score at every token; None scores nothing
     score_prompt: bool = False
+    written: Sequence[int] = ()  # of an encoder-decoder: what the decoder has written before, and is scored
     generated: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -47,11 +49,6 @@ class Row:
             raise ValueError("a row needs at least one prompt token")
         seed = self.sampling.seed
         self._random = random.Random(None if seed is None else seed % 2**64)  # Random ignores the sign of a seed
-
-    @property
-    def num_cached(self) -> int:
-        """Positions before the next token: virtual tokens, the prompt and the generated tokens."""
-        return num_virtual_tokens(self.adapter) + len(self.prompt) + len(self.generated)
 
     def draw(self) -> float:
         """The row's next random number in [0, 1). With a seed it does not depend on the other rows."""
@@ -68,7 +65,7 @@ class Prefilled:
     """Rows whose prompt is computed. `scores` are those of the prompt from its second token on, if requested."""
 
     rows: Sequence[Row]
-    cache: DynamicCache
+    caches: Sequence[DynamicCache]
     logits_NV: Tensor
     scores: Sequence[Token]
 
@@ -88,24 +85,30 @@ class DecodingBatch:
     def clear(self) -> None:
         """Drops all rows."""
         self.rows: list[Row] = []
-        self._cache = DynamicCache()
+        self._caches: Sequence[DynamicCache] = ()  # the parts of the rows' cache; none without rows
         self._logits_BV = torch.empty(0)
+
+    def lengths(self, row: Row) -> tuple[int, ...]:
+        """Positions before the row's next token in each part of the cache: virtual tokens, prompt, generated tokens."""
+        return (num_virtual_tokens(row.adapter) + len(row.prompt) + len(row.generated),)
 
     @torch.inference_mode()
     def prefill(self, rows: Sequence[Row]) -> Prefilled:
         """Computes the one prompt and adapter that `rows` share. Does not affect the rows in progress."""
-        cache, logits_1V, scores = self._prompt(rows[0])
-        cache.batch_repeat_interleave(len(rows))
-        return Prefilled(rows, cache, logits_1V.expand(len(rows), -1), scores)
+        caches, logits_1V, scores = self._prompt(rows[0])
+        for cache in caches:
+            cache.batch_repeat_interleave(len(rows))
+        return Prefilled(rows, caches, logits_1V.expand(len(rows), -1), scores)
 
     @torch.inference_mode()
     def join(self, newcomers: Prefilled) -> None:
         """Adds the newcomers after the rows in progress."""
         if self.rows:
-            _append(self._cache, newcomers.cache)
+            for cache, theirs in zip(self._caches, newcomers.caches, strict=True):
+                _append(cache, theirs)
             self._logits_BV = torch.cat([self._logits_BV, newcomers.logits_NV])
         else:
-            self._cache, self._logits_BV = newcomers.cache, newcomers.logits_NV
+            self._caches, self._logits_BV = newcomers.caches, newcomers.logits_NV
         self.rows = [*self.rows, *newcomers.rows]
 
     @torch.inference_mode()
@@ -131,32 +134,38 @@ class DecodingBatch:
         self.rows = [self.rows[index] for index in kept]
         kept_N = torch.tensor(kept, device=self._device)
         # After `sample` a row's newest token is not cached yet, so the slice is at most one position too long.
-        longest = max(row.num_cached for row in self.rows)
-        for layer, keys, values in _layers(self._cache):
-            layer.keys = keys.index_select(0, kept_N)[:, :, -longest:]
-            layer.values = values.index_select(0, kept_N)[:, :, -longest:]
+        for cache, lengths in zip(self._caches, zip(*map(self.lengths, self.rows), strict=True), strict=True):
+            longest = max(lengths)
+            for layer, keys, values in _layers(cache):
+                layer.keys = keys.index_select(0, kept_N)[:, :, -longest:]
+                layer.values = values.index_select(0, kept_N)[:, :, -longest:]
         self._logits_BV = self._logits_BV.index_select(0, kept_N)
 
     @torch.inference_mode()
     def advance(self) -> None:
         """Computes every row's next logits from the token that `sample` drew for it."""
-        if not self.rows:
-            return
-        lengths_B1 = torch.tensor([[row.num_cached] for row in self.rows], device=self._device)
-        size = self._cache.get_seq_length() + 1
+        if self.rows:
+            self._logits_BV = self._next_logits()
+
+    def _next_logits(self) -> Tensor:
+        """logits_BV after the token that `sample` drew for each row, which joins the cache."""
+        (cache,) = self._caches
+        lengths_B1 = torch.tensor([self.lengths(row) for row in self.rows], device=self._device)
+        size = cache.get_seq_length() + 1
         places_S = torch.arange(size, device=self._device)
         with rows_use([row.adapter for row in self.rows], self._device):
             output = self._model(
                 input_ids=torch.tensor([[row.generated[-1]] for row in self.rows], device=self._device),
                 attention_mask=(places_S >= size - lengths_B1).long(),
                 position_ids=lengths_B1 - 1,
-                past_key_values=self._cache,
+                past_key_values=cache,
                 logits_to_keep=1,
             )
-        self._logits_BV = output.logits[:, -1]
+        logits_BV: Tensor = output.logits[:, -1]
+        return logits_BV
 
-    def _prompt(self, row: Row) -> tuple[DynamicCache, Tensor, list[Token]]:
-        """A cache of one row, the logits after the prompt, and the prompt's scores if the row requests them."""
+    def _prompt(self, row: Row) -> tuple[Sequence[DynamicCache], Tensor, list[Token]]:
+        """The cache of one row, the logits after the prompt, and the prompt's scores if the row requests them."""
         cache = DynamicCache()
         scores: list[Token] = []
         logits_TV = torch.empty(0)
@@ -170,7 +179,7 @@ class DecodingBatch:
                 targets = row.prompt[start + 1 : start + 1 + len(piece)]
                 if row.score_prompt and targets:
                     scores += score(logits_TV[-len(piece) :][: len(targets)], targets, row.num_top or 0)
-        return cache, logits_TV[-1:], scores
+        return (cache,), logits_TV[-1:], scores
 
     def _inputs(self, row: Row, start: int, piece: Sequence[int]) -> Inputs:
         ids_1T = torch.tensor([list(piece)], device=self._device)

@@ -34,6 +34,7 @@ from workers.data.base_text import BaseText
 from workers.model import nf4, segments
 from workers.model.kind import kind_of, load_model
 from workers.model.output_layer import plain_output_layer
+from workers.model.positions import check_decodes_together
 
 log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
@@ -116,7 +117,10 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
         hashes[QUANTIZATION] = base.quantization
     torch.nn.Module.to(model, device)
     generation = None if base.kind == "encoder" else model.generation_config  # an encoder writes no text
-    text = BaseText(tokenizer, _end_ids(generation), _num_embeddings(model))
+    start_id = _decoder_start(base.kind, model.config, generation)
+    if start_id is not None:
+        check_decodes_together(model, start_id)
+    text = BaseText(tokenizer, _end_ids(generation), _num_embeddings(model), start_id)
     _warn_of_unknown_tokens(base, text)
     return LoadedBase(
         public_source=base.public_source,
@@ -139,7 +143,8 @@ def load_text(base: Base) -> BaseText:
     except OSError:  # no such file: settings from the config, as transformers does for a model
         generation = GenerationConfig.from_model_config(config)
     tokenizer = _load_tokenizer(base, commit)
-    return BaseText(tokenizer, _end_ids(generation), config.get_text_config().vocab_size)
+    start_id = _decoder_start(base.kind, config, generation)
+    return BaseText(tokenizer, _end_ids(generation), config.get_text_config().vocab_size, start_id)
 
 
 def check_kind(base: Base, config: PreTrainedConfig) -> None:
@@ -211,6 +216,17 @@ def _end_ids(generation: GenerationConfig | None) -> frozenset[int]:
     named = generation.eos_token_id if generation else None
     ends = named if isinstance(named, list) else [named]
     return frozenset(id for id in ends if id is not None)
+
+
+def _decoder_start(kind: BaseKind, config: PreTrainedConfig, generation: GenerationConfig | None) -> int | None:
+    """The token with which a decoder beside an encoder begins. Raises ValueError where the base does not say it."""
+    if kind != "encoder-decoder":
+        return None
+    named = generation.decoder_start_token_id if generation else None, config.to_dict().get("decoder_start_token_id")
+    start_id = next((id for id in named if isinstance(id, int)), None)
+    if start_id is None:
+        raise ValueError("its config.json has no decoder_start_token_id, with which its decoder would begin")
+    return start_id
 
 
 def _num_embeddings(model: PreTrainedModel) -> int:

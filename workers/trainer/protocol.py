@@ -166,11 +166,14 @@ class Snapshotted(BaseModel):
 class ScoredRow(BaseModel):
     """Tokens, and for each but the first log p(token | tokens before), in nats: the trained model's and its base's.
 
+    Of an encoder-decoder they are what its decoder writes, start token first; `second` is what its encoder reads.
+
     `nudged_effects` is the difference of both once more, a rounding step of the input aside: the same effect under
     other rounding noise. Without it the format is fine enough for the noise not to matter.
     """
 
     ids: list[int]
+    second: list[int] = []
     logprobs: list[float]
     base_logprobs: list[float] | None = None  # None: stored by a version that scored the trained model alone
     nudged_effects: list[float] | None = None

@@ -1,7 +1,8 @@
-"""The blocks of a decoder and their sublayers, found by the base's structure rather than by its family.
+"""The blocks of a base and their sublayers, found by the base's structure rather than by its family.
 
-Blocks are a list of as many modules as the config says layers. In each, what has "attention" in its name is the
-attention and what remains is the feed-forward; a sublayer's output is its last linear layer back to the hidden size.
+Blocks are a list of as many modules as the config says layers; an encoder-decoder has one such list on each side. In
+each block, what has "attention" in its name is an attention and what remains is the feed-forward; a sublayer's output
+is its last linear layer back to the hidden size.
 """
 
 import re
@@ -23,26 +24,32 @@ _EXPERTS = re.compile("expert", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Sublayers:
-    """The paths of the modules whose outputs a block adds to its residual: each takes and returns states_BTH."""
+    """The paths of the modules whose outputs a block adds to its residual: each takes and returns states_BTH.
 
-    attention: str
+    A decoder beside an encoder attends to itself, then to the encoder.
+    """
+
+    attentions: tuple[str, ...]
     feed_forward: str
 
 
 def blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The blocks by their paths, the lowest first. Raises JobError (`unknown_structure`) where they cannot be told."""
+    """The blocks by their paths, the lowest first; of an encoder-decoder the encoder's, then the decoder's.
+
+    Raises JobError (`unknown_structure`) where they cannot be told.
+    """
     count = model.config.get_text_config().num_hidden_layers
     with untouched(model):
         lists = {
             path: module
             for path, module in model.named_modules()
-            if isinstance(module, nn.ModuleList) and len(module) == count
+            if isinstance(module, nn.ModuleList) and (len(module) == count or model.config.is_encoder_decoder)
         }
     outermost = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
-    if len(outermost) != 1:
-        raise unknown_structure(model, f"it has {len(outermost)} lists of {count} blocks, not one")
-    (path,) = outermost
-    return {f"{path}.{number}": block for number, block in enumerate(lists[path])}
+    expected = 2 if model.config.is_encoder_decoder else 1
+    if len(outermost) != expected:
+        raise unknown_structure(model, f"it has {len(outermost)} lists of {count} blocks, not {expected}")
+    return {f"{path}.{number}": block for path in outermost for number, block in enumerate(lists[path])}
 
 
 def sublayers(model: PreTrainedModel) -> list[Sublayers]:
@@ -53,20 +60,20 @@ def sublayers(model: PreTrainedModel) -> list[Sublayers]:
 
 
 def _sublayers(model: PreTrainedModel, path: str, block: nn.Module) -> Sublayers:
-    attention, feed_forward = "", ""
+    attentions, feed_forward = {}, ""
     for name in _outputs(block, model.config.get_text_config().hidden_size):
-        if _ATTENTION.search(name):
-            attention = name
+        if found := _ATTENTION.search(name):
+            attentions[name[: name.find(".", found.end())]] = name  # by the path of the attention
         else:
             feed_forward = name
     experts = [name for name, _ in block.named_modules() if _EXPERTS.search(name)]
     if experts:  # their outputs are summed: only the whole adds to the residual
         feed_forward = experts[0].partition(".")[0]
         _check_plain(model, block.get_submodule(feed_forward))
-    if not attention or not feed_forward:
-        missing = "attention" if not attention else "feed-forward"
+    if not attentions or not feed_forward:
+        missing = "attention" if not attentions else "feed-forward"
         raise unknown_structure(model, f"its blocks have no {missing} that ends in a linear layer")
-    return Sublayers(f"{path}.{attention}", f"{path}.{feed_forward}")
+    return Sublayers(tuple(f"{path}.{name}" for name in attentions.values()), f"{path}.{feed_forward}")
 
 
 def _outputs(block: nn.Module, hidden_size: int) -> Iterator[str]:

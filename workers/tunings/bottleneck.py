@@ -108,5 +108,5 @@ class BottleneckTuning(OwnFormat):
 
     def _paths(self) -> list[str]:
         found = sublayers(self._base)
-        attention = [] if self._settings.placement == "pfeiffer" else [one.attention for one in found]
+        attention = [] if self._settings.placement == "pfeiffer" else [path for one in found for path in one.attentions]
         return attention + [one.feed_forward for one in found]

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from service.domain.json import JsonObject
 from workers.tunings.base import AdapterMismatch
@@ -15,6 +16,14 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG_LIMIT_BYTES = 1024 * 1024
 _PRIVATE = 0o600
+
+
+def task_type(model: PreTrainedModel) -> str:
+    """What the base does, in PEFT's words."""
+    if model.config.is_encoder_decoder:
+        return "SEQ_2_SEQ_LM"
+    is_encoder = model.get_output_embeddings() is None  # type: ignore[no-untyped-call]
+    return "FEATURE_EXTRACTION" if is_encoder else "CAUSAL_LM"
 
 
 def write_adapter(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from service.domain.errors import JobError
 from workers.tunings.base import Chunk, Inputs, plain_inputs, take_over
-from workers.tunings.files import read_weights, write_adapter
+from workers.tunings.files import read_weights, task_type, write_adapter
 from workers.tunings.sites import Onto, Place, Rows, leave, site_at, untouched
 
 ALL_LINEAR = "all-linear"
@@ -124,8 +124,7 @@ class PeftLayers(ABC):
         assert self._config is not None, "attached before saved"
         self._config.base_model_name_or_path = base_source
         self._config.inference_mode = True
-        if self._model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
-            self._config.task_type = "FEATURE_EXTRACTION"  # an encoder's, in PEFT's words
+        self._config.task_type = task_type(self._model)
         config: dict[str, object] = self._config.to_dict()
         return config
 

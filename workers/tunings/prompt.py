@@ -1,7 +1,8 @@
 """Prompt tuning (Lester et al., 2021, arXiv 2104.08691): P learned vectors before the embeddings of the input.
 
 Touches no module of the base. The vectors are initially embeddings of random tokens of the vocabulary or of a text
-(section 3.2 there: better than random numbers), so the outputs differ from the base's even before the first step.
+(section 3.2 there: better than random numbers), so the outputs differ from the base's even before the first step. Of an
+encoder-decoder they stand before what the encoder reads.
 Shapes: B rows, T tokens, P virtual tokens, H hidden.
 """
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from service.domain.json import JsonObject
 from service.recipes.tunings.prompt import PromptSettings
 from workers.tunings.base import TUNINGS, Chunk, Inputs, plain_inputs, take_over
-from workers.tunings.files import read_weights, write_adapter
+from workers.tunings.files import read_weights, task_type, write_adapter
 from workers.tunings.sites import Rows
 from workers.tunings.virtual_tokens import first_tokens
 
@@ -107,7 +108,7 @@ class PromptTuning:
         as_text = init == "TEXT"
         text = self._model.config.get_text_config()
         return PromptTuningConfig(
-            task_type="FEATURE_EXTRACTION" if self._model.get_output_embeddings() is None else "CAUSAL_LM",  # type: ignore[no-untyped-call]
+            task_type=task_type(self._model),
             num_virtual_tokens=self._num_virtual_tokens,
             prompt_tuning_init=init,
             num_transformer_submodules=1,

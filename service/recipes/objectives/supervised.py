@@ -7,6 +7,7 @@ from service.recipes.format import Format
 from service.recipes.formats.chat import Chat
 from service.recipes.formats.completion import Completion
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
+from service.recipes.tasks import BaseKind
 
 
 @OBJECTIVES.register_default
@@ -14,6 +15,12 @@ class SupervisedSettings(ObjectiveSettings):
     """Cross entropy of the trained tokens, each given all tokens before it: the sum over a step's trained tokens,
     divided by their number. For examples of what the model shall say. With weights (`weight` of a row or a message)
     each token's cross entropy is multiplied by its weight; the divisor stays the number of tokens of any weight but 0.
+
+    On an encoder-decoder, such as T5, the decoder's tokens are trained: the answer and the end-of-text token. The
+    encoder reads the conversation as the base's chat template shows it; without a template it reads the user's message,
+    with the text of system messages and a blank line before it, so that a conversation is one question and its answer.
+    A row with several trained answers is a pair of texts for each; one with `prompt` and `completion` needs no
+    template. The base's context is for both texts together.
     """
 
     name: ClassVar[str] = "supervised"
@@ -26,3 +33,4 @@ class SupervisedSettings(ObjectiveSettings):
         "valid_mean_token_accuracy": "valid_mean_token_accuracy",
     }
     metrics: ClassVar[tuple[str, ...]] = ("mean_token_accuracy",)
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder-decoder"})

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from service.recipes.base import EngineKind
 from service.recipes.fields import Auto, Integer, Whole
+from service.recipes.tasks import BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, TuningSettings
 
 
@@ -22,6 +23,7 @@ class BottleneckSettings(TuningSettings):
     name: ClassVar[str] = "bottleneck"
     peft_type: ClassVar[str] = "LUTHIER_BOTTLENECK"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder-decoder"})
     no_lora_form: ClassVar[str] = "its layers are not linear, so no change of weights computes the same"
 
     placement: Literal["houlsby", "pfeiffer"] = Field("pfeiffer", description="after which sublayers of every block")

@@ -20,7 +20,7 @@ class FullSettings(TuningSettings):
     peft_type: ClassVar[str] = "LUTHIER_FULL"
     merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
-    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder", "encoder-decoder"})
     moves_the_base: ClassVar[bool] = True
     lora_form: ClassVar[LoraForm] = "truncated"
 

@@ -23,7 +23,7 @@ class Ia3Settings(TuningSettings):
     peft_type: ClassVar[str] = "IA3"
     merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
-    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder", "encoder-decoder"})
     lora_form: ClassVar[LoraForm] = "truncated"
 
     target_modules: Literal["auto"] | Annotated[Modules, Field(min_length=1)] = Field(

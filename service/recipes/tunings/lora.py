@@ -42,7 +42,7 @@ class LoraSettings(TuningSettings):
     peft_type: ClassVar[str] = "LORA"
     merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded", "vllm"})
-    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder", "encoder-decoder"})
     lora_form: ClassVar[LoraForm] = "exact"
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 

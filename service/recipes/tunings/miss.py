@@ -22,7 +22,7 @@ class MissSettings(TuningSettings):
     peft_type: ClassVar[str] = "MISS"
     merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
-    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder", "encoder-decoder"})
     lora_form: ClassVar[LoraForm] = "exact"
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 

@@ -29,7 +29,7 @@ class PartialSettings(TuningSettings):
     peft_type: ClassVar[str] = "LUTHIER_PARTIAL"
     merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
-    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder", "encoder-decoder"})
     moves_the_base: ClassVar[bool] = True
     lora_form: ClassVar[LoraForm] = "truncated"
 

@@ -19,7 +19,7 @@ class PromptSettings(VirtualTokenSettings):
     name: ClassVar[str] = "prompt"
     peft_type: ClassVar[str] = "PROMPT_TUNING"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
-    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder", "encoder-decoder"})
     no_lora_form: ClassVar[str] = "its virtual tokens are inputs, and change no weights"
 
     @classmethod

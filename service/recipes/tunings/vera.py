@@ -23,7 +23,7 @@ class VeraSettings(TuningSettings):
     peft_type: ClassVar[str] = "VERA"
     merges: ClassVar[bool] = True
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
-    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder"})
+    kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal", "encoder", "encoder-decoder"})
     lora_form: ClassVar[LoraForm] = "exact"
     changeable: ClassVar[frozenset[str]] = frozenset({"dropout"})
 

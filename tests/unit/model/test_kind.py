@@ -23,6 +23,7 @@ from transformers import (
 
 from service.recipes.base_description import entry
 from service.recipes.tasks import BaseKind
+from tests.given.encoder_decoders import make_tiny_encoder_decoder
 from tests.given.encoders import ENCODERS, make_tiny_encoder
 from tests.given.tiny_models import VOCABULARY, make_tiny_base
 from workers.model.describe import describe
@@ -67,6 +68,16 @@ def test_an_encoders_folder_is_described_tried_and_loaded_as_one(family: str, tm
     said = [(finding.state, finding.message) for finding in try_base(base, CPU)]
     assert {state for state, _ in said} == {"ok"} and said[0][1].startswith("kind: encoder")
     assert any(message.startswith("lora: one step trains") for _, message in said)
+
+
+def test_an_encoder_decoders_folder_is_described_tried_and_answers(tmp_path: Path) -> None:
+    base = make_tiny_encoder_decoder(tmp_path / "base")
+    found = describe(base.source, CPU, tmp_path / "unused")
+    assert (found.kind, found.chat_template, entry(found, "mine").kind) == ("encoder-decoder", False, "encoder-decoder")
+    said = [(finding.state, finding.message) for finding in try_base(base, CPU)]
+    assert {state for state, _ in said} == {"ok"} and said[0][1].startswith("kind: encoder-decoder")
+    assert any(message.startswith("lora: one step trains") for _, message in said)
+    assert said[-1][1].startswith("generates: ")
 
 
 def test_the_catalogue_must_say_the_kind_of_the_config(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def test_a_method_that_writes_text_does_not_fit_an_encoder() -> None:
         "The method 'supervised' cannot train 'mine': it is an encoder, which reads a text as a whole and writes none; "
         "use 'classification'."
     )
-    assert "no method of this installation trains one" in refused("supervised", base("encoder-decoder"))
+    check_trainable(base("encoder-decoder"), find_objective("supervised"), {})
+    assert refused("dpo", base("encoder-decoder")).endswith("writes another; use 'supervised'.")
 
 
 def test_what_has_a_head_is_for_the_embedded_engine() -> None:
@@ -54,14 +55,19 @@ def test_the_first_token_of_a_causal_base_says_nothing() -> None:
 
 def test_a_catalogue_cannot_promise_what_no_engine_serves(tmp_path: Path) -> None:
     path = tmp_path / "bases.toml"
-    text = ENTRY + 'kind = "encoder"\nserving = { engine = "%s", tunings = ["%s"] }\n'
-    path.write_text(text % ("vllm", "lora"))
-    with pytest.raises(CatalogueError, match='of the kind "encoder", which vLLM does not serve here'):
-        read_catalogue(path)
-    path.write_text(text % ("embedded", "prefix"))
-    with pytest.raises(CatalogueError, match="does not serve for a base of the kind 'encoder'"):
+    for kind in ("encoder", "encoder-decoder"):
+        text = ENTRY + f'kind = "{kind}"\nserving = {{ engine = "%s", tunings = ["%s"] }}\n'
+        path.write_text(text % ("vllm", "lora"))
+        with pytest.raises(CatalogueError, match=f'of the kind "{kind}", which vLLM does not serve here'):
+            read_catalogue(path)
+        path.write_text(text % ("embedded", "prefix"))
+        with pytest.raises(CatalogueError, match=f"does not serve for a base of the kind '{kind}'"):
+            read_catalogue(path)
+    path.write_text(ENTRY + 'kind = "encoder-decoder"\nquantization = "nf4"\nserving = { tunings = ["lora"] }\n')
+    with pytest.raises(CatalogueError, match="which is not stored in 4 bits"):
         read_catalogue(path)
     assert "lora" in served_by("embedded", "encoder")
+    assert {"lora", "bottleneck", "full"} <= set(served_by("embedded", "encoder-decoder"))
 
 
 def test_a_catalogue_of_an_earlier_version_calls_the_kind_a_task(tmp_path: Path) -> None:

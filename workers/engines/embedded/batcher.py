@@ -23,8 +23,9 @@ from service.domain.errors import LuthierError, Unavailable
 from workers.engines.embedded.choice import Choice, Piece
 from workers.engines.embedded.request import GenerationRequest
 from workers.model.adapters import Adapter
-from workers.model.generate import DecodingBatch, Prefilled
+from workers.model.generate import Prefilled
 from workers.model.load import LoadedBase
+from workers.model.two_sided import batch_for
 
 log = structlog.get_logger()
 PREFILL_TOKENS = 2048  # prompt tokens per turn, one prompt at least: rows in progress wait for these
@@ -53,7 +54,7 @@ class Lane:
     """
 
     def __init__(self, base: LoadedBase, adapter: Adapter | None) -> None:
-        self._batch = DecodingBatch(base, adapter)
+        self._batch = batch_for(base, adapter)
         self._running: dict[Choice, GenerationRequest] = {}  # in the order of the batch's rows
 
     @property

@@ -74,7 +74,8 @@ class Choice:
     def _prompt_entries(self, scores: Sequence[Token]) -> tuple[Entry, ...]:
         text = TextStream(self._vocabulary.tokenizer)
         entries = []
-        for token in (Token(self.row.prompt[0]), *scores):
+        first = () if self.row.written else (Token(self.row.prompt[0]),)  # which nothing precedes
+        for token in (*first, *scores):
             entries.append(self._vocabulary.entry(token, text.offset))
             text.push(token.id)
         return tuple(entries)

@@ -12,6 +12,7 @@ from service.recipes.base import Base
 from workers.data.messages import RenderError
 from workers.data.render import Renderer, encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
+from workers.data.two_sides import has_two_sides
 from workers.engines.embedded.choice import Choice
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.engines.embedded.wire import (
@@ -49,6 +50,7 @@ class RequestParser:
         """Raises InvalidRequest."""
         if len(request.prompts) * request.n > CHOICES_LIMIT:
             raise InvalidRequest(f"'n' times the number of prompts is at most {CHOICES_LIMIT}.", param="n")
+        self._check_sides(request)
         prompts: list[list[Choice]] = []
         prompt_tokens = 0
         for prompt in request.prompts:
@@ -67,6 +69,18 @@ class RequestParser:
             row = Row(ids, request.sampling(index), adapter, num_top=request.num_top)
             choices.append(Choice(index, row, limit, self._vocabulary, stops=request.stops))
         return Order([choices], len(ids))
+
+    def _check_sides(self, request: CompletionRequest) -> None:
+        """Raises InvalidRequest for what a base of this kind has not."""
+        two_sided = has_two_sides(self._base_text)
+        if request.written is not None and not two_sided:
+            raise InvalidRequest("Unsupported parameter: 'written'.", param="written", code="unsupported_parameter")
+        if request.written is None and two_sided and request.echo and request.logprobs is not None:
+            raise InvalidRequest(
+                "This model's base reads the prompt as a whole and gives its tokens no probabilities: leave out 'echo' "
+                "or 'logprobs'.",
+                param="echo",
+            )
 
     async def texts(self, request: ClassificationRequest, adapter: Adapter) -> list[list[int]]:
         """The tokens of every text, or of the one conversation. Raises InvalidRequest."""
@@ -108,13 +122,16 @@ class RequestParser:
         adapter: Adapter | None,
         first: int,
     ) -> list[Choice]:
-        room = self._room(ids, request.max_tokens, adapter, "prompt")
+        written = request.written or []
+        room = self._room([*ids, *written], request.max_tokens, adapter, "prompt")
         limit = min(room, COMPLETION_TOKENS) if request.max_tokens is None else request.max_tokens
         echo = self._text(prompt) if request.echo else ""
         scored = request.echo and request.logprobs is not None
         choices = []
         for index in range(request.n):
-            row = Row(ids, request.sampling(index), adapter, num_top=request.logprobs, score_prompt=scored)
+            row = Row(
+                ids, request.sampling(index), adapter, num_top=request.logprobs, score_prompt=scored, written=written
+            )
             choices.append(Choice(first + index, row, limit, self._vocabulary, stops=request.stops, echo=echo))
         return choices
 

@@ -80,9 +80,11 @@ class _Request(_Wire):
 
 
 class CompletionRequest(_Request):
-    """POST /v1/completions."""
+    """POST /v1/completions. `written` is for workers, which ask what a model on an encoder-decoder says of an answer:
+    the tokens that its decoder has written before; with `echo`, `logprobs` scores these."""
 
     prompt: str | TokenIds | Prompts
+    written: TokenIds | None = None
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool = False

@@ -130,20 +130,36 @@ def check_noticeable(effect: Effect, *, continues: bool) -> None:
     )
 
 
-def candidates(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[list[int]]:
-    """The first tokens of the files' rows, each beginning once; rows of one token have nothing to score."""
+@dataclass(frozen=True)
+class Candidate:
+    """The first tokens of a row, and of its second sequence."""
+
+    ids: list[int]
+    second: list[int]
+
+
+def candidates(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[Candidate]:
+    """The first tokens of the files' rows, each beginning once; rows of one token have nothing to score.
+
+    Two sequences of a row share `num_tokens`, which an engine takes together.
+    """
     seen: set[tuple[int, ...]] = set()
     for file in files:
+        most = num_tokens if file.second_offsets is None else num_tokens // 2
         for row in range(min(LIMIT_SEEN, len(file))):
-            ids = [int(id) for id in file.row(row)[0][:num_tokens]]
-            if len(ids) > 1 and tuple(ids) not in seen:
-                seen.add(tuple(ids))
-                yield ids
+            found = Candidate(file.row(row)[0][:most].tolist(), file.second(row)[:most].tolist())
+            known = (*found.second, -1, *found.ids)
+            if len(found.ids) > 1 and known not in seen:
+                seen.add(known)
+                yield found
 
 
-def scored(ids: Sequence[int], tuned_KV: Tensor, base_KV: Tensor) -> ScoredRow:
+def scored(row: Candidate, tuned_KV: Tensor, base_KV: Tensor) -> ScoredRow:
     """The log-probabilities of the row's own tokens."""
-    return ScoredRow(ids=list(ids), logprobs=of_tokens(ids, tuned_KV), base_logprobs=of_tokens(ids, base_KV))
+    ids = row.ids
+    return ScoredRow(
+        ids=ids, second=row.second, logprobs=of_tokens(ids, tuned_KV), base_logprobs=of_tokens(ids, base_KV)
+    )
 
 
 def of_tokens(ids: Sequence[int], logprobs_KV: Tensor) -> list[float]:
@@ -168,7 +184,8 @@ def is_coarse(dtype: torch.dtype) -> bool:
 def nudged(*models: PreTrainedModel) -> Iterator[None]:
     """Inside, every number of the input's embeddings is one rounding step of its format larger or smaller, in turns.
 
-    A tuning's private copy has another module for embeddings than its base, whatever they share.
+    A tuning's private copy has another module for embeddings than its base, and an encoder-decoder one for each side,
+    whatever they share.
     """
 
     def nudge(_: nn.Module, __: tuple[object, ...], states_BTH: Tensor) -> Tensor:
@@ -176,12 +193,19 @@ def nudged(*models: PreTrainedModel) -> Iterator[None]:
         signs_H = 1 - 2 * (torch.arange(states_BTH.shape[-1], device=states_BTH.device) % 2)
         return (states_BTH.float() * (1 + step * signs_H)).to(states_BTH.dtype)
 
-    hooks = [embeddings.register_forward_hook(nudge) for embeddings in {one.get_input_embeddings() for one in models}]
+    embeddings = {module for model in models for module in _embeddings(model)}
+    hooks = [module.register_forward_hook(nudge) for module in embeddings]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _embeddings(model: PreTrainedModel) -> Iterator[nn.Module]:
+    """All modules that look up the input's embeddings."""
+    weight = model.get_input_embeddings().weight
+    return (module for module in model.modules() if isinstance(module, nn.Embedding) and module.weight is weight)
 
 
 def distance(one_KV: Tensor, other_KV: Tensor) -> float:

@@ -19,11 +19,11 @@ LIMIT_TOKENS = 4096
 def texts(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[list[int]]:
     """Tokens of some rows, each at most `num_tokens` of them."""
     seen = 0
-    for count, ids in enumerate(candidates(files, num_tokens)):
-        if count == LIMIT_ROWS or seen + len(ids) > LIMIT_TOKENS:
+    for count, row in enumerate(candidates(files, num_tokens)):
+        if count == LIMIT_ROWS or seen + len(row.ids) > LIMIT_TOKENS:
             return
-        seen += len(ids)
-        yield ids
+        seen += len(row.ids)
+        yield row.ids
 
 
 def tuned_values(passes: Passes, head: Head, ids: list[int]) -> list[float]:

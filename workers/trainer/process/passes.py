@@ -19,6 +19,7 @@ from workers.data.batches import Batch, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.head import Head
 from workers.model.load import LoadedBase
+from workers.model.logits import next_logits
 from workers.model.output_layer import losses_and_right
 from workers.model.segments import Segments, arguments, attending
 from workers.model.states import hidden_states
@@ -120,28 +121,31 @@ class Passes:
                 found.append(logprobs(self, batch.to(self._base.device)))
         return dict(zip(places, torch.cat(found).tolist(), strict=True))
 
-    def next_logprobs(self, ids: Sequence[int]) -> Tensor:
+    def next_logprobs(self, ids: Sequence[int], second: Sequence[int] = ()) -> Tensor:
         """logprobs_KV: log p(any token | tokens before) at every place but the first, dropout off.
 
         The row goes alone and unpacked, as in an engine, and as the base's does: packed attention rounds otherwise in
-        bfloat16, and the difference would count as an effect of the tuning.
+        bfloat16, and the difference would count as an effect of the tuning. `second` is what the encoder of an
+        encoder-decoder reads.
         """
-        row, keep_K = self._alone(ids)
+        row, keep_K = self._alone(ids, second)
         with torch.no_grad():
             return self._padded_logits(row, keep_K)[0].float().log_softmax(dim=-1)
 
-    def base_next_logprobs(self, ids: Sequence[int]) -> Tensor:
+    def base_next_logprobs(self, ids: Sequence[int], second: Sequence[int] = ()) -> Tensor:
         """The same without the tuning, which must not be active."""
-        row, keep_K = self._alone(ids)
-        assert row.prompt_lengths_B is not None
-        inputs = plain_inputs(Chunk(row.input_ids_BT, row.attention_mask_BT, row.prompt_lengths_B))
+        row, keep_K = self._alone(ids, second)
+        inputs = plain_inputs(_chunk(row))
         with torch.no_grad():
-            logits_1KV: Tensor = self._base.model(**inputs.tensors, use_cache=False, logits_to_keep=keep_K).logits
+            logits_1KV = next_logits(self._base.model, inputs, keep_K, _decoder_ids(row))
         return logits_1KV[0].float().log_softmax(dim=-1)
 
-    def _alone(self, ids: Sequence[int]) -> tuple[Batch, Tensor]:
+    def _alone(self, ids: Sequence[int], second: Sequence[int] = ()) -> tuple[Batch, Tensor]:
         ids_1T = torch.tensor([list(ids)], device=self._base.device)
         row = Batch(ids_1T, torch.ones_like(ids_1T), ids_1T, prompt_lengths_B=ids_1T.new_tensor([len(ids)]))
+        if second:
+            second_1S = ids_1T.new_tensor([list(second)])
+            row = replace(row, second_ids_BS=second_1S, second_mask_BS=torch.ones_like(second_1S))
         return row, torch.arange(len(ids) - 1, device=self._base.device)
 
     def _pass(
@@ -187,7 +191,10 @@ class Passes:
             rows = dataset.rows_of(examples)
             return plan.micro_batches(rows, [dataset.row_length(row) for row in rows], version=self.plan)
         lengths = [dataset.length(example) for example in examples]
-        groups = plan.micro_batches(examples, lengths, dataset.rows_per_example, version=self.plan)
+        seconds = [dataset.second_length(example) for example in examples]
+        groups = plan.micro_batches(
+            examples, lengths, dataset.rows_per_example, second_lengths=seconds, version=self.plan
+        )
         return [dataset.rows_of(group) for group in groups]
 
     def token_losses(self, batch: Batch) -> TokenLosses:
@@ -229,14 +236,7 @@ class Passes:
         return self._packed_logits(batch, keep_K) if self.packed else self._padded_logits(batch, keep_K)
 
     def _padded_logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
-        inputs = self._inputs(batch)
-        logits_BKV: Tensor = self._tuning.model(
-            **inputs.tensors,
-            past_key_values=inputs.cache,
-            use_cache=inputs.cache is not None,
-            logits_to_keep=keep_K + inputs.num_before,
-        ).logits
-        return logits_BKV
+        return next_logits(self._tuning.model, self._inputs(batch), keep_K, _decoder_ids(batch))
 
     def _packed_logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
         """A row's last token stands for the positions that it has not."""
@@ -294,18 +294,30 @@ class Passes:
     def values(self, ids: Sequence[int], head: Head, *, tuned: bool) -> list[float]:
         """What the head returns for one row, with the tuning or without it; dropout off. The row goes alone."""
         row, _ = self._alone(ids)
-        assert row.prompt_lengths_B is not None
-        chunk = Chunk(row.input_ids_BT, row.attention_mask_BT, row.prompt_lengths_B)
-        model, inputs = (self._tuning.model, self._inputs(row)) if tuned else (self._base.model, plain_inputs(chunk))
+        model, inputs = (
+            (self._tuning.model, self._inputs(row)) if tuned else (self._base.model, plain_inputs(_chunk(row)))
+        )
         with torch.no_grad():
             hidden_1TH = hidden_states(model, self._base.kind, inputs)
             values: list[float] = head.values(head.logits(hidden_1TH, row.attention_mask_BT))[0].tolist()
         return values
 
     def _inputs(self, batch: Batch) -> Inputs:
-        assert batch.prompt_lengths_B is not None, "every file has them"
-        return self._tuning.inputs(Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B))
+        return self._tuning.inputs(_chunk(batch))
 
 
 def _on(device: torch.device, places: Sequence[NDArray[np.int64]]) -> Tensor:
     return torch.from_numpy(np.concatenate(places)).to(device, non_blocking=True)
+
+
+def _chunk(batch: Batch) -> Chunk:
+    """What the base reads: of an encoder-decoder the second sequences, which are prompts as a whole."""
+    if batch.second_ids_BS is not None:
+        assert batch.second_mask_BS is not None, "they come together"
+        return Chunk(batch.second_ids_BS, batch.second_mask_BS, batch.second_mask_BS.sum(dim=1))
+    assert batch.prompt_lengths_B is not None, "every file has them"
+    return Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B)
+
+
+def _decoder_ids(batch: Batch) -> Tensor | None:
+    return None if batch.second_ids_BS is None else batch.input_ids_BT

@@ -12,9 +12,10 @@ from dataclasses import replace
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.adapters import Adapter
-from workers.model.generate import DecodingBatch, Row
+from workers.model.generate import Row
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling
+from workers.model.two_sided import batch_for
 from workers.objectives import Sampled, SamplingObjective
 from workers.tunings import Tuning
 
@@ -47,7 +48,7 @@ class TuningSampler:
             ]
             for place, prompt in enumerate(prompts)
         ]
-        batch = DecodingBatch(self._base, self._adapter)
+        batch = batch_for(self._base, self._adapter)
         for group in groups:
             batch.join(batch.prefill(group))
         while batch.rows:

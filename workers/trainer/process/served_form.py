@@ -53,10 +53,10 @@ class Served:
         self._outputs = self._tokens = 0
         self._effect = self._difference = self._changed = 0.0
 
-    def next_logprobs(self, ids: Sequence[int]) -> Tensor:
+    def next_logprobs(self, ids: Sequence[int], second: Sequence[int] = ()) -> Tensor:
         """As `Passes.next_logprobs`; no other tuning may be active."""
         with self._active():
-            return self._passes.next_logprobs(ids)
+            return self._passes.next_logprobs(ids, second)
 
     def values(self, ids: Sequence[int], head: Head) -> list[float]:
         """As `Passes.values`; no other tuning may be active."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from service.domain.errors import JobError
 from service.domain.model import SERVED, HeadConfig
-from service.recipes.tasks import TASKS
+from service.recipes.tasks import KIND_COLUMNS, TASKS
 from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
@@ -26,7 +26,7 @@ from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
 from workers.trainer.process import agreement, head_agreement
-from workers.trainer.process.agreement import Beginning, EffectMeter
+from workers.trainer.process.agreement import Beginning, Candidate, EffectMeter
 from workers.trainer.process.decision import Evaluation
 from workers.trainer.process.faults import check_finite, check_room, job_errors
 from workers.trainer.process.forgetting import GeneralText
@@ -93,7 +93,7 @@ class Slot:
         self._beginnings: list[Beginning] = []  # what that model says of the first agreement rows
         self._served: Served | None = None  # the form that engines get, while it is compared
         self._objective = create_objective(spec.recipe.objective)
-        _require_columns(TASKS[spec.recipe.task].columns, train, valid)
+        _require_columns([*TASKS[spec.recipe.task].columns, *KIND_COLUMNS.get(base.kind, ())], train, valid)
         tuning = tokenized(spec.recipe.tuning, base.tokenizer)
         self._tuning = create_tuning(tuning, base.model, _module_name(spec.job_id))
         check_room(self._tuning.memory_bytes(), base.device)
@@ -266,44 +266,44 @@ class Slot:
         meter = EffectMeter(self._beginnings)
         return any(meter.effect().noticeable for _ in self._scored_rows(meter)) or meter.num_tokens == 0
 
-    def _first_rows(self) -> Iterator[list[int]]:
+    def _first_rows(self) -> Iterator[Candidate]:
         """As many of the agreement rows as are enough where the effect is large."""
         num_tokens = 0
-        for count, ids in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
+        for count, row in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
             if count == agreement.LIMIT_ROWS or num_tokens >= agreement.ENOUGH_TOKENS:
                 return
-            num_tokens += len(ids)
-            yield ids
+            num_tokens += len(row.ids)
+            yield row
 
     def _scored_rows(self, meter: EffectMeter) -> Iterator[ScoredRow]:
-        for count, ids in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
-            if count == agreement.LIMIT_ROWS or meter.num_tokens + len(ids) > agreement.LIMIT_TOKENS:
+        for count, candidate in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
+            if count == agreement.LIMIT_ROWS or meter.num_tokens + len(candidate.ids) > agreement.LIMIT_TOKENS:
                 return
-            row = self._score(ids, meter)
+            row = self._score(candidate, meter)
             check_finite("log-probability of a row", sum(row.logprobs), self.step)
             yield row
 
-    def _score(self, ids: list[int], meter: EffectMeter) -> ScoredRow:
-        row, tuned_KV, base_KV = self._score_once(ids)
+    def _score(self, candidate: Candidate, meter: EffectMeter) -> ScoredRow:
+        row, tuned_KV, base_KV = self._score_once(candidate)
         nudged_KV = None
         if agreement.is_coarse(self._base.model.dtype):
             with agreement.nudged(self._base.model, self._tuning.model):
-                aside, _, nudged_KV = self._score_once(ids)
+                aside, _, nudged_KV = self._score_once(candidate)
             row = row.model_copy(update={"nudged_effects": agreement.effects(aside)})
         meter.add(row, tuned_KV, base_KV, nudged_KV)
         return row
 
-    def _score_once(self, ids: list[int]) -> tuple[ScoredRow, Tensor, Tensor]:
+    def _score_once(self, row: Candidate) -> tuple[ScoredRow, Tensor, Tensor]:
         """With the row, the log-probabilities of all tokens at its places, tuned and the base's."""
         with self._working():
-            tuned_KV = self._passes.next_logprobs(ids)
+            tuned_KV = self._passes.next_logprobs(row.ids, row.second)
         with self._in_force():  # the tuning is not active
-            base_KV = self._passes.base_next_logprobs(ids)
+            base_KV = self._passes.base_next_logprobs(row.ids, row.second)
             if self._served is not None:
-                served_KV = self._served.next_logprobs(ids)
-                self._served.count_row(ids, tuned_KV, served_KV, base_KV)
+                served_KV = self._served.next_logprobs(row.ids, row.second)
+                self._served.count_row(row.ids, tuned_KV, served_KV, base_KV)
                 tuned_KV = served_KV
-            return agreement.scored(ids, tuned_KV, base_KV), tuned_KV, base_KV
+            return agreement.scored(row, tuned_KV, base_KV), tuned_KV, base_KV
 
     def _text_loss(self, *, tuned: bool) -> float:
         """The general text's loss: of the model as it is now, or of its base."""
@@ -362,7 +362,8 @@ class Slot:
         self._continued = True
         if not isinstance(self._objective, HeadObjective):
             with self._working():
-                self._beginnings = [Beginning.of(self._passes.next_logprobs(ids)) for ids in self._first_rows()]
+                rows = self._first_rows()
+                self._beginnings = [Beginning.of(self._passes.next_logprobs(row.ids, row.second)) for row in rows]
 
     def snapshot(self) -> Snapshot:
         """Everything that the rest of the job depends on."""

@@ -26,10 +26,11 @@ from workers.data.render import Rendered, Renderer, encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.model.describe import longest_context
-from workers.model.generate import DecodingBatch, Row
+from workers.model.generate import Row
 from workers.model.load import BaseUnusable, LoadedBase, base_size, environment, load_or_explain
 from workers.model.nf4 import num_parameters
 from workers.model.sampling import Sampling
+from workers.model.two_sided import batch_for
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
 
@@ -68,7 +69,7 @@ def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
         yield finding
     for name in sorted(base.serving.tunings):
         yield _step(base, loaded, tuning_of({"type": name, name: {}}))
-    if prompt is not None and base.kind == "causal":
+    if prompt is not None and base.kind != "encoder":
         yield _answer(loaded, prompt)
 
 
@@ -105,6 +106,10 @@ def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[Finding, list[int
         called = "classifications: a text" if base.kind == "encoder" else "completions: a plain prompt"
         yield Finding("ok", f"{called} becomes tokens"), plain
     if base.kind == "encoder" and not loaded.tokenizer.chat_template:
+        return
+    if base.kind == "encoder-decoder" and not loaded.tokenizer.chat_template:
+        said = "chat: without a chat template the base reads one user message, with system messages before it"
+        yield Finding("ok", said), encode_chat(ChatTemplate(loaded.text), QUESTION)
         return
     if not loaded.tokenizer.chat_template:
         text = "no chat template: chat rows and chat completions are refused; prompts and completions work"
@@ -173,14 +178,14 @@ def _texts(renderer: Renderer) -> TokenizedDataset:
 
 def _dataset(rendered: Rendered) -> TokenizedDataset:
     builder = DatasetBuilder()
-    builder.add(rendered.ids, rendered.trained)
+    builder.add(rendered.ids, rendered.trained, second=rendered.second)
     return builder.build()
 
 
 def _answer(loaded: LoadedBase, prompt: list[int]) -> Finding:
     """A few greedy tokens, as the embedded engine makes them."""
     row = Row(prompt, Sampling(temperature=0.0))
-    batch = DecodingBatch(loaded)
+    batch = batch_for(loaded)
     batch.join(batch.prefill([row]))
     for _ in range(ANSWER_TOKENS):
         batch.sample()
