@@ -121,7 +121,7 @@ async def test_a_question_is_learned_announced_and_answered(
 
 async def test_what_does_not_fit_is_refused_when_the_job_is_created(client: httpx.AsyncClient) -> None:
     for changes, said in (
-        ({"tuning": {"type": "prefix"}}, "cannot serve the tuning 'prefix'"),
+        ({"tuning": {"type": "prefix"}}, "'prefix'"),
         ({"forgetting_report": True}, "leave it out"),
         ({"method": {"type": "dpo"}}, "use 'supervised'"),
     ):

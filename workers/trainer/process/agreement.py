@@ -10,7 +10,7 @@ Shapes: K places of a row, V vocabulary, H hidden, N likeliest tokens of a place
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class Candidate:
     """The first tokens of a row, and of its second sequence."""
 
     ids: list[int]
-    second: list[int]
+    second: list[int] = field(default_factory=list)
 
 
 def candidates(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[Candidate]:

@@ -140,7 +140,7 @@ def _score(model: PreTrainedModel, tuning: LoraTuning, ids: list[int]) -> Scored
         tuned_KV = logprobs()
     finally:
         tuning.deactivate()
-    return agreement.scored(ids, tuned_KV, base_KV)
+    return agreement.scored(agreement.Candidate(ids), tuned_KV, base_KV)
 
 
 def _finite(row: ScoredRow) -> bool:
