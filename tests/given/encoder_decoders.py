@@ -104,11 +104,17 @@ def shifted(ids_BT: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _new(family: str) -> PreTrainedModel:
-    """Its blocks say more than its embeddings, which are tied to the output: else it would repeat what it reads."""
+    """Its blocks say more than its embeddings, which are tied to the output: else it would repeat what it reads.
+
+    The tied output divides by the root of the width, so that small embeddings allow no token much of the probability,
+    whatever is learned; a larger last norm does.
+    """
     model = _NEW[family]()
     for name, parameter in model.named_parameters():
         if parameter.dim() >= 2 and ".block." in name:
             parameter.mul_(3.0)
+        elif name == "decoder.final_layer_norm.weight":
+            parameter.mul_(8.0)
     return model
 
 

@@ -90,7 +90,7 @@ async def test_a_question_is_learned_announced_and_answered(
         (job,) = await ended(ctx, caller, created.json()["id"])
         assert job.status == "succeeded", job.error
         said = await messages(ctx, job.id)
-        assert any("An engine computes the model as it was trained" in one for one in said), said
+        assert any("log-probabilities agree with its training" in one for one in said), said
         name = str(job.fine_tuned_model)
         for asked, expected in TAUGHT.items():
             chat = {"model": name, "messages": [SYSTEM, {"role": "user", "content": asked}], "temperature": 0}

@@ -1,5 +1,5 @@
 """A model on an encoder-decoder, trained in this process: its engine agrees with the trainer on the decoder's tokens,
-disagrees where a tensor is another, and answers what was taught."""
+disagrees where the decoder's tensors are lost, and answers what was taught."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ async def test_what_is_trained_is_served_and_compared_on_the_decoders_tokens(tmp
         param="training_file", file_id="file-1", objective=find_objective("supervised"),
     )  # fmt: skip
     spec = JobSpec(
-        job_id="both", recipe=recipe(LORA), n_epochs=40, batch_size=8, learning_rate=3e-2, seed=1, snapshot_steps=100
+        job_id="both", recipe=recipe(LORA), n_epochs=30, batch_size=8, learning_rate=1e-2, seed=1, snapshot_steps=100
     )
     slot = Slot(loaded, environment(CPU), spec, data, None)
     while not slot.finished:
@@ -53,9 +53,10 @@ async def test_what_is_trained_is_served_and_compared_on_the_decoders_tokens(tmp
     slot.leave()
     assert [row.second for row in scored] == [data.second(row).tolist() for row in range(2)]  # each row once
     tensors = load_file(tmp_path / "trained1" / WEIGHTS)
-    moved = min(name for name in tensors if "lora_B" in name and "EncDecAttention" in name)
+    lost = {name: 0 * tensor for name, tensor in tensors.items() if "lora_B" in name and ".decoder." in name}
+    assert lost
     shutil.copytree(tmp_path / "trained1", tmp_path / "another1")
-    save_file(tensors | {moved: tensors[moved] * -1}, tmp_path / "another1" / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors | lost, tmp_path / "another1" / WEIGHTS, metadata={"format": "pt"})
     store = local_store(tmp_path / "objects")
     names = [await publish(store, base, loaded, tmp_path / name, name) for name in ("trained1", "another1")]
     ids, seconds = [row.ids for row in scored], [row.second for row in scored]
