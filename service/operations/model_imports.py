@@ -95,7 +95,7 @@ def _check_base(base: Base) -> None:
     """Raises InvalidRequest for a base that no LoRA without a head makes a model of, or whose engines serve none."""
     if base.kind != "causal":
         raise InvalidRequest(
-            f"'{base.id}' is not a causal language model: adapters are imported for bases that write text.",
+            f"'{base.id}' is not a causal language model: adapters are imported for bases that continue a text.",
             param="base",
         )
     if LoraSettings.name not in base.serving.tunings:

@@ -119,7 +119,7 @@ async def test_a_question_is_learned_announced_and_answered(
     assert (model["kind"], model["task"]) == ("encoder-decoder", "generate")
 
 
-async def test_what_does_not_fit_is_refused_when_the_job_is_created(client: httpx.AsyncClient) -> None:
+async def test_what_does_not_fit_is_refused_when_it_is_created(client: httpx.AsyncClient) -> None:
     for changes, said in (
         ({"tuning": {"type": "prefix"}}, "'prefix'"),
         ({"forgetting_report": True}, "leave it out"),
@@ -127,3 +127,6 @@ async def test_what_does_not_fit_is_refused_when_the_job_is_created(client: http
     ):
         response = await create(client, **changes)
         assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
+    adapter = {"file": ("adapter.zip", b"PK")}
+    response = await client.post("/models", data={"base": "tiny"}, files=adapter)
+    assert response.status_code == 400 and "not a causal language model" in response.json()["error"]["message"]

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from service.recipes.base import Base
 from service.recipes.tuning import TUNINGS
+from tests.given.encoder_decoders import make_tiny_encoder_decoder, shifted
 from tests.given.engines import CPU, save_adapter
 from tests.given.tiny_models import make_tiny_base
 from tests.given.tuned import active_logits
@@ -64,6 +65,22 @@ def test_transformers_computes_from_the_folder_what_base_and_tuning_do(
     torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4)
     assert tokenizer.chat_template == loaded.tokenizer.chat_template
     assert {path.suffix for path in (tmp_path / "work" / "merged").iterdir()} <= {".json", ".safetensors", ".jinja"}
+
+
+@torch.no_grad()
+def test_of_an_encoder_decoder_both_sides_are_merged(tmp_path: Path) -> None:
+    base = make_tiny_encoder_decoder(tmp_path / "base")
+    loaded = load_base(base, CPU)
+    adapter = save_adapter(loaded, tmp_path / "made", 1, {"type": "lora", "lora": {"r": 4, "alpha": 4}})
+    assert merged(base, adapter, tmp_path / "work") == MergeResult()
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "work" / "merged", dtype=torch.float32)
+    tuning = open_tuning(adapter, loaded.model, "reference")
+    expected = active_logits(tuning, IDS)
+    tuning.detach()
+    plain = loaded.model(input_ids=IDS, decoder_input_ids=shifted(IDS)).logits
+    assert (expected - plain).abs().max() > 1e-2, "the adapter does something"
+    found = model(input_ids=IDS, decoder_input_ids=shifted(IDS)).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_every_tuning_says_whether_it_merges_and_keeps_to_it(base: Base) -> None:

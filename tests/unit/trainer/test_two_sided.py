@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from safetensors.torch import load_file, save_file
 
+from service.recipes.base import Base
 from service.recipes.objective import find_objective
+from service.recipes.served_form import ServedForm
 from tests.given.encoder_decoders import make_tiny_encoder_decoder
 from tests.given.engines import CPU, LORA, listening, local_store, make_engine, publish
 from tests.given.recipes import recipe
 from workers.data.check import check_file
+from workers.data.tokenized import TokenizedDataset
 from workers.jobs.agreement import Engines
 from workers.jobs.comparison import Verdict, compare
-from workers.model.load import environment, load_base
+from workers.model.load import LoadedBase, environment, load_base
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
 
@@ -35,19 +39,27 @@ def rows(count: int) -> list[bytes]:
     return lines
 
 
-async def test_what_is_trained_is_served_and_compared_on_the_decoders_tokens(tmp_path: Path) -> None:
-    base = make_tiny_encoder_decoder(tmp_path / "base")
-    loaded = load_base(base, CPU)
-    data = check_file(
+def taught(base: Base, loaded: LoadedBase) -> TokenizedDataset:
+    return check_file(
         rows(8), loaded.text, context_tokens=base.context_tokens, row_limit_bytes=1000, examples_minimum=1,
         param="training_file", file_id="file-1", objective=find_objective("supervised"),
     )  # fmt: skip
-    spec = JobSpec(
-        job_id="both", recipe=recipe(LORA), n_epochs=30, batch_size=8, learning_rate=1e-2, seed=1, snapshot_steps=100
-    )
-    slot = Slot(loaded, environment(CPU), spec, data, None)
+
+
+def trained(loaded: LoadedBase, data: TokenizedDataset, tuning: dict[str, Any], **spec: Any) -> Slot:
+    """After all its steps."""
+    settings = {"n_epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "seed": 1, "snapshot_steps": 100, **spec}
+    slot = Slot(loaded, environment(CPU), JobSpec(job_id="both", recipe=recipe(tuning), **settings), data, None)
     while not slot.finished:
         slot.train_step()
+    return slot
+
+
+async def test_what_is_trained_is_served_and_compared_on_the_decoders_tokens(tmp_path: Path) -> None:
+    base = make_tiny_encoder_decoder(tmp_path / "base")
+    loaded = load_base(base, CPU)
+    data = taught(base, loaded)
+    slot = trained(loaded, data, LORA)
     scored = slot.agreement_rows()
     slot.save_adapter(tmp_path / "trained1")
     slot.leave()
@@ -70,6 +82,22 @@ async def test_what_is_trained_is_served_and_compared_on_the_decoders_tokens(tmp
             for asked, expected in TAUGHT.items():
                 await answers(client, names[0], asked, expected)
             await refusals(client, names[0])
+
+
+def test_a_lora_that_is_served_instead_is_scored_on_the_decoders_tokens(tmp_path: Path) -> None:
+    base = make_tiny_encoder_decoder(tmp_path / "base")
+    loaded = load_base(base, CPU)
+    form = ServedForm(serve_rank=4)
+    slot = trained(loaded, taught(base, loaded), {"type": "miss", "miss": {"r": 4}}, n_epochs=2, served_form=form)
+    conversion = slot.save_adapter(tmp_path / "served1")
+    as_trained = slot.agreement_rows()
+    with slot.serving(tmp_path / "served1") as served:
+        rows = slot.agreement_rows()
+        assert conversion is not None and served.measured(conversion).effect > 1e-3
+    slot.leave()
+    for one, other in zip(as_trained, rows, strict=True):
+        assert (one.ids, one.second, one.base_logprobs) == (other.ids, other.second, other.base_logprobs)
+        assert other.logprobs == pytest.approx(one.logprobs, abs=1e-4)  # of MiSS the LoRA of its rank is exact
 
 
 async def answers(client: httpx.AsyncClient, model: str, asked: str, expected: str) -> None:
