@@ -90,7 +90,7 @@ def test_a_seeded_row_does_not_depend_on_its_neighbours(loaded: LoadedBase) -> N
         batch.advance()
     assert rows[1].generated == alone.generated
     for row in rows:
-        assert len(set(row.generated)) > 3
+        assert len(set(row.generated)) > 2
         whole = torch.tensor([[START, *row.generated[:-1]]])
         with torch.no_grad():
             logits_1TV = loaded.model(input_ids=torch.tensor([row.prompt]), decoder_input_ids=whole).logits
