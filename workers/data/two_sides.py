@@ -37,7 +37,7 @@ def question(messages: Messages, tools: Tools | None) -> str:
     if not messages or messages[-1]["role"] != "user":
         raise RenderError(
             f"messages[{max(0, len(messages) - 1)}]",
-            "must be a user message: the base has no chat template, so it reads one user message and answers it",
+            "must be a user message: the base has no chat template, so it reads one user message and responds to it",
         )
     return "\n\n".join(message["content"] for message in messages if message["content"])
 
