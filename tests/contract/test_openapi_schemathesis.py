@@ -41,6 +41,7 @@ from service.operations import (
     jobs,
     model_aliases,
     model_content,
+    model_imports,
     models,
     uploads,
     webhook_endpoints,
@@ -75,6 +76,7 @@ REAL = {
     "response_id": "resp_1",
     "name": seeds.ALIAS,
     "webhook_endpoint_id": seeds.WEBHOOK,
+    "import_id": seeds.IMPORT,
 }
 REAL_FIELDS = {
     "model": "luthier-tiny",
@@ -100,6 +102,7 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     (webhook_endpoints, ("create", "page", "retrieve", "update", "rotate_secret", "delete")),
     (delivering, ("try_endpoint",)),
     (model_content, ("find",)),
+    (model_imports, ("create", "retrieve", "page")),
     (models, ("list_all", "retrieve", "delete", "resolve_for_inference", "grant", "permission_page", "revoke")),
 )
 CHAT = (

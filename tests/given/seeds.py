@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import replace
 
-from service.db import events, files, jobs, keys, model_aliases, models, uploads, webhooks, work
+from service.db import events, files, jobs, keys, model_aliases, model_imports, models, uploads, webhooks, work
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.db.tables import metadata
@@ -18,6 +18,7 @@ from service.domain.file import File, Segment
 from service.domain.job import Checkpoint, Job
 from service.domain.model import Model, Permission
 from service.domain.model_alias import AliasChange, ModelAlias
+from service.domain.model_import import ARCHIVE, ModelImport
 from service.domain.storage_keys import part_key
 from service.domain.upload import LIFE_SECONDS, Upload, UploadPart
 from service.domain.webhook import WebhookEndpoint, new_secret
@@ -38,6 +39,7 @@ UPLOAD = "upload_abc123"
 CHECKPOINT = "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd"
 ALIAS = "support"
 WEBHOOK = "whe_seed"
+IMPORT = "modelimport-seed"
 LEASE_SECONDS = 1e12  # a real worker must not take the seeded job over
 KEPT_TABLES = ("installation", "projects", "api_keys", "alembic_version")
 
@@ -123,6 +125,10 @@ async def _publish(tx: Transaction) -> None:
     await model_aliases.add(tx, ModelAlias(ALIAS, PROJECT, BASE, None, CHECKPOINT, now, now))
     change = AliasChange("aliaschange_seed", PROJECT, ALIAS, "created", BASE, None, "key_conformance", "seed", now)
     await model_aliases.add_change(tx, change, 10)
+    refused = {"code": "invalid_adapter", "message": "The archive has no adapter_model.safetensors.", "param": "file"}
+    files_sent = {ARCHIVE: FILES[0]}
+    one = ModelImport(IMPORT, PROJECT, BASE, None, None, files_sent, False, "failed", now, now, error=refused)
+    await model_imports.add(tx, one)
     target = ("seed", "https://127.0.0.1:1/", ["fine_tuning.job.succeeded"], new_secret())  # may not be called
     await webhooks.add_endpoint(tx, WebhookEndpoint(WEBHOOK, PROJECT, *target, now, now))
     metrics = {"step": 10, "train_loss": 1.5, "train_mean_token_accuracy": 0.5, "full_valid_loss": 2.0}

@@ -89,7 +89,8 @@ def eight_rows() -> TokenizedDataset:
 
 def train(base: LoadedBase, tuning: Tuning, kind: str, num_steps: int) -> list[float]:
     """The loss at each step of training on eight rows."""
-    passes = Passes(base, tuning, create_objective(SupervisedSettings()))
+    because = tuning_of(KINDS[kind]).unpacked_because
+    passes = Passes(base, tuning, create_objective(SupervisedSettings()), because)
     optimizer = JobOptimizer(tuning.parameters(), LEARNING_RATE.get(kind, 2e-2))
     rows = eight_rows()
     losses = []

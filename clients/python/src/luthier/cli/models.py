@@ -71,6 +71,10 @@ def push(
     The exit code is 0 if the model may be called, 1 if the adapter is refused.
 
     Example: luthier push my-adapter --base luthier-tiny
+
+    `luthier models import` is the same command.
+
+    Example: luthier models import my-adapter --base luthier-tiny
     """
     with client() as luthier:
         made = luthier.push(path, base, suffix=suffix, wait=wait)
