@@ -12,7 +12,8 @@ from tests.given.tiny_models import make_tiny_base
 @pytest.fixture(scope="session")
 def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """Of random weights, under the name that examples/clients say."""
-    return make_tiny_base(tmp_path_factory.mktemp("base")).model_copy(update={"id": "luthier-tiny"})
+    base = make_tiny_base(tmp_path_factory.mktemp("base"), tunings=("lora", "prompt", "full"))
+    return base.model_copy(update={"id": "luthier-tiny"})
 
 
 @pytest.fixture(scope="session")
