@@ -1,7 +1,7 @@
 """The blocks of the README, run as they are pasted: one service, one folder, from top to bottom.
 
 Only the port of the URL is another, and the base and the file are smaller. `make demo` and the containers are not
-started: see tests/e2e/test_demo.py and tests/house_rules/test_deploy.py.
+started: see tests/e2e/test_demo.py and tests/house_rules/test_deploy.py. A reader's own model: test_own_base.py.
 """
 
 import os
@@ -91,5 +91,5 @@ def test_the_node_block_goes_from_a_file_to_a_tuned_answer(reader: Reader) -> No
 def test_every_block_is_run_or_known_to_be_shown_only() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert {language for language, _ in FENCE.findall(text)} == {"bash", "python", "js", "text"}
-    assert len([code for _, code in FENCE.findall(text) if SHOWN.search(code)]) == 6
+    assert len([code for _, code in FENCE.findall(text) if SHOWN.search(code)]) == 7
     assert text.count("```") == 2 * len(FENCE.findall(text))

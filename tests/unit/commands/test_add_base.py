@@ -1,9 +1,9 @@
-"""`luthierd bases add` and `remove`: into which file, what is refused before anything is read, and the whole way."""
+"""`luthierd bases add` and `remove`: into which file, what is refused before anything is read.
+
+The whole way is in tests/e2e/test_own_base.py.
+"""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from service.recipes.catalogue_file import with_base
 from service.settings.settings import Settings
 from tests.given.running_service import write_catalogue
 from tests.given.stored_jobs import add_job
-from tests.given.tiny_models import make_tiny_base
 
 
 def refused(settings: Settings, source: str, **wanted: str) -> str:
@@ -60,19 +59,3 @@ async def test_a_base_that_a_job_needs_is_not_removed(ctx: Context, caller: Call
     assert list(read_catalogue(path).bases) == ["luthier-tiny"]
     with pytest.raises(CatalogueError, match="only base"):
         await remove(ctx, "luthier-tiny")
-
-
-@pytest.mark.slow
-def test_a_folder_goes_into_the_data_folders_catalogue_beside_the_bundled_base(tmp_path: Path) -> None:
-    folder = Path(make_tiny_base(tmp_path / "my base").source)
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n", encoding="utf-8")
-    settings = Settings(data_dir=tmp_path / "data")
-    command = [sys.executable, "-m", "service", "bases", "add", str(folder)]
-    environment = {**os.environ, "LUTHIER_DATA_DIR": str(settings.data_dir)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr
-    assert "licence: apache-2.0" in ended.stdout and "lora: one step trains" in ended.stdout
-    catalogue = read_catalogue(Settings(data_dir=settings.data_dir).catalogue)
-    assert list(catalogue.bases) == ["luthier-tiny", "my-base"]
-    assert (catalogue.bases["my-base"].source, catalogue.bases["my-base"].context_tokens) == (str(folder), 256)
-    assert catalogue.bases["luthier-tiny"].learning_rate == {"lora": 2e-3, "prompt": 5e-2}
