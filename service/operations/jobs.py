@@ -20,10 +20,9 @@ from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, 
 from service.domain.json import JsonObject
 from service.domain.model import check_suffix
 from service.installation.context import Context
-from service.operations import aliases, checked, quotas
+from service.operations import aliases, checked, makers, quotas
 from service.operations.job_work import TRAIN, VALIDATE
 from service.operations.keys import Caller
-from service.operations.makers import maker_of
 from service.operations.paging import Page, cut
 from service.recipes.base import Base
 from service.recipes.objective import OBJECTIVES, Hyperparameters, check_trainable, find_objective
@@ -306,7 +305,7 @@ async def _origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> O
         return Origin(named.base, named.alias)
     model = await models.find(tx, caller.project_id, name, lock=True)  # its artifact must outlive the job
     if model is not None and model.deleted_at is None and model.base in ctx.catalogue.bases:
-        made = await maker_of(tx, model)
+        made = await makers.maker_of(tx, model)
         return Origin(ctx.catalogue.bases[model.base], made.alias, name, made.tuning, made.served_form)
     raise InvalidRequest(
         f"Model {name} is not available for fine-tuning or does not exist. The bases here are: "

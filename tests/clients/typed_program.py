@@ -102,6 +102,13 @@ def labels(luthier: Luthier, model: str) -> list[str]:
     return [*(one.label or "" for one in found.data), str(items)]
 
 
+def imports(luthier: Luthier) -> list[str]:
+    imported = luthier.push("my-adapter", "tiny", suffix="ours", wait=False)
+    again = luthier.model_imports.retrieve(imported.id)
+    forgotten = again.finished  # type: ignore[attr-defined]
+    return [again.status, again.model or "", *(one.id for one in luthier.model_imports.list()), str(forgotten)]
+
+
 def service(luthier: Luthier) -> str:
     return f"{luthier.root()}{luthier.livez()}{luthier.readyz()}"
 
