@@ -54,10 +54,10 @@ production: servers ## The production set on this machine until Ctrl-C: Postgres
 
 PROCESSES ?= 3
 test: servers ## Every test
-	$(BIN)/python -m pytest -n $(PROCESSES)
+	$(BIN)/python -m pytest -n $(PROCESSES) --max-worker-restart 0
 
 test-seconds: servers ## Every test, and how long each file took goes into tests/seconds.toml, by which they are shared out
-	$(BIN)/python -m pytest -n $(PROCESSES) --record-seconds
+	$(BIN)/python -m pytest -n $(PROCESSES) --max-worker-restart 0 --record-seconds
 
 test-fast: install ## The tests without real servers or long training
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
