@@ -15,7 +15,7 @@ Numbers only: knows no engine, no storage and no job. All log-probabilities are 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -33,7 +33,10 @@ UNKNOWN_NOISE = {"float32": 1e-3, "bfloat16": 0.1}
 BASE_SHARE = 0.04  # of the variance of the base's log-probabilities that its difference may have: 20 % of their spread
 NOISE_GROWTH = 3.0  # the variance of the noise with the adapter may be that of the base's so many times
 UNEXPLAINED_SHARE = 0.005  # of the effect's energy that the residual may have beyond the noise: 7 % of the effect
-SLOPE_SLACK = 0.1  # that the slope may differ from 1 by however small its error is
+SLOPE_SLACK = 0.05  # that the slope may differ from 1 by however small its error is
+# The same where the engine computes in a coarser format than the trainer, whose rounding takes a part of a weak
+# adapter's effect; told by the base's differing by more than this share of the spread of its log-probabilities.
+COARSER_SLACK, COARSER = 0.2, 1e-3
 DEVIATIONS = 4.5  # standard errors that the slope may differ from 1 by
 DECISIVE = 0.3  # a slope that may differ from 1 by more cannot be told from that of half an adapter
 TOKENS_PER_VALUE = 4.0  # the noise of neighbouring tokens is alike: so many count as one independent value
@@ -69,11 +72,12 @@ class Comparison:
     slope_error: float  # one standard error
     residual: float  # mean square of the effects' difference, in units of the noise's variance
     residual_allowed: float
+    slope_slack: float = SLOPE_SLACK
 
     @property
     def slope_allowed(self) -> float:
         """How far the slope may be from 1."""
-        return max(SLOPE_SLACK, DEVIATIONS * self.slope_error)
+        return max(self.slope_slack, DEVIATIONS * self.slope_error)
 
     @property
     def verdict(self) -> Verdict:
@@ -109,7 +113,9 @@ def compare(
     if not len(again):
         again = effect
     floor = NOISE_FLOOR[dtype] * float(our_base.std()) if paired else UNKNOWN_NOISE[dtype]
-    return _compared(ours, our_base, again, theirs, their_base, floor)
+    found = _compared(ours, our_base, again, theirs, their_base, floor)
+    coarser = dtype == "float32" and found.base_share > COARSER**2
+    return replace(found, slope_slack=COARSER_SLACK) if coarser else found
 
 
 def _compared(
