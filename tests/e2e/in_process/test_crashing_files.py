@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    async with installation(tmp_path, lease_seconds=3) as ctx:
+    async with installation(tmp_path, lease_seconds=6) as ctx:
         yield ctx
 
 
