@@ -79,10 +79,10 @@ def config(ctx: Context, base_id: str) -> str:
     ).model_dump_json()
 
 
-async def upload(ctx: Context, caller: Caller) -> str:
-    """A training file of 24 rows."""
+async def upload(ctx: Context, caller: Caller, num_rows: int = 24) -> str:
+    """A training file."""
     async with files.incoming(ctx) as incoming:
-        await incoming.store(one_chunk(rows(24)))
+        await incoming.store(one_chunk(rows(num_rows)))
         return (await incoming.create(caller, files.NewFile("a.jsonl", "fine-tune"))).id
 
 

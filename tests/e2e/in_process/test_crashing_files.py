@@ -17,12 +17,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
-    async with installation(tmp_path, lease_seconds=6) as ctx:
+    async with installation(tmp_path, lease_seconds=3) as ctx:
         yield ctx
 
 
 async def test_a_file_that_ends_its_worker_fails_its_job_alone(ctx: Context, caller: Caller) -> None:
-    file = await upload(ctx, caller)
+    file = await upload(ctx, caller, num_rows=25)  # equal content would be tokenised once for all three
     deadly = await create(ctx, caller, 1, training_file=file)
 
     async def checked(id: str) -> bool:
