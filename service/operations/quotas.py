@@ -36,52 +36,36 @@ async def check_part(ctx: Context, tx: Transaction, caller: Caller) -> None:
 async def check_upload(ctx: Context, tx: Transaction, caller: Caller, num_bytes: int) -> None:
     """Before an upload's row is written. Raises QuotaExceeded or TooLarge."""
     found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_uploads
-    if found.uploads >= limit:
-        raise QuotaExceeded(
-            f"Your project has {found.uploads:,} open uploads, and may have {limit:,}. Please complete or cancel some; "
-            "each expires after an hour."
-        )
+    _check_count(found.uploads, limit, "open uploads", "Please complete or cancel some; each expires after an hour.")
     _check_bytes(ctx, found.bytes, num_bytes, "bytes")
 
 
 async def check_job(ctx: Context, tx: Transaction, caller: Caller) -> None:
     """Before a job's row is written. Raises QuotaExceeded."""
     found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
-    if found.jobs >= limit:
-        raise QuotaExceeded(
-            f"Your project has {found.jobs:,} jobs that have not started, and may have {limit:,}. Please wait until "
-            "some have started, or cancel some."
-        )
+    _check_count(
+        found.jobs, limit, "jobs that have not started", "Please wait until some have started, or cancel some."
+    )
 
 
 async def check_check(ctx: Context, tx: Transaction, caller: Caller) -> None:
     """Before a check's row is written: as many may be unfinished as jobs may wait. Raises QuotaExceeded."""
     found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
-    if found.checks >= limit:
-        raise QuotaExceeded(
-            f"Your project has {found.checks:,} checks that have not ended, and may have {limit:,}. Please wait until "
-            "some have ended, or delete some."
-        )
+    _check_count(
+        found.checks, limit, "checks that have not ended", "Please wait until some have ended, or delete some."
+    )
 
 
 async def check_import(ctx: Context, tx: Transaction, caller: Caller) -> None:
     """Before an import's row is written: as many may be unfinished as jobs may wait. Raises QuotaExceeded."""
     found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
-    if found.imports >= limit:
-        raise QuotaExceeded(
-            f"Your project has {found.imports:,} imports of models that have not ended, and may have {limit:,}. Please "
-            "wait until some have ended."
-        )
+    _check_count(found.imports, limit, "imports of models that have not ended", "Please wait until some have ended.")
 
 
 async def check_merge(ctx: Context, tx: Transaction, caller: Caller) -> None:
     """Before a merge's row is written: as many may be unfinished as jobs may wait. Raises QuotaExceeded or TooLarge."""
     found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_jobs
-    if found.merges >= limit:
-        raise QuotaExceeded(
-            f"Your project has {found.merges:,} models that are being merged, and may have {limit:,}. Please wait "
-            "until some are done."
-        )
+    _check_count(found.merges, limit, "models that are being merged", "Please wait until some are done.")
     _check_bytes(ctx, found.bytes, 1, "format")
 
 
@@ -89,6 +73,11 @@ async def check_merged(ctx: Context, tx: Transaction, project_id: str, num_bytes
     """Before the bytes of a merged model count. Raises TooLarge."""
     found = await quotas.usage(tx, project_id, lock=True)
     _check_bytes(ctx, found.bytes, num_bytes, "format")
+
+
+def _check_count(count: int, limit: int, what: str, remedy: str) -> None:
+    if count >= limit:
+        raise QuotaExceeded(f"Your project has {count:,} {what}, and may have {limit:,}. {remedy}")
 
 
 def _check_bytes(ctx: Context, used: int, wanted: int, param: str) -> None:
