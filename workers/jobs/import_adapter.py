@@ -93,8 +93,6 @@ class AdapterImport:
         result = await run_errand(MODULE, order, self._folder, ExamineResult)
         if result.base_unusable is not None:
             raise BaseNotLoaded(self._base.id, result.base_unusable)
-        if result.refusal is not None:
-            raise JobError(result.refusal.code, result.refusal.message, result.refusal.param)
         if result.found is None:
             raise ErrandCrashed(MODULE)
         return result.found

@@ -61,8 +61,6 @@ class ModelMerging:
         result = await run_errand(MODULE, order, self._folder, MergeResult)
         if result.base_unusable is not None:
             raise BaseNotLoaded(self._base.id, result.base_unusable)
-        if result.refusal is not None:
-            raise JobError(result.refusal.code, result.refusal.message, result.refusal.param)
         archive = self._folder / ARCHIVE
         await asyncio.to_thread(_pack, self._folder / "merged", archive)
         key, num_bytes = merged_key(self._merge.id), archive.stat().st_size

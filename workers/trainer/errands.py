@@ -20,13 +20,24 @@ class Refusal(BaseModel):
     param: str | None
 
 
-class ExamineOrder(BaseModel):
-    """An adapter of strangers, in `sent/`."""
+class Order(BaseModel):
+    """What every errand is told."""
 
     model_config = ConfigDict(frozen=True)
 
     base: Base
     threads: int  # 0: by the base's size
+
+
+class Result(BaseModel):
+    """What every errand may say instead of what it found."""
+
+    refusal: Refusal | None = None
+    base_unusable: str | None = None
+
+
+class ExamineOrder(Order):
+    """An adapter of strangers, in `sent/`."""
 
 
 class Examined(BaseModel):
@@ -39,26 +50,17 @@ class Examined(BaseModel):
     environment: dict[str, str]
 
 
-class ExamineResult(BaseModel):
+class ExamineResult(Result):
     """One of the three."""
 
     found: Examined | None = None
-    refusal: Refusal | None = None
-    base_unusable: str | None = None
 
 
-class MergeOrder(BaseModel):
+class MergeOrder(Order):
     """An artifact of this installation, in `adapter/`."""
 
-    model_config = ConfigDict(frozen=True)
-
-    base: Base
     weights: str  # hash of the base's weights that it belongs to
-    threads: int  # 0: by the base's size
 
 
-class MergeResult(BaseModel):
-    """The merged model is in `merged/`, unless one of these says otherwise."""
-
-    refusal: Refusal | None = None
-    base_unusable: str | None = None
+class MergeResult(Result):
+    """The merged model is in `merged/`, unless one of the two says otherwise."""

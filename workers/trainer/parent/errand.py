@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from service.domain.errors import JobError
 from service.processes.child import kill_group
 from service.processes.forks import start_fork
-from workers.trainer.errands import ORDER, RESULT
+from workers.trainer.errands import ORDER, RESULT, Order, Result
 from workers.trainer.launch import trainer_environment
 
-R = TypeVar("R", bound=BaseModel)
+R = TypeVar("R", bound=Result)
 log = structlog.get_logger()
 LIMIT_SECONDS = 6 * 3600.0
 
@@ -27,14 +28,17 @@ class ErrandCrashed(Exception):
     """The process ended, or was ended, before it had found anything."""
 
 
-async def run_errand(module: str, order: BaseModel, folder: Path, result: type[R]) -> R:
-    """Runs `python -m module FOLDER` and returns what it found. Raises ErrandCrashed."""
+async def run_errand(module: str, order: Order, folder: Path, result: type[R]) -> R:
+    """Runs `python -m module FOLDER` and returns what it found. Raises ErrandCrashed, and the JobError of a refusal."""
     await asyncio.to_thread((folder / ORDER).write_text, order.model_dump_json(), encoding="utf-8")
     await _run([sys.executable, "-m", module, str(folder)])
     try:
-        return result.model_validate_json(await asyncio.to_thread((folder / RESULT).read_bytes))
+        found = result.model_validate_json(await asyncio.to_thread((folder / RESULT).read_bytes))
     except (FileNotFoundError, ValidationError) as error:
         raise ErrandCrashed(module) from error
+    if found.refusal is not None:
+        raise JobError(found.refusal.code, found.refusal.message, found.refusal.param)
+    return found
 
 
 async def _run(command: Sequence[str]) -> None:

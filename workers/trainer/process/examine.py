@@ -1,11 +1,9 @@
 """An adapter that was trained elsewhere, looked at before anybody may call it: `python -m ... FOLDER`.
 
 Its configuration and tensors are checked against the base, then a fixed text is scored with it and without it: what an
-engine is compared with later. The base is loaded on the CPU, since the trainer and the engine have the other device's
-memory. Reads `order.json` and `sent/`, writes `artifact/` and `result.json`.
+engine is compared with later. Reads `order.json` and `sent/`, writes `artifact/` and `result.json`.
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -13,16 +11,14 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from service.domain.errors import InvalidRequest, JobError
-from service.processes.parent import end_with_parent
 from service.recipes.base import Base
 from service.recipes.tuning import check_servable
 from service.recipes.tunings.lora import LoraSettings
 from workers.data.general_text import general_ids
-from workers.files.disk import disk_errors
-from workers.model.load import BaseUnusable, LoadedBase, environment, load_or_explain
-from workers.trainer.errands import ORDER, RESULT, Examined, ExamineOrder, ExamineResult, Refusal
+from workers.model.load import LoadedBase, environment
+from workers.trainer.errands import Examined, ExamineOrder, ExamineResult
 from workers.trainer.process import agreement
-from workers.trainer.process.threads import available_cpus, usual_threads
+from workers.trainer.process.errand import carry_out, loaded_base, result_of
 from workers.trainer.protocol import AGREEMENT_TOKENS, ScoredRow
 from workers.tunings.base import AdapterMismatch
 from workers.tunings.files import WEIGHTS, read_config, read_weights, write_adapter
@@ -33,30 +29,16 @@ FLOATS = frozenset({"F32", "F16", "BF16"})  # as safetensors names them
 ADAPTER = "imported"
 
 
-def main() -> None:
-    """Entry of the process."""
-    end_with_parent()
-    folder = Path(sys.argv[1])
-    order = ExamineOrder.model_validate_json((folder / ORDER).read_bytes())
-    (folder / RESULT).write_text(examine(order, folder).model_dump_json(), encoding="utf-8")
-
-
 def examine(order: ExamineOrder, folder: Path) -> ExamineResult:
     """The adapter in `folder / "sent"`; cheap checks come before the base is loaded."""
     sent = folder / "sent"
-    try:
-        with disk_errors():
-            settings = _settings(order.base, sent)
-            _check_types(sent)
-            try:
-                loaded = load_or_explain(order.base, torch.device("cpu"))
-            except BaseUnusable as error:
-                return ExamineResult(base_unusable=str(error))
-            parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-            torch.set_num_threads(order.threads or usual_threads(parameters, available_cpus()))
-            return ExamineResult(found=_fit(order.base, loaded, settings, sent, folder / "artifact"))
-    except JobError as error:
-        return ExamineResult(refusal=Refusal(code=error.code, message=error.message, param=error.param))
+
+    def task() -> ExamineResult:
+        settings = _settings(order.base, sent)
+        _check_types(sent)
+        return ExamineResult(found=_fit(order.base, loaded_base(order), settings, sent, folder / "artifact"))
+
+    return result_of(ExamineResult, task)
 
 
 def _settings(base: Base, sent: Path) -> LoraSettings:
@@ -152,4 +134,4 @@ def _refused(reason: str) -> JobError:
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(ExamineOrder, examine)

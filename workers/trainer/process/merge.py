@@ -1,19 +1,14 @@
 """A tuned model's weights in the base's own places, as a folder that transformers loads: `python -m ... FOLDER`.
 
-The base is loaded on the CPU, in its own type. Reads `order.json` and `adapter/`, writes `merged/` and `result.json`.
+The base has its own type. Reads `order.json` and `adapter/`, writes `merged/` and `result.json`.
 """
 
-import sys
 from pathlib import Path
 
-import torch
-
 from service.domain.errors import JobError
-from service.processes.parent import end_with_parent
-from workers.files.disk import disk_errors
-from workers.model.load import BaseUnusable, LoadedBase, load_or_explain
-from workers.trainer.errands import ORDER, RESULT, MergeOrder, MergeResult, Refusal
-from workers.trainer.process.threads import available_cpus, usual_threads
+from workers.model.load import LoadedBase
+from workers.trainer.errands import MergeOrder, MergeResult
+from workers.trainer.process.errand import carry_out, loaded_base, result_of
 from workers.tunings import AdapterMismatch, open_tuning
 from workers.tunings.base import MergeableTuning
 
@@ -21,30 +16,17 @@ ADAPTER = "merged"
 SHARD = "2GB"  # of the weights: one is packed into the archive at a time
 
 
-def main() -> None:
-    """Entry of the process."""
-    end_with_parent()
-    folder = Path(sys.argv[1])
-    order = MergeOrder.model_validate_json((folder / ORDER).read_bytes())
-    (folder / RESULT).write_text(merge(order, folder).model_dump_json(), encoding="utf-8")
-
-
 def merge(order: MergeOrder, folder: Path) -> MergeResult:
     """The adapter in `folder / "adapter"`, merged."""
-    try:
-        with disk_errors():
-            try:
-                loaded = load_or_explain(order.base, torch.device("cpu"))
-            except BaseUnusable as error:
-                return MergeResult(base_unusable=str(error))
-            parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-            torch.set_num_threads(order.threads or usual_threads(parameters, available_cpus()))
-            if loaded.hashes["weights"] != order.weights:
-                raise _refused("its base here has other weights than those that it was trained on")
-            _write(loaded, folder / "adapter", folder / "merged")
-    except JobError as error:
-        return MergeResult(refusal=Refusal(code=error.code, message=error.message, param=error.param))
-    return MergeResult()
+
+    def task() -> MergeResult:
+        loaded = loaded_base(order)
+        if loaded.hashes["weights"] != order.weights:
+            raise _refused("its base here has other weights than those that it was trained on")
+        _write(loaded, folder / "adapter", folder / "merged")
+        return MergeResult()
+
+    return result_of(MergeResult, task)
 
 
 def _write(loaded: LoadedBase, adapter: Path, target: Path) -> None:
@@ -66,4 +48,4 @@ def _refused(reason: str) -> JobError:
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(MergeOrder, merge)
