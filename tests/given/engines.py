@@ -12,10 +12,15 @@ import torch
 import uvicorn
 
 from service.domain.model import SERVED, Manifest, ServedFiles, model_name
+from service.installation.context import Context
+from service.installation.storage import open_storage
 from service.recipes.base import Base
 from service.recipes.tuning import tuning_of
+from service.settings.settings import Settings
 from service.storage import ObjectStore
 from service.storage.local import LocalStore
+from tests.given.installation import installed
+from tests.given.running_service import free_ports, write_catalogue
 from tests.given.tiny_models import make_tiny_base, write_chat_template
 from tests.given.tuned import tuned_logits
 from workers.engines.embedded.app import create_engine_app
@@ -150,3 +155,27 @@ async def listening(engine: Engine, port: int = 0) -> AsyncIterator[str]:
 def make_engine(base: Base, loaded: LoadedBase, folder: Path, limits: EngineLimits | None = None) -> Engine:
     """Over the store in `folder / "objects"`."""
     return Engine(base, loaded, local_store(folder / "objects"), folder / "cache", limits)
+
+
+@asynccontextmanager
+async def installed_with(base: Base, folder: Path) -> AsyncIterator[Context]:
+    """An installation of that base alone, whose engine is to listen on a free port (`engine_of`)."""
+    (port,) = free_ports(1)
+    settings = Settings(
+        data_dir=folder / "data",
+        catalogue=write_catalogue(folder / "bases.toml", base),
+        engine_urls=f"http://127.0.0.1:{port}",
+        trainer_threads=1,
+        lease_seconds=20,
+    )
+    async with installed(settings) as ctx:
+        yield ctx
+
+
+@asynccontextmanager
+async def engine_of(ctx: Context) -> AsyncIterator[None]:
+    """The engine of the installation's base, where its settings say."""
+    (base,) = ctx.catalogue.bases.values()
+    made = Engine(base, load_base(base, CPU), open_storage(ctx.settings), ctx.settings.data_dir / "cache")
+    async with listening(made, int(ctx.engines[base.id][0].rpartition(":")[2])):
+        yield

@@ -6,12 +6,19 @@ from pathlib import Path
 import pytest
 
 from service.installation.context import Context
+from tests.given.running_service import free_ports
 from tests.given.worker import installation
 
 
 @pytest.fixture(autouse=True)
 def forking(forks: None) -> None:
     """Trainers are forked, as those of a running service are."""
+
+
+@pytest.fixture
+def port() -> int:
+    """Nobody listens there yet."""
+    return free_ports(1)[0]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,6 +23,7 @@ from service.recipes.served_form import AskedForm
 from service.recipes.tunings.full import FullSettings
 from service.recipes.tunings.miss import MissSettings
 from tests.given.engines import CPU, listening, logits_of
+from tests.given.running_service import free_ports
 from tests.given.scripted_engine import Script, answers, scripted_engine
 from tests.given.stored_jobs import end_long_ago
 from tests.given.stored_models import checkpoint_names, find_model
@@ -47,14 +47,6 @@ from workers.model.load import load_base
 
 pytestmark = pytest.mark.slow
 WAITING = "it waits for an engine"
-
-
-@pytest.fixture
-def port() -> int:
-    """Nobody listens there yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -260,9 +252,7 @@ async def test_a_job_on_bfloat16_is_announced_by_an_engine_that_rounds_of_its_ow
     """A GPU's default. The engine computes in the other format: more noise than any kernel's lies between them."""
     base = make_tiny_base(tmp_path / "base", dtype=trained_in)
     other = base.model_copy(update={"dtype": {"bfloat16": "float32", "float32": "bfloat16"}[trained_in]})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     async with installation(tmp_path, engine_urls=f"http://127.0.0.1:{port}") as made:
         ctx = replace(made, catalogue=Catalogue([base]))
         caller = await first_caller(ctx)

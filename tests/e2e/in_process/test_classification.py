@@ -4,9 +4,7 @@ announced by an engine that computes the same, called by labels, and refused whe
 import csv
 import io
 import json
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,12 @@ import httpx
 import pytest
 
 from service.installation.context import Context
-from service.installation.storage import open_storage
-from service.operations import keys
 from service.operations.keys import Caller
-from service.settings.settings import Settings
 from tests.given.encoders import make_tiny_encoder
-from tests.given.engines import CPU, listening
-from tests.given.installation import installed
-from tests.given.running_service import write_catalogue
+from tests.given.engines import engine_of, installed_with
 from tests.given.stored_jobs import messages
 from tests.given.tiny_models import make_tiny_base
 from tests.given.worker import artifact, ended, worker
-from workers.engines.embedded.engine import Engine
-from workers.model.load import load_base
 
 pytestmark = pytest.mark.slow
 WORDS = {"fruit": ("apple", "pear", "plum"), "metal": ("iron", "lead", "zinc")}
@@ -45,34 +36,9 @@ def rows(count: int, **changes: Any) -> bytes:
 @pytest.fixture(params=["encoder", "causal"])
 async def ctx(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Context]:
     """An installation with one base of that kind, whose engine is to listen on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     base = make_tiny_encoder(tmp_path / "base") if request.param == "encoder" else make_tiny_base(tmp_path / "base")
-    catalogue = write_catalogue(tmp_path / "bases.toml", base)
-    values: dict[str, Any] = {"trainer_threads": 1, "lease_seconds": 20, "engine_urls": f"http://127.0.0.1:{port}"}
-    async with installed(Settings(data_dir=tmp_path / "data", catalogue=catalogue, **values)) as ctx:
+    async with installed_with(base, tmp_path) as ctx:
         yield ctx
-
-
-@pytest.fixture
-async def key(ctx: Context) -> str:
-    key = await keys.ensure_installation(ctx)
-    assert key is not None
-    return key
-
-
-@pytest.fixture
-async def caller(ctx: Context, key: str) -> Caller:
-    return await keys.authenticate(ctx, key)
-
-
-@asynccontextmanager
-async def engine(ctx: Context) -> AsyncIterator[None]:
-    base = ctx.catalogue.bases["tiny"]
-    made = Engine(base, load_base(base, CPU), open_storage(ctx.settings), ctx.settings.data_dir / "cache")
-    async with listening(made, int(ctx.engines["tiny"][0].rpartition(":")[2])):
-        yield
 
 
 async def upload(client: httpx.AsyncClient, content: bytes) -> str:
@@ -97,7 +63,7 @@ async def create(client: httpx.AsyncClient, train: bytes, valid: bytes, **hyperp
 async def test_a_classifier_is_trained_announced_and_called(
     ctx: Context, caller: Caller, client: httpx.AsyncClient
 ) -> None:
-    async with engine(ctx), worker(ctx):
+    async with engine_of(ctx), worker(ctx):
         (job,) = await ended(ctx, caller, await create(client, rows(48), rows(12), class_weights="balanced"))
         assert job.status == "succeeded", job.error
         name = job.fine_tuned_model
@@ -135,7 +101,7 @@ async def test_votes_are_combined_and_the_result_can_be_downloaded(
         votes = {"anna": label, "ben": label, "carl": "fruit"} | ({} if number % 5 else {"dora": "metal"})
         lines.append({"text": f"{number} {WORDS[label][number // 2 % 3]}", "votes": votes})
     content = "\n".join(map(json.dumps, lines)).encode()
-    async with engine(ctx), worker(ctx):
+    async with engine_of(ctx), worker(ctx):
         (job,) = await ended(ctx, caller, await create(client, content, rows(12)))
     assert job.status == "succeeded", job.error
     found = (await client.get(f"/fine_tuning/jobs/{job.id}")).json()["result_files"]

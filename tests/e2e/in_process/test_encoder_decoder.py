@@ -2,9 +2,7 @@
 what its decoder writes, and both endpoints answer as it was taught."""
 
 import json
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,11 @@ import httpx
 import pytest
 
 from service.installation.context import Context
-from service.installation.storage import open_storage
-from service.operations import keys
 from service.operations.keys import Caller
-from service.settings.settings import Settings
 from tests.given.encoder_decoders import make_tiny_encoder_decoder
-from tests.given.engines import CPU, listening
-from tests.given.installation import installed
-from tests.given.running_service import write_catalogue
+from tests.given.engines import engine_of, installed_with
 from tests.given.stored_jobs import messages
 from tests.given.worker import ended, worker
-from workers.engines.embedded.engine import Engine
-from workers.model.load import load_base
 
 pytestmark = pytest.mark.slow
 SYSTEM = {"role": "system", "content": "?"}
@@ -43,33 +34,8 @@ def rows(count: int) -> bytes:
 @pytest.fixture
 async def ctx(tmp_path: Path) -> AsyncIterator[Context]:
     """An installation with one encoder-decoder, whose engine is to listen on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    catalogue = write_catalogue(tmp_path / "bases.toml", make_tiny_encoder_decoder(tmp_path / "base"))
-    values: dict[str, Any] = {"trainer_threads": 1, "lease_seconds": 20, "engine_urls": f"http://127.0.0.1:{port}"}
-    async with installed(Settings(data_dir=tmp_path / "data", catalogue=catalogue, **values)) as ctx:
+    async with installed_with(make_tiny_encoder_decoder(tmp_path / "base"), tmp_path) as ctx:
         yield ctx
-
-
-@pytest.fixture
-async def key(ctx: Context) -> str:
-    key = await keys.ensure_installation(ctx)
-    assert key is not None
-    return key
-
-
-@pytest.fixture
-async def caller(ctx: Context, key: str) -> Caller:
-    return await keys.authenticate(ctx, key)
-
-
-@asynccontextmanager
-async def engine(ctx: Context) -> AsyncIterator[None]:
-    base = ctx.catalogue.bases["tiny"]
-    made = Engine(base, load_base(base, CPU), open_storage(ctx.settings), ctx.settings.data_dir / "cache")
-    async with listening(made, int(ctx.engines["tiny"][0].rpartition(":")[2])):
-        yield
 
 
 async def create(client: httpx.AsyncClient, **changes: Any) -> httpx.Response:
@@ -84,7 +50,7 @@ async def create(client: httpx.AsyncClient, **changes: Any) -> httpx.Response:
 async def test_a_question_is_learned_announced_and_answered(
     ctx: Context, caller: Caller, client: httpx.AsyncClient
 ) -> None:
-    async with engine(ctx), worker(ctx):
+    async with engine_of(ctx), worker(ctx):
         created = await create(client)
         assert created.status_code == 200, created.text
         (job,) = await ended(ctx, caller, created.json()["id"])

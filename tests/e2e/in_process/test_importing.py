@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import socket
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,14 +27,6 @@ from workers.model.load import load_base, tensors_digest
 
 pytestmark = pytest.mark.slow
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-@pytest.fixture
-def port() -> int:
-    """Nobody listens there yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
