@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
 
 from service.db.connection import Transaction
 from service.db.tables import model_merges, models
@@ -26,16 +26,16 @@ async def add(tx: Transaction, merge: ModelMerge) -> None:
 
 async def find(tx: Transaction, id: str, *, lock: bool = False) -> ModelMerge | None:
     """The merge. `lock`: it cannot change meanwhile."""
-    query = select(*_COLUMNS).where(model_merges.c.id == id)
-    if lock:
-        query = query.with_for_update(key_share=True)
-    row = (await tx.connection.execute(query)).one_or_none()
-    return None if row is None else _merge(row)
+    return await _one(tx, model_merges.c.id == id, lock)
 
 
 async def of_model(tx: Transaction, model: str, *, lock: bool = False) -> ModelMerge | None:
     """The merge of that model."""
-    query = select(*_COLUMNS).where(model_merges.c.model == model)
+    return await _one(tx, model_merges.c.model == model, lock)
+
+
+async def _one(tx: Transaction, condition: ColumnElement[bool], lock: bool) -> ModelMerge | None:
+    query = select(*_COLUMNS).where(condition)
     if lock:
         query = query.with_for_update(key_share=True)
     row = (await tx.connection.execute(query)).one_or_none()
