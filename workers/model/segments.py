@@ -198,7 +198,7 @@ def refusal(model: PreTrainedModel) -> str:
     try:
         with torch.enable_grad(), attending(model):
             packed_SV = model(inputs_embeds=embedded_1SH, use_cache=False, **arguments(segments)).logits[0].float()
-            packed_SV.square().mean().backward()
+            torch.autograd.grad(packed_SV.square().mean(), embedded_1SH)  # leaves no gradient in any parameter
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # as many kinds as there are families

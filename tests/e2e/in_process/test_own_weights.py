@@ -51,9 +51,9 @@ async def test_from_a_file_to_a_served_model_and_on_from_there(
     settings |= {"validation_file": settings["training_file"], "rate": 10.0}  # the rule's rate is for large bases
     async with listening(engine, port) as url:
         async with worker(ctx):
-            calm = await train(ctx, caller, epochs=4, **settings)
-            beside = await create(ctx, caller, 2, epochs=8, tuning=tuning_of(LORA))
-            id = await create(ctx, caller, 1, epochs=4, **settings)
+            calm = await train(ctx, caller, epochs=12, **settings)  # long enough to be paused in time
+            beside = await create(ctx, caller, 2, epochs=16, tuning=tuning_of(LORA))
+            id = await create(ctx, caller, 1, epochs=12, **settings)
             await reached(ctx, caller, id, lambda job: job.step > 6)
             await jobs.pause(ctx, caller, id)
             assert (await reached(ctx, caller, id, lambda job: job.status == "paused")).step < calm.step

@@ -105,6 +105,14 @@ def compare(base: LoadedBase, tuning: TuningSettings, objective: ObjectiveSettin
     return was_packed
 
 
+def test_trying_whether_rows_can_be_packed_leaves_no_gradient() -> None:
+    """As at the first job of a base, where a parameter of the base or of a tuning may ask for gradients."""
+    base = load_family("llama")
+    base.model.requires_grad_(True)
+    assert base.unpacked_because == ""
+    assert all(parameter.grad is None for parameter in base.model.parameters())
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_packed_step_is_the_padded_one_in_every_family(name: str) -> None:
     assert compare(family(name), tuning_of(LORA), SupervisedSettings(), rows()) is (name not in UNPACKED)

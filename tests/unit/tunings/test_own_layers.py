@@ -279,15 +279,19 @@ def test_it_ends_in_the_same_bits_beside_others_and_from_a_snapshot(
         slot.leave()
 
 
+def test_both_sides_of_an_encoder_decoder_are_found() -> None:
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "num_decoder_layers": 3}
+    found = sublayers(T5ForConditionalGeneration(T5Config(vocab_size=FAMILY_VOCABULARY, **sizes)))
+    assert [len(one.attentions) for one in found] == [1, 1, 2, 2, 2]  # a decoder's block also attends to the encoder
+    assert [one.feed_forward.partition(".")[0] for one in found] == ["encoder"] * 2 + ["decoder"] * 3
+
+
 def test_a_base_of_another_structure_is_refused_in_a_sentence() -> None:
     model = make("llama")
     model.config.num_hidden_layers = 7
-    with pytest.raises(JobError, match="family 'llama': it has 0 lists of 7 blocks, not one") as refused:
+    with pytest.raises(JobError, match="family 'llama': it has 0 lists of 7 blocks, not 1") as refused:
         blocks(model)
     assert refused.value.code == "unknown_structure"
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    with pytest.raises(JobError, match="family 't5': it has 2 lists of 2 blocks"):
-        sublayers(T5ForConditionalGeneration(T5Config(vocab_size=FAMILY_VOCABULARY, **sizes)))
     bare = make("llama")
     for block in blocks(bare).values():
         block.mlp = nn.Identity()

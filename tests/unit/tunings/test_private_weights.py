@@ -26,7 +26,7 @@ from tests.given.tuned import tuned_logits
 from workers.model.load import LoadedBase, load_base, weights_digest
 from workers.objectives import create_objective
 from workers.trainer.process import faults
-from workers.trainer.process.agreement import EffectMeter
+from workers.trainer.process.agreement import Candidate, EffectMeter
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Passes
 from workers.tunings import AdapterMismatch, Tuning, create_tuning, open_tuning
@@ -219,7 +219,7 @@ def test_rounding_is_measured_on_the_copy_as_on_the_base(tmp_path: Path) -> None
     """A copy that has not been trained has no effect, under other rounding noise neither."""
     base = load_base(make_tiny_base(tmp_path / "base", dtype="bfloat16"), CPU)
     slot = seat(base, tuning=partial())
-    row = slot._score(list(range(10, 30)), EffectMeter())
+    row = slot._score(Candidate(list(range(10, 30))), EffectMeter())
     assert row.logprobs == row.base_logprobs
     assert row.nudged_effects == [0.0] * 19
     slot.leave()
