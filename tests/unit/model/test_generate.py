@@ -139,7 +139,7 @@ def test_long_prompt_is_fed_in_pieces(
     loaded: LoadedBase, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer_own(monkeypatch)
-    specs = {"prompt": PROMPT, "loreft": {"type": "loreft", "loreft": {"first": 600, "last": 20}}, **OWN_SPECS}
+    specs = {"prompt": PROMPT, "loreft": {"type": "loreft", "loreft": {"first": 20, "last": 20}}, **OWN_SPECS}
     folder = save_adapter(loaded, tmp_path / "a", 1, specs[kind]) if kind in specs else None
     prompt = ids_of(PIECE_TOKENS + 30, 5)
     expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt), dim=-1)
