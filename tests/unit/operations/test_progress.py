@@ -1,6 +1,7 @@
 """The worker's side of a job against a real database: claims, fences, replays, and what must stay scoped."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -36,17 +37,17 @@ async def test_nothing_of_a_fenced_worker_is_written(ctx: Context, caller: Calle
     new = await claim_training(ctx, "two", BASES)
     assert new is not None
     before = await messages(ctx, old.job.id)
-    late = [
-        old.record_steps(steps(1), None),
-        old.record_snapshot(Snapshot(old.job.id, 1, "p/", {})),
-        old.publish(a_model(old, 1), {}),
-        old.finish(a_model(old), {}, a_result(old)),
-        old.fail(JobError("x", "y")),
-        old.charge_crash(),
+    late: list[Callable[[], Awaitable[object]]] = [
+        lambda: old.record_steps(steps(1), None),
+        lambda: old.record_snapshot(Snapshot(old.job.id, 1, "p/", {})),
+        lambda: old.publish(a_model(old, 1), {}),
+        lambda: old.finish(a_model(old), {}, a_result(old)),
+        lambda: old.fail(JobError("x", "y")),
+        lambda: old.charge_crash(),
     ]
     for write in late:
         with pytest.raises(LeaseLost):
-            await write
+            await write()
     job = await state(ctx, old.job.id)
     assert (job.status, job.step, job.error) == ("running", 0, None)
     assert await column(ctx, job.id, "crashes") == 1  # the lease that ran out
