@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from service.domain.model import MANIFEST, SERVED
 from service.domain.storage_keys import artifact_prefix
 from tests.given.engines import LORA, calling, logits_of, make_engine, publish, save_adapter
+from tests.given.tiny_models import STRANGE, VOCABULARY
 from tests.servers.vllm import Vllm
 from workers.jobs.agreement import EngineRefused, Engines
 
@@ -240,4 +241,17 @@ def test_what_this_vllm_cannot_serve_is_refused_and_it_lives_on(
     assert (response.status_code, response.json()["error"]["code"]) == (503, "adapter_unusable")
     with pytest.raises(EngineRefused):
         asyncio.run(Engines([vllm.url]).score([name], PROMPTS[:1]))
+    said(vllm, vllm.base.id)
+
+
+def test_a_token_that_the_weights_do_not_know_is_refused_and_it_lives_on(vllm: Vllm) -> None:
+    """By default vLLM computes on what its embedding holds behind the vocabulary, as if that meant something."""
+    chat = {"messages": [{"role": "user", "content": f"What is {STRANGE}?"}]}
+    for path, body in (("chat/completions", chat), ("completions", {"prompt": STRANGE}),
+                       ("completions", {"prompt": [70, VOCABULARY]})):  # fmt: skip
+        response = httpx.post(
+            f"{vllm.url}/v1/{path}", json={"model": vllm.base.id, "max_tokens": 1, **body}, timeout=60
+        )
+        assert response.status_code == 400, response.text
+        assert f"only for tokens below {VOCABULARY}" in response.json()["error"]["message"]
     said(vllm, vllm.base.id)

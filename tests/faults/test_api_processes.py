@@ -63,6 +63,8 @@ async def test_every_process_serves_a_killed_one_is_restarted_and_all_end_with_t
     with serving(settings.data_dir, port) as parent:
         before = await seen(port, key, PROCESSES)
         assert before.keys() == {"1", "2"}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            assert (await client.get("/v1/models", headers=[("X-A", "b")] * 200)).status_code == 431
         children = parent.children()
         victim = next(child for child in children if child.cmdline()[-1] == "1")
         victim.send_signal(signal.SIGKILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from service.recipes.base import Base, Serving
 from workers.data.batches import Batch
@@ -19,6 +19,7 @@ from workers.toy_base.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tok
 torch.set_num_threads(1)  # with two, on a machine that others use too, small operations take a hundred times as long
 CONTEXT_TOKENS = 256
 VOCABULARY = 256 + len(SPECIAL_TOKENS)
+STRANGE = "<strange>"  # a token that the weights of a base do not know
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ def write_chat_template(folder: Path, template: str) -> None:
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"chat_template": template}), encoding="utf-8")
+
+
+def add_unknown_token(folder: Path) -> None:
+    """Gives the tokenizer of the base in `folder` the token STRANGE, which its weights do not have."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([STRANGE])
+    tokenizer.save_pretrained(folder)
 
 
 def random_rows(num_rows: int, seed: int = 0, shortest: int = 6, longest: int = 24) -> TokenizedDataset:

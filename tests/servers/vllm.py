@@ -12,6 +12,7 @@ from service.recipes.base import Base, Serving
 from service.storage import ObjectStore
 from tests.given.engines import CPU, LORA, SHOWS_TOOLS, load_tiny, local_store, publish, save_adapter
 from tests.given.running_service import ROOT, answers, descendants, free_ports, kill, wait_for
+from tests.given.tiny_models import add_unknown_token
 from tests.servers import missing
 from workers.model.load import LoadedBase, load_base
 
@@ -41,7 +42,9 @@ class Vllm:
         self.python = vllm_python()
         self.folder.mkdir(parents=True, exist_ok=True)
         [self.port] = free_ports(1)
-        base, self.loaded = load_tiny(self.folder / "base", HEAD_DIM, SHOWS_TOOLS)
+        base, _ = load_tiny(self.folder / "base", HEAD_DIM, SHOWS_TOOLS)
+        add_unknown_token(self.folder / "base")
+        self.loaded = load_base(base, CPU)
         serving = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=16, tool_call_parser="hermes")
         self.base = base.model_copy(update={"serving": serving, "learning_rate": {"lora": 1e-2}})
         self.catalogue = write_vllm_catalogue(self.folder / "bases.toml", self.base)

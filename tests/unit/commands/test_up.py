@@ -1,6 +1,10 @@
 """`luthierd up`: what it says, and what it refuses before it starts anything."""
 
 import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,8 @@ from service.commands import up
 from service.installation.context import Context
 from service.recipes.catalogue import CatalogueError
 from service.settings.settings import Settings
-from tests.given.running_service import free_ports
+from tests.given.installation import installed
+from tests.given.running_service import ROOT, free_ports
 
 
 async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,3 +66,36 @@ def test_a_missing_folder_is_one_sentence_and_nothing_is_started(tmp_path: Path)
     assert f"The base 'mine' has no folder {tmp_path}/modle, but model beside it" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not settings.data_dir.exists()
+
+
+ENDS = """
+import sys
+from service.commands import cli
+for command in sys.argv[1:]:
+    sys.argv = ["luthierd", *command.split()]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print(end)
+"""
+
+
+@pytest.mark.slow
+async def test_the_schema_of_a_newer_version_is_one_sentence_of_every_command(tmp_path: Path) -> None:
+    async with installed(Settings(data_dir=tmp_path)):
+        pass
+    with sqlite3.connect(tmp_path / "luthier.db") as newer:
+        newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    newer.close()
+    port, engine = free_ports(2)
+    told = {"LUTHIER_DATA_DIR": tmp_path, "LUTHIER_PORT": port, "LUTHIER_ENGINE_PORT": engine}
+    environment = os.environ | {name: str(value) for name, value in told.items()} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ENDS, "up", "migrate", "serve"]
+    ran = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    said = ran.stdout.splitlines()
+    assert len(said) == 3, ran.stdout + ran.stderr
+    for line in said:
+        assert line.startswith("luthierd: The database's schema is at revision 9999, which this version does not know")
+    assert "Traceback" not in ran.stderr

@@ -12,12 +12,11 @@ from transformers import AutoTokenizer
 from service.recipes.base import Base
 from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.engines import calling, make_engine
-from tests.given.tiny_models import VOCABULARY, make_tiny_base
+from tests.given.tiny_models import STRANGE, VOCABULARY, add_unknown_token, make_tiny_base
 from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file
 from workers.model.load import LoadedBase, load_base, load_text
 
-STRANGE = "<strange>"
 PLAIN = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]}
 
 
@@ -25,8 +24,9 @@ PLAIN = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant"
 def base(tmp_path: Path) -> Base:
     """A base whose tokenizer was given two tokens more than its weights were."""
     base = make_tiny_base(tmp_path / "base")
+    add_unknown_token(Path(base.source))
     tokenizer = AutoTokenizer.from_pretrained(base.source)
-    tokenizer.add_tokens([STRANGE, "<pad>"])
+    tokenizer.add_tokens(["<pad>"])
     tokenizer.pad_token = "<pad>"
     tokenizer.save_pretrained(base.source)
     return base

@@ -42,6 +42,8 @@ def test_worker_command_serves_until_its_parent_is_gone(tmp_path: Path) -> None:
         body = {"model": "tiny", "prompt": "Once", "max_tokens": 3}
         url, headers = f"http://127.0.0.1:{port[1]}/v1/completions", {"Authorization": "Bearer secret"}
         assert httpx.post(url, json=body, timeout=30).status_code == 401
+        many = [("X-A", "b")] * 200
+        assert httpx.post(url, json=body, headers=many, timeout=30).status_code == 431
         answer = httpx.post(url, json=body, headers=headers, timeout=30).json()
         assert answer["usage"]["completion_tokens"] <= 3
         process.stdin.close()

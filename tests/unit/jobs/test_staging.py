@@ -20,6 +20,7 @@ from service.storage.base import one_chunk
 from tests.given.installation import installed
 from tests.given.journey import pairs, rows
 from tests.given.running_service import write_catalogue
+from tests.given.stored_jobs import stored_events
 from tests.given.tiny_models import make_tiny_base
 from tests.given.work import claim_training, claim_validation
 from workers.data.tokenized import TokenizedDataset
@@ -72,6 +73,21 @@ async def test_the_multiplier_multiplies_the_catalogues_rate(ctx: Context, calle
     await validated(ctx, caller, rows(12), learning_rate_multiplier=2)
     spec = await staged(ctx, tmp_path / "job")
     assert spec.learning_rate == 2 * ctx.catalogue.bases["tiny"].learning_rate["lora"]
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "rate", "what"), [(2e-5, "2e-07", "small"), (1.0, "", ""), (5e3, "50", "large")]
+)
+async def test_a_rate_that_cannot_be_meant_is_a_warning_with_both_numbers(
+    ctx: Context, caller: Caller, multiplier: float, rate: str, what: str
+) -> None:
+    """As of a published script that sends an absolute rate under the multiplier's name."""
+    job = await validated(ctx, caller, rows(12), learning_rate_multiplier=multiplier)
+    warnings = [event for event in await stored_events(ctx, job.id) if event.level == "warn"]
+    assert len(warnings) == (1 if what else 0)
+    for event in warnings:
+        assert f"will be {rate}, where 0.01 is usual for this base and tuning. That is very {what}" in event.message
+        assert event.data["usual_learning_rate"] == 0.01
 
 
 async def test_auto_becomes_numbers_that_the_job_shows(ctx: Context, caller: Caller) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter, TokenType
@@ -15,6 +16,7 @@ from workers.model.describe import describe
 from workers.model.load import BaseUnusable, load_base
 
 CPU = torch.device("cpu")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -34,6 +36,21 @@ def test_a_folder_is_described_by_its_files(base: Base, tmp_path: Path) -> None:
     assert describe(base.source, CPU, tmp_path).licence == "example-1"
     (folder / "README.md").write_text("---\nlicense: [\n---\n")
     assert describe(base.source, CPU, tmp_path).licence == "The Example Licence"
+
+
+def test_a_hubs_base_is_pinned_to_the_commit_that_was_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is its library's own cache: a branch's name leads to a commit, a commit to files."""
+    repository = tmp_path / "models--acme--tiny"
+    make_tiny_base(repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    found = describe("acme/tiny", CPU, tmp_path / "unused")
+    assert (found.revision, found.context_tokens) == (COMMIT, CONTEXT_TOKENS)
+    assert (entry(found, "tiny").source, entry(found, "tiny").revision) == ("acme/tiny", COMMIT)
 
 
 def test_a_context_that_is_called_otherwise_is_found(base: Base, tmp_path: Path) -> None:

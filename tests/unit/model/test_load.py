@@ -1,5 +1,6 @@
 """A base is loaded frozen, and its hashes say which one it is."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_the_tokenizer_comes_without_weights(tmp_path: Path) -> None:
     base = make_tiny_base(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     assert load_text(base).tokenizer.decode(load_text(base).tokenizer.encode("spruce")) == "spruce"
+
+
+@pytest.mark.parametrize(("named", "ends"), [(2, {2}), ([2, 5, 7], {2, 5, 7}), (None, set())])
+def test_every_token_that_the_bases_settings_name_ends_an_answer(
+    tmp_path: Path, named: int | list[int] | None, ends: set[int]
+) -> None:
+    base = make_tiny_base(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
+    text = load_text(base)
+    assert text.end_ids == ends
+    assert {text.tokenizer.convert_ids_to_tokens(id) for id in ends if id in (2, 5)} <= text.end_tokens
 
 
 def test_the_environment_names_what_decides_the_last_bit() -> None:

@@ -1,6 +1,7 @@
 """The parts of `luthier-worker vllm` that need no vLLM: its command, its cache, what it can serve."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
 from workers.engines.vllm.rows import masked, needs_fix
 from workers.engines.vllm.serve import serve_command, serve_environment, serve_vllm
+from workers.engines.vllm.vocabulary import known_only
 
 SERVING = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=20, tool_call_parser="hermes")
 BASE = Base(
@@ -77,3 +79,14 @@ def test_masked_kernels_get_zeros_for_base_rows() -> None:
     )
     assert seen[0].tolist() == [[1, 1], [0, 0], [1, 1]]
     assert needs_fix("0.32.0+cpu", True) and not needs_fix("0.33.0+cpu", True) and not needs_fix("0.32.0", False)
+
+
+def test_tokens_that_only_the_tokenizer_knows_are_refused_after_vllms_own_check() -> None:
+    seen: list[object] = []
+    check = known_only(lambda renderer, ids, **named: seen.append((ids, named)), LookupError)
+    renderer = SimpleNamespace(model_config=SimpleNamespace(get_vocab_size=lambda: 262))
+    check(renderer, [0, 261], parameter="prompt")
+    check(renderer, [])
+    assert seen == [([0, 261], {"parameter": "prompt"}), ([], {})]
+    with pytest.raises(LookupError, match=r"token 262 .* only for tokens below 262"):
+        check(renderer, [5, 262, 7])
