@@ -135,7 +135,11 @@ def test_the_agreement_rows_have_what_plain_passes_give_first_to_held_out_rows(
 ) -> None:
     slot = seat(base, tuning=tuning)
     run(slot)
+    passes: list[None] = []
+    counting = base.model.base_model.layers[0].register_forward_hook(lambda *_: passes.append(None))
     rows = slot.agreement_rows()
+    counting.remove()
+    assert len(passes) == 2, "guard: all rows together, with the tuning and without it"
     slot.save_adapter(tmp_path / "adapter")
     slot.leave()
     files = [*((VALID, row) for row in range(len(VALID))), *((TRAIN, row) for row in range(len(TRAIN)))]

@@ -11,6 +11,7 @@ Shapes: K places of a row, V vocabulary, H hidden, N likeliest tokens of a place
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +153,28 @@ def candidates(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[C
             if len(found.ids) > 1 and known not in seen:
                 seen.add(known)
                 yield found
+
+
+def bounded(rows: Iterable[Candidate]) -> Iterator[Candidate]:
+    """As many of them as are scored at most."""
+    num_tokens = 0
+    for row in islice(rows, LIMIT_ROWS):
+        if num_tokens + len(row.ids) > LIMIT_TOKENS:
+            return
+        num_tokens += len(row.ids) - 1
+        yield row
+
+
+def groups(rows: Iterable[Candidate], num_places: int) -> Iterator[list[Candidate]]:
+    """Neighbours that are scored in one pass: each group ends with the row that brings it to `num_places`."""
+    group: list[Candidate] = []
+    for row in rows:
+        group.append(row)
+        if sum(len(one.ids) - 1 for one in group) >= num_places:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def scored(row: Candidate, tuned_KV: Tensor, base_KV: Tensor) -> ScoredRow:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from workers.data.batches import Batch, collate
+from workers.data.batches import Batch, RowShape, collate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.head import Head
 from workers.model.load import LoadedBase
@@ -139,6 +139,23 @@ class Passes:
         with torch.no_grad():
             logits_1KV = next_logits(self._base.model, inputs, keep_K, _decoder_ids(row))
         return logits_1KV[0].float().log_softmax(dim=-1)
+
+    def next_logprobs_together(self, rows: Sequence[Sequence[int]], *, tuned: bool) -> list[Tensor]:
+        """`next_logprobs` of rows packed into one pass, or, not `tuned`, `base_next_logprobs`. Only where `packed`."""
+        longest = max(len(ids) for ids in rows)
+        lengths_B = torch.tensor([len(ids) for ids in rows])
+        ids_BT = torch.tensor([[*ids, *[self._base.pad_id] * (longest - len(ids))] for ids in rows])
+        mask_BT = (torch.arange(longest) < lengths_B[:, None]).long()
+        shapes = tuple(RowShape(len(ids), np.arange(len(ids) - 1)) for ids in rows)
+        batch = Batch(ids_BT, mask_BT, ids_BT, prompt_lengths_B=lengths_B, shapes=shapes).to(self._base.device)
+        packed = self._packed(batch, tuned=tuned)
+        model = self._tuning.model if tuned else self._base.model
+        keep_K = _on(self._base.device, [shape.trained + packed.place(row) for row, shape in enumerate(shapes)])
+        with torch.no_grad(), attending(model):
+            logits_KV: Tensor = model(
+                **packed.inputs.tensors, **arguments(packed.segments), use_cache=False, logits_to_keep=keep_K
+            ).logits[0]
+            return list(torch.split(logits_KV.float().log_softmax(dim=-1), [len(shape.trained) for shape in shapes]))
 
     def _alone(self, ids: Sequence[int], second: Sequence[int] = ()) -> tuple[Batch, Tensor]:
         ids_1T = torch.tensor([list(ids)], device=self._base.device)
@@ -265,14 +282,13 @@ class Passes:
         padded_SH = states_SH.new_zeros(num_rows * width, states_SH.shape[1])
         return padded_SH.index_copy(0, rows_S, states_SH.index_select(0, states_S)).view(num_rows, width, -1)
 
-    def _packed(self, batch: Batch) -> Packed:
+    def _packed(self, batch: Batch, *, tuned: bool = True) -> Packed:
         assert batch.prompt_lengths_B is not None, "every file has them"
-        num_before = self._tuning.num_virtual_tokens
+        num_before = self._tuning.num_virtual_tokens if tuned else 0
         segments = Segments(tuple(num_before + shape.length for shape in batch.row_shapes), self._base.device)
         begins_B = torch.tensor(segments.begins, device=self._base.device)
-        inputs = self._tuning.inputs(
-            Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B, begins_B=begins_B)
-        )
+        chunk = Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B, begins_B=begins_B)
+        inputs = self._tuning.inputs(chunk) if tuned else plain_inputs(chunk)
         assert inputs.cache is None and inputs.num_before == num_before, "the method's settings say why not"
         places_S = segments.padded_S(num_before + batch.input_ids_BT.shape[1])
         tensors = {

@@ -23,6 +23,7 @@ from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
+from workers.model.output_layer import LOGITS
 from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
 from workers.trainer.process import agreement, head_agreement
@@ -235,7 +236,7 @@ class Slot:
             return []
         meter = EffectMeter(self._beginnings)
         rows: list[ScoredRow] = []
-        for row in self._scored_rows(meter):
+        for row in self._scored_rows(meter, self._places_at_once):
             rows.append(row)
             if meter.enough:
                 break
@@ -275,12 +276,38 @@ class Slot:
             num_tokens += len(row.ids)
             yield row
 
-    def _scored_rows(self, meter: EffectMeter) -> Iterator[ScoredRow]:
-        for count, candidate in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
-            if count == agreement.LIMIT_ROWS or meter.num_tokens + len(candidate.ids) > agreement.LIMIT_TOKENS:
-                return
-            row = self._score(candidate, meter)
-            check_finite("log-probability of a row", sum(row.logprobs), self.step)
+    @property
+    def _places_at_once(self) -> int:
+        """How many places of agreement rows are scored in one pass; of 1 every row goes alone.
+
+        Packed rows round otherwise than a row alone, as an engine has it. In float32 that is 1e-6 of a log-probability;
+        in a coarse format it would count as the adapter's effect, and so it would for rows that were scored alone
+        before: those of a continued model, those of another form.
+        """
+        alone = not self._passes.packed or self._continued or self._served is not None
+        if alone or agreement.is_coarse(self._base.model.dtype):
+            return 1
+        vocabulary: int = self._base.model.config.get_text_config().vocab_size
+        return min(agreement.ENOUGH_TOKENS, LOGITS // vocabulary)
+
+    def _scored_rows(self, meter: EffectMeter, places_at_once: int = 1) -> Iterator[ScoredRow]:
+        candidates = agreement.bounded(agreement.candidates(self._files, self.spec.agreement_tokens))
+        for group in agreement.groups(candidates, places_at_once):
+            rows = self._score_all(group, meter) if len(group) > 1 else [self._score(group[0], meter)]
+            for row in rows:
+                check_finite("log-probability of a row", sum(row.logprobs), self.step)
+                yield row
+
+    def _score_all(self, group: Sequence[Candidate], meter: EffectMeter) -> Iterator[ScoredRow]:
+        """The rows in one pass with the tuning and one without it."""
+        ids = [candidate.ids for candidate in group]
+        with self._working():
+            tuned = self._passes.next_logprobs_together(ids, tuned=True)
+        with self._in_force():  # the tuning is not active
+            base = self._passes.next_logprobs_together(ids, tuned=False)
+        for candidate, tuned_KV, base_KV in zip(group, tuned, base, strict=True):
+            row = agreement.scored(candidate, tuned_KV, base_KV)
+            meter.add(row, tuned_KV, base_KV, None)
             yield row
 
     def _score(self, candidate: Candidate, meter: EffectMeter) -> ScoredRow:
