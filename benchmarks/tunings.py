@@ -1,20 +1,23 @@
 """Every tuning on one task, with its default settings: what it trains, what it costs, what it learns, who serves it.
 
-    python -m benchmarks.tunings [--seeds 3] [--only lora,full] > benchmarks/tunings.txt
+    python -m benchmarks.tunings [--seeds 5] [--only lora "lora, use_dora"] > benchmarks/tunings.txt
+
+Prints a row as soon as its jobs have ended: what is missing after an interruption is run with `--only`, and added.
 
 The task is the demo's: 50 held-out questions of which no row was trained, sorted by an exact word, on the bundled base
-of 4 million parameters. Every job runs through the service, one at a time, as a user's does; a tuning is asked for by
-name, with six epochs of batches of 8 and the default learning rate. CPU seconds are those of the trainer's process
-between the job's start and its end. Intervals are the mean over the seeds and the half-width of Student's 95 %
-interval.
+of 4 million parameters. Every job runs through the service as a user's does, the seeds of a tuning side by side in one
+trainer; a tuning is asked for by name, with six epochs of batches of 8 and the default learning rate. CPU seconds are
+those of the trainer's process between the start and the end of a tuning's jobs, checkpoints and their scores for the
+announcement included, divided by their number. Intervals are the mean over the seeds and the half-width of Student's
+95 % interval.
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +28,14 @@ import psutil
 from openai import OpenAI
 from safetensors import safe_open
 
+from examples.demo.jobs import ENDED
 from examples.demo.questions import ask_all, count_right, read_questions
-from service.recipes.tuning import TUNINGS
+from service.domain.errors import InvalidRequest
+from service.recipes.base import Base, EngineKind, Serving
+from service.recipes.catalogue import served_by as tunings_of
+from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, tuning_of
 from tests.given.journey import upload
-from tests.given.running_service import RunningService, running, wait_for_status
+from tests.given.running_service import RunningService, running
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -37,6 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora, init pissa": {"type": "lora", "lora": {"init": "pissa"}},
     "partial, last:2": {"type": "partial", "partial": {"parameters": "last:2"}},
 }
+POLL_SECONDS = 2.0
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # of 95 %, by the number of seeds
 
 
@@ -46,59 +54,85 @@ class Trained:
 
     parameters: int
     file_bytes: int
-    cpu_seconds: float
     score: float
 
 
 def main(seeds: int, only: Sequence[str]) -> None:
     kinds = {name: {"type": name} for name in TUNINGS.names} | VARIANTS
-    chosen = {name: spec for name, spec in kinds.items() if not only or name in only}
+    chosen = {name: kinds[name] for name in only or kinds}
     print(f"luthier-tiny, the demo's rows, 6 epochs, batches of 8, one thread, {seeds} seeds")
     print(f"{'tuning':26}{'parameters':>11}{'KiB':>7}{'CPU s':>8}{'held out right':>18}  served by")
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", slots=1) as service:
+    settings = {"slots": seeds, "lease_seconds": 120}
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", None, **settings) as service:
         client = service.client()
         questions = read_questions(DEMO / "heldout.jsonl")
         base = count_right(questions, ask_all(client, "luthier-tiny", questions, 16)) / len(questions)
         print(f"{'(the base)':26}{'':26}{base:>12.0%}")
         file = upload(client, (DEMO / "training.jsonl").read_bytes())
         for name, spec in chosen.items():
-            found = [one for seed in range(1, seeds + 1) if (one := train(service, client, file, spec, seed))]
-            print(row(name, str(spec["type"]), found, seeds))
+            (trainer,) = service.processes("workers.trainer")
+            before = cpu_seconds(trainer)
+            jobs = [create(client, file, spec, seed) for seed in range(1, seeds + 1)]
+            models = [model for job in jobs if (model := tuned(client, job))]
+            used = (cpu_seconds(trainer) - before) / seeds
+            found = [measured(service, client, model) for model in models]
+            print(row(name, served_by(spec), used, found, seeds))
             sys.stdout.flush()
 
 
-def train(service: RunningService, client: OpenAI, file: str, spec: dict[str, Any], seed: int) -> Trained | None:
-    """None where the job fails, as one that learns nothing does."""
-    (pid,) = service.processes("workers.trainer")
-    before = cpu_seconds(pid)
+def create(client: OpenAI, file: str, spec: dict[str, Any], seed: int) -> str:
+    """The job's id."""
     hyperparameters = {"n_epochs": 6, "batch_size": 8}
-    job = client.fine_tuning.jobs.create(
+    return client.fine_tuning.jobs.create(
         model="luthier-tiny",
         training_file=file,
         seed=seed,
         method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},  # type: ignore[typeddict-item]
         extra_body={"tuning": spec},
-    )
-    try:
-        job = wait_for_status(client, job.id, "succeeded", seconds=900)
-    except AssertionError as error:
-        print(f"  {spec['type']}, seed {seed}: {error}", file=sys.stderr)
-        return None
-    used = cpu_seconds(pid) - before
-    assert job.fine_tuned_model is not None
+    ).id
+
+
+def tuned(client: OpenAI, job_id: str) -> str | None:
+    """The model, once the job has ended. None where it has failed, as one that learns nothing does."""
+    while (job := client.fine_tuning.jobs.retrieve(job_id)).status not in ENDED:
+        time.sleep(POLL_SECONDS)
+    if job.fine_tuned_model is None:
+        print(f"  seed {job.seed}: {job.error.message if job.error else job.status}", file=sys.stderr)
+    return job.fine_tuned_model
+
+
+def measured(service: RunningService, client: OpenAI, model: str) -> Trained:
+    """What the model is, and how many of the held-out questions it gets right."""
     questions = read_questions(DEMO / "heldout.jsonl")
-    score = count_right(questions, ask_all(client, job.fine_tuned_model, questions, 16)) / len(questions)
-    folder = service.folder / "objects" / "adapters" / quote(job.fine_tuned_model, safe="")
+    score = count_right(questions, ask_all(client, model, questions, 16)) / len(questions)
+    folder = service.folder / "objects" / "adapters" / quote(model, safe="")
     weights = next(path for path in folder.glob("*.safetensors") if path.name != "head.safetensors")
     with safe_open(weights, "pt") as tensors:
         parameters = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return Trained(parameters, weights.stat().st_size, used, score)
+    return Trained(parameters, weights.stat().st_size, score)
 
 
-def row(name: str, tuning: str, found: Sequence[Trained], seeds: int) -> str:
-    recipe = TUNINGS.find(tuning)
-    assert recipe is not None
-    engines = ", ".join(sorted(recipe.engines))
+def served_by(spec: dict[str, Any]) -> str:
+    """The engines that serve it, of bases that allow LoRA of rank 64."""
+    tuning = tuning_of({**spec, spec["type"]: spec.get(spec["type"], {})})
+    found = ["embedded"] if serves("embedded", tuning) else []
+    if serves("vllm", tuning):
+        found.append("vllm")
+    elif tuning.lora_form != "none":
+        found.append("vllm as a LoRA")
+    return ", ".join(found)
+
+
+def serves(engine: EngineKind, tuning: TuningSettings) -> bool:
+    serving = Serving(engine=engine, tunings=frozenset(tunings_of(engine)), max_rank=64)
+    try:
+        check_servable(Base(id="any", source="any", context_tokens=1024, serving=serving), tuning)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def row(name: str, engines: str, used: float, found: Sequence[Trained], seeds: int) -> str:
     if not found:
         return f"{name:26}{'':26}{'no job succeeded':>18}  {engines}"
     scores = [one.score for one in found]
@@ -106,7 +140,7 @@ def row(name: str, tuning: str, found: Sequence[Trained], seeds: int) -> str:
     failed = f" ({seeds - len(found)} failed)" if len(found) < seeds else ""
     return (
         f"{name:26}{found[0].parameters:>11,}{found[0].file_bytes / 1024:>7.0f}"
-        f"{statistics.median(one.cpu_seconds for one in found):>8.1f}"
+        f"{used:>8.1f}"
         f"{statistics.mean(scores):>11.0%} ± {half:>4.0%}  {engines}{failed}"
     )
 
@@ -118,7 +152,7 @@ def cpu_seconds(pid: int) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default="", help=json.dumps(sorted(TUNINGS.names)))
+    parser.add_argument("--seeds", type=int, default=5, choices=sorted(STUDENT))
+    parser.add_argument("--only", nargs="+", default=[], choices=[*TUNINGS.names, *VARIANTS], metavar="TUNING")
     arguments = parser.parse_args()
-    main(arguments.seeds, [name for name in arguments.only.split(",") if name])
+    main(arguments.seeds, arguments.only)

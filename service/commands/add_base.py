@@ -17,7 +17,7 @@ from service.commands.known_bases import KNOWN, fetch
 from service.installation.context import Context
 from service.installation.private import make_private
 from service.operations.bases import check_unused
-from service.recipes.base import Base, EngineKind, is_base_name
+from service.recipes.base import Base, EngineKind, Quantization, is_base_name
 from service.recipes.base_description import BaseDescription, Dtype, entry, id_for
 from service.recipes.base_folder import names_folder, nearest
 from service.recipes.catalogue import CatalogueError, read_catalogue
@@ -35,6 +35,7 @@ class Wanted:
     id: str = ""
     context_tokens: int | None = None
     dtype: Dtype | None = None
+    quantization: Quantization | None = None
     engine: EngineKind = "embedded"
     without_template: bool = False
     check: bool = True
@@ -45,7 +46,7 @@ def add(settings: Settings, source: str, wanted: Wanted, say: Say) -> bool:
 
     Raises CatalogueError for what cannot be added, OSError where files cannot be fetched or written.
     """
-    id = wanted.id or id_for(source)
+    id = wanted.id or id_for(source, wanted.quantization)
     _check_new(settings, id)
     with tempfile.TemporaryDirectory() as fetched:
         packaged = KNOWN.get(source) if not Path(source).exists() else None
@@ -133,6 +134,7 @@ def _entry(found: BaseDescription, id: str, wanted: Wanted) -> Base:
         id,
         context_tokens=wanted.context_tokens,
         dtype=wanted.dtype,
+        quantization=wanted.quantization,
         engine=wanted.engine,
         without_template=wanted.without_template,
     )
@@ -181,9 +183,13 @@ def _replace(path: Path, text: str) -> None:
 def _told(settings: Settings, found: BaseDescription, base: Base) -> Iterator[str]:
     """What was written, and what the caller should know of it."""
     at = f" at the commit {base.revision}" if base.revision else ""
-    yield f"{base.id} is in {catalogue_path(settings)}, from {base.source}{at}, in {base.dtype}"
+    yield f"{base.id} is in {catalogue_path(settings)}, from {base.source}{at}, in {base.dtype}{_packed(base)}"
     yield f"kind: {base.kind}, {KINDS[base.kind].partition(', ')[2]}"
     if found.context_tokens is not None and base.context_tokens < found.context_tokens:
         yield f"context: {base.context_tokens} tokens; the model reads {found.context_tokens} (--context-tokens)"
     yield f"licence: {found.licence or 'none is named in its files: ask whoever made it'}"
     yield "Processes that run read the catalogue when they are started again."
+
+
+def _packed(base: Base) -> str:
+    return "" if base.quantization is None else f", its linear layers in 4 bits ({base.quantization})"

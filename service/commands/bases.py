@@ -12,7 +12,7 @@ from service.commands.add_base import Wanted, add, remove
 from service.db import schema
 from service.installation.create import opened
 from service.operations import aliases
-from service.recipes.base import Base, EngineKind
+from service.recipes.base import Base, EngineKind, Quantization
 from service.recipes.base_description import Dtype
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
@@ -46,12 +46,13 @@ def add_base(
     id: Annotated[str, typer.Option(help="Its name in requests; else it is made of the source's.")] = "",
     context_tokens: Annotated[int | None, typer.Option(min=16, help="Else the model's own, 4096 at most.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Else by the weights and this machine's device.")] = None,
+    quantization: Annotated[Quantization | None, typer.Option(help="Its linear layers' weights in 4 bits.")] = None,
     engine: Annotated[EngineKind, typer.Option(help="What serves it.")] = "embedded",
     without_template: Annotated[bool, typer.Option("--without-template", help="For prompts and completions.")] = False,
     check: Annotated[bool, typer.Option(help="Whether it is tried first, as by `check`.")] = True,
 ) -> None:
     """Write a base into the catalogue (LUTHIER_CATALOGUE, else the data folder's) once a trial of it succeeds."""
-    wanted = Wanted(id, context_tokens, dtype, engine, without_template, check)
+    wanted = Wanted(id, context_tokens, dtype, quantization, engine, without_template, check)
     try:
         added = add(Settings(), source, wanted, typer.echo)
     except OSError as error:

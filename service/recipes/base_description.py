@@ -10,9 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.recipes.base import Base, EngineKind, Serving
+from service.recipes.base import Base, EngineKind, Quantization, Serving
 from service.recipes.catalogue import CatalogueError, served_by
 from service.recipes.tasks import BaseKind
+from service.recipes.tuning import TUNINGS
 
 CONTEXT_TOKENS = 4096  # at most, unasked: many models read 131072, for which few machines have memory
 MAX_RANK: dict[EngineKind, int] = {"embedded": 64, "vllm": 16}  # vLLM computes every adapter at the highest rank
@@ -34,9 +35,13 @@ class BaseDescription(BaseModel):
     licence: str | None  # by its model card, its LICENSE file or its GGUF file
 
 
-def id_for(source: str) -> str:
-    """An id for the base of that source: the last part of its name, in the characters that an id may have."""
-    return re.sub(r"[^a-z0-9._-]+", "-", Path(source).name.lower().removesuffix(".gguf")).strip("-._")
+def id_for(source: str, quantization: Quantization | None = None) -> str:
+    """An id for the base of that source: the last part of its name, in the characters that an id may have.
+
+    A packed base is another base than the same one unpacked, which may stand beside it.
+    """
+    name = re.sub(r"[^a-z0-9._-]+", "-", Path(source).name.lower().removesuffix(".gguf")).strip("-._")
+    return name if quantization is None or not name else f"{name}-{quantization}"
 
 
 def entry(
@@ -45,6 +50,7 @@ def entry(
     *,
     context_tokens: int | None = None,
     dtype: Dtype | None = None,
+    quantization: Quantization | None = None,
     engine: EngineKind = "embedded",
     without_template: bool = False,
 ) -> Base:
@@ -60,6 +66,9 @@ def entry(
         )
     if dtype is None:  # vLLM computes bfloat16 on a CPU by kernels of its own, which were not measured
         dtype = "float32" if engine == "vllm" and found.device == "cpu" else found.dtype
+    tunings = frozenset(served_by(engine, found.kind))
+    if quantization is not None:
+        tunings -= {tuning.name for tuning in TUNINGS if tuning.moves_the_base}
     longest = min(found.context_tokens or CONTEXT_TOKENS, CONTEXT_TOKENS)
     return Base(
         id=id,
@@ -67,6 +76,7 @@ def entry(
         revision=found.revision,
         kind=found.kind,
         dtype=dtype,
+        quantization=quantization,
         context_tokens=context_tokens or longest,
-        serving=Serving(engine=engine, tunings=frozenset(served_by(engine, found.kind)), max_rank=MAX_RANK[engine]),
+        serving=Serving(engine=engine, tunings=tunings, max_rank=MAX_RANK[engine]),
     )

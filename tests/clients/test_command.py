@@ -63,19 +63,26 @@ async def test_waiting_too_long_is_124_and_the_job_continues(ctx: Context, calle
 
 
 async def test_tune_uploads_shows_and_follows(ctx: Context, sdk: AsyncLuthier, rows: Path) -> None:
-    settings = ("--set", "n_epochs=2", "--set", "lora.r=4")
+    settings = ("--set", "n_epochs=2", "--set", "lora.r=64", "--serve-as", "lora", "--serve-rank", "4")
     tuning = asyncio.create_task(called("tune", str(rows), "--base", "luthier-tiny", "-y", "-o", "id", *settings))
     async with asyncio.timeout(20):
         while not (jobs := (await sdk.fine_tuning.jobs.list()).data):
             assert not tuning.done(), tuning.result()
             await asyncio.sleep(0.02)
-        assert jobs[0].tuning["lora"]["r"] == 4
+        assert jobs[0].tuning["lora"]["r"] == 64
+        assert (jobs[0].tuning["serve_as"], jobs[0].tuning["serve_rank"]) == ("lora", 4)
         assert jobs[0].hyperparameters.n_epochs == 2
         await tell(ctx, jobs[0].id, 1)
         await sdk.fine_tuning.jobs.cancel(jobs[0].id)
         done = await tuning
     assert (done.code, done.stdout) == (4, f"{jobs[0].id}\n")
-    for shown in ("500 rows", "n_epochs=2", "lora, r=4", f"luthier watch {jobs[0].id}", "warn: 1"):
+    for shown in (
+        "500 rows",
+        "n_epochs=2",
+        "lora, r=64, serve_as=lora, serve_rank=4",
+        f"luthier watch {jobs[0].id}",
+        "warn: 1",
+    ):
         assert shown in done.stderr
 
 
@@ -86,6 +93,8 @@ async def test_tune_asks_where_it_can_and_never_starts_unasked(sdk: AsyncLuthier
     assert nameless.code == 2 and "--base" in nameless.stderr and "luthier-tiny" in nameless.stderr
     for wrong in ("n_epochs", "=3"):
         assert (await called("tune", str(rows), "--set", wrong)).code == 2
+    formless = await called("tune", str(rows), "--base", "luthier-tiny", "-y", "--serve-rank", "16")
+    assert formless.code == 2 and "--tuning" in formless.stderr
     assert (await sdk.files.list()).data == [] and (await sdk.fine_tuning.jobs.list()).data == []
 
 

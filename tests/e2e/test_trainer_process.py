@@ -17,6 +17,7 @@ from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT
 from tests.given.tiny_models import make_tiny_base, random_rows
 from tests.given.trainers import Bits, read_bits, run, run_through_crashes, trainer
+from tests.given.tunings import KINDS
 from workers.model.load import environment, load_base
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.parent.handle import TrainerHandle
@@ -168,13 +169,14 @@ async def test_a_job_that_crashes_the_trainer_is_charged_and_its_neighbours_end_
     assert theirs.bits == undisturbed(spec_of(prompt))
 
 
+@pytest.mark.parametrize("kinds", [("bottleneck",), tuple(KINDS)], ids=["alone", "beside every other kind"])
 async def test_a_trainer_killed_at_any_step_goes_on_to_the_same_bits(
-    base: Base, job: Callable[..., Path], undisturbed: Callable[[JobSpec], Bits]
+    base: Base, job: Callable[..., Path], undisturbed: Callable[[JobSpec], Bits], kinds: tuple[str, ...]
 ) -> None:
     seed = random.randrange(2**32)
-    step = random.Random(seed).randint(1, 15)
-    print(f"seed {seed}: killed at step {step} of 16")  # noqa: T201
-    lora, prompt = job("lora"), job("prompt", PROMPT)
+    step = random.Random(seed).randint(1, 7)
+    print(f"seed {seed}: killed at step {step} of 8")  # noqa: T201
+    folders = [job(kind, KINDS[kind], n_epochs=2, learning_rate=1e-3) for kind in kinds]
     killed: list[int] = []
     async with trainer(base) as handle:
 
@@ -183,12 +185,10 @@ async def test_a_trainer_killed_at_any_step_goes_on_to_the_same_bits(
                 killed.append(handle.pid)
                 os.kill(handle.pid, signal.SIGKILL)
 
-        ours, theirs = await asyncio.gather(
-            run_through_crashes(handle, lora, watch), run_through_crashes(handle, prompt, watch)
-        )
-    assert len(killed) == 1 and ours.charged + theirs.charged <= 1
-    assert ours.bits == undisturbed(spec_of(lora))
-    assert theirs.bits == undisturbed(spec_of(prompt))
+        outcomes = await asyncio.gather(*(run_through_crashes(handle, folder, watch) for folder in folders))
+    assert len(killed) == 1 and sum(outcome.charged for outcome in outcomes) <= 1
+    for folder, outcome in zip(folders, outcomes, strict=True):
+        assert outcome.of(Crashed) and outcome.bits == undisturbed(spec_of(folder)), folder.name
 
 
 async def test_a_silent_parent_ends_the_trainer_in_the_middle_of_a_step_and_nobody_is_charged(

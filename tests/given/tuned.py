@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, no_grad, ones_like, tensor
+from torch import Tensor, int64, no_grad, ones, ones_like, tensor
 
 from tests.given.encoder_decoders import START, shifted
+from workers.model.adapters import Adapter, rows_use
+from workers.model.load import LoadedBase
+from workers.model.states import hidden_states
 from workers.tunings import Tuning
 from workers.tunings.base import Chunk
 
@@ -46,3 +49,15 @@ def logits_behind(tuning: Tuning, prompt: Sequence[int], written: Sequence[int])
         return tuned_logits(tuning, whole, ones_like(whole), [len(prompt)])[0, len(prompt) - 1 :]
     finally:
         tuning.deactivate()
+
+
+@no_grad()
+def classified(adapter: Adapter, base: LoadedBase, ids: Sequence[int]) -> list[float]:
+    """What the head of an attached adapter returns of one row, as an engine calls it."""
+    assert adapter.head is not None
+    with rows_use([adapter], base.device):
+        chunk = Chunk(tensor([list(ids)]), None, tensor([len(ids)]))
+        hidden_1TH = hidden_states(adapter.tuning.model, base.kind, adapter.tuning.inputs(chunk))
+        logits_1C = adapter.head.logits(hidden_1TH, ones(1, len(ids), dtype=int64))
+    values: list[float] = adapter.head.values(logits_1C)[0].tolist()
+    return values

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from service.recipes.base import Base, Serving
+from service.recipes.base import Base, EngineKind, Serving
 from service.recipes.base_description import BaseDescription, entry, id_for
 from service.recipes.catalogue import CatalogueError
 from service.recipes.catalogue_file import with_base, without_base
@@ -89,6 +89,15 @@ def test_the_entry_follows_from_the_files_and_what_the_caller_chooses() -> None:
     assert (served.serving.max_rank, served.serving.tunings, served.dtype) == (16, {"lora"}, "bfloat16")
 
 
+@pytest.mark.parametrize("engine", ["embedded", "vllm"])
+def test_a_packed_base_is_served_with_what_leaves_its_weights_alone(engine: EngineKind) -> None:
+    packed, plain = entry(FOUND, "m", quantization="nf4", engine=engine), entry(FOUND, "m", engine=engine)
+    moving = {"full", "partial"} if engine == "embedded" else set()
+    assert plain.serving.tunings - packed.serving.tunings == moving
+    (read,) = tomllib.loads(with_base("", packed))["base"]
+    assert Base.model_validate(read) == packed and read["quantization"] == "nf4"
+
+
 def test_a_base_without_a_template_is_refused_unless_none_is_needed() -> None:
     plain = FOUND.model_copy(update={"chat_template": False})
     with pytest.raises(CatalogueError, match=r"/m has no chat template.*--without-template"):
@@ -102,3 +111,4 @@ def test_a_base_without_a_template_is_refused_unless_none_is_needed() -> None:
 )
 def test_an_id_is_made_of_the_sources_name(source: str, id: str) -> None:
     assert id_for(source) == id
+    assert id_for(source, "nf4") == (f"{id}-nf4" if id else "")

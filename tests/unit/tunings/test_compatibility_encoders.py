@@ -1,17 +1,22 @@
 """Every tuning on encoders, with a classifier's head, keeps its promises, or is refused as the page says."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from service.recipes.objectives.classification import ClassificationSettings
 from service.recipes.recipe import Recipe
 from service.recipes.tuning import tuning_of
 from tests.given.compatibility import encoder, encoder_refusal
 from tests.given.encoders import ENCODERS, labelled_rows
+from tests.given.opened import LOGITS
+from tests.given.tuned import classified
 from tests.given.tunings import ELSEWHERE, KINDS, NEAR
-from workers.model.adapters import Adapters, rows_use
+from workers.model.adapters import Adapters
 from workers.model.load import LoadedBase, environment, weights_digest
 from workers.model.states import hidden_states
 from workers.trainer.process.slot import Slot
@@ -85,13 +90,27 @@ def test_a_tuning_keeps_its_promises_on_an_encoder(name: str, kind: str, tmp_pat
     again.leave()
     adapters = Adapters(base.model)
     adapter = adapters.attach(tmp_path / "trained")
-    assert adapter.head is not None
-    with rows_use([adapter], base.device), torch.no_grad():
-        hidden_1TH = hidden_states(adapter.tuning.model, base.kind, adapter.tuning.inputs(_chunk(rows[0].ids)))
-        logits_1C = adapter.head.logits(hidden_1TH, torch.ones(1, len(rows[0].ids), dtype=torch.int64))
-    assert adapter.head.values(logits_1C)[0].tolist() == rows[0].values
+    assert classified(adapter, base, rows[0].ids) == rows[0].values
     adapters.detach(adapter)
     assert trace(base) == before
+
+
+@pytest.mark.slow
+def test_what_is_saved_gives_the_same_bits_in_a_new_process(tmp_path: Path) -> None:
+    for name, kind in CELLS:
+        slot, folder = seat(encoder(name), kind), tmp_path / f"{name}.{kind}"
+        while not slot.finished:
+            slot.train_step()
+        saved(slot, folder / "adapter")
+        row = slot.head_rows()[0]
+        values = torch.tensor(row.values, dtype=torch.float64)
+        save_file({"ids": torch.tensor(row.ids), "values": values}, folder / LOGITS)
+        slot.leave()
+    opened = subprocess.run(
+        [sys.executable, "-m", "tests.given.opened", str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert opened.returncode == 0, opened.stderr
+    assert opened.stdout == f"opened: {len(CELLS)}\n"
 
 
 def test_most_tunings_go_with_encoders() -> None:

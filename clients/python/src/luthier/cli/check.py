@@ -8,7 +8,7 @@ import typer
 
 from luthier.cli.output import Format, Output, note, print_record, print_table, span
 from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, EXIT_TIMEOUT, client
-from luthier.cli.tune import method_and_tuning, parse_settings, upload_with_bar
+from luthier.cli.tune import ServeAs, ServeRank, method_and_tuning, parse_settings, served_form, upload_with_bar
 
 if TYPE_CHECKING:
     from luthier.client import Luthier
@@ -28,6 +28,8 @@ def check(
     method: Annotated[Optional[str], typer.Option(help="The loss, as of `luthier tune`.")] = None,
     tuning: Annotated[Optional[str], typer.Option(help="What moves, as of `luthier tune`.")] = None,
     setting: Annotated[Optional[list[str]], typer.Option("--set", help="A setting, as of `luthier tune`.")] = None,
+    serve_as: ServeAs = None,
+    serve_rank: ServeRank = None,
     rows: Annotated[int, typer.Option(min=0, max=100, help="Show what is trained of the first rows.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the result.")] = 3600.0,
     output: Output = Format.table,
@@ -39,7 +41,8 @@ def check(
     Example: luthier check training.jsonl --base luthier-tiny --rows 2
     """
     hyperparameters, tuning, of_tuning = parse_settings(setting or [], tuning)
-    body = method_and_tuning(method, hyperparameters, tuning, of_tuning)
+    served = served_form(serve_as, serve_rank, tuning)
+    body = method_and_tuning(method, hyperparameters, tuning, of_tuning, served)
     with client() as luthier:
         found = _done(luthier, _create(luthier, file, base, validation, body), timeout)
         masks = _masks(luthier, found, rows)

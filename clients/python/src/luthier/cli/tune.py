@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from luthier.client import Luthier
     from luthier.generated.models import FileObject, JobObject
 
+ServeAs = Annotated[
+    Optional[str], typer.Option(help="lora: engines load the LoRA that is computed from what is trained.")
+]
+ServeRank = Annotated[
+    Optional[int], typer.Option(help="The rank of that LoRA, such as 16 for vLLM; alone it means --serve-as lora.")
+]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,6 +37,7 @@ class Plan:
     hyperparameters: dict[str, Any]
     tuning: Optional[str]
     tuning_settings: dict[str, Any]
+    served: dict[str, Any]
     suffix: Optional[str]
     seed: Optional[int]
 
@@ -85,6 +93,8 @@ def tune(
         Optional[list[str]],
         typer.Option("--set", help="A setting: n_epochs=3 of the method, lora.r=16 of the tuning. May be repeated."),
     ] = None,
+    serve_as: ServeAs = None,
+    serve_rank: ServeRank = None,
     suffix: Annotated[Optional[str], typer.Option(help="A part of the tuned model's name.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="The same seed gives the same weights.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
@@ -112,10 +122,11 @@ def tune(
     if detach and reports != Reports():
         raise typer.BadParameter("A job that is not followed has no result: leave out --detach.")
     hyperparameters, tuning, tuning_settings = parse_settings(setting or [], tuning)
+    served = served_form(serve_as, serve_rank, tuning)
     missed: list[str] = []
     with client() as luthier:
         chosen = base or _asked_base(luthier)
-        plan = Plan(file, chosen, validation, method, hyperparameters, tuning, tuning_settings, suffix, seed)
+        plan = Plan(file, chosen, validation, method, hyperparameters, tuning, tuning_settings, served, suffix, seed)
         _show(plan)
         if not yes:
             _confirm()
@@ -174,7 +185,11 @@ def parse_settings(given: list[str], tuning: Optional[str]) -> tuple[dict[str, A
 
 
 def method_and_tuning(
-    method: Optional[str], hyperparameters: dict[str, Any], tuning: Optional[str], of_tuning: dict[str, Any]
+    method: Optional[str],
+    hyperparameters: dict[str, Any],
+    tuning: Optional[str],
+    of_tuning: dict[str, Any],
+    served: dict[str, Any],
 ) -> dict[str, Any]:
     """Fields of the body, as they were given: the service may know more names than this package."""
     body: dict[str, Any] = {}
@@ -182,8 +197,18 @@ def method_and_tuning(
         method = method or "supervised"
         body["method"] = {"type": method, method: {"hyperparameters": hyperparameters}}
     if tuning is not None:
-        body["tuning"] = {"type": tuning, tuning: of_tuning}
+        body["tuning"] = {"type": tuning, tuning: of_tuning, **served}
     return body
+
+
+def served_form(serve_as: Optional[str], serve_rank: Optional[int], tuning: Optional[str]) -> dict[str, Any]:
+    """Fields of the tuning that say in which form engines serve the model; without them as it is trained."""
+    given = {"serve_as": serve_as, "serve_rank": serve_rank}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen and tuning is None:
+        remedy = "Name the tuning whose model is served in another form: --tuning lora, or one of its settings."
+        raise typer.BadParameter(remedy, param_hint="--serve-as")
+    return chosen
 
 
 def _gates(given: list[str]) -> "tuple[Gate, ...]":
@@ -236,7 +261,7 @@ def _show(plan: Plan) -> None:
     if plan.validation is not None:
         note(f"  validation  {_about(plan.validation)}")
     note(f"  method      {_said(plan.method, plan.hyperparameters)}")
-    note(f"  tuning      {_said(plan.tuning, plan.tuning_settings)}")
+    note(f"  tuning      {_said(plan.tuning, plan.tuning_settings | plan.served)}")
 
 
 def _about(file: Path) -> str:
@@ -275,5 +300,5 @@ def _create(luthier: "Luthier", plan: Plan) -> "JobObject":
         validation_file=OMIT if plan.validation is None else upload_with_bar(luthier, plan.validation).id,
         suffix=OMIT if plan.suffix is None else plan.suffix,
         seed=OMIT if plan.seed is None else plan.seed,
-        extra_body=method_and_tuning(plan.method, plan.hyperparameters, plan.tuning, plan.tuning_settings),
+        extra_body=method_and_tuning(plan.method, plan.hyperparameters, plan.tuning, plan.tuning_settings, plan.served),
     )
