@@ -1,8 +1,9 @@
-"""The real base through the whole product, in figures: `python -m benchmarks.real_base [--rows 64]`.
+"""The real base through the whole product, in figures: `python -m benchmarks.real_base > benchmarks/real_base.txt`.
 
 Runs the demo's job of orders on SmolLM2-135M with the embedded engine, then asks the tuned model. Prints trained tokens
-per second, the largest memory of each process, the seconds to a first token and tokens per second of one and of eight
-streams, with the CPU seconds of everything. Fetches the base at its first run (`make demo`).
+per second and per CPU second, the largest memory of each process, the seconds to a first token and tokens per second of
+one and of eight streams, with the CPU seconds of everything. On a machine that does other things beside, only those by
+CPU second and the memory say something. Fetches the base at its first run (`make demo`).
 """
 
 import argparse
@@ -39,6 +40,14 @@ class Answer:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """One process of the service: its largest memory so far, and the CPU seconds of all its threads."""
+
+    megabytes: float
+    cpu_seconds: float
+
+
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser()
@@ -53,9 +62,11 @@ def main() -> None:
         model = _train(client, options.rows)
         _ask(client, [model])  # loads it
         for count in (1, 8):
-            _print_answers(count, _ask(client, [model] * count))
-        for name, (megabytes, seconds) in sorted(_parts().items()):
-            print(f"{name:8} {megabytes:7.0f} MB at most, {seconds:6.1f} CPU seconds")
+            before = _parts()["engine"].cpu_seconds
+            answers = _ask(client, [model] * count)
+            _print_answers(answers, _parts()["engine"].cpu_seconds - before)
+        for name, part in sorted(_parts().items()):
+            print(f"{name:8} {part.megabytes:7.0f} MB at most, {part.cpu_seconds:6.1f} CPU seconds")
 
 
 def _train(client: OpenAI, num_rows: int) -> str:
@@ -71,17 +82,19 @@ def _train(client: OpenAI, num_rows: int) -> str:
         seed=1,
         method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
     )
-    seen: list[float] = []
+    seen: list[tuple[float, float]] = []  # at each step's event: the time, and the trainer's CPU seconds
     for event in follow(client, job.id):
         if event.type == "metrics":
-            seen.append(time.monotonic())
+            seen.append((time.monotonic(), _parts()["trainer"].cpu_seconds))
     job = client.fine_tuning.jobs.retrieve(job.id)
     assert job.fine_tuned_model is not None and job.trained_tokens is not None, job.error
     steps = len(seen)
-    between = (seen[-1] - seen[0]) / max(1, steps - 1)
+    tokens = job.trained_tokens / steps
+    between = tokens * (steps - 1)
+    seconds, cpu_seconds = (last - first for first, last in zip(seen[0], seen[-1], strict=True))
     print(
-        f"training {job.trained_tokens} tokens in {steps} steps of {job.trained_tokens / steps:.0f}: "
-        f"{job.trained_tokens / steps / between:.0f} tokens per second"
+        f"training {job.trained_tokens} tokens in {steps} steps of {tokens:.0f}: "
+        f"{between / seconds:.0f} tokens per second, {between / cpu_seconds:.0f} per CPU second"
     )
     return job.fine_tuned_model
 
@@ -110,15 +123,18 @@ def _answer(client: OpenAI, model: str) -> Answer:
     return Answer(first, time.monotonic() - began, tokens)
 
 
-def _print_answers(count: int, answers: Sequence[Answer]) -> None:
+def _print_answers(answers: Sequence[Answer], cpu_seconds: float) -> None:
     first = statistics.median(answer.first_seconds for answer in answers)
     seconds = max(answer.seconds for answer in answers)
-    rate = sum(answer.tokens for answer in answers) / seconds
-    print(f"answers of {count} at once: first token after {first:.2f} s, {rate:.0f} tokens per second in all")
+    tokens = sum(answer.tokens for answer in answers)
+    print(
+        f"{len(answers)} answers at once: first token after {first:.2f} s, {tokens / seconds:.0f} tokens per second in "
+        f"all, {tokens / cpu_seconds:.0f} per CPU second"
+    )
 
 
-def _parts() -> dict[str, tuple[float, float]]:
-    """Of every process below this one: its largest memory so far in MB, and its CPU seconds."""
+def _parts() -> dict[str, Part]:
+    """Of every process below this one, so far."""
     found = {}
     for process in psutil.Process().children(recursive=True):
         command = " ".join(process.cmdline())
@@ -127,7 +143,7 @@ def _parts() -> dict[str, tuple[float, float]]:
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
             peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
             times = process.cpu_times()
-            found[name] = (peak / 1024, times.user + times.system)
+            found[name] = Part(peak / 1024, times.user + times.system)
     return found
 
 

