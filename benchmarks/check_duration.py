@@ -14,8 +14,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from openai import OpenAI
-from pydantic import BaseModel
+from openai import BaseModel, OpenAI
 
 from examples.demo.service_process import running_service
 from service.domain.duration import JOBS_NEEDED, LEVEL

@@ -27,8 +27,9 @@ from tests.given.checks import claimed, create, work_through
 from tests.given.command import in_terminal
 from tests.given.installation import installed
 from tests.given.served_api import served
+from tests.given.stored_checks import do_check
 from tests.given.terminal_picture import COLUMNS, as_page
-from tests.given.work import claim_training, claim_validation
+from tests.given.work import claim_training
 from tests.given.workshop import BASE, LAST_STEP, Workshop, finish, furnish, train
 
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"
@@ -121,10 +122,8 @@ async def _take_terminal(ctx: Context, browser: Browser, url: str, key: str, tar
     settings = {"LUTHIER_URL": url, "LUTHIER_API_KEY": key, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     options = ("--base", BASE, "--set", "lora.r=8", "--suffix", "support")
     async with in_terminal("tune", "examples/demo/training.jsonl", *options, "-y", **settings) as terminal:
+        await do_check(ctx)
         await terminal.shows("Created ftjob-")
-        checked = await claim_validation(ctx, "one")
-        assert checked is not None
-        await checked.validated(hyperparameters=dict(checked.job.hyperparameters), total_steps=LAST_STEP)
         held = await claim_training(ctx, "one")
         assert held is not None
         await train(held, 1, LAST_STEP)

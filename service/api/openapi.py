@@ -15,6 +15,7 @@ from service.api.routes import (
     health,
     inference,
     jobs,
+    keys,
     metrics,
     model_aliases,
     model_imports,
@@ -38,6 +39,7 @@ V1 = (
     models.router,
     model_aliases.router,
     webhook_endpoints.router,
+    keys.router,
     inference.router,
     responses.router,
 )

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, Select, insert, select, tuple_, update
 
 from service.db.connection import Transaction
 from service.db.inserts import add_if_new
 from service.db.tables import api_keys, installation, projects
+from service.domain.api_key import ListedKey
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,29 @@ async def find_key(tx: Transaction, sha256: str) -> ApiKey | None:
 async def name_of(tx: Transaction, id: str) -> str:
     """The name of the key with this id, revoked or not; empty where there is none."""
     return (await tx.connection.execute(select(api_keys.c.name).where(api_keys.c.id == id))).scalar_one_or_none() or ""
+
+
+async def page(tx: Transaction, after: str | None, limit: int) -> list[ListedKey]:
+    """Keys of all projects, newest first; those after the key `after` in this order, none if there is no such key."""
+    order = tuple_(api_keys.c.created_at, api_keys.c.id)
+    query = _listed().order_by(api_keys.c.created_at.desc(), api_keys.c.id.desc()).limit(limit)
+    if after is not None:
+        known = (await tx.connection.execute(select(*_KEY).where(api_keys.c.id == after))).one_or_none()
+        if known is None:
+            return []
+        query = query.where(order < (known.created_at, known.id))
+    return [ListedKey(**row._mapping) for row in await tx.connection.execute(query)]
+
+
+async def listed(tx: Transaction, id: str) -> ListedKey | None:
+    """The key with this id, revoked or not."""
+    row = (await tx.connection.execute(_listed().where(api_keys.c.id == id))).one_or_none()
+    return None if row is None else ListedKey(**row._mapping)
+
+
+def _listed() -> Select[Any]:
+    project = projects.c.name.label("project")
+    return select(*_KEY, project).join(projects, projects.c.id == api_keys.c.project_id)
 
 
 async def all_keys(tx: Transaction) -> list[ApiKey]:

@@ -6,16 +6,20 @@ A key is shown once, when it is created; the database stores its SHA-256 only. T
 import hashlib
 import time
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from service.db import keys
 from service.db.connection import Transaction
 from service.db.keys import ApiKey, Installation
 from service.domain import ids
-from service.domain.errors import Unauthenticated
+from service.domain.api_key import ListedKey
+from service.domain.errors import Forbidden, NotFound, Unauthenticated
 from service.installation.context import Context
+from service.operations.paging import Page, cut
 
 DEFAULT_PROJECT = "default"
-ROLES = ("project", "admin")
+Role = Literal["project", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class InstallationError(Exception):
@@ -36,6 +40,14 @@ class Caller:
     ignored: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class NewKey:
+    """A key just created; `value` is the secret, in clear."""
+
+    listed: ListedKey
+    value: str
+
+
 async def ensure_installation(ctx: Context) -> str | None:
     """At the first start: freezes the organisation, creates the default project and a key, and returns that key.
 
@@ -48,7 +60,7 @@ async def ensure_installation(ctx: Context) -> str | None:
             _check_organization(ctx, installation)
             return None
         project_id = await _project(tx, DEFAULT_PROJECT)
-        return await _add_key(tx, project_id, "project", "created at the first start")
+        return (await _add_key(tx, project_id, "project", "created at the first start"))[1]
 
 
 async def create_project(ctx: Context, name: str) -> str:
@@ -62,7 +74,40 @@ async def create_key(ctx: Context, project: str, role: str, name: str = "key") -
     if role not in ROLES:
         raise ValueError(f"a key's role is one of {', '.join(ROLES)}, not '{role}'")
     async with ctx.database.transaction() as tx:
-        return await _add_key(tx, await _project(tx, project), role, name)
+        return (await _add_key(tx, await _project(tx, project), role, name))[1]
+
+
+async def create(ctx: Context, caller: Caller, project: str, role: Role, name: str) -> NewKey:
+    """As `create_key`, for an admin. Raises Forbidden."""
+    _check_admin(caller)
+    async with ctx.database.transaction() as tx:
+        key, value = await _add_key(tx, await _project(tx, project), role, name)
+        listed = ListedKey(key.id, key.name, key.project_id, project, key.role, key.created_at)
+        return NewKey(listed, value)
+
+
+async def page(ctx: Context, caller: Caller, *, after: str | None, limit: int) -> Page[ListedKey]:
+    """Keys of all projects for an admin, newest first, older than `after`. Raises Forbidden."""
+    _check_admin(caller)
+    async with ctx.database.reading() as tx:
+        return cut(await keys.page(tx, after, limit + 1), limit)
+
+
+async def retrieve(ctx: Context, caller: Caller, id: str) -> ListedKey:
+    """One key, for an admin. Raises Forbidden or NotFound."""
+    _check_admin(caller)
+    async with ctx.database.reading() as tx:
+        found = await keys.listed(tx, id)
+    if found is None:
+        raise NotFound(f"Could not find API key: {id}", param="key_id", code="api_key_not_found")
+    return found
+
+
+async def revoke(ctx: Context, caller: Caller, id: str) -> None:
+    """As `revoke_key`, for an admin. Raises Forbidden, and NotFound for a key that is revoked already."""
+    _check_admin(caller)
+    if not await revoke_key(ctx, id):
+        raise NotFound(f"There is no active API key: {id}", param="key_id", code="api_key_not_found")
 
 
 async def list_keys(ctx: Context) -> list[ApiKey]:
@@ -108,6 +153,11 @@ async def living_key(tx: Transaction, bearer: str) -> ApiKey:
             f"Incorrect API key provided: {_masked(bearer)}. Use one that `luthierd keys create` has printed."
         )
     return key
+
+
+def _check_admin(caller: Caller) -> None:
+    if caller.role != "admin":
+        raise Forbidden("Keys are for admins: use a key of the role admin (`luthierd keys create --admin`).")
 
 
 def _check_lenient(ctx: Context, selected: str, installation: Installation) -> None:
@@ -159,10 +209,11 @@ async def _project(tx: Transaction, name: str) -> str:
     return found
 
 
-async def _add_key(tx: Transaction, project_id: str, role: str, name: str) -> str:
-    clear = ids.api_key()
-    await keys.add_key(tx, ApiKey(ids.key_id(), project_id, role, name, int(time.time())), sha256_of(clear))
-    return clear
+async def _add_key(tx: Transaction, project_id: str, role: str, name: str) -> tuple[ApiKey, str]:
+    """The key, and its secret."""
+    key, clear = ApiKey(ids.key_id(), project_id, role, name, int(time.time())), ids.api_key()
+    await keys.add_key(tx, key, sha256_of(clear))
+    return key, clear
 
 
 def sha256_of(bearer: str) -> str:

@@ -19,6 +19,7 @@ from service.installation.context import Context
 from service.operations.keys import Caller
 from tests.given.debian import need
 from tests.given.files_by_http import ROWS
+from tests.given.stored_checks import do_check
 from tests.given.stored_jobs import BASES, move, steps
 from tests.given.stored_models import add_model
 from tests.given.work import claim_training, claim_validation
@@ -79,16 +80,24 @@ def act(folder: Path, inputs: dict[str, str]) -> tuple[int, dict[str, str]]:
     return 0, outputs
 
 
-async def while_a_job_succeeds(ctx: Context, caller: Caller, sdk: AsyncLuthier, run: Callable[[], Any]) -> Any:
-    """What `run` returns, which creates a job and waits for it; the job is brought to its end meanwhile."""
+async def while_a_job_succeeds(
+    ctx: Context, caller: Caller, sdk: AsyncLuthier, run: Callable[[], Any], *, checks: bool = True
+) -> Any:
+    """What `run` returns, which creates a job and waits for it; the job is brought to its end meanwhile.
+
+    `checks`: it asks for a check before, which is done as well.
+    """
     running = asyncio.create_task(asyncio.to_thread(run))
+    if checks:
+        await do_check(ctx)
     async with asyncio.timeout(SECONDS):
         while not (jobs := (await sdk.fine_tuning.jobs.list()).data):
             assert not running.done(), running.result()
             await asyncio.sleep(0.02)
-        held = await claim_validation(ctx, "one", BASES)
-        assert held is not None
-        await held.validated(hyperparameters=dict(held.job.hyperparameters), total_steps=2)
+        if not checks:
+            held = await claim_validation(ctx, "one", BASES)
+            assert held is not None
+            await held.validated(hyperparameters=dict(held.job.hyperparameters), total_steps=2)
         training = await claim_training(ctx, "one", BASES)
         assert training is not None
         await training.record_steps(steps(1, 2), 1.0)
@@ -167,7 +176,7 @@ async def test_curl_alone_is_enough(
         return bash(script, folder, POLL_SECONDS="0.05", LUTHIER_URL=url)
 
     if status == "succeeded":
-        assert await while_a_job_succeeds(ctx, caller, sdk, run) == code
+        assert await while_a_job_succeeds(ctx, caller, sdk, run, checks=False) == code
         assert json.loads((folder / "job.json").read_text())["fine_tuned_model"] == MODEL
         return
     running = asyncio.create_task(asyncio.to_thread(run))

@@ -16,12 +16,14 @@ from luthier.cli.main import app
 from luthier.configuration import config_path
 
 from service.installation.context import Context
+from service.operations import keys
 from service.operations.keys import Caller
 from tests.given.command import called, in_terminal
 from tests.given.debian import need
 from tests.given.files_by_http import ROWS
 from tests.given.scripted_api import scripted_api, sends
 from tests.given.scripted_engine import ScriptedEngine, answers, streams
+from tests.given.stored_checks import do_check
 from tests.given.stored_jobs import add_job, claimed, move, steps, tell
 
 pytestmark = pytest.mark.usefixtures("configured")
@@ -65,6 +67,7 @@ async def test_waiting_too_long_is_124_and_the_job_continues(ctx: Context, calle
 async def test_tune_uploads_shows_and_follows(ctx: Context, sdk: AsyncLuthier, rows: Path) -> None:
     settings = ("--set", "n_epochs=2", "--set", "lora.r=64", "--serve-as", "lora", "--serve-rank", "4")
     tuning = asyncio.create_task(called("tune", str(rows), "--base", "luthier-tiny", "-y", "-o", "id", *settings))
+    check = await do_check(ctx)
     async with asyncio.timeout(20):
         while not (jobs := (await sdk.fine_tuning.jobs.list()).data):
             assert not tuning.done(), tuning.result()
@@ -72,6 +75,9 @@ async def test_tune_uploads_shows_and_follows(ctx: Context, sdk: AsyncLuthier, r
         assert jobs[0].tuning["lora"]["r"] == 64
         assert (jobs[0].tuning["serve_as"], jobs[0].tuning["serve_rank"]) == ("lora", 4)
         assert jobs[0].hyperparameters.n_epochs == 2
+        assert jobs[0].status == "queued", "what was checked is not validated again"
+        events = (await sdk.fine_tuning.jobs.events.list(jobs[0].id)).data
+        assert any(check in event.message for event in events)
         await tell(ctx, jobs[0].id, 1)
         await sdk.fine_tuning.jobs.cancel(jobs[0].id)
         done = await tuning
@@ -84,6 +90,15 @@ async def test_tune_uploads_shows_and_follows(ctx: Context, sdk: AsyncLuthier, r
         "warn: 1",
     ):
         assert shown in done.stderr
+    for found in ("learning rate", "0.001", "60 s (9 of 10 such jobs: 30 s to 2 min)", "2 rows are equal."):
+        assert found in done.stderr, "of the check"
+
+
+async def test_a_job_that_nobody_watches_starts_without_a_check(sdk: AsyncLuthier, rows: Path) -> None:
+    started = await called("tune", str(rows), "--base", "luthier-tiny", "-y", "-d", "-o", "id")
+    (job,) = (await sdk.fine_tuning.jobs.list()).data
+    assert (started.code, started.stdout, job.status) == (0, f"{job.id}\n", "validating_files")
+    assert (await sdk.fine_tuning.checks.list()).data == []
 
 
 async def test_tune_asks_where_it_can_and_never_starts_unasked(sdk: AsyncLuthier, rows: Path) -> None:
@@ -173,6 +188,25 @@ async def test_files_go_and_come_and_are_removed(rows: Path, tmp_path: Path) -> 
     assert (await called("files", "rm", id)).stdout == f"{id}\n"
     gone = await called("files", "show", id)
     assert gone.code == 5 and "luthier files ls" in gone.stderr and gone.stdout == ""
+
+
+async def test_keys_are_made_shown_and_revoked_by_admins(
+    ctx: Context, configured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = await called("keys", "ls")
+    assert refused.code == 5 and "--admin" in refused.stderr
+    monkeypatch.setenv("LUTHIER_API_KEY", await keys.create_key(ctx, "default", "admin"))
+    made = await called("keys", "create", "laptop", "--project", "team-a", "-o", "json")
+    key = json.loads(made.stdout)
+    assert (key["project"], key["role"]) == ("team-a", "project") and key["value"] not in made.stderr
+    assert key["id"] in (await called("keys", "ls", "-o", "id")).stdout.splitlines()
+    shown = (await called("keys", "show", key["id"])).stdout
+    assert "team-a" in shown and key["value"] not in shown
+    assert (await called("keys", "rm", key["id"])).stdout == f"{key['id']}\n"
+    gone = await called("keys", "rm", key["id"])
+    assert gone.code == 5 and "luthier keys ls" in gone.stderr
+    monkeypatch.setenv("LUTHIER_API_KEY", key["value"])
+    assert (await called("models", "ls")).code == 5
 
 
 async def test_jobs_are_paused_resumed_and_cancelled(ctx: Context, caller: Caller) -> None:
@@ -280,15 +314,16 @@ async def test_a_terminal_shows_a_bar_and_ctrl_c_leaves_the_job(
     assert (await sdk.fine_tuning.jobs.retrieve(held.job.id)).status == "running"
 
 
-async def test_a_terminal_is_asked_before_anything_starts(sdk: AsyncLuthier, rows: Path) -> None:
+async def test_a_terminal_is_asked_before_anything_starts(ctx: Context, sdk: AsyncLuthier, rows: Path) -> None:
     async with in_terminal("tune", str(rows), COLUMNS="120") as terminal:
         await terminal.shows("Base [luthier-tiny]")
         terminal.types("\n")
-        await terminal.shows("Start? [Y/n]")
+        await do_check(ctx)
+        assert "30 s to 2 min" in await terminal.shows("Start? [Y/n]")
         terminal.types("n\n")
         assert await terminal.ends() == 0
     assert "Nothing was started" in terminal.shown
-    assert (await sdk.files.list()).data == []
+    assert (await sdk.files.list()).data == [] and (await sdk.fine_tuning.checks.list()).data == []
 
 
 def test_a_sparkline_is_as_high_as_its_values() -> None:

@@ -61,6 +61,10 @@ def is_missing(found: object) -> bool:
     return isinstance(found, NotFoundError)
 
 
+def as_admin(ids: Given) -> dict[str, str]:
+    return {"Authorization": f"Bearer {ids['admin']}"}
+
+
 CALLS = Table(
     {
         "root": (lambda api, ids: api.root(), lambda found: isinstance(found, models.Root)),
@@ -68,7 +72,7 @@ CALLS = Table(
         "readyz": (lambda api, ids: api.readyz(), lambda found: isinstance(found, models.Ready)),
         "health": (lambda api, ids: api.health(), lambda found: found.status == "ok"),
         "metrics": (
-            lambda api, ids: api.metrics(extra_headers={"Authorization": f"Bearer {ids['admin']}"}),
+            lambda api, ids: api.metrics(extra_headers=as_admin(ids)),
             lambda found: "luthier" in found,
         ),
         "files.create": (
@@ -243,6 +247,22 @@ CALLS = Table(
             lambda api, ids: api.webhook_event_types.list(),
             lambda found: "fine_tuning.job.paused" in found["data"],
         ),
+        "api_keys.create": (
+            lambda api, ids: api.api_keys.create(name="laptop", project="team-a", extra_headers=as_admin(ids)),
+            lambda found: found.value.startswith("sk-") and (found.role, found.project) == ("project", "team-a"),
+        ),
+        "api_keys.list": (
+            lambda api, ids: api.api_keys.list(limit=1, extra_headers=as_admin(ids)),
+            lambda found: {"laptop", "key"} <= {one.name for one in found},
+        ),
+        "api_keys.retrieve": (
+            lambda api, ids: api.api_keys.retrieve(ids["new key"], extra_headers=as_admin(ids)),
+            lambda found: (found.name, found.revoked_at) == ("laptop", None),
+        ),
+        "api_keys.delete": (
+            lambda api, ids: api.api_keys.delete(ids["new key"], extra_headers=as_admin(ids)),
+            lambda found: found.deleted,
+        ),
         "completions.create": (
             lambda api, ids: api.completions.create(model="luthier-tiny", prompt="Hello"),
             lambda found: found.choices[0].text == "café",
@@ -365,6 +385,8 @@ async def every(names: set[str], engine: ScriptedEngine, ids: Given, call: Calla
             found = error
         if name == "fine_tuning.checkpoints.permissions.create":
             ids["permission"] = found[0].id
+        if name == "api_keys.create":
+            ids["new key"] = found.id
         if name == "models.create":
             ids["import"] = found.id
         if name == "webhook_endpoints.create":

@@ -15,15 +15,14 @@ from luthier.generated.models import EventObject, JobObject
 from luthier.records import read
 
 from service.domain import event as wording
-from service.domain.errors import JobError
+from service.domain.check import Finding
 from service.installation.context import Context
-from service.recipes.dataset import Problem as InvalidRow
-from service.recipes.dataset import details
 from tests.given.command import Called, called
 from tests.given.files_by_http import ROWS
 from tests.given.report_schemas import check_junit, check_sarif
+from tests.given.stored_checks import do_check
 from tests.given.stored_jobs import BASES, move, steps
-from tests.given.work import claim_training, claim_validation
+from tests.given.work import claim_training
 
 HOSTILE = "is <b>|bold|</b> `code` \x00 & [link](x)"
 
@@ -36,7 +35,7 @@ def a_report(status: str, *events: dict[str, Any], gates: tuple[Gate, ...] = (),
     job |= {"method": {"type": "other"}, "progress": {"percent": 1, "step": 1}}
     head = {"created_at": 1, "level": "info", "message": ""}
     found = [read(EventObject, {**head, "id": f"e{number}", **event}) for number, event in enumerate(events)]
-    return Report(read(JobObject, job), found, {"training_file": Path("rows.jsonl")}, gates)
+    return Report.of_job(read(JobObject, job), found, {"training_file": Path("rows.jsonl")}, gates)
 
 
 def metrics(**values: float) -> dict[str, Any]:
@@ -129,9 +128,10 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-async def started(sdk: AsyncLuthier, *arguments: str) -> "tuple[asyncio.Task[Called], str]":
-    """The command, and the job that it has created."""
+async def started(ctx: Context, sdk: AsyncLuthier, *arguments: str) -> "tuple[asyncio.Task[Called], str]":
+    """The command, and the job that it has created, which was checked before."""
     tuning = asyncio.create_task(called("tune", "rows.jsonl", "--base", "luthier-tiny", "-y", *arguments))
+    await do_check(ctx)
     async with asyncio.timeout(20):
         while not (jobs := (await sdk.fine_tuning.jobs.list()).data):
             assert not tuning.done(), tuning.result()
@@ -141,13 +141,16 @@ async def started(sdk: AsyncLuthier, *arguments: str) -> "tuple[asyncio.Task[Cal
 
 @pytest.mark.usefixtures("configured")
 async def test_the_services_invalid_rows_become_annotations(ctx: Context, sdk: AsyncLuthier, rows: Path) -> None:
-    tuning, id = await started(sdk, "--sarif", "out.sarif", "--junit", "out.xml", "--summary", "out.md")
-    held = await claim_validation(ctx, "one", BASES)
-    assert held is not None and held.job.id == id
-    found = [InvalidRow(2, "messages", "has no messages"), InvalidRow(9, "", "is not JSON")]
-    await held.fail(JobError("invalid_training_file", "It is invalid.", "training_file"), details(found, 2))
+    reports = ("--sarif", "out.sarif", "--junit", "out.xml", "--summary", "out.md", "--metrics", "out.json")
+    tuning = asyncio.create_task(called("tune", "rows.jsonl", "--base", "luthier-tiny", "-y", *reports))
+    found = [Finding(2, "messages", "has no messages", "Add some."), Finding(9, "", "is not JSON", "Quote it.")]
+    check = await do_check(ctx, *found)
     async with asyncio.timeout(20):
-        assert (await tuning).code == 1
+        done = await tuning
+    assert (done.code, done.stdout) == (1, "") and "nothing was started" in done.stderr
+    assert "has no messages" in done.stderr and (await sdk.fine_tuning.jobs.list()).data == []
+    assert json.loads((rows.parent / "out.json").read_text())["job"] is None
+    assert check in (rows.parent / "out.xml").read_text()
     results = json.loads((rows.parent / "out.sarif").read_text())["runs"][0]["results"]
     lines = [one["locations"][0]["physicalLocation"]["region"]["startLine"] for one in results]
     assert lines == [2, 9] and results[0]["message"]["text"] == str(Problem(2, "messages", "has no messages"))
@@ -158,10 +161,7 @@ async def test_the_services_invalid_rows_become_annotations(ctx: Context, sdk: A
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize(("gate", "code"), [("train_loss<2", 0), ("train_loss<1", 3), ("full_valid_loss<9", 3)])
 async def test_a_gate_decides_the_exit_code(ctx: Context, sdk: AsyncLuthier, rows: Path, gate: str, code: int) -> None:
-    tuning, id = await started(sdk, "--gate", gate)
-    held = await claim_validation(ctx, "one", BASES)
-    assert held is not None
-    await held.validated(hyperparameters=dict(held.job.hyperparameters), total_steps=9)
+    tuning, id = await started(ctx, sdk, "--gate", gate)
     held = await claim_training(ctx, "one", BASES)
     assert held is not None
     await held.record_steps(steps(1, 2), 1.0)

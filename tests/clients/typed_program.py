@@ -96,6 +96,14 @@ def webhooks(luthier: Luthier) -> int:
     return luthier.webhook_endpoints.test(endpoint.id, event_type=known[0]).status_code + len(secret) + len(forgotten)
 
 
+def api_keys(luthier: Luthier) -> str:
+    made = luthier.api_keys.create(name="laptop", role="admin")
+    luthier.api_keys.create(name="laptop", role="owner")  # type: ignore[arg-type]
+    forgotten = luthier.api_keys.retrieve(made.id).value  # type: ignore[attr-defined]
+    known: list[str] = [one.project for one in luthier.api_keys.list()]
+    return f"{made.value}{forgotten}{known}{luthier.api_keys.delete(made.id).deleted}"
+
+
 def labels(luthier: Luthier, model: str) -> list[str]:
     items = luthier.responses.input_items.list("resp_1")
     found = luthier.classifications.create(model=model, input=["one", "two"])

@@ -39,6 +39,7 @@ from service.operations import (
     delivering,
     files,
     jobs,
+    keys,
     model_aliases,
     model_content,
     model_imports,
@@ -103,6 +104,7 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     (delivering, ("try_endpoint",)),
     (model_content, ("find",)),
     (model_imports, ("create", "retrieve", "page")),
+    (keys, ("create", "retrieve", "page", "revoke")),
     (models, ("list_all", "retrieve", "delete", "resolve_for_inference", "grant", "permission_page", "revoke")),
 )
 CHAT = (

@@ -3,7 +3,9 @@
 The database is spoken to because tests of the API and of clients have no worker.
 """
 
+import asyncio
 import struct
+from dataclasses import replace
 
 from service.db import checks, files
 from service.db.connection import Transaction
@@ -13,21 +15,27 @@ from service.domain.check import (
     MASKS_INDEX,
     RESULT,
     ROW,
+    Advice,
     Check,
     CheckResult,
     Counts,
+    Failure,
     FileReport,
+    Finding,
     LengthBucket,
     Piece,
     Plan,
     RowMask,
     SequenceMask,
 )
+from service.domain.duration import Duration
 from service.domain.file import Segment
 from service.domain.storage_keys import beside_dataset, dataset_key
 from service.installation.context import Context
+from service.operations.check_work import CHECK, HeldCheck
 from service.operations.keys import Caller
 from service.storage.base import one_chunk
+from service.work import claims
 from tests.given.stored_files import a_file
 
 TEXTS = ("a", "b")  # of its rows
@@ -67,6 +75,26 @@ async def write_check(tx: Transaction, project_id: str, file_id: str, id: str | 
     )
     await checks.add(tx, check)
     return check.id
+
+
+async def do_check(ctx: Context, *problems: Finding) -> str:
+    """The next check that anybody asks for, done without a base: with these problems, or valid. Its id."""
+    async with asyncio.timeout(20):
+        while (claim := await claims.claim(ctx, CHECK, "checker", list(ctx.catalogue.bases))) is None:
+            await asyncio.sleep(0.02)
+    held = HeldCheck(ctx, claim)
+    if problems:
+        failure = Failure("invalid_training_file", "It is invalid.", "training_file")
+        report = FileReport(False, failure, len(problems), list(problems), None)
+        await held.finish(CheckResult(False, report, None, None, []))
+    else:
+        known = {name: value for name, value in held.check.hyperparameters.items() if value != "auto"}
+        plan = replace(_PLAN, hyperparameters={**_PLAN.hyperparameters, **known})
+        duration = Duration(60, 30, 120, based_on=4, queue_position=0)
+        advice = Advice("duplicates", "2 rows are equal.", "training_file", 2, [3, 4])
+        report = FileReport(True, None, 0, [], _COUNTS)
+        await held.finish(CheckResult(True, report, None, plan, [advice], duration=duration))
+    return held.check.id
 
 
 async def store_masks(ctx: Context) -> None:

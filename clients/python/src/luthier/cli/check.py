@@ -1,21 +1,19 @@
 """`luthier check`: what is known of a job before it exists, without starting one."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from luthier.cli.output import Format, Output, note, print_record, print_table, span
-from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, EXIT_TIMEOUT, client
+from luthier.cli import findings
+from luthier.cli.output import Format, Output, note, print_record
+from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, client
 from luthier.cli.tune import ServeAs, ServeRank, method_and_tuning, parse_settings, served_form, upload_with_bar
 
 if TYPE_CHECKING:
     from luthier.client import Luthier
-    from luthier.generated.models import CheckObject, CheckResult, FileReport, RowMask
+    from luthier.generated.models import CheckObject, RowMask
 
-POLL_SECONDS = 0.3
-PROBLEMS_SHOWN = 20
 TRAINED, OTHER = ("\x1b[1;32m", "\x1b[0m"), ("\x1b[2m", "\x1b[0m")
 
 
@@ -44,12 +42,12 @@ def check(
     served = served_form(serve_as, serve_rank, tuning)
     body = method_and_tuning(method, hyperparameters, tuning, of_tuning, served)
     with client() as luthier:
-        found = _done(luthier, _create(luthier, file, base, validation, body), timeout)
+        found = findings.done(luthier, _create(luthier, file, base, validation, body), timeout)
         masks = _masks(luthier, found, rows)
     if output is not Format.table:
         print_record(found, output)
     elif found.result is not None:
-        _show(found.result)
+        findings.show(found.result)
         for mask in masks:
             _show_mask(mask)
     if found.result is None:
@@ -73,58 +71,10 @@ def _create(
     )
 
 
-def _done(luthier: "Luthier", found: "CheckObject", timeout: float) -> "CheckObject":
-    """The check, once it has ended."""
-    until = time.monotonic() + timeout
-    while found.status in ("queued", "running"):
-        if time.monotonic() > until:
-            note(f"luthier: {found.id} is still {found.status} after {timeout:g} s; it continues.")
-            raise typer.Exit(EXIT_TIMEOUT)
-        time.sleep(POLL_SECONDS)
-        found = luthier.fine_tuning.checks.retrieve(found.id)
-    return found
-
-
 def _masks(luthier: "Luthier", found: "CheckObject", rows: int) -> "list[RowMask]":
     if rows == 0 or found.result is None or not found.result.training_file.valid:
         return []
     return luthier.fine_tuning.checks.rows(found.id, limit=rows).data
-
-
-def _show(result: "CheckResult") -> None:
-    """Tables on stdout: the counts, the bad lines, what the job would do, what a colleague would point out."""
-    files = [("training file", result.training_file), ("validation file", result.validation_file)]
-    for name, report in files:
-        if report is not None:
-            _show_file(name, report)
-    if (plan := result.plan) is not None:
-        settings = ", ".join(f"{key} {value}" for key, value in plan.hyperparameters.items())
-        planned: list[tuple[str, object]] = [("steps", plan.total_steps), ("settings", settings)]
-        planned += [("learning rate", f"{plan.learning_rate:g}"), ("tokens", f"{plan.tokens:,}")]
-        planned += [("trained tokens", f"{plan.trained_tokens:,}")]
-        if (duration := result.duration) is not None:
-            interval = f"{span(duration.low)} to {span(duration.high)}"
-            planned += [("takes", f"{span(duration.seconds)} (9 of 10 such jobs: {interval})")]
-            planned += [("measured jobs", duration.based_on), ("jobs that wait before it", duration.queue_position)]
-        print_table(["the job", ""], planned)
-        if result.duration_unknown:
-            note(result.duration_unknown)
-    if result.warnings:
-        lines = [(one.message, ", ".join(map(str, (one.lines or [])[:5]))) for one in result.warnings]
-        print_table(["worth a look", "lines"], lines)
-
-
-def _show_file(name: str, report: "FileReport") -> None:
-    if report.counts is not None:
-        counts = report.counts.to_dict()
-        print_table([name, ""], [(key, f"{value:,}") for key, value in counts.items() if isinstance(value, int)])
-    elif report.error is not None:
-        note(f"{name}: {report.error.message}")
-    if report.problems:
-        shown = report.problems[:PROBLEMS_SHOWN]
-        print_table(["line", "field", "what is wrong"], [(one.line, one.field, one.reason) for one in shown])
-        if report.num_problems > len(shown):
-            note(f"{report.num_problems - len(shown)} more; all of them: -o json")
 
 
 def _show_mask(mask: "RowMask") -> None:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from luthier.cli import aliases, chat, check, compare, files, jobs, login, models, open_page, tune
+from luthier.cli import aliases, chat, check, compare, files, jobs, keys, login, models, open_page, tune
 from luthier.cli.session import EXIT_ERROR, EXIT_INTERRUPTED, described
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(files.app, name="files")
 app.add_typer(models.app, name="models")
 app.add_typer(aliases.app, name="aliases")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
@@ -76,13 +76,13 @@ def print_record(record: "Record", output: Format) -> None:
         print_table(["field", "value"], [[name, _flat(name, value)] for name, value in record.to_dict().items()])
 
 
-def print_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as what is in them; without a terminal nothing is cut off."""
+def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], screen: "Optional[Console]" = None) -> None:
+    """Columns as wide as what is in them, on stdout if no other is given; without a terminal nothing is cut off."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    screen = console()
+    screen = screen or console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         table.add_column(name, overflow="fold")

@@ -1,13 +1,13 @@
 """A tuning as CI systems read it: gates, JUnit's XML, SARIF 2.1.0 (OASIS) with invalid rows at their lines, Markdown.
 
-Made from the job and its events when it has ended, whatever its end.
+Made from the job and its events when it has ended, whatever its end; or from a check that found no job could start.
 """
 
 import json
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import luthier
 from luthier.cli.curve import LOSSES, Curve, curve_of, sparkline
-from luthier.generated.models import EventObject, JobObject
+from luthier.generated.models import CheckObject, EventObject, JobObject
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -56,22 +56,43 @@ def parse_gate(text: str) -> Gate:
 
 @dataclass(frozen=True)
 class Problem:
-    """An invalid row. `line` counts from 1."""
+    """An invalid row. `line` counts from 1; `param` says of which file."""
 
     line: int
     field: str
     reason: str
+    param: str = "training_file"
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}" if self.field else self.reason
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """How the tuning ended. `id` is the job's, or where none could start the check's."""
+
+    id: str
+    status: str
+    base: str
+    is_job: bool = True
+    model: Optional[str] = None
+    trained_tokens: Optional[int] = None
+    code: Optional[str] = None  # of its error
+    message: Optional[str] = None
+    param: Optional[str] = None
+
+    def failure(self) -> Optional[str]:
+        """Why it has not succeeded; None if it has."""
+        return None if self.status == "succeeded" else self.message or f"The job was {self.status}."
+
+
+@dataclass(frozen=True)
 class Report:
     """One tuning that has ended. `files` are the paths by the parameter of the job that they were sent as."""
 
-    job: JobObject
+    outcome: Outcome
     events: Sequence[EventObject]  # oldest first
+    problems: Sequence[Problem]
     files: dict[str, Path]
     gates: Sequence[Gate] = ()
     curve: Curve = field(init=False)
@@ -79,35 +100,60 @@ class Report:
     def __post_init__(self) -> None:
         object.__setattr__(self, "curve", curve_of(self.events))
 
-    def problems(self) -> list[Problem]:
-        """The invalid rows, which the event of the failure lists."""
-        found = [one for event in self.events for one in event.data.get("problems", ())]
-        return [Problem(int(one["line"]), str(one["field"]), str(one["reason"])) for one in found]
+    @classmethod
+    def of_job(
+        cls, job: JobObject, events: Sequence[EventObject], files: dict[str, Path], gates: Sequence[Gate] = ()
+    ) -> "Report":
+        """The invalid rows are those that the event of the failure lists."""
+        outcome = Outcome(job.id, job.status, job.model, True, job.fine_tuned_model, job.trained_tokens)
+        if (error := job.error) is not None:
+            outcome = replace(outcome, code=error.code, message=error.message, param=error.param)
+        param = outcome.param or "training_file"
+        found = [one for event in events for one in event.data.get("problems", ())]
+        problems = [Problem(int(one["line"]), str(one["field"]), str(one["reason"]), param) for one in found]
+        return cls(outcome, events, problems, files, gates)
 
-    def file(self) -> Path:
-        """The file that the job's error is about."""
-        param = self.job.error.param if self.job.error is not None else None
+    @classmethod
+    def of_check(cls, check: CheckObject, files: dict[str, Path], gates: Sequence[Gate] = ()) -> "Report":
+        """Of a check that has found a file invalid, or that could not be done."""
+        outcome = Outcome(check.id, "failed", check.model, is_job=False)
+        if check.error is not None:
+            outcome = replace(outcome, code=check.error.code, message=check.error.message, param=check.error.param)
+        problems = []
+        result = check.result
+        reports = {} if result is None else {"training_file": result.training_file}
+        if result is not None and result.validation_file is not None:
+            reports["validation_file"] = result.validation_file
+        for param, report in reports.items():
+            problems += [Problem(one.line, one.field, one.reason, param) for one in report.problems]
+            if report.error is not None and outcome.message is None:
+                outcome = replace(outcome, code=report.error.code, message=report.error.message, param=param)
+        return cls(outcome, (), problems, files, gates)
+
+    def file(self, param: Optional[str]) -> Path:
+        """The file that was sent as this parameter; the training file for any other."""
         return self.files.get(param or "", self.files["training_file"])
 
     def missed(self) -> list[str]:
         """The gates that are not met; none is looked at if the job has not succeeded."""
-        if self.job.status != "succeeded":
+        if self.outcome.status != "succeeded":
             return []
         return [failure for gate in self.gates if (failure := gate.failure(self.curve)) is not None]
 
 
 def junit(report: Report) -> str:
     """A test case for the job, one for each gate, one for each invalid row."""
-    cases: list[tuple[str, Optional[str]]] = [("job", _failure_of(report.job))]
-    cases += [(f"{report.file()}:{problem.line}", str(problem)) for problem in report.problems()]
-    if report.job.status == "succeeded":
+    outcome = report.outcome
+    cases: list[tuple[str, Optional[str]]] = [("job", outcome.failure())]
+    cases += [(f"{report.file(problem.param)}:{problem.line}", str(problem)) for problem in report.problems]
+    if outcome.status == "succeeded":
         cases += [(f"gate {gate}", gate.failure(report.curve)) for gate in report.gates]
     failures = sum(failure is not None for _, failure in cases)
     counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0"}
     root = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(root, "testsuite", {"name": f"luthier tune {report.job.model}", **counts})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": f"luthier tune {outcome.base}", **counts})
     for name, failure in cases:
-        case = ElementTree.SubElement(suite, "testcase", {"name": _xml(name), "classname": report.job.id})
+        case = ElementTree.SubElement(suite, "testcase", {"name": _xml(name), "classname": outcome.id})
         if failure is not None:
             ElementTree.SubElement(case, "failure", {"message": _xml(failure)})
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -115,10 +161,11 @@ def junit(report: Report) -> str:
 
 def sarif(report: Report) -> str:
     """A result for each invalid row, at its line, and one for each gate that is not met."""
-    rule = report.job.error.code if report.job.error is not None else "invalid_row"
-    results = [_result(rule, str(problem), report.file(), problem.line) for problem in report.problems()]
-    if not results and (failure := _failure_of(report.job)) is not None:
-        results.append(_result(rule, failure, report.file(), 1))
+    outcome = report.outcome
+    rule = outcome.code or "invalid_row"
+    results = [_result(rule, str(problem), report.file(problem.param), problem.line) for problem in report.problems]
+    if not results and (failure := outcome.failure()) is not None:
+        results.append(_result(rule, failure, report.file(outcome.param), 1))
     results += [_result("gate", missed, report.files["training_file"], 1) for missed in report.missed()]
     rules = [{"id": id} for id in dict.fromkeys(result["ruleId"] for result in results)]
     driver = {"name": "luthier", "version": luthier.__version__, "rules": rules}
@@ -131,14 +178,14 @@ def sarif(report: Report) -> str:
 
 
 def metrics(report: Report) -> str:
-    """JSON: the job, its verdict, the last value of each metric, and each metric by its steps."""
-    job, curve = report.job, report.curve
+    """JSON: the job (null where none could start), its verdict, the last value of each metric, each by its steps."""
+    outcome, curve = report.outcome, report.curve
     values = {
-        "job": job.id,
-        "status": job.status,
-        "base": job.model,
-        "model": job.fine_tuned_model,
-        "trained_tokens": job.trained_tokens,
+        "job": outcome.id if outcome.is_job else None,
+        "status": outcome.status,
+        "base": outcome.base,
+        "model": outcome.model,
+        "trained_tokens": outcome.trained_tokens,
         "gates": {str(gate): gate.failure(curve) is None for gate in report.gates},
         "last": {name: curve.last(name) for name in curve.points},
         "steps": {name: sorted(points.items()) for name, points in curve.points.items()},
@@ -152,13 +199,13 @@ def summary(report: Report) -> str:
 
 
 def _summary(report: Report) -> Iterator[str]:
-    job, curve = report.job, report.curve
-    yield f"## Tuning of `{job.model}`: {'a gate was not met' if report.missed() else job.status}"
+    outcome, curve = report.outcome, report.curve
+    yield f"## Tuning of `{outcome.base}`: {'a gate was not met' if report.missed() else outcome.status}"
     yield ""
-    if job.fine_tuned_model is not None:
-        yield f"Model: `{job.fine_tuned_model}`"
+    if outcome.model is not None:
+        yield f"Model: `{outcome.model}`"
         yield ""
-    if (failure := _failure_of(job)) is not None:
+    if (failure := outcome.failure()) is not None:
         yield _cell(failure)
         yield ""
     named = [name for name in LOSSES if curve.values(name)]
@@ -168,10 +215,10 @@ def _summary(report: Report) -> Iterator[str]:
         for name in named:
             yield f"| {name} | {curve.last(name):.4f} | `{sparkline(curve.values(name))}` |"
         yield ""
-    for gate in report.gates if job.status == "succeeded" else ():
+    for gate in report.gates if outcome.status == "succeeded" else ():
         missed = gate.failure(curve)
         yield f"- {'met' if missed is None else 'not met'}: `{gate}`" + ("" if missed is None else f" ({missed})")
-    problems = report.problems()
+    problems = report.problems
     if problems:
         yield "| line | what is wrong |"
         yield "|---|---|"
@@ -179,12 +226,6 @@ def _summary(report: Report) -> Iterator[str]:
             yield f"| {problem.line} | {_cell(str(problem))} |"
         if len(problems) > 20:
             yield f"| ... | {len(problems) - 20} more |"
-
-
-def _failure_of(job: JobObject) -> Optional[str]:
-    if job.status == "succeeded":
-        return None
-    return job.error.message if job.error is not None else f"The job was {job.status}."
 
 
 def _result(rule: str, message: str, file: Path, line: int) -> dict[str, Any]:

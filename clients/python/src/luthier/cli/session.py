@@ -34,7 +34,8 @@ REMEDIES: tuple[tuple[type[LuthierError], str], ...] = (
     (PermissionDeniedError, "Use a key that may do this; `luthier login` sets another one."),
     (
         NotFoundError,
-        "List what there is: `luthier jobs ls`, `luthier files ls`, `luthier models ls`, `luthier aliases ls`.",
+        "List what there is: `luthier jobs ls`, `luthier files ls`, `luthier models ls`, `luthier aliases ls`, "
+        "`luthier keys ls`.",
     ),
     (RateLimitError, "Wait a moment and try again."),
     (InternalServerError, "Try again. If it stays so, show the request id to whoever runs the service."),

@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from luthier.cli.output import Format, Output, messages, note, print_record, print_table, size
-from luthier.cli.session import EXIT_GATE, EXIT_USAGE, VERDICTS, client
+from luthier.cli.session import (
+    EXIT_ERROR,
+    EXIT_FAILED,
+    EXIT_GATE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    VERDICTS,
+    client,
+)
 
 if TYPE_CHECKING:
-    from luthier.cli.reports import Gate
+    from luthier.cli.reports import Gate, Report
     from luthier.client import Luthier
-    from luthier.generated.models import FileObject, JobObject
+    from luthier.generated.models import CheckObject, FileObject, JobObject
 
 ServeAs = Annotated[
     Optional[str], typer.Option(help="lora: engines load the LoRA that is computed from what is trained.")
@@ -41,6 +49,15 @@ class Plan:
     suffix: Optional[str]
     seed: Optional[int]
 
+    def files(self) -> dict[str, Path]:
+        """By the parameter that they are sent as."""
+        files = {"training_file": self.file}
+        return files if self.validation is None else {**files, "validation_file": self.validation}
+
+    def body(self) -> dict[str, Any]:
+        """The fields of the request that say how it is tuned."""
+        return method_and_tuning(self.method, self.hyperparameters, self.tuning, self.tuning_settings, self.served)
+
 
 @dataclass(frozen=True)
 class Reports:
@@ -52,17 +69,28 @@ class Reports:
     metrics: Optional[Path] = None
     summary: Optional[Path] = None
 
-    def write(self, luthier: "Luthier", plan: Plan, job: "JobObject") -> list[str]:
+    def of_job(self, luthier: "Luthier", plan: Plan, job: "JobObject") -> list[str]:
         """Writes the files that were asked for; returns the gates that are not met."""
         if self == Reports():
             return []
+        from luthier.cli.reports import Report
+
+        events = list(luthier.fine_tuning.jobs.events.list(job.id, limit=1000))[::-1]
+        report = Report.of_job(job, events, plan.files(), self.gates)
+        self._write(report)
+        return report.missed()
+
+    def of_check(self, plan: Plan, check: "CheckObject") -> None:
+        """The same, where no job could start."""
+        if self == Reports():
+            return
+        from luthier.cli.reports import Report
+
+        self._write(Report.of_check(check, plan.files(), self.gates))
+
+    def _write(self, report: "Report") -> None:
         from luthier.cli import reports
 
-        files = {"training_file": plan.file}
-        if plan.validation is not None:
-            files["validation_file"] = plan.validation
-        events = list(luthier.fine_tuning.jobs.events.list(job.id, limit=1000))[::-1]
-        report = reports.Report(job, events, files, self.gates)
         if self.junit is not None:
             self.junit.write_text(reports.junit(report), encoding="utf-8")
         if self.sarif is not None:
@@ -72,7 +100,6 @@ class Reports:
         if self.summary is not None:
             with self.summary.open("a", encoding="utf-8") as file:
                 file.write(reports.summary(report))
-        return report.missed()
 
 
 def tune(
@@ -109,9 +136,10 @@ def tune(
     summary: Annotated[Optional[Path], typer.Option(help="Append a summary in Markdown.")] = None,
     output: Output = Format.table,
 ) -> None:
-    """Upload FILE and tune a base on it; follow the job to its end. The exit code is the verdict.
+    """Upload FILE, check every row, show what the job will do and take, ask, and follow it to its end.
 
-    Ctrl-C leaves the job running.
+    The exit code is the verdict. Ctrl-C leaves the job running. With --yes and --detach nothing is checked before: the
+    job itself does that.
 
     Example: luthier tune training.jsonl --base luthier-tiny --set n_epochs=6 --set lora.r=8
     """
@@ -128,13 +156,20 @@ def tune(
         chosen = base or _asked_base(luthier)
         plan = Plan(file, chosen, validation, method, hyperparameters, tuning, tuning_settings, served, suffix, seed)
         _show(plan)
-        if not yes:
-            _confirm()
-        job = _create(luthier, plan)
+        if not yes and not sys.stdin.isatty():
+            note("luthier: there is no terminal to ask on; start without asking: -y")
+            raise typer.Exit(EXIT_USAGE)
+        sent = {param: upload_with_bar(luthier, path).id for param, path in plan.files().items()}
+        check = None if yes and detach else _checked(luthier, plan, sent, reports)
+        if not yes and check is not None and not typer.confirm("Start?", default=True, err=True):
+            _forget(luthier, sent, check)
+            note("Nothing was started; what was uploaded is deleted.")
+            raise typer.Exit(0)
+        job = _create(luthier, plan, sent, check)
         note(f"Created {job.id}. Follow it again: luthier watch {job.id}")
         if not detach:
             job = follow(luthier, job.id)
-            missed = reports.write(luthier, plan, job)
+            missed = reports.of_job(luthier, plan, job)
     finish(job, output, ended=not detach, missed=missed)
 
 
@@ -239,13 +274,42 @@ def _asked_base(luthier: "Luthier") -> str:
     return str(typer.prompt("Base", default=names[0] if names else None, err=True))
 
 
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        note("luthier: there is no terminal to ask on; start without asking: -y")
-        raise typer.Exit(EXIT_USAGE)
-    if not typer.confirm("Start?", default=True, err=True):
-        note("Nothing was started or uploaded.")
-        raise typer.Exit(0)
+def _checked(luthier: "Luthier", plan: Plan, sent: dict[str, str], reports: Reports) -> str:
+    """The id of a check of the same job, which is shown. Exits where no job could start."""
+    from luthier.cli import findings
+    from luthier.requests import OMIT
+
+    screen = messages()
+    try:
+        with screen.status("Every row is checked") if screen.is_terminal else nullcontext():
+            made = luthier.fine_tuning.checks.create(
+                model=plan.base,
+                training_file=sent["training_file"],
+                validation_file=sent.get("validation_file", OMIT),
+                extra_body=plan.body(),
+            )
+            found = findings.done(luthier, made)
+    except KeyboardInterrupt:
+        note("\nNothing was started.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if found.result is not None:
+        findings.show(found.result, err=True)
+        if found.result.valid:
+            return found.id
+    reports.of_check(plan, found)
+    if found.result is None:
+        reason = found.error.message if found.error is not None else found.status
+        note(f"luthier: the check could not be done: {reason}")
+        raise typer.Exit(EXIT_ERROR)
+    note("luthier: nothing was started: a file is invalid. Correct the lines above, then try again.")
+    raise typer.Exit(EXIT_FAILED)
+
+
+def _forget(luthier: "Luthier", sent: dict[str, str], check: str) -> None:
+    """Deletes what was uploaded for a job that nobody wants."""
+    luthier.fine_tuning.checks.delete(check)
+    for file_id in sent.values():
+        luthier.files.delete(file_id)
 
 
 def _rows(file: Path) -> int:
@@ -290,15 +354,16 @@ def upload_with_bar(luthier: "Luthier", file: Path) -> "FileObject":
         return luthier.upload(file, on_progress=moved)
 
 
-def _create(luthier: "Luthier", plan: Plan) -> "JobObject":
-    """Uploads and creates."""
+def _create(luthier: "Luthier", plan: Plan, sent: dict[str, str], check: Optional[str]) -> "JobObject":
+    """A job that names its check is not validated again."""
     from luthier.requests import OMIT
 
     return luthier.fine_tuning.jobs.create(
         model=plan.base,
-        training_file=upload_with_bar(luthier, plan.file).id,
-        validation_file=OMIT if plan.validation is None else upload_with_bar(luthier, plan.validation).id,
+        training_file=sent["training_file"],
+        validation_file=sent.get("validation_file", OMIT),
+        check=OMIT if check is None else check,
         suffix=OMIT if plan.suffix is None else plan.suffix,
         seed=OMIT if plan.seed is None else plan.seed,
-        extra_body=method_and_tuning(plan.method, plan.hyperparameters, plan.tuning, plan.tuning_settings, plan.served),
+        extra_body=plan.body(),
     )

@@ -814,6 +814,100 @@ class AsyncUploadsParts:
         return await self._transport.object(models.UploadPartObject, request)
 
 
+class AsyncApiKeys:
+    """The operations of `api_keys`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        after: Union[Omit, Optional[str]] = OMIT,
+        limit: Union[Omit, int] = OMIT,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> AsyncPages[models.ApiKeyObject]:
+        """List the API keys of all projects, with an admin's, newest first.
+
+        after: The id of the last object of the page before this one.
+        limit: The most objects to return.
+        """
+        request = Request(
+            "GET",
+            "/v1/api_keys",
+            query={
+                "after": after,
+                "limit": limit,
+            },
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._transport.page(models.ApiKeyObject, request)
+
+    async def create(
+        self,
+        *,
+        name: str,
+        project: Union[Omit, str] = OMIT,
+        role: Union[Omit, Literal["project", "admin"]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ApiKeyWithValue:
+        """Create an API key, with an admin's; the response alone has its secret.
+
+        name: What it is for; shown beside what it does.
+        project: The name of its project, which is created if it is new.
+        role: `admin` sees every project, and may create and revoke keys.
+        """
+        request = Request(
+            "POST",
+            "/v1/api_keys",
+            body={
+                "name": name,
+                "project": project,
+                "role": role,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ApiKeyWithValue, request)
+
+    async def retrieve(
+        self,
+        key_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ApiKeyObject:
+        """Get an API key, with an admin's."""
+        request = Request(
+            "GET",
+            filled("/v1/api_keys/{key_id}", key_id=key_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ApiKeyObject, request)
+
+    async def delete(
+        self,
+        key_id: str,
+        *,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.ApiKeyDeleted:
+        """Revoke an API key, with an admin's: at most 5 seconds later it is worth nothing."""
+        request = Request(
+            "DELETE",
+            filled("/v1/api_keys/{key_id}", key_id=key_id),
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.ApiKeyDeleted, request)
+
+
 class AsyncChat:
     """The operations of `chat`."""
 
@@ -2015,6 +2109,7 @@ class AsyncApi:
         self.model_aliases = AsyncModelAliases(transport)
         self.webhook_endpoints = AsyncWebhookEndpoints(transport)
         self.webhook_event_types = AsyncWebhookEventTypes(transport)
+        self.api_keys = AsyncApiKeys(transport)
         self.completions = AsyncCompletions(transport)
         self.chat = AsyncChat(transport)
         self.classifications = AsyncClassifications(transport)

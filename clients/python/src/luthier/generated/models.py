@@ -15,7 +15,10 @@ __all__ = [
     "AliasCandidateParam",
     "Alive",
     "AllowedToolsParam",
+    "ApiKeyDeleted",
+    "ApiKeyObject",
     "ApiKeyReference",
+    "ApiKeyWithValue",
     "BottleneckSettingsParam",
     "ChatChoice",
     "ChatCompletion",
@@ -184,11 +187,49 @@ class Alive(Record):
 
 
 @dataclass(frozen=True)
+class ApiKeyDeleted(Record):
+    """The response to a deletion: the key is revoked."""
+
+    id: str
+    object: Literal["api_key"] = "api_key"
+    deleted: bool = True
+
+
+@dataclass(frozen=True)
+class ApiKeyObject(Record):
+    """A key without its secret. A revoked one stays in the list, and is worth nothing."""
+
+    id: str
+    name: str
+    created_at: int
+    revoked_at: Optional[int]
+    role: str
+    project_id: str
+    project: str
+    object: Literal["api_key"] = "api_key"
+
+
+@dataclass(frozen=True)
 class ApiKeyReference(Record):
     """The API key that did something, and its name at that time."""
 
     id: str
     name: str
+
+
+@dataclass(frozen=True)
+class ApiKeyWithValue(Record):
+    """A new key; `value` is the secret, which is not shown again."""
+
+    id: str
+    name: str
+    created_at: int
+    revoked_at: Optional[int]
+    role: str
+    project_id: str
+    project: str
+    value: str
+    object: Literal["api_key"] = "api_key"
 
 
 @dataclass(frozen=True)
