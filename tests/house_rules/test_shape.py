@@ -9,6 +9,7 @@ from tests.house_rules.tree import ROOT, python_files, texts, tracked_files
 QUESTION_LINES = 400
 ONE_IDEA = {  # files over it that are one idea all the same: path, and why they are
     "service/db/tables.py": "every table, once",
+    "tests/clients/test_operations.py": "every operation of the SDK, once, in the order in which they can be called",
     "workers/data/render.py": "how every kind of row becomes tokens; where a turn ends is a file already",
     "workers/trainer/process/slot.py": "everything that one job is while it trains; each part of it is a file already",
 }
