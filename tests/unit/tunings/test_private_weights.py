@@ -219,7 +219,7 @@ def test_rounding_is_measured_on_the_copy_as_on_the_base(tmp_path: Path) -> None
     """A copy that has not been trained has no effect, under other rounding noise neither."""
     base = load_base(make_tiny_base(tmp_path / "base", dtype="bfloat16"), CPU)
     slot = seat(base, tuning=partial())
-    row = slot._score(Candidate(list(range(10, 30))), EffectMeter())
+    row = slot._scoring.score(Candidate(list(range(10, 30))), EffectMeter())
     assert row.logprobs == row.base_logprobs
     assert row.nudged_effects == [0.0] * 19
     slot.leave()

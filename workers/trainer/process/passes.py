@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from workers.data.batches import Batch, RowShape, collate
 from workers.data.tokenized import TokenizedDataset
@@ -91,6 +92,11 @@ class Passes:
         self.unpacked_because = unpacked_because or base.unpacked_because
         self._plain = base.has_plain_output_layer
         self.packed = self.plan >= plan.LABELS_ONLY and not self.unpacked_because
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The base, or the tuning's own copy of it."""
+        return self._tuning.model
 
     def train(self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None) -> Sums:
         """Adds the gradient of the examples' mean loss to the tuning's parameters, dropout on.

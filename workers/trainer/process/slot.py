@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from service.domain.errors import JobError
 from service.domain.model import SERVED, HeadConfig
@@ -23,11 +23,8 @@ from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
 from workers.model.load import LoadedBase, tensors_digest
-from workers.model.output_layer import LOGITS
 from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
-from workers.trainer.process import agreement, head_agreement
-from workers.trainer.process.agreement import Beginning, Candidate, EffectMeter
 from workers.trainer.process.decision import Evaluation
 from workers.trainer.process.faults import check_finite, check_room, job_errors
 from workers.trainer.process.forgetting import GeneralText
@@ -37,6 +34,7 @@ from workers.trainer.process.randomness import RandomState
 from workers.trainer.process.reference import Reference
 from workers.trainer.process.rollout import Rollout, TuningSampler
 from workers.trainer.process.safeguarding import Guard
+from workers.trainer.process.scoring import Scoring
 from workers.trainer.process.served_form import Served, check_convertible, save_form, served
 from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
 from workers.trainer.process.threads import threads_in_force
@@ -90,9 +88,6 @@ class Slot:
         self._train = train
         self._valid = valid
         self._random = RandomState(spec.seed, base.device)
-        self._continued = False  # whether it starts from a tuned model
-        self._beginnings: list[Beginning] = []  # what that model says of the first agreement rows
-        self._served: Served | None = None  # the form that engines get, while it is compared
         self._objective = create_objective(spec.recipe.objective)
         _require_columns([*TASKS[spec.recipe.task].columns, *KIND_COLUMNS.get(base.kind, ())], train, valid)
         tuning = tokenized(spec.recipe.tuning, base.tokenizer)
@@ -115,6 +110,9 @@ class Slot:
             self._validation = Validation(self._passes, self._objective, valid, spec.batch_size, self._steps_per_epoch)
             self._guard = Guard(spec.safeguards, self._parameters)
             self._text = GeneralText(base.text, spec.agreement_tokens)
+            self._scoring = Scoring(
+                base, self._passes, self._files, spec.agreement_tokens, self._in_force, self._working
+            )
         except BaseException:
             self.leave()
             raise
@@ -161,7 +159,7 @@ class Slot:
     def prepare(self) -> int:
         """One turn of what comes before the first step. Returns its cost in tokens."""
         if self._reference.complete:
-            self._guard.general_loss_before = self._text_loss(tuned=self._continued)
+            self._guard.general_loss_before = self._text_loss(tuned=self._scoring.continued)
             return self._text.num_tokens
         with self._working():
             return self._reference.advance()
@@ -227,110 +225,18 @@ class Slot:
         return self._guard.forgetting(self._text.num_tokens, self._text_loss(tuned=True))
 
     def agreement_rows(self) -> list[ScoredRow]:
-        """Rows of the validation file, then of the training file, scored with the current weights and without them.
-
-        More of them where the effect is small; none of a model that generates nothing. Raises JobError where it could
-        not change an answer.
-        """
-        if isinstance(self._objective, HeadObjective):
-            return []
-        meter = EffectMeter(self._beginnings)
-        rows: list[ScoredRow] = []
-        for row in self._scored_rows(meter, self._places_at_once):
-            rows.append(row)
-            if meter.enough:
-                break
-        agreement.check_noticeable(meter.effect(), continues=self._continued)
-        return rows
+        """See `Scoring.rows`; none of a model that generates nothing."""
+        return [] if isinstance(self._objective, HeadObjective) else self._scoring.rows(self.step)
 
     def head_rows(self) -> list[HeadRow]:
-        """Rows of the validation file, then of the training file, with what the model's head returns; else none."""
+        """See `Scoring.head_rows`; none of a model without a head."""
         if not isinstance(self._objective, HeadObjective):
             return []
-        head, rows = self._objective.head, []
-        for ids in head_agreement.texts(self._files, self.spec.agreement_tokens):
-            with self._working():
-                values = head_agreement.tuned_values(self._passes, head, ids)
-            with self._in_force():  # the tuning is not active
-                row = head_agreement.row(self._passes, head, ids, values)
-                if self._served is not None:
-                    row = row.model_copy(update={"values": self._served.values(ids, head)})
-                    self._served.count_outputs(values, row.values, row.base_values)
-                rows.append(row)
-            check_finite("output for a row", sum(values), self.step)
-        return rows
+        return self._scoring.head_rows(self._objective.head, self.step)
 
     def has_effect(self) -> bool:
         """Whether the adapter could change an answer now; mostly known after one row. A trained head always could."""
-        if isinstance(self._objective, HeadObjective):
-            return True
-        meter = EffectMeter(self._beginnings)
-        return any(meter.effect().noticeable for _ in self._scored_rows(meter)) or meter.num_tokens == 0
-
-    def _first_rows(self) -> Iterator[Candidate]:
-        """As many of the agreement rows as are enough where the effect is large."""
-        num_tokens = 0
-        for count, row in enumerate(agreement.candidates(self._files, self.spec.agreement_tokens)):
-            if count == agreement.LIMIT_ROWS or num_tokens >= agreement.ENOUGH_TOKENS:
-                return
-            num_tokens += len(row.ids)
-            yield row
-
-    @property
-    def _places_at_once(self) -> int:
-        """How many places of agreement rows are scored in one pass; of 1 every row goes alone.
-
-        Packed rows round otherwise than a row alone, as an engine has it. In float32 that is 1e-6 of a log-probability;
-        in a coarse format it would count as the adapter's effect, and so it would for rows that were scored alone
-        before: those of a continued model, those of another form.
-        """
-        alone = not self._passes.packed or self._continued or self._served is not None
-        if alone or agreement.is_coarse(self._base.model.dtype):
-            return 1
-        vocabulary: int = self._base.model.config.get_text_config().vocab_size
-        return min(agreement.ENOUGH_TOKENS, LOGITS // vocabulary)
-
-    def _scored_rows(self, meter: EffectMeter, places_at_once: int = 1) -> Iterator[ScoredRow]:
-        candidates = agreement.bounded(agreement.candidates(self._files, self.spec.agreement_tokens))
-        for group in agreement.groups(candidates, places_at_once):
-            rows = self._score_all(group, meter) if len(group) > 1 else [self._score(group[0], meter)]
-            for row in rows:
-                check_finite("log-probability of a row", sum(row.logprobs), self.step)
-                yield row
-
-    def _score_all(self, group: Sequence[Candidate], meter: EffectMeter) -> Iterator[ScoredRow]:
-        """The rows in one pass with the tuning and one without it."""
-        ids = [candidate.ids for candidate in group]
-        with self._working():
-            tuned = self._passes.next_logprobs_together(ids, tuned=True)
-        with self._in_force():  # the tuning is not active
-            base = self._passes.next_logprobs_together(ids, tuned=False)
-        for candidate, tuned_KV, base_KV in zip(group, tuned, base, strict=True):
-            row = agreement.scored(candidate, tuned_KV, base_KV)
-            meter.add(row, tuned_KV, base_KV, None)
-            yield row
-
-    def _score(self, candidate: Candidate, meter: EffectMeter) -> ScoredRow:
-        row, tuned_KV, base_KV = self._score_once(candidate)
-        nudged_KV = None
-        if agreement.is_coarse(self._base.model.dtype):
-            with agreement.nudged(self._base.model, self._tuning.model):
-                aside, _, nudged_KV = self._score_once(candidate)
-            row = row.model_copy(update={"nudged_effects": agreement.effects(aside)})
-        meter.add(row, tuned_KV, base_KV, nudged_KV)
-        return row
-
-    def _score_once(self, row: Candidate) -> tuple[ScoredRow, Tensor, Tensor]:
-        """With the row, the log-probabilities of all tokens at its places, tuned and the base's."""
-        with self._working():
-            tuned_KV = self._passes.next_logprobs(row.ids, row.second)
-        with self._in_force():  # the tuning is not active
-            base_KV = self._passes.base_next_logprobs(row.ids, row.second)
-            if self._served is not None:
-                served_KV = self._served.next_logprobs(row.ids, row.second)
-                self._served.count_row(row.ids, tuned_KV, served_KV, base_KV)
-                tuned_KV = served_KV
-            return agreement.scored(row, tuned_KV, base_KV), tuned_KV, base_KV
+        return isinstance(self._objective, HeadObjective) or self._scoring.has_effect(self.step)
 
     def _text_loss(self, *, tuned: bool) -> float:
         """The general text's loss: of the model as it is now, or of its base."""
@@ -369,11 +275,8 @@ class Slot:
     @contextmanager
     def serving(self, folder: Path) -> Iterator[Served]:
         """Within, agreement rows are scored by the form that engines get of the adapter in `folder`, too."""
-        with served(folder / SERVED, self._base, self._objective) as self._served:
-            try:
-                yield self._served
-            finally:
-                self._served = None
+        with served(folder / SERVED, self._base, self._objective) as form, self._scoring.also_by(form):
+            yield form
 
     def continue_from(self, folder: Path) -> None:
         """Starts from the weights of a saved adapter, with a fresh optimizer. Raises JobError.
@@ -386,11 +289,7 @@ class Slot:
         except (AdapterMismatch, HeadMismatch) as error:
             raise JobError("parent_mismatch", f"The job cannot continue its model: {error}", param="model") from error
         self._initial = tensors_digest(self._parameters)
-        self._continued = True
-        if not isinstance(self._objective, HeadObjective):
-            with self._working():
-                rows = self._first_rows()
-                self._beginnings = [Beginning.of(self._passes.next_logprobs(row.ids, row.second)) for row in rows]
+        self._scoring.begin(generates=not isinstance(self._objective, HeadObjective))
 
     def snapshot(self) -> Snapshot:
         """Everything that the rest of the job depends on."""
