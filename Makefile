@@ -67,10 +67,8 @@ JOBS ?= 200
 soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
 	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
 
-bench: servers ## Measure training against TRL and PEFT, then the gateway, files and growth, on a quiet machine: MINUTES=60 each
-	$(BIN)/python -m benchmarks.train_one --minutes $(or $(MINUTES),60) --dtypes float32,bfloat16
-	$(BIN)/python -m benchmarks.train_many --minutes $(or $(MINUTES),60)
-	for name in gateway ingest growth; do $(BIN)/python -m benchmarks.$$name --minutes $(or $(MINUTES),60) || exit 1; done
+bench: servers ## Measure all that docs/performance.md names, about 20 minutes on a quiet machine; continues; ANEW=1 begins again
+	$(BIN)/python -m benchmarks.run $(if $(ANEW),--anew)
 
 mutate: servers ## Break the product on purpose and show that the tests notice; continues where it was stopped; ANEW=1 begins again
 	$(BIN)/python -m tests.mutations.mutate $(if $(ANEW),--anew)

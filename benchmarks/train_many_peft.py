@@ -6,13 +6,21 @@ Started by `benchmarks.train_many`. `process`: one job with the Trainer of trans
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import pad
-from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from workers.data.batches import IGNORED, epoch_order
 
@@ -34,7 +42,7 @@ def adapted(model: Any) -> PeftModel:
     return get_peft_model(model, lora)
 
 
-def with_trainer(model: Any, given: dict[str, Any], folder: Path) -> None:
+def with_trainer(model: Any, given: dict[str, Any], folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> None:
     tokenizer = AutoTokenizer.from_pretrained(given["base"])
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"), num_train_epochs=given["epochs"], learning_rate=given["learning_rate"],
@@ -44,7 +52,8 @@ def with_trainer(model: Any, given: dict[str, Any], folder: Path) -> None:
     rows = [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels} for ids, labels in given["rows"]]
     tuned = adapted(model)
     Trainer(
-        model=tuned, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer)
+        model=tuned, args=arguments, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer),
+        callbacks=list(callbacks),
     ).train()  # fmt: skip
     tuned.save_pretrained(folder / "process")
 

@@ -72,12 +72,13 @@ def main() -> None:
     parser.add_argument("--dtypes", default="float32")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--name", default="train_one", help="of the two files that are written (default: %(default)s)")
     options = parser.parse_args()
     lines = measure(
         options.minutes, options.rounds, options.bases.split(","), options.data.split(","),
-        options.dtypes.split(","), options.steps, options.output,
+        options.dtypes.split(","), options.steps, options.output, options.name,
     )  # fmt: skip
-    (options.output / "train_one.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (options.output / f"{options.name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def measure(
@@ -88,9 +89,10 @@ def measure(
     dtypes: Sequence[str],
     steps: int,
     output: Path,
+    name: str = "train_one",
 ) -> list[str]:
     """The table, which is printed as it grows; writes the picture."""
-    lines = [f"{machine()}; TRL of {PYTHON.parent.parent}, {steps} steps of {BATCH} rows, one thread", ""]
+    lines = [f"{machine()}; TRL in an environment of its own; {steps} steps of {BATCH} rows, one thread", ""]
     print(lines[0], flush=True)
     cases = [(base, kind, dtype) for base in bases for kind in kinds for dtype in dtypes]
     groups: dict[str, dict[str, Spread]] = {}
@@ -104,11 +106,11 @@ def measure(
             deadline = time.monotonic() + 60 * minutes / len(cases)
             found = in_turns({name: partial(job.run, name) for name in CONTENDERS}, deadline, rounds)
             title = f"{base}, {kind}" + ("" if dtype == "float32" else f", {dtype}")
-            groups[title] = {name: Spread([run.trained_per_cpu_second for run in runs]) for name, runs in found.items()}
+            groups[title] = {one: Spread([run.trained_per_cpu_second for run in runs]) for one, runs in found.items()}
             part = table(title, found)
             print("\n".join(part), f"({number + 1} of {len(cases)})", flush=True)
             lines += part
-    draw(output / "train_one.svg", "one job of LoRA, one CPU thread", "trained tokens per CPU second", groups)
+    draw(output / f"{name}.svg", "one job of LoRA, one CPU thread", "trained tokens per CPU second", groups)
     return lines
 
 

@@ -1,10 +1,13 @@
 """The benchmarks of the service run, and write what they promise: each here in its smallest size, once."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import gateway, growth, ingest
+from benchmarks import engine, fair_share, gateway, growth, ingest, journey, run
+from benchmarks.train_many import service_on
+from benchmarks.train_one import TINY
 
 pytestmark = pytest.mark.slow
 LITTLE = 20_000  # bytes
@@ -36,3 +39,42 @@ def test_files_are_measured_beside_what_others_do_with_them(tmp_path: Path) -> N
     ingest.report(found, dict.fromkeys(found, 1), tmp_path)
     text = written(tmp_path, "ingest")
     assert all(f"\n{name}" in text for name in (*ingest.UPLOADS, *ingest.CHECKS))
+
+
+def test_generating_is_measured_beside_transformers(tmp_path: Path) -> None:
+    lines = engine.measure(0.0, 1, ["tiny"], [2], 3, tmp_path)
+    of = [f"{who}, {what}" for what in (engine.BASE, engine.ONE) for who in (engine.LUTHIER, engine.PEER)]
+    assert [line[:30].strip() for line in lines[4:9]] == [*of, f"{engine.LUTHIER}, {engine.EIGHT}"]
+    assert (tmp_path / "engine.svg").exists()
+
+
+def test_jobs_are_measured_as_their_users_see_them(tmp_path: Path) -> None:
+    """On one service, which takes most of the time: a job from its POST to a token, then jobs beside each other."""
+    with service_on("tiny", TINY, tmp_path) as service:
+        found = journey.measure(service, tmp_path, 0.0, 1, tmp_path)
+        shares = fair_share.measure(service, 1, 1.0, tmp_path)
+    assert [one for one in found if one.startswith((journey.SCRIPT, journey.COLD, journey.BY_HAND))]
+    assert any(line.startswith("Jain index") for line in shares)
+    assert all((tmp_path / f"{name}.svg").exists() for name in ("journey", "fair_share"))
+
+
+def test_a_run_of_all_benchmarks_continues_where_it_was_stopped(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+
+    def commands(code: int) -> dict[str, list[str]]:
+        said = (
+            f"import sys; open({str(trace)!r}, 'a').write(sys.argv[1] + ' '); sys.exit({code} * (sys.argv[1] == 'b'))"
+        )
+        return {name: [sys.executable, "-c", said, name] for name in ("a", "b", "c")}
+
+    done = tmp_path / "done"
+    assert run.run(commands(1), tmp_path / "out", done) == ["b"]
+    assert run.run(commands(1), tmp_path / "out", done) == ["b"]
+    assert trace.read_text(encoding="utf-8").split() == ["a", "b", "c", "b"]
+    assert run.run(commands(0), tmp_path / "out", None) == []
+    assert trace.read_text(encoding="utf-8").split()[4:] == ["a", "b", "c"]
+
+
+def test_a_run_names_every_benchmark_that_the_documentation_names() -> None:
+    pages = (run.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert all(f"`python -m benchmarks.{module}`" in pages for module, _, _ in run.BENCHMARKS.values())

@@ -10,6 +10,7 @@ The rows are a user's data: they are deleted with the job's files, and never rea
 states; `comparison` compares the numbers, and `announce` decides what a result means.
 """
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -104,8 +105,9 @@ class _Envelope(BaseModel):
 class Engines:
     """The engines of one base, in rotation: each call begins with the engine after the last one that was tried."""
 
-    def __init__(self, urls: Sequence[str], headers: Mapping[str, str] | None = None) -> None:
-        """`headers` of every request, which prove to an engine who calls."""
+    def __init__(self, urls: Sequence[str], headers: Mapping[str, str] | None = None, *, at_once: int = 1) -> None:
+        """`headers` of every request, which prove to an engine who calls; `at_once`: requests beside each other."""
+        self._at_once = at_once
         self._urls = list(urls)
         self._headers = dict(headers or {})
 
@@ -125,13 +127,30 @@ class Engines:
         asked = list(zip(rows, [()] * len(rows) if seconds is None else seconds, strict=True))
 
         async def scores(url: str) -> list[list[list[float]]]:
-            return [await _score(url, self._headers, model, asked, _score_row) for model in models]
+            return [await self._score(url, model, asked, _score_row) for model in models]
 
         return await self._first(scores)
 
     async def classify(self, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """What the head of `model` returns for each row. Raises EngineUnavailable, EngineRefused."""
-        return await self._first(lambda url: _score(url, self._headers, model, rows, _classify_row))
+        return await self._first(lambda url: self._score(url, model, rows, _classify_row))
+
+    async def _score(self, url: str, model: str, rows: Sequence[R], score_row: ScoreRow[R]) -> list[list[float]]:
+        """One request per row: several scored prompts in one request crash vLLM 0.32 on a CPU."""
+        timeout = aiohttp.ClientTimeout(total=RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS)
+        found: list[list[float]] = []
+        try:
+            async with aiohttp.ClientSession(timeout=timeout, headers=self._headers) as session:
+                for begin in range(0, len(rows), self._at_once):
+                    some = rows[begin : begin + self._at_once]
+                    asked = (score_row(session, url, model, row) for row in some)
+                    for scores in await asyncio.gather(*asked, return_exceptions=True):
+                        if isinstance(scores, BaseException):
+                            raise scores
+                        found.append(scores)
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            raise EngineUnavailable(type(error).__name__) from error
+        return found
 
     async def _first(self, ask: Callable[[str], Awaitable[T]]) -> T:
         """The result of the first engine that is not unavailable."""
@@ -144,18 +163,6 @@ class Engines:
             finally:
                 self._urls = [*self._urls[1:], self._urls[0]]
         raise EngineUnavailable("; ".join(reasons))
-
-
-async def _score(
-    url: str, headers: Mapping[str, str], model: str, rows: Sequence[R], score_row: ScoreRow[R]
-) -> list[list[float]]:
-    """One request per row: several scored prompts in one request crash vLLM 0.32 on a CPU."""
-    timeout = aiohttp.ClientTimeout(total=RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS)
-    try:
-        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-            return [await score_row(session, url, model, row) for row in rows]
-    except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-        raise EngineUnavailable(type(error).__name__) from error
 
 
 async def _score_row(

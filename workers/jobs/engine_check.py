@@ -32,6 +32,7 @@ log = structlog.get_logger()
 Check = Callable[[], Awaitable[NewEvent | JobError]]  # compares once; raises EngineRefused
 CONTRADICTIONS = 2  # of engines, before the model is refused
 RETRY_LIMIT_SECONDS = 10.0
+ROWS_AT_ONCE = 16  # that an embedded engine scores; it computes those of one model together
 SECOND_THOUGHT_SECONDS = 10.0  # a vLLM whose engine process died refuses every adapter for about 5 seconds
 
 
@@ -58,7 +59,8 @@ class EngineCheck:
         self._subject = subject
         self._waits = waits
         self._imported = imported
-        self._engines = Engines(ctx.engines[base.id], bearer(engine_key(ctx.settings)))
+        at_once = ROWS_AT_ONCE if base.serving.engine == "embedded" else 1
+        self._engines = Engines(ctx.engines[base.id], bearer(engine_key(ctx.settings)), at_once=at_once)
 
     async def tokens(self, rows: Sequence[ScoredRow]) -> NewEvent:
         """Compares log-probabilities of tokens. Returns what to say; raises JobError where an engine contradicts."""

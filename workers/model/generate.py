@@ -5,9 +5,9 @@ one thread).
 
 Why our own loop over the model and a DynamicCache: `generate()` of transformers runs a batch until its longest row
 ends, so a new row would have to wait; its continuous batching packs all rows into one of shape (1, tokens), where rows
-cannot have different adapters. Here every prompt is prefilled separately, in pieces, with its own adapter; then its
-part of the cache is padded on the left to the length of the others, and all rows decode together. What differs for
-encoder-decoders is in `workers.model.two_sided`.
+cannot have different adapters. Here every prompt is prefilled in pieces by itself, or with short ones of the same
+adapter; then its part of the cache is padded on the left to the length of the others, and all rows decode together.
+What differs for encoder-decoders is in `workers.model.two_sided`.
 
 Shapes: B rows, S cached positions of the longest row, T tokens of a prompt's piece, N some of the rows, V vocabulary.
 """
@@ -101,6 +101,16 @@ class DecodingBatch:
         return Prefilled(rows, caches, logits_1V.expand(len(rows), -1), scores)
 
     @torch.inference_mode()
+    def prefill_all(self, prompts: Sequence[Sequence[Row]]) -> list[Prefilled]:
+        """`prefill` of each, in their order. Short prompts of one model go through it together."""
+        found: dict[int, Prefilled] = {}
+        for group in self._groups([rows[0] for rows in prompts]):
+            chosen = [prompts[place] for place in group]
+            together = self._together(chosen) if len(group) > 1 else [self.prefill(chosen[0])]
+            found |= zip(group, together, strict=True)
+        return [found[place] for place in range(len(prompts))]
+
+    @torch.inference_mode()
     def join(self, newcomers: Prefilled) -> None:
         """Adds the newcomers after the rows in progress."""
         if self.rows:
@@ -180,6 +190,58 @@ class DecodingBatch:
                 if row.score_prompt and targets:
                     scores += score(logits_TV[-len(piece) :][: len(targets)], targets, row.num_top or 0)
         return (cache,), logits_TV[-1:], scores
+
+    def _groups(self, firsts: Sequence[Row]) -> list[list[int]]:
+        """The places of rows that are prefilled together: of one adapter, at most PIECE_TOKENS with their padding, none
+        of them shorter than half of the longest."""
+        groups: list[list[int]] = []
+        longest_first = sorted(range(len(firsts)), key=lambda place: -len(firsts[place].prompt))
+        for place in longest_first:
+            row, length = firsts[place], len(firsts[place].prompt)
+            for group in groups:
+                first = firsts[group[0]]
+                width = len(first.prompt)
+                fits = width * (len(group) + 1) <= PIECE_TOKENS and width <= 2 * length
+                if fits and first.adapter is row.adapter and not num_virtual_tokens(row.adapter):
+                    group.append(place)
+                    break
+            else:
+                groups.append([place])
+        return groups
+
+    def _together(self, prompts: Sequence[Sequence[Row]]) -> list[Prefilled]:
+        """Padded on the right, which no token before it sees; then each has its own part of the cache."""
+        firsts = [rows[0] for rows in prompts]
+        lengths = [len(row.prompt) for row in firsts]
+        longest, adapter = max(lengths), firsts[0].adapter
+        lengths_N = torch.tensor(lengths, device=self._device)
+        ids_NT = torch.tensor(
+            [[*row.prompt, *[0] * (longest - len(row.prompt))] for row in firsts], device=self._device
+        )
+        mask_NT = (torch.arange(longest, device=self._device) < lengths_N[:, None]).long()
+        chunk = Chunk(ids_NT, mask_NT if min(lengths) < longest else None, lengths_N)
+        scored = any(row.score_prompt for row in firsts)
+        kept = list(range(longest)) if scored else sorted({length - 1 for length in lengths})
+        cache = DynamicCache()
+        with rows_use([adapter] * len(firsts), self._device):
+            inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
+            logits_NKV = self._model(
+                **inputs.tensors, past_key_values=cache, logits_to_keep=torch.tensor(kept, device=self._device)
+            ).logits
+        found = []
+        for place, rows in enumerate(prompts):
+            row, length = firsts[place], lengths[place]
+            own = DynamicCache()
+            for number, (_, keys, values) in enumerate(_layers(cache)):
+                own.update(
+                    keys[place : place + 1, :, :length].clone(), values[place : place + 1, :, :length].clone(), number
+                )
+            own.batch_repeat_interleave(len(rows))
+            logits_1V = logits_NKV[place, kept.index(length - 1)][None]
+            targets = row.prompt[1:] if row.score_prompt else ()
+            scores = score(logits_NKV[place, : length - 1], targets, row.num_top or 0) if targets else []
+            found.append(Prefilled(rows, (own,), logits_1V.expand(len(rows), -1), scores))
+        return found
 
     def _inputs(self, row: Row, start: int, piece: Sequence[int]) -> Inputs:
         ids_1T = torch.tensor([list(piece)], device=self._device)

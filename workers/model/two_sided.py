@@ -36,6 +36,10 @@ class TwoSidedBatch(DecodingBatch):
         written = 1 + len(row.written) + len(row.generated)
         return written, num_virtual_tokens(row.adapter) + len(row.prompt)
 
+    def _groups(self, firsts: Sequence[Row]) -> list[list[int]]:
+        """Each alone."""
+        return [[place] for place in range(len(firsts))]
+
     def _prompt(self, row: Row) -> tuple[Sequence[DynamicCache], Tensor, list[Token]]:
         caches = (DynamicCache(), DynamicCache())
         ids_1S = torch.tensor([list(row.prompt)], device=self._device)

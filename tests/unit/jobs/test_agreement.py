@@ -1,5 +1,6 @@
 """The agreement rows in storage, and an engine's scores of them, under the model's name and its base's."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from functools import partial
@@ -87,6 +88,18 @@ async def test_rows_are_asked_for_by_their_tokens_and_the_generated_token_is_lef
     assert [(asked["path"], asked["model"], asked["prompt"]) for asked in engine.seen] == [
         ("/v1/completions", model, row) for model in ("ft:a", "tiny") for row in IDS
     ]
+
+
+async def test_rows_are_asked_for_beside_each_other_and_stay_in_order(engine: ScriptedEngine) -> None:
+    together = asyncio.Barrier(2)  # opens only if both rows are there at a time
+
+    async def script(request: web.Request) -> web.Response:
+        await asyncio.wait_for(together.wait(), 10)
+        return await constantly(request, -float(len((await request.json())["prompt"])))
+
+    engine.script = script
+    found = await Engines([engine.url], at_once=2).score(["ft:a"], IDS)
+    assert found == [[[-float(len(row))] * (len(row) - 1) for row in IDS]]
 
 
 async def test_what_an_engine_could_not_compute_is_no_number(engine: ScriptedEngine) -> None:

@@ -56,6 +56,39 @@ def test_mixed_batch_says_what_each_adapter_says_alone(loaded: LoadedBase, tmp_p
     assert len({tuple(answer) for answer in expected}) == len(expected)
 
 
+def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone(
+    loaded: LoadedBase, tmp_path: Path
+) -> None:
+    folders = [None, save_adapter(loaded, tmp_path / "a", 1), save_adapter(loaded, tmp_path / "b", 2, PROMPT)]
+    adapters = Adapters(loaded.model)
+    attached = [folder and adapters.attach(folder) for folder in folders]
+    lengths, of = (9, 6, 17, 12, 9, 1, 7, 9), (0, 0, 1, 1, 1, 0, 2, 2)
+    prompts = [ids_of(length, length) for length in lengths]
+
+    def rows(*, together: bool) -> list[tuple[Row, list[float | None]]]:
+        made = [Row(ids, GREEDY, attached[who], 1, score_prompt=True) for ids, who in zip(prompts, of, strict=True)]
+        batch = DecodingBatch(loaded)
+        every = [[row] for row in made]
+        computed = batch.prefill_all(every) if together else [batch.prefill(one) for one in every]
+        for prefilled in computed:
+            batch.join(prefilled)
+        for _ in range(6):
+            batch.sample()
+            batch.advance()
+        return [(row, [token.logprob for token in one.scores]) for row, one in zip(made, computed, strict=True)]
+
+    alone = rows(together=False)
+    passes: list[None] = []
+    counting = loaded.model.base_model.layers[0].register_forward_hook(lambda *_: passes.append(None))
+    found = rows(together=True)
+    counting.remove()
+    assert len(passes) - 6 == 5, "guard: 9 and 6; 17, 12 and 9; 1 alone; those of virtual tokens alone"
+    for (row, scores), (expected, expected_scores) in zip(found, alone, strict=True):
+        assert row.generated == expected.generated
+        assert scores == pytest.approx(expected_scores, abs=1e-5)
+        assert len(scores) == len(row.prompt) - 1
+
+
 def test_sliding_windows_see_as_far_as_they_should(loaded: LoadedBase) -> None:
     config = MistralConfig(
         vocab_size=262, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,

@@ -50,7 +50,7 @@ def lane_of(adapter: Adapter | None) -> Adapter | None:
 class Lane:
     """A batch, and the choice and request of each of its rows. Used in the thread only.
 
-    When a method other than `prefill` raises, its rows cannot continue: call `fail`.
+    When a method other than `prefill_all` raises, its rows cannot continue: call `fail`.
     """
 
     def __init__(self, base: LoadedBase, adapter: Adapter | None) -> None:
@@ -69,9 +69,9 @@ class Lane:
     def __len__(self) -> int:
         return len(self._running)
 
-    def prefill(self, choices: Sequence[Choice]) -> Prefilled:
-        """Computes the prompt that `choices` share; does not touch the rows in progress."""
-        return self._batch.prefill([choice.row for choice in choices])
+    def prefill_all(self, prompts: Sequence[Sequence[Choice]]) -> list[Prefilled]:
+        """Computes the prompts, each of which some choices share; does not touch the rows in progress."""
+        return self._batch.prefill_all([[choice.row for choice in choices] for choices in prompts])
 
     def join(self, request: GenerationRequest, choices: Sequence[Choice], prefilled: Prefilled) -> News:
         """Appends them to the rows in progress."""
@@ -198,8 +198,11 @@ class Batcher:
         for lane in self._lanes.values():
             with self._failing(lane, news):
                 lane.drop_unwanted()
-        for request, choices in newcomers:
-            self._join(request, choices, news)
+        by_lane: dict[Adapter | None, list[Group]] = {}
+        for group in newcomers:
+            by_lane.setdefault(lane_of(group[1][0].row.adapter), []).append(group)
+        for owner, groups in by_lane.items():
+            self._join(owner, groups, news)
         for lane in self._lanes.values():
             if lane:
                 with self._failing(lane, news):
@@ -207,17 +210,22 @@ class Batcher:
         self._lanes = {adapter: lane for adapter, lane in self._lanes.items() if lane}
         return news
 
-    def _join(self, request: GenerationRequest, choices: list[Choice], news: News) -> None:
-        owner = lane_of(choices[0].row.adapter)
+    def _join(self, owner: Adapter | None, groups: Sequence[Group], news: News) -> None:
+        """Computes the prompts of one lane together. Where that fails, each by itself: only its own request ends."""
         lane = self._lanes.setdefault(owner, Lane(self._base, owner))
         try:
-            prefilled = lane.prefill(choices)
+            prefilled = lane.prefill_all([choices for _, choices in groups])
         except Exception as error:  # no other row was touched
-            news.append((request, self._failure(error)))
+            if len(groups) > 1:
+                for group in groups:
+                    self._join(owner, [group], news)
+                return
+            news.append((groups[0][0], self._failure(error)))
             return
-        self.counts.prompt_tokens += len(choices[0].row.prompt)
-        with self._failing(lane, news):
-            news += lane.join(request, choices, prefilled)
+        for (request, choices), theirs in zip(groups, prefilled, strict=True):
+            self.counts.prompt_tokens += len(choices[0].row.prompt)
+            with self._failing(lane, news):
+                news += lane.join(request, choices, theirs)
 
     def _step(self, lane: Lane, news: News) -> None:
         pieces, num_tokens = lane.step()

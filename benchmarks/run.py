@@ -1,0 +1,87 @@
+"""All benchmarks, one after another, each in a process of its own: `make bench`.
+
+    python -m benchmarks.run [--anew] [--quick] [--only gateway,engine] [--output FOLDER]
+
+About 20 minutes on two quiet cores. Each writes its table and its picture when it ends, into benchmarks/ unless told
+otherwise; one that has ended for this commit is not run again without `--anew`, so a run that was stopped continues.
+One that fails is named at the end, and the others run. `--quick` takes the smallest sizes, which show that all still
+work and measure nothing.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DONE = ROOT / ".cache" / "bench"
+# name -> module and arguments; then those of --quick
+BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
+    "train_many": ("train_many", "--minutes 4 --bases tiny --jobs 8", "--minutes 0 --bases tiny --jobs 2 --epochs 1"),
+    "train_one": (
+        "train_one",
+        "--minutes 3 --bases tiny,12m --steps 8",
+        "--minutes 0 --bases tiny --data demo --steps 2",
+    ),
+    "train_one_135m": (
+        "train_one",
+        "--name train_one_135m --minutes 0 --bases 135m --data banking77 --dtypes float32,bfloat16 --steps 4",
+        "--name train_one_135m --minutes 0 --bases 135m --data banking77 --steps 1",
+    ),
+    "journey": ("journey", "--minutes 1.5", "--minutes 0 --rounds 1"),
+    "fair_share": ("fair_share", "--small 8 --seconds 45", "--small 1 --seconds 3"),
+    "gateway": ("gateway", "--minutes 1", "--minutes 0 --requests 20 --streams 4"),
+    "ingest": (
+        "ingest",
+        "--minutes 1 --upload-megabytes 500 --check-megabytes 20",
+        "--minutes 0 --upload-megabytes 2 --check-megabytes 1",
+    ),
+    "engine": ("engine", "--minutes 3", "--minutes 0 --bases tiny --rows 1,4 --tokens 4"),
+    "growth": ("growth", "--minutes 1.5", "--minutes 0 --jobs 20 --events 40 --models 3 --files 5"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--anew", action="store_true", help="also those that have ended for this commit")
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes")
+    parser.add_argument("--only", default=",".join(BENCHMARKS), help="some of %(default)s")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    commands = {
+        name: [sys.executable, "-m", f"benchmarks.{module}", *(quick if options.quick else full).split()]
+        for name, (module, full, quick) in BENCHMARKS.items()
+        if name in options.only.split(",")
+    }
+    failed = run(commands, options.output, None if options.quick else DONE, anew=options.anew)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def run(commands: Mapping[str, Sequence[str]], output: Path, done: Path | None, *, anew: bool = False) -> list[str]:
+    """The names of those that failed. `done` is where it is kept which have ended; without it all are run."""
+    output.mkdir(parents=True, exist_ok=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    failed = []
+    for name, command in commands.items():
+        arguments = [*command, "--output", str(output)]
+        mark, ended = None if done is None else done / name, f"{commit.strip()} {' '.join(arguments)}"
+        if mark is not None and not anew and mark.exists() and mark.read_text(encoding="utf-8") == ended:
+            print(f"{name}: has ended for this commit", flush=True)
+            continue
+        print(f"\n== {name}", flush=True)
+        began = time.monotonic()
+        code = subprocess.run(arguments, cwd=ROOT, check=False).returncode
+        print(f"== {name}: {'done' if code == 0 else f'failed with {code}'} in {time.monotonic() - began:.0f} s")
+        if code:
+            failed.append(name)
+        elif mark is not None:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(ended, encoding="utf-8")
+    return failed
+
+
+if __name__ == "__main__":
+    main()
