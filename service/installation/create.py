@@ -71,10 +71,11 @@ def _capacity(settings: Settings, catalogue: Catalogue, engines: Mapping[str, Se
     """What the engines of each base can generate at once."""
     each = {"embedded": settings.engine_batch_rows, "vllm": settings.vllm_sequences}
     places = {base.id: each[base.serving.engine] * len(engines[base.id]) for base in catalogue.bases.values()}
-    shares = settings.api_processes
-    if not settings.redis_url:  # nobody counts the places of all processes together
+    requests, shares = settings.project_requests, settings.api_processes
+    if not settings.redis_url:  # nobody counts those of all processes together
         places = {id: -(-count // shares) for id, count in places.items()}
-    return Capacity(places, -(-settings.project_requests // shares), settings.engine_timeout_seconds)
+        requests = -(-requests // shares)
+    return Capacity(places, requests, settings.engine_timeout_seconds)
 
 
 def _database_limits(settings: Settings) -> ConnectionLimits:

@@ -185,7 +185,10 @@ class Settings(BaseSettings):
     )
     project_webhook_endpoints: int = Field(20, ge=1, description="Webhook endpoints that one project may have.")
     project_requests: int = Field(
-        256, ge=1, description="Completions that one project may have in progress in an API process, waiting ones too."
+        256,
+        ge=1,
+        description="Completions that one project may have in progress, waiting ones too; of all API "
+        "processes together with LUTHIER_REDIS_URL, or where they are those of one machine.",
     )
 
     webhook_private: bool = Field(

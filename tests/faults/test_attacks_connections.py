@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -127,13 +128,17 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     ],
     ids=["value", "name", "url", "method", "blank lines", "many", "trailer", "many trailers", "chunk extension"],
 )
-async def test_a_head_without_end_is_refused_early(client: Client, start: bytes, piece: bytes) -> None:
-    open_ = await client.send(start)
-    for _ in range(100):
-        if not open_:
-            break
-        open_ = await client.send(piece)
-        await asyncio.sleep(0.005)  # the server's answer and end have time to arrive
+async def test_a_head_without_end_is_refused_early(app: App, start: bytes, piece: bytes) -> None:
+    """By its bytes: the server would wait for longer than this test does."""
+    async with served(app, replace(QUICK, head_seconds=600, body_seconds=600)) as url:
+        client = Client(*await asyncio.open_connection("127.0.0.1", urlsplit(url).port))
+        open_ = await client.send(start)
+        for _ in range(100):
+            if not open_:
+                break
+            open_ = await client.send(piece)
+            await asyncio.sleep(0.005)  # the server's answer and end have time to arrive
+        client.writer.transport.abort()
     assert not open_
     assert client.sent_bytes < 100 * len(piece)
 

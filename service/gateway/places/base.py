@@ -19,7 +19,7 @@ RESERVED = 4  # one of so many places is never given to a project that holds all
 
 @dataclass(frozen=True)
 class Capacity:
-    """`places` of each base (of all its engines), requests that one project may have here at a time, longest wait."""
+    """`places` of each base (of all its engines), requests that one project may have at a time, longest wait."""
 
     places: Mapping[str, int]
     requests_per_project: int
@@ -43,7 +43,7 @@ class Places(Protocol):
     async def take(self, request: EngineRequest) -> Release:
         """Waits for its turn; call what it returns when the response has ended, once or more often.
 
-        Raises RateLimited when the project has too many requests here, or when its turn does not come in time.
+        Raises RateLimited when the project has too many requests, or when its turn does not come in time.
         """
         ...
 

@@ -32,10 +32,13 @@ def test_limits_that_no_process_could_keep_are_refused(tmp_path: Path) -> None:
         check_processes(Settings(data_dir=tmp_path, api_processes=2, port=0))
 
 
-async def test_each_process_has_its_share_of_a_projects_requests(tmp_path: Path) -> None:
-    async with opened(Settings(data_dir=tmp_path, api_processes=2, project_requests=3)) as ctx:
+@pytest.mark.parametrize(("redis_url", "share"), [("", 2), ("redis://127.0.0.1:1", 3)])
+async def test_each_process_has_its_share_of_a_projects_requests(tmp_path: Path, redis_url: str, share: int) -> None:
+    """Where Redis counts those of all processes, each may have all of them."""
+    settings = Settings(data_dir=tmp_path, api_processes=2, project_requests=3, redis_url=redis_url)
+    async with opened(settings) as ctx:
         request = EngineRequest("completions", "proj_1", "luthier-tiny", "luthier-tiny", {})
-        released = [await ctx.places.take(request) for _ in range(2)]
+        released = [await ctx.places.take(request) for _ in range(share)]
         with pytest.raises(RateLimited):
             await ctx.places.take(request)
         for release in released:

@@ -148,6 +148,52 @@ async def test_a_project_may_have_so_many_requests_and_no_more() -> None:
         await places.take(asking("a"))
 
 
+@pytest.fixture
+async def clients(own_valkey: Valkey) -> AsyncIterator[list[RedisConnection]]:
+    """Two processes' clients."""
+    clients = [RedisConnection(own_valkey.url) for _ in range(2)]
+    yield clients
+    await asyncio.sleep(0.05)  # what is being removed
+    for client in clients:
+        await client.close()
+
+
+@pytest.mark.slow
+async def test_a_projects_requests_are_counted_over_all_processes(clients: list[RedisConnection]) -> None:
+    key, redis = "luthier:places:a:requests", clients[0].client
+    first, second = (RedisPlaces(capacity(requests=3), client, MemoryPlaces(capacity())) for client in clients)
+    releases = [await places.take(asking("a")) for places in (first, second, first)]
+    for places in (first, second):
+        with pytest.raises(RateLimited, match="3 requests in progress"):
+            await places.take(asking("a"))
+    releases.append(await second.take(asking("b")))
+    assert 0 < await redis.ttl(key) <= 60  # of a killed process nothing stays
+    releases[0]()
+    releases[0]()
+    async with asyncio.timeout(10):
+        while await redis.zcard(key) == 3:
+            await asyncio.sleep(0.01)
+    releases.append(await second.take(asking("a")))
+    with pytest.raises(RateLimited):
+        await first.take(asking("a"))
+    for release in releases:
+        release()
+    async with asyncio.timeout(10):
+        while await redis.zcard(key):
+            await asyncio.sleep(0.01)
+
+
+async def test_without_redis_a_process_counts_alone() -> None:
+    client = RedisConnection("redis://127.0.0.1:1")
+    places = RedisPlaces(capacity(requests=2), client, MemoryPlaces(capacity()))
+    releases = [await places.take(asking("a")) for _ in range(2)]
+    with pytest.raises(RateLimited, match="2 requests in progress"):
+        await places.take(asking("a"))
+    releases[0]()
+    (await places.take(asking("a")))()
+    await client.close()
+
+
 async def test_a_turn_that_does_not_come_is_a_429_and_leaves_nothing() -> None:
     places = MemoryPlaces(capacity(places=1, wait_seconds=0.05))
     release = await places.take(asking("a"))

@@ -93,6 +93,7 @@ def test_default_learning_rates_fall_with_the_size_or_stay() -> None:
         small, large = (tuning.default_learning_rate(BaseSize(size, 32)) for size in (512, 8192))
         assert 0 < large <= small < 1
     assert LoraSettings.default_learning_rate(BaseSize(2000, 16)) == pytest.approx(5e-4)
+    assert LoraSettings.default_learning_rate(BaseSize(576, 30)) == pytest.approx(1.32e-3, rel=0.01)  # 135 M parameters
 
 
 @pytest.mark.parametrize(
