@@ -66,8 +66,11 @@ def test_a_parser_for_tools_that_the_template_does_not_show_is_a_problem(base: B
     template = "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
     change(Path(base.source), "tokenizer_config.json", chat_template=template)
     (Path(base.source) / "chat_template.jinja").unlink(missing_ok=True)
-    found = tried(base.model_copy(update={"serving": serving}))
+    vllm = serving.model_copy(update={"engine": "vllm", "max_rank": 64, "tunings": frozenset({"lora"})})
+    found = tried(base.model_copy(update={"serving": vllm}))
     assert not [finding for finding in found if "parser" in finding.message]
+    (costly,) = [finding.message for finding in found if finding.state == "warning"]
+    assert "max_rank is 64" in costly and "write the highest rank that jobs need" in costly
 
 
 def test_a_missing_folder_is_one_sentence(base: Base) -> None:
