@@ -22,6 +22,7 @@ from service.api.schemas.inference import (
     CreateChatCompletionRequest,
     CreateClassificationRequest,
     CreateCompletionRequest,
+    CreateEmbeddingRequest,
 )
 from service.api.schemas.responses import CreateResponseRequest
 from service.api.web import errors
@@ -44,6 +45,7 @@ DIRECT = {
     "/v1/completions": Direct(CreateCompletionRequest, inference.create_completion),
     "/v1/chat/completions": Direct(CreateChatCompletionRequest, inference.create_chat_completion),
     "/v1/classifications": Direct(CreateClassificationRequest, inference.create_classification),
+    "/v1/embeddings": Direct(CreateEmbeddingRequest, inference.create_embedding),
     "/v1/responses": Direct(CreateResponseRequest, responses.create_response),
 }
 

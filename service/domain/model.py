@@ -25,7 +25,8 @@ _NAME = re.compile(
 STEP_LIMIT = 999_999_999
 _PUBLICATION_CHARACTERS = 8
 
-TaskName = Literal["generate", "classify"]  # what a model is for; `service.recipes.tasks` has what follows from it
+# What a model is for; `service.recipes.tasks` has what follows from it.
+TaskName = Literal["generate", "classify", "embed"]
 ModelKind = Literal["final", "checkpoint"]
 
 
@@ -86,16 +87,18 @@ def check_suffix(base: str, organization: str, suffix: str | None) -> None:
 
 
 class HeadConfig(BaseModel):
-    """`head.json`: the output layer of a model that classifies or scores, in Hugging Face's words."""
+    """`head.json`: what a model computes from a text's states: labels or a score by a layer of its own, in Hugging
+    Face's words, or `embedding`, the vector itself at length 1, for which it has no parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"]
-    labels: list[str]  # in the order of the outputs; none for a score
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression", "embedding"]
+    labels: list[str]  # in the order of the outputs; none for a score or a vector
     pooling: Literal["last", "cls", "mean"]  # which vector of the text it reads
 
     @property
     def num_outputs(self) -> int:
+        """Of the layer."""
         return 1 if self.problem_type == "regression" else len(self.labels)
 
 
@@ -132,7 +135,7 @@ class Manifest(BaseModel):
     data_hashes: dict[str, str]  # "training", "validation" -> sha256 of the file's bytes
     environment: dict[str, str]
     metrics: dict[str, int | float]
-    head: HeadConfig | None = None  # of a model that classifies or scores
+    head: HeadConfig | None = None  # of a model that classifies, scores or embeds
     served: ServedFiles | None = None  # None: engines load `files`
     files: dict[str, str]  # file name in this folder -> sha256; every file but the manifest
     created_at: int

@@ -20,7 +20,7 @@ from service.domain.errors import InvalidRequest
 from service.domain.json import JsonObject
 from service.recipes.base import EngineKind, Serving
 
-Endpoint = Literal["completions", "chat/completions", "classifications"]
+Endpoint = Literal["completions", "chat/completions", "classifications", "embeddings"]
 Fields = JsonObject
 
 FORMATS = ("text", "json_object", "json_schema")  # of `response_format`
@@ -28,7 +28,7 @@ FORMATS = ("text", "json_object", "json_schema")  # of `response_format`
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The fields that one kind of engine honours: of both requests, of a message, and the types of a content part.
+    """The fields that one kind of engine honours: of every request, of a message, and the types of a content part.
 
     `greedy_n`: whether it returns several completions at a temperature of 0, where all of them are the same.
     """
@@ -36,6 +36,7 @@ class Capabilities:
     completions: frozenset[str]
     chat: frozenset[str]
     classifications: frozenset[str]  # none: the engine does not classify
+    embeddings: frozenset[str]  # none: it returns no vectors
     message: frozenset[str]
     parts: frozenset[str]
     greedy_n: bool
@@ -49,6 +50,8 @@ class Capabilities:
                 return self.chat
             case "classifications":
                 return self.classifications
+            case "embeddings":
+                return self.embeddings
 
 
 _SAMPLING = frozenset(
@@ -59,6 +62,7 @@ EMBEDDED = Capabilities(
     completions=_SAMPLING | {"prompt", "echo"},
     chat=_SAMPLING | {"messages", "max_completion_tokens", "top_logprobs"},
     classifications=frozenset({"input", "messages"}),
+    embeddings=frozenset({"input", "encoding_format", "dimensions"}),
     message=frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "function_call", "reasoning"}),
     parts=frozenset({"text"}),
     greedy_n=True,
@@ -68,6 +72,7 @@ VLLM = Capabilities(
     completions=EMBEDDED.completions | {"logit_bias"},
     chat=EMBEDDED.chat | {"logit_bias", "response_format"} | TOOLS,
     classifications=frozenset(),
+    embeddings=frozenset(),
     message=EMBEDDED.message - {"function_call"},
     parts=frozenset({"text"}),
     greedy_n=False,
@@ -105,8 +110,8 @@ def engine_fields(endpoint: Endpoint, fields: Fields, serving: Serving) -> Field
     honoured = capabilities.honoured(endpoint)
     if not honoured:
         raise InvalidRequest(
-            f"The engine '{serving.engine}', which serves this model's base, does not classify; models of a base with "
-            "the engine 'embedded' do.",
+            f"The engine '{serving.engine}', which serves this model's base, has no /v1/{endpoint}; models of a base "
+            "with the engine 'embedded' are called there.",
             param="model",
             code="model_not_supported",
         )

@@ -16,15 +16,15 @@ from service.recipes.base import Serving
 class ResolvedModel:
     """The model's name for engines, and what the engines of its base can do; `tuning` is None for a base.
 
-    `task` is what it is for; None for a base that cannot be called by itself. `alias` is the model alias that the
-    caller said, and `role` which of its models this is; None and "model" without.
+    `task` is what it is for. `alias` is the model alias that the caller said, and `role` which of its models this is;
+    None and "model" without.
     """
 
     name_for_engine: str
     base_id: str
     tuning: str | None
     serving: Serving
-    task: TaskName | None
+    task: TaskName
     alias: str | None = None
     role: Role = "model"
 

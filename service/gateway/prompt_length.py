@@ -42,7 +42,7 @@ def sequences(fields: Mapping[str, Any]) -> int:
 
 
 def prompts_of(fields: Mapping[str, Any]) -> list[Any]:
-    """Each prompt of a completion, or input of a classification, as text or as tokens; none for a chat."""
+    """Each prompt of a completion, or input of another request, as text or as tokens; none for a chat."""
     prompt = fields.get("prompt", fields.get("input", []))
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
         return [prompt]

@@ -45,7 +45,7 @@ class ModelView:
     created_at: int
     owner: str
     kind: BaseKind | None  # of its base; None for a base that is not in the catalogue any more
-    task: TaskName | None  # what it is for; None for a base that only models with a head of their own make use of
+    task: TaskName | None  # what it is for; None for a model alias
     imported: bool = False  # trained elsewhere
 
 
@@ -140,11 +140,11 @@ async def resolve_for_inference(ctx: Context, caller: Caller, name: str, end_use
 
 def check_endpoint(name: str, model: ResolvedModel, endpoint: str) -> None:
     """Raises InvalidRequest where models of that task are not called at `endpoint`, a path without its /v1/."""
-    if model.task is None:
-        raise encoder_alone(name)
     task = TASKS[model.task]
-    if f"/v1/{endpoint}" not in task.endpoints:
-        raise wrong_endpoint(name, task)
+    if f"/v1/{endpoint}" in task.endpoints:
+        return
+    is_base = model.tuning is None
+    raise encoder_alone(name) if is_base and task.name == "embed" else wrong_endpoint(name, task)
 
 
 async def _meaning(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Meaning:
@@ -228,9 +228,9 @@ def _resolved(base: Base) -> ResolvedModel:
     return ResolvedModel(base.id, base.id, None, base.serving, _task(base))
 
 
-def _task(base: Base) -> TaskName | None:
-    """What a base is for by itself: an encoder writes nothing, and has no labels of its own."""
-    return None if base.kind == "encoder" else "generate"
+def _task(base: Base) -> TaskName:
+    """What a base is for by itself: an encoder writes nothing and has no labels of its own, but vectors."""
+    return "embed" if base.kind == "encoder" else "generate"
 
 
 def _base_view(name: str, base: Base) -> ModelView:

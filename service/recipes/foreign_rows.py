@@ -91,6 +91,14 @@ SHAPES = (
            f'write it as {_chat("<input_text>", "<output_text>")}'),
     _shape("a ShareGPT conversation", "conversations", "chat", _SHAREGPT),
     _shape("a ShareGPT conversation", "conversation", "chat", _SHAREGPT),
+    _shape("a row of FlagEmbedding", "query pos", "contrastive_pair",
+           'write {"anchor": <query>, "positive": ...} for each text of "pos", and "negative" with one of "neg" on '
+           "every row or on none"),
+    *(
+        _shape("a pair of texts under other names", f"{name} positive", "contrastive_pair",
+               f'rename "{name}" to "anchor"; fields are "anchor", "positive" and "negative"')
+        for name in ("query", "question", "sentence", "text")
+    ),
     _shape("an Alpaca row", "instruction output", "chat",
            f'write it as {_chat("<instruction and input>", "<output>")}, with "system" as a message before them'),
     _shape("a Dolly row", "instruction response", "chat",

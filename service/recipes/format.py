@@ -32,6 +32,7 @@ class Format:
     name: ClassVar[str]
     rows: ClassVar[str]  # in messages: "chat messages"
     models: ClassVar[tuple[type[Row], ...]]  # the spellings of a row
+    rows_per_example: ClassVar[int | None] = None  # of the tokenised file; None: as the objective says
 
     @classmethod
     def public_name(cls) -> str:

@@ -71,6 +71,7 @@ class ObjectiveSettings(MethodFields):
     metrics: ClassVar[tuple[str, ...]]  # besides the loss, as in `train_<name>` and `valid_<name>`
     formats: ClassVar[tuple[type[Format], ...]]  # of the rows that it reads
     rows_per_example: ClassVar[int] = 1
+    fewest_examples: ClassVar[int] = 1  # of a step: fewer would learn nothing
     packed: ClassVar[bool] = False  # an example is as many rows as fit into the context (`workers.data.packing`)
     unpaired: ClassVar[bool] = (
         False  # one answer with a label is an example (`workers.data.mismatch` adds its second row)
@@ -127,6 +128,13 @@ def check_trainable(base: Base, objective: type[ObjectiveSettings], hyperparamet
             f"'{objective.name}' makes; use a base with the embedded engine.",
             param="method.type",
             code="method_not_available",
+        )
+    size = hyperparameters.get("batch_size")
+    if isinstance(size, int) and size < objective.fewest_examples:
+        raise InvalidRequest(
+            f"The method '{objective.name}' learns from what distinguishes the rows of a step: 'batch_size' must be at "
+            f"least {objective.fewest_examples}, and many more are better.",
+            param=f"method.{objective.name}.hyperparameters.batch_size",
         )
     own_settings(objective, hyperparameters).check_base(base)
 

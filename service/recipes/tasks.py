@@ -19,7 +19,7 @@ Column = Literal[
 ]
 # `token_logprobs`: log p(token | tokens before) of a few rows; `head_values`: what the head returns for a few rows.
 Agreement = Literal["token_logprobs", "head_values"]
-Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/classifications"]
+Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/classifications", "/v1/embeddings"]
 
 KINDS: Mapping[BaseKind, str] = {
     "causal": "a causal language model, which reads a text from left to right and continues it",
@@ -41,7 +41,7 @@ class Task:
 
     @property
     def has_head(self) -> bool:
-        """Whether its models have an output layer of their own, in `head.safetensors`."""
+        """Whether its models compute something else than the base's tokens, as their `head.json` says."""
         return self.agreement == "head_values"
 
 
@@ -60,6 +60,13 @@ TASKS: Mapping[TaskName, Task] = {
         agreement="head_values",
         endpoints=("/v1/classifications",),
     ),
+    "embed": Task(
+        name="embed",
+        about="reads a text and returns a vector of length 1 for it",
+        columns=("prompt_lengths",),
+        agreement="head_values",
+        endpoints=("/v1/embeddings",),
+    ),
 }
 
 
@@ -73,10 +80,10 @@ def wrong_endpoint(model: str, task: Task) -> InvalidRequest:
 
 
 def encoder_alone(base: str) -> InvalidRequest:
-    """The error for an encoder that was called by itself."""
+    """The error for an encoder that was called by itself at another route than that of its vectors."""
     return InvalidRequest(
         f"'{base}' is {KINDS['encoder']}, and has no labels of its own: train a model on it, with a method such as "
-        "'classification', and call that.",
+        f"'classification', and call that; vectors of texts it returns at {' or '.join(TASKS['embed'].endpoints)}.",
         param="model",
         code="model_not_supported",
     )

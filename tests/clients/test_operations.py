@@ -28,6 +28,11 @@ CLASSIFIED = (
     b'{"id":"c","object":"list","created":1,"model":"ft:x","data":[{"index":0,"label":"greeting","probs":[1.0],'
     b'"num_classes":1,"scores":{"greeting":1.0}}],"usage":{"prompt_tokens":1,"completion_tokens":0,"total_tokens":1}}'
 )
+EMBEDDER = "ft:luthier-tiny:luthier:x:EEEEEEEE"
+EMBEDDED = (
+    b'{"object":"list","model":"ft:x","data":[{"object":"embedding","index":0,"embedding":[0.6,0.8]}],'
+    b'"usage":{"prompt_tokens":1,"total_tokens":1}}'
+)
 MODEL = "ft:luthier-tiny:luthier:x:BBBBBBBB:ckpt-step-10"
 CHAT = (
     b'{"id":"c","object":"chat.completion","created":1,"model":"luthier-tiny","choices":[{"index":0,"message":'
@@ -174,7 +179,7 @@ CALLS = Table(
         ),
         "models.list": (
             lambda api, ids: api.models.list(),
-            lambda found: {model.id for model in found} == {"luthier-tiny", MODEL, CLASSIFIER},
+            lambda found: {model.id for model in found} == {"luthier-tiny", MODEL, CLASSIFIER, EMBEDDER},
         ),
         "models.retrieve": (lambda api, ids: api.models.retrieve(MODEL), lambda found: found.id == MODEL),
         "models.download": (lambda api, ids: api.models.download(MODEL), lambda found: found.startswith(b"PK")),
@@ -283,6 +288,10 @@ CALLS = Table(
             lambda api, ids: api.classifications.create(model=CLASSIFIER, input=["Hello"]),
             lambda found: found.data[0].label == "greeting" and found.data[0].scores == {"greeting": 1.0},
         ),
+        "embeddings.create": (
+            lambda api, ids: api.embeddings.create(model=EMBEDDER, input=["Hello"]),
+            lambda found: found.data[0].embedding == [0.6, 0.8] and found.usage.total_tokens == 1,
+        ),
         "responses.create": (
             lambda api, ids: api.responses.create(model="luthier-tiny", input="Hello"),
             lambda found: isinstance(found, models.ResponseObject) and found.status == "completed",
@@ -332,6 +341,7 @@ async def ids(ctx: Context, caller: Caller, stranger_key: str, sdk: AsyncLuthier
     await move(ctx, paused.id, "running", status="paused")
     await add_model(ctx, caller, job.id, MODEL)
     await add_model(ctx, caller, job.id, CLASSIFIER, task="classify")
+    await add_model(ctx, caller, job.id, EMBEDDER, task="embed")
     await list_as_checkpoint(ctx, job.id, MODEL, 10)
     await store_files(ctx, MODEL, {"adapter_config.json": b"{}"})
     return {
@@ -356,6 +366,7 @@ def script(engine: ScriptedEngine, name: str) -> None:
     bodies["chat.completions.stream"] = bodies["responses.stream"] = streams(CHUNK, LAST, DONE)
     bodies["responses.create"] = answers(CHAT)
     bodies["classifications.create"] = answers(CLASSIFIED)
+    bodies["embeddings.create"] = answers(EMBEDDED)
     engine.script = bodies.get(name, engine.script)
 
 

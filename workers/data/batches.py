@@ -47,6 +47,8 @@ class Batch:
     keep_K: Tensor | None = None  # see `trained_K`
     shared: Tensor | None = None  # what `Objective.shared` made of the whole step
     shapes: tuple[RowShape, ...] = ()  # of every row; see `row_shapes`
+    rows_per_example: int = 1  # see `TokenizedDataset`
+    first_row: int = 0  # how many rows of the step are in the micro-batches before it, in the order of their losses
 
     @property
     def targets_BT(self) -> Tensor:
@@ -75,7 +77,8 @@ class Batch:
 
     def rows(self, selected: slice) -> "Batch":
         """Some of the rows, with the same padding and the same positions to keep."""
-        names = {name for name, column in vars(self).items() if column is not None} - {"keep_K", "shared"}
+        columns = {name for name, column in vars(self).items() if isinstance(column, Tensor | tuple)}
+        names = columns - {"keep_K", "shared"}
         return replace(self, **{name: vars(self)[name][selected] for name in names})
 
     def to(self, device: torch.device) -> "Batch":
@@ -113,6 +116,7 @@ def collate(dataset: TokenizedDataset, indices: Sequence[int], pad_id: int) -> B
         row_label_sets_BC=_of_rows(dataset.row_label_sets, indices, torch.float32),
         row_weights_B=_of_rows(dataset.row_weights, indices, torch.float32),
         shapes=tuple(RowShape(len(tokens), np.flatnonzero(trained[1:])) for tokens, trained in rows),
+        rows_per_example=dataset.rows_per_example,
     )
     if dataset.token_weights is not None:
         weights = _spans(dataset.token_weights, dataset.offsets, indices)

@@ -243,7 +243,8 @@ class _Check:
             return with_mismatched(self._rows.build(), self._context_tokens)
         if self._objective.packed:
             return packed(self._rows.build(), self._context_tokens)
-        return self._classes.column(self._rows.build(rows_per_example=self._objective.rows_per_example))
+        of_format = self._format.rows_per_example if self._format else None
+        return self._classes.column(self._rows.build(of_format or self._objective.rows_per_example))
 
     def _end_blank_lines(self, number: int) -> None:
         """Blank lines at the end of a file are ignored; a run of them between rows is one problem."""

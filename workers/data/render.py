@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from service.recipes.formats.chat import Answer, ChatRow
 from service.recipes.formats.completion import PromptRow
+from service.recipes.formats.contrastive import ContrastiveRow
 from service.recipes.formats.labelled import LabelledRow
 from service.recipes.formats.preference import PreferenceInput, PreferenceRow
 from service.recipes.formats.text import TextRow
@@ -29,7 +30,7 @@ from workers.data.template import ChatTemplate, refuse_special, refuse_special_m
 from workers.data.turn import trained_turn
 from workers.data.two_sides import answer_ids, has_two_sides, question, written
 
-AnyRow = ChatRow | PromptRow | PreferenceRow | TextRow | LabelledRow
+AnyRow = ChatRow | PromptRow | PreferenceRow | TextRow | LabelledRow | ContrastiveRow
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 # An answer is tokenised after one of these, so that a tokenizer which adds a space before its input adds it before
 # these instead.
@@ -160,6 +161,8 @@ class Renderer:
             return self._chat_pairs(row) if has_two_sides(self._text) else self._chat(prepared.conversations[0])
         if isinstance(row, LabelledRow):
             return [self._read(row)]
+        if isinstance(row, ContrastiveRow):
+            return [self._plain(field, text) for field, text in row.texts.items()]
         if has_two_sides(self._text):
             refuse_special(self._text.special, row.prompt, "prompt")
             prompt = encode_prompt(self._encodings, row.prompt)
@@ -183,6 +186,8 @@ class Renderer:
             yield (row.completion if has_two_sides(self._text) else row.prompt + row.completion), True
         elif isinstance(row, LabelledRow) and isinstance(row.content, str):
             yield row.content, True
+        elif isinstance(row, ContrastiveRow):
+            yield from ((text, True) for text in row.texts.values())
 
     def _document(self, row: TextRow) -> list[Rendered]:
         """The text and the end-of-text token, if the base has one: all trained but the first, which follows none."""
@@ -238,13 +243,21 @@ class Renderer:
         """The text, or the conversation up to an answer, as an engine gets it; none of it is trained."""
         content = row.content
         if isinstance(content, str):
-            field = next(name for name in ("text", "prompt") if name in row.model_fields_set)
-            refuse_special(self._text.special, content, field)
-            ids = encode_prompt(self._encodings, content)
-        else:
-            wire = [message.model_dump(exclude_none=True, exclude={"weight"}) for message in content]
-            ids = encode_chat(self._template, wire)
+            return self._plain(next(name for name in ("text", "prompt") if name in row.model_fields_set), content)
+        wire = [message.model_dump(exclude_none=True, exclude={"weight"}) for message in content]
+        ids = encode_chat(self._template, wire)
         return self._fitting(Rendered(ids, bytearray(len(ids))))
+
+    def _plain(self, field: str, text: str) -> Rendered:
+        """A text as an engine gets it; none of it is trained."""
+        refuse_special(self._text.special, text, field)
+        try:
+            ids = self._encodings.ids(text, add_special_tokens=True)
+        except UnknownToken as unknown:
+            raise RenderError(field, str(unknown)) from unknown
+        if not ids:
+            raise RenderError(field, "has no token for the base; write a text, or remove the row")
+        return self._fitting(Rendered(ids, bytearray(len(ids))), field)
 
     def _chat_pairs(self, row: ChatRow) -> list[Rendered]:
         """One pair of sequences for each trained turn of an encoder-decoder: what was said before it, and the turn."""
@@ -328,15 +341,15 @@ class Renderer:
         end = [match[0] for match in self._text.special.finditer(answer)][-1]
         return _flagged(len(prompt_ids), _joined(self._text, prompt_ids, both_ids, answer, end))
 
-    def _fitting(self, sequence: Rendered) -> Rendered:
+    def _fitting(self, sequence: Rendered, field: str = "") -> Rendered:
         if sequence.num_tokens > self._context_tokens:
-            raise self._too_long(sequence)
+            raise self._too_long(sequence, field)
         return sequence
 
-    def _too_long(self, sequence: Rendered) -> RenderError:
+    def _too_long(self, sequence: Rendered, field: str = "") -> RenderError:
         num_tokens = sequence.num_tokens
         return RenderError(
-            "", f"is too long for the base ({num_tokens} tokens, at most {self._context_tokens}); shorten it"
+            field, f"is too long for the base ({num_tokens} tokens, at most {self._context_tokens}); shorten it"
         )
 
 

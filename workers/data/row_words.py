@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from service.recipes.formats.chat import ChatRow, Message
 from service.recipes.formats.completion import PromptRow
+from service.recipes.formats.contrastive import ContrastiveRow
 from service.recipes.formats.labelled import LabelledRow
 from service.recipes.formats.preference import PreferenceRow
 from service.recipes.formats.unpaired import UnpairedChatRow, UnpairedPromptRow
@@ -47,6 +48,8 @@ def row_words(row: AnyRow) -> RowWords:
         said = content if isinstance(content, str) else _spoken(content)
         question = content if isinstance(content, str) else _dumped(content)
         return RowWords(question, json.dumps(sorted(row.names), ensure_ascii=False), said, whole)
+    if isinstance(row, ContrastiveRow):  # an anchor may have several positives: only equal rows are about the same
+        return RowWords(whole, whole, " ".join(row.texts.values()), whole)
     return RowWords(row.text, row.text, row.text, whole)
 
 

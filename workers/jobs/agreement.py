@@ -4,7 +4,7 @@
               tokenised files
     score     an engine returns its log-probabilities of the same tokens under the model's name and under its base's:
               POST /v1/completions with `echo`, `logprobs`; or, of a model with a head, what it returns for the same
-              texts: POST /v1/classifications
+              texts: POST /v1/classifications, POST /v1/embeddings
 
 The rows are a user's data: they are deleted with the job's files, and never reach the database or a log. Has no job
 states; `comparison` compares the numbers, and `announce` decides what a result means.
@@ -93,6 +93,14 @@ class _Classification(BaseModel):
     data: list[_Classified]
 
 
+class _Embedded(BaseModel):
+    embedding: list[float]
+
+
+class _Embedding(BaseModel):
+    data: list[_Embedded]
+
+
 class _Error(BaseModel):
     message: str = ""
     code: str | int | None = None
@@ -134,6 +142,10 @@ class Engines:
     async def classify(self, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """What the head of `model` returns for each row. Raises EngineUnavailable, EngineRefused."""
         return await self._first(lambda url: self._score(url, model, rows, _classify_row))
+
+    async def embed(self, model: str, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The vector of each row. Raises EngineUnavailable, EngineRefused."""
+        return await self._first(lambda url: self._score(url, model, rows, _embed_row))
 
     async def _score(self, url: str, model: str, rows: Sequence[R], score_row: ScoreRow[R]) -> list[list[float]]:
         """One request per row: several scored prompts in one request crash vLLM 0.32 on a CPU."""
@@ -193,6 +205,19 @@ async def _classify_row(session: aiohttp.ClientSession, url: str, model: str, ro
     except ValueError as error:  # a ValidationError is one
         raise EngineRefused("Its response has no probabilities.") from error
     return classified.probs
+
+
+async def _embed_row(session: aiohttp.ClientSession, url: str, model: str, row: Sequence[int]) -> list[float]:
+    body = {"model": model, "input": list(row), "encoding_format": "float"}
+    async with session.post(f"{url}/v1/embeddings", json=body, allow_redirects=False) as response:
+        content = await _read(response)
+    if response.status != 200:
+        raise _refusal(response.status, content, model)
+    try:
+        (embedded,) = _Embedding.model_validate_json(content).data
+    except ValueError as error:  # a ValidationError is one
+        raise EngineRefused("Its response has no vector.") from error
+    return embedded.embedding
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

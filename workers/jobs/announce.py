@@ -84,7 +84,7 @@ class JobAnnouncement:
             return wording.not_compared()
         engines = EngineCheck(self._ctx, self._base, self._publication.name, self._held.job.id, self._waits)
         if self._task.has_head:
-            return await engines.head(await self._head_agreement())
+            return await engines.head(await self._head_agreement(), vectors=self._task.name == "embed")
         return await engines.tokens(await self._agreement())
 
     async def _waits(self) -> None:

@@ -77,13 +77,13 @@ class EngineCheck:
 
         return await self._verdict(check)
 
-    async def head(self, rows: Sequence[HeadRow]) -> NewEvent:
-        """The same of what the model's head returns."""
-        ids = [row.ids for row in rows]
+    async def head(self, rows: Sequence[HeadRow], *, vectors: bool) -> NewEvent:
+        """The same of what the model's head returns: numbers, or one vector for each text."""
+        ids, ask = [row.ids for row in rows], self._engines.embed if vectors else self._engines.classify
 
         async def check() -> NewEvent | JobError:
-            served: list[list[float]] = await self._retrying()(self._engines.classify, self._name, ids)
-            found = compare_heads(rows, served, self._base.dtype)
+            served: list[list[float]] = await self._retrying()(ask, self._name, ids)
+            found = compare_heads(rows, served, self._base.dtype, vectors=vectors)
             return _head_disagreement(found) if found.contradicts else _head_event(found)
 
         return await self._verdict(check)

@@ -1,4 +1,5 @@
-"""A head: one linear layer on one vector of a text, for models that classify or score what they read.
+"""A head: one linear layer on one vector of a text, for models that classify or score what they read; or no layer, for
+those that return the vector.
 
 The trainer's objectives create and train it; the embedded engine loads it from an artifact. Both compute with it here.
 Shapes: B rows, T tokens, H hidden, C outputs (labels, or one score).
@@ -21,13 +22,16 @@ WEIGHT, BIAS = "weight", "bias"  # their names in the file
 
 
 class Head:
-    """y = W h + b in float32, with h the vector that `config.pooling` chooses; a score has no b."""
+    """y = W h + b in float32, with h the vector that `config.pooling` chooses; a score has no b, an embedding is h."""
 
     def __init__(self, config: HeadConfig, hidden_size: int, device: torch.device) -> None:
         """W and b are zero: every label is as likely as the others."""
         self.config = config
+        self._parameters: dict[str, nn.Parameter] = {}
+        if config.problem_type == "embedding":
+            return
         outputs = config.num_outputs
-        self._parameters = {WEIGHT: nn.Parameter(torch.zeros(outputs, hidden_size, device=device))}
+        self._parameters[WEIGHT] = nn.Parameter(torch.zeros(outputs, hidden_size, device=device))
         if config.problem_type != "regression":
             self._parameters[BIAS] = nn.Parameter(torch.zeros(outputs, device=device))
 
@@ -37,12 +41,14 @@ class Head:
         return self._parameters
 
     def logits(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-        """logits_BC. `mask_BT` is 1 for tokens and 0 for padding, which is on the right."""
+        """logits_BC; C is H for an embedding. `mask_BT` is 1 for tokens and 0 for padding, which is on the right."""
         pooled_BH = self._pooled(hidden_BTH, mask_BT).float()
+        if self.config.problem_type == "embedding":
+            return pooled_BH
         return nn.functional.linear(pooled_BH, self._parameters[WEIGHT], self._parameters.get(BIAS))
 
     def values(self, logits_BC: Tensor) -> Tensor:
-        """What a caller sees: probabilities of the labels, or the score as it is."""
+        """What a caller sees: probabilities of the labels, the score as it is, or the vector at length 1."""
         match self.config.problem_type:
             case "single_label_classification":
                 return logits_BC.softmax(dim=-1)
@@ -50,6 +56,8 @@ class Head:
                 return logits_BC.sigmoid()
             case "regression":
                 return logits_BC
+            case "embedding":
+                return nn.functional.normalize(logits_BC, dim=-1)
 
     def _pooled(self, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
         match self.config.pooling:
@@ -78,6 +86,8 @@ def read_head(folder: Path, hidden_size: int, device: torch.device) -> Head | No
     if config is None:
         return None
     head = Head(config, hidden_size, device)
+    if not head.parameters:
+        return head
     try:
         saved = load_file(folder / HEAD)
     except (FileNotFoundError, SafetensorError) as error:

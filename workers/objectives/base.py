@@ -108,6 +108,14 @@ class Objective(ABC):
         """Whether `loss` reads `reference_B`: each row's log-probability (`logprobs`) under the policy at step 0."""
         return False
 
+    @property
+    def contrasts(self) -> bool:
+        """Whether an example's loss grows with the number of others in its step, from which it is told.
+
+        A file is then measured in steps of the job's size, not as a whole.
+        """
+        return False
+
     def prepare(self, train: TokenizedDataset, kind: BaseKind) -> None:  # noqa: B027  # most need nothing of it
         """Takes what it needs to know of the training file and of the base. Called once, before `attach`."""
 
@@ -125,13 +133,15 @@ class Objective(ABC):
     def shared(self, forward: Forward, batches: Iterable[Batch]) -> Tensor | None:
         """What the losses of all micro-batches of a step have in common; `loss` gets it as the batch's `shared`.
 
-        Called once for a step, without gradient, before its losses. Most have none.
+        Called once for a step, without gradient, before its losses, with the batches in the order of these. Most have
+        none.
         """
         return None
 
     @abstractmethod
     def loss(self, forward: Forward, batch: Batch) -> Loss:
-        """Calls `forward` at least once. Reads no tensor's value: that would wait for the device."""
+        """Calls `forward`, unless `shared` has all that is asked. Reads no tensor's value: that would wait for the
+        device."""
 
     def evaluate(self, dataset: TokenizedDataset, outputs: Sequence[Tensor]) -> WholeFile:
         """What follows from `Loss.outputs` of all rows of a file, on the host. Called where `loss` gives some."""
@@ -139,7 +149,7 @@ class Objective(ABC):
 
 
 class HeadObjective(Objective):
-    """Learns an output layer on the base's states; its models return what the head computes, and no text.
+    """Learns what a head computes of the base's states; its models return that, and no text. Most heads have a layer.
 
     `prepare` sets `config`.
     """

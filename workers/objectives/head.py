@@ -39,13 +39,13 @@ def load_head(folder: Path, parameters: Mapping[str, nn.Parameter], config: Head
     A head for another problem (a score, where labels are wanted) is not continued either. Raises HeadMismatch before
     anything is changed.
     """
-    if not parameters or not (folder / HEAD).exists():
-        return
     saved_config = read_config(folder)
     if config is not None and saved_config is not None and saved_config != config:
         if saved_config.problem_type != config.problem_type:
             return
         raise HeadMismatch(_difference(saved_config, config))
+    if not parameters or not (folder / HEAD).exists():
+        return
     try:
         saved = load_file(folder / HEAD)
     except SafetensorError as error:

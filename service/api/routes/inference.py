@@ -1,5 +1,5 @@
-"""POST /v1/completions, /v1/chat/completions, /v1/classifications: checks a request, resolves its model, relays the
-response.
+"""POST /v1/completions, /v1/chat/completions, /v1/classifications, /v1/embeddings: checks a request, resolves its
+model, relays the response.
 
 Uses what the client sent and whether it is still connected. The gateway chooses the engine and reads its response. When
 a client disconnects, the work on its request ends at once. `responses` uses the same way, and translates on both sides.
@@ -24,6 +24,8 @@ from service.api.schemas.inference import (
     CreateChatCompletionRequest,
     CreateClassificationRequest,
     CreateCompletionRequest,
+    CreateEmbeddingRequest,
+    EmbeddingList,
     EngineBody,
 )
 from service.api.web.auth import GenerationRoute
@@ -113,6 +115,17 @@ async def create_chat_completion(body: CreateChatCompletionRequest, respond: Res
 async def create_classification(body: CreateClassificationRequest, respond: RespondDep) -> Response:
     """Classify or score one or several texts, with a model that was trained for it."""
     return await respond("classifications", body)
+
+
+@router.post(
+    "/embeddings",
+    operation_id="createEmbedding",
+    tags=["Embeddings"],
+    responses={200: {"model": EmbeddingList}},
+)
+async def create_embedding(body: CreateEmbeddingRequest, respond: RespondDep) -> Response:
+    """The vector of one or several texts, by a model that was trained for it or an encoder."""
+    return await respond("embeddings", body)
 
 
 async def _respond(

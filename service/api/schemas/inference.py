@@ -1,5 +1,5 @@
-"""Wire models of POST /v1/completions and /v1/chat/completions: OpenAI's fields, types and ranges only; and of POST
-/v1/classifications, which are vLLM's.
+"""Wire models of POST /v1/completions, /v1/chat/completions and /v1/embeddings: OpenAI's fields, types and ranges only;
+and of POST /v1/classifications, which are vLLM's.
 
 What a request may contain is checked here; `service.gateway.fields` decides what an engine can do with it, so a field
 may be well-formed and still be refused. In a union the array comes first: its findings name the element. Models of
@@ -79,6 +79,22 @@ Prompt = Annotated[
     | Tokens
     | Annotated[list[Tokens], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)],
     WrapValidator(_prompt),
+]
+
+
+def _filled(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """The same where no text may be empty."""
+    if value == "" or (isinstance(value, list) and "" in value):
+        raise PydanticCustomError("empty_text", "an empty text has no vector")
+    return _prompt(value, validate)
+
+
+Filled = Annotated[
+    NonEmpty
+    | Annotated[list[NonEmpty], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)]
+    | Tokens
+    | Annotated[list[Tokens], Field(min_length=1, max_length=PROMPT_LIMIT, fail_fast=True)],
+    WrapValidator(_filled),
 ]
 Stop = Annotated[list[NonEmpty], Field(max_length=4, fail_fast=True)] | NonEmpty
 ToolChoice = Literal["none", "auto", "required"] | JsonObject
@@ -233,6 +249,18 @@ class CreateClassificationRequest(EngineBody):
         return self
 
 
+class CreateEmbeddingRequest(EngineBody):
+    """OpenAI's request."""
+
+    input: Filled = Field(description="A text or several, none of them empty; or their tokens.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="A vector as numbers, or as float32 in base64, which OpenAI's SDKs ask for and decode."
+    )
+    dimensions: Annotated[int, Field(ge=1), Whole] | None = Field(
+        None, description="That of the model's vectors: no others are offered."
+    )
+
+
 class ResponsePart(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -333,3 +361,25 @@ class Classification(ResponsePart):
     model: str
     data: list[Classified]
     usage: CompletionUsage
+
+
+class EmbeddingUsage(ResponsePart):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingObject(ResponsePart):
+    """The vector of one text, of length 1."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str = Field(description="In base64: the numbers in float32, little-endian.")
+
+
+class EmbeddingList(ResponsePart):
+    """The response to POST /v1/embeddings."""
+
+    object: Literal["list"]
+    model: str
+    data: list[EmbeddingObject]
+    usage: EmbeddingUsage

@@ -20,7 +20,7 @@ class ModelObject(BaseModel):
     shutdown_date: None = None  # a model stays until its owner deletes it
     kind: BaseKind | None = Field(description="What kind of base it is or stands on; null: that base is gone.")
     task: TaskName | None = Field(
-        description="What it is for: `generate` text or `classify` it; null for a base that does neither by itself."
+        description="What it is for: `generate` text, `classify` it or `embed` it; null for a model alias."
     )
 
     imported: bool = Field(False, description="Whether it was trained elsewhere and imported.")

@@ -5,16 +5,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from service.domain.errors import InvalidRequest, JobError
+from service.domain.errors import JobError
 from service.domain.model import TaskName
 from service.recipes.base import Base
 from service.recipes.fields import Number
 from service.recipes.format import Format
 from service.recipes.formats.labelled import LABELS_LIMIT, Labelled
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
+from service.recipes.pooling import Pooling, check_pooling
 from service.recipes.tasks import BaseKind
-
-Pooling = Literal["last", "cls", "mean"]
 
 
 @OBJECTIVES.register
@@ -68,12 +67,7 @@ class ClassificationSettings(ObjectiveSettings):
     )
 
     def check_base(self, base: Base) -> None:
-        if self.pooling == "cls" and base.kind == "causal":
-            raise InvalidRequest(
-                f"'{base.id}' reads from left to right, so that the first token's state says nothing of the text: use "
-                "'last' or 'mean', or leave 'pooling' out.",
-                param="method.classification.hyperparameters.pooling",
-            )
+        check_pooling(self.pooling, base, self.name)
 
     def check_labels(self, names: Sequence[str]) -> None:
         weighted = self.class_weights if isinstance(self.class_weights, dict) else {}

@@ -35,6 +35,7 @@ ROWS = {
         }
     ],
     "text": [{"text": "A document about {}. " * 9}],
+    "embedding": [{"anchor": "Where is order {}?", "positive": "Order {} is in Köln."}],
     "classification": [{"text": "{} is late", "label": "late"}, {"text": "{} is here", "label": "here"}],
 }
 PROMPTS = [{"prompt": "Order {}:", "completion": " sent."}]

@@ -1,10 +1,14 @@
-"""What the embedded engine returns for texts: as if each came alone, by labels or as a score, and what it refuses."""
+"""What the embedded engine returns for texts: as if each came alone, by labels, as a score or as a vector, and what it
+refuses."""
 
+import base64
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,6 +34,7 @@ HEADS = {
     "one": HeadConfig(problem_type="single_label_classification", labels=LABELS, pooling="mean"),
     "some": HeadConfig(problem_type="multi_label_classification", labels=LABELS, pooling="cls"),
     "score": HeadConfig(problem_type="regression", labels=[], pooling="last"),
+    "vector": HeadConfig(problem_type="embedding", labels=[], pooling="mean"),
 }
 Served = tuple[httpx.AsyncClient, LoadedBase, dict[str, Path]]
 
@@ -93,7 +98,7 @@ def alone(loaded: LoadedBase, folder: Path, ids: list[int]) -> list[float]:
 async def test_every_text_gets_what_it_would_get_alone(served: Served) -> None:
     client, loaded, folders = served
     rows = [encode_prompt(loaded.text, text) for text in TEXTS]
-    for name in folders.keys() - {"text"}:
+    for name in folders.keys() - {"text", "vector"}:
         said = await ask(client, name, input=TEXTS)
         for one, ids in zip(said["data"], rows, strict=True):
             assert one["probs"] == pytest.approx(alone(loaded, folders[name], ids), abs=1e-5), name
@@ -103,6 +108,60 @@ async def test_every_text_gets_what_it_would_get_alone(served: Served) -> None:
         assert (await ask(client, name, input=rows[0]))["data"][0]["probs"] == pytest.approx(
             said["data"][0]["probs"], abs=1e-5
         )
+
+
+async def test_vectors_are_the_models_in_either_encoding(served: Served) -> None:
+    """Of an encoder its own mean, too, when it is called by itself."""
+    client, loaded, folders = served
+    rows = [encode_prompt(loaded.text, text) for text in TEXTS]
+
+    async def asked(model: str, **body: Any) -> dict[str, Any]:
+        response = await client.post("/v1/embeddings", json={"model": model, **body})
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    said = await asked(named("vector"), input=TEXTS, user="me")
+    assert said["usage"] == dict.fromkeys(("prompt_tokens", "total_tokens"), sum(map(len, rows)))
+    for index, (one, ids) in enumerate(zip(said["data"], rows, strict=True)):
+        assert (one["index"], one["object"], len(one["embedding"])) == (index, "embedding", 32)
+        assert one["embedding"] == pytest.approx(alone(loaded, folders["vector"], ids), abs=1e-5)
+        assert math.hypot(*one["embedding"]) == pytest.approx(1, abs=1e-5)
+    assert (await asked(named("vector"), input=rows, dimensions=32))["data"] == said["data"]
+    packed = await asked(named("vector"), input=TEXTS, encoding_format="base64")
+    for one, plain in zip(packed["data"], said["data"], strict=True):
+        assert np.frombuffer(base64.b64decode(one["embedding"]), "<f4").tolist() == plain["embedding"]
+    if loaded.kind == "encoder":
+        (one,) = (await asked("tiny", input=rows[1]))["data"]
+        with torch.no_grad():
+            ids_1T = torch.tensor([rows[1]])
+            states_1TH = loaded.model(input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T)).last_hidden_state
+        expected = torch.nn.functional.normalize(states_1TH.mean(1), dim=-1)[0]
+        assert one["embedding"] == pytest.approx(expected.tolist(), abs=1e-5)
+        assert math.dist(one["embedding"], said["data"][1]["embedding"]) > 0.1
+
+
+async def test_what_has_no_vector_is_refused_with_its_reason(served: Served) -> None:
+    client, loaded, _ = served
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"model": named("vector"), "input": [7] * (CONTEXT_TOKENS + 1)}, "input", "maximum context length"),
+        ({"model": named("vector"), "input": "a", "dimensions": 16}, "dimensions", "have 32 dimensions"),
+        ({"model": named("vector"), "input": []}, "input", "Invalid value"),
+        ({"model": named("vector"), "input": "a", "encoding_format": "int8"}, "encoding_format", "Invalid value"),
+        ({"model": named("one"), "input": "a"}, "model", "call it at /v1/classifications."),
+        ({"model": named("text"), "input": "a"}, "model", "call it at /v1/chat/completions or /v1/completions"),
+    ]
+    if loaded.kind == "causal":
+        cases.append(({"model": "tiny", "input": "a"}, "model", "call it at /v1/chat/completions"))
+    for body, param, said in cases:
+        response = await client.post("/v1/embeddings", json=body)
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
+        assert error["param"] == param and said in error["message"], error
+    for path, given in (("classifications", {"input": "a"}), ("completions", {"prompt": "a"})):
+        response = await client.post(f"/v1/{path}", json={"model": named("vector"), **given})
+        assert response.status_code == 400
+        assert response.json()["error"]["message"].endswith("call it at /v1/embeddings.")
 
 
 async def test_labels_are_named_and_a_score_is_a_number(served: Served) -> None:

@@ -9,10 +9,17 @@ import httpx
 import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.embedding_create_params import EmbeddingCreateParams
 
-from service.gateway.fields import EMBEDDED, HARMLESS, NEUTRAL, VLLM
+from service.domain.errors import InvalidRequest
+from service.gateway.fields import EMBEDDED, HARMLESS, NEUTRAL, VLLM, engine_fields
+from service.installation.context import Context
+from service.operations.keys import Caller
+from service.recipes.base import Serving
 from service.settings.settings import Settings
 from tests.given.scripted_engine import ScriptedEngine
+from tests.given.stored_jobs import add_job
+from tests.given.stored_models import add_model
 
 NEEDED: dict[str, dict[str, Any]] = {
     "/completions": {"model": "luthier-tiny", "prompt": "Hello"},
@@ -205,6 +212,57 @@ async def test_fields_must_agree(client: httpx.AsyncClient, engine: ScriptedEngi
     assert await wrong("/chat/completions", max_tokens=1, max_completion_tokens=2) == "max_tokens"
     assert await wrong("/chat/completions", max_tokens=1, max_completion_tokens=1) is None
     assert "max_tokens" not in engine.seen[-1] and engine.seen[-1]["max_completion_tokens"] == 1
+
+
+EMBEDDER = "ft:luthier-tiny:luthier:x:EEEEEEEE"
+EMBEDDING_SENT: dict[str, list[Any]] = {
+    "input": ["x", ["x", "y"], [1, 2], [[1], [2]], [1.0, 2.0]],
+    "encoding_format": ["float", "base64"],
+    "dimensions": [1, 384, 384.0],
+}
+EMBEDDING_REFUSED: dict[str, list[Any]] = {
+    "input": ["", ["x", ""], [], [[]], [1, "x"], [-1], None, "\ud800", "x" * 300_000, [5] * 5000],
+    "encoding_format": ["int8", 1],
+    "dimensions": [0, 1.5, "384", True],
+    "user": [5],
+    "model": ["", None, "luthier-tiny"],
+}
+
+
+async def test_every_field_of_embeddings_is_sent_kept_or_refused(
+    ctx: Context, caller: Caller, client: httpx.AsyncClient, engine: ScriptedEngine
+) -> None:
+    await add_model(ctx, caller, (await add_job(ctx, caller)).id, EMBEDDER, task="embed")
+    fields = EmbeddingCreateParams.__required_keys__ | EmbeddingCreateParams.__optional_keys__
+    assert fields == {*EMBEDDING_SENT, *EMBEDDING_REFUSED}
+    needed = {"model": EMBEDDER, "input": "Hello"}
+
+    async def asked(**fields: Any) -> httpx.Response:
+        engine.seen.clear()
+        content = json.dumps(needed | fields)
+        return await client.post("/embeddings", content=content, headers={"Content-Type": "application/json"})
+
+    for name, values in EMBEDDING_SENT.items():
+        for value in values:
+            assert (await asked(**{name: value})).status_code == 200, (name, value)
+            assert engine.seen == [{"path": "/v1/embeddings", **needed, name: value}]
+    nothing = await asked(user="me", encoding_format=None, dimensions=None)
+    assert nothing.status_code == 200 and engine.seen == [{"path": "/v1/embeddings", **needed}]
+    for name, values in EMBEDDING_REFUSED.items():
+        for value in values:
+            response = await asked(**{name: value})
+            assert response.status_code == 400, (name, value, response.text)
+            assert response.json()["error"]["param"].startswith(name), (name, value, response.text)
+    assert (await asked(documents=["x"])).json()["error"]["code"] == "unknown_parameter"
+    generates = (await asked(model="luthier-tiny")).json()["error"]
+    assert "call it at /v1/chat/completions or /v1/completions" in generates["message"]
+    embeds = await client.post("/completions", json={"model": EMBEDDER, "prompt": "Hello"})
+    assert embeds.json()["error"]["message"].endswith("call it at /v1/embeddings.")
+
+
+def test_vectors_are_for_the_embedded_engine() -> None:
+    with pytest.raises(InvalidRequest, match="'vllm', which serves this model's base, has no /v1/embeddings"):
+        engine_fields("embeddings", {"input": "x"}, Serving(engine="vllm", tunings=frozenset({"lora"})))
 
 
 TEXT = {"type": "text", "text": "Hello"}

@@ -37,6 +37,18 @@ def test_a_tuning_that_changes_nothing_is_not_decisive() -> None:
     assert not found.contradicts and not found.decisive
 
 
+def test_vectors_are_compared_by_their_distance() -> None:
+    """However many numbers they have: each differs by less than a probability may, all together by more."""
+    size = 400
+    ours, theirs = [[1 / math.sqrt(size)] * size, [1 / math.sqrt(size) + sign * 4e-4 for sign in (-1, 1) * 200]]
+    rows = [HeadRow(ids=[1], values=ours, base_values=theirs)]
+    assert not compare_heads(rows, [theirs], "float32").contradicts
+    found = compare_heads(rows, [theirs], "float32", vectors=True)
+    assert found.contradicts and found.difference == found.effect == pytest.approx(8, rel=1e-6)
+    assert not compare_heads(rows, [ours], "float32", vectors=True).contradicts
+    assert compare_heads(rows, [ours[1:]], "float32", vectors=True).contradicts
+
+
 def test_a_large_score_may_differ_in_proportion() -> None:
     rows = [HeadRow(ids=[1], values=[200.0], base_values=[0.0])]
     assert not compare_heads(rows, [[200.1]], "float32").contradicts

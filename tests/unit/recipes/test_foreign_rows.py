@@ -9,6 +9,7 @@ import pytest
 from service.recipes.dataset import ForeignRow, Problem, WrongFormat, parse_row
 from service.recipes.objective import ObjectiveSettings
 from service.recipes.objectives.dpo import DpoSettings
+from service.recipes.objectives.embedding import EmbeddingSettings
 from service.recipes.objectives.supervised import SupervisedSettings
 
 USER = {"role": "user", "content": "How long does it dry?"}
@@ -53,6 +54,13 @@ PREFERENCE: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+CONTRASTIVE: list[tuple[dict[str, Any], str, str]] = [
+    ({"query": "a", "pos": ["b"], "neg": ["c"]}, "a row of FlagEmbedding", '"anchor": <query>'),
+    ({"query": "a", "positive": "b", "negative": "c"}, "a pair of texts under other names", 'rename "query"'),
+    ({"text": "a", "positive": "b"}, "a pair of texts under other names", 'rename "text"'),
+]
+
+
 def foreign(row: dict[str, Any], objective: type[ObjectiveSettings]) -> str:
     with pytest.raises(ForeignRow) as caught:
         parse_row(json.dumps(row).encode(), 1, objective)
@@ -66,6 +74,13 @@ def test_a_row_of_another_tool_is_named_with_how_to_write_it(row: dict[str, Any]
     assert "which is for" not in reason
     if row.keys() != {"messages"} and row.keys() != {"prompt", "completion"}:
         assert ", which is for the method 'supervised'; " in foreign(row, DpoSettings)
+
+
+@pytest.mark.parametrize(("row", "name", "says"), CONTRASTIVE)
+def test_texts_of_another_tool_are_named_with_how_to_write_them(row: dict[str, Any], name: str, says: str) -> None:
+    reason = foreign(row, EmbeddingSettings)
+    assert reason.startswith(f"looks like {name};") and says in reason
+    assert ", which is for the method 'embedding'; " in foreign(row, SupervisedSettings)
 
 
 @pytest.mark.parametrize(("row", "name", "says"), PREFERENCE)

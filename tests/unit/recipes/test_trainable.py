@@ -9,7 +9,7 @@ import pytest
 from service.domain.errors import InvalidRequest
 from service.recipes.base import Base, Serving
 from service.recipes.catalogue import CatalogueError, read_catalogue, served_by
-from service.recipes.objective import check_trainable, find_objective
+from service.recipes.objective import check_trainable, find_objective, resolve_auto
 from service.recipes.tasks import BaseKind
 
 ENTRY = '[[base]]\nid = "a"\nsource = "x/y"\ncontext_tokens = 64\n'
@@ -38,19 +38,28 @@ def test_what_fits_passes() -> None:
 def test_a_method_that_writes_text_does_not_fit_an_encoder() -> None:
     assert refused("supervised", base("encoder")) == (
         "The method 'supervised' cannot train 'mine': it is an encoder, which reads a text as a whole and writes none; "
-        "use 'classification'."
+        "use 'classification' or 'embedding'."
     )
     check_trainable(base("encoder-decoder"), find_objective("supervised"), {})
     assert refused("dpo", base("encoder-decoder")).endswith("writes another; use 'supervised'.")
 
 
 def test_what_has_a_head_is_for_the_embedded_engine() -> None:
-    for method in ("classification", "reward_model"):
+    for method in ("classification", "reward_model", "embedding"):
         assert "which does not serve what the method" in refused(method, base("causal", "vllm"))
 
 
 def test_the_first_token_of_a_causal_base_says_nothing() -> None:
-    assert "use 'last' or 'mean'" in refused("classification", base(), pooling="cls")
+    for method in ("classification", "embedding"):
+        assert "use 'last' or 'mean'" in refused(method, base(), pooling="cls")
+
+
+def test_a_step_of_one_row_has_nothing_to_be_told_from() -> None:
+    assert "'batch_size' must be at least 2" in refused("embedding", base("encoder"), batch_size=1)
+    for size in ("auto", 2):
+        check_trainable(base("encoder"), find_objective("embedding"), {"batch_size": size})
+    auto = {"batch_size": "auto", "n_epochs": "auto", "learning_rate_multiplier": "auto"}
+    assert resolve_auto(find_objective("embedding"), auto, 400)["batch_size"] == 32
 
 
 def test_a_catalogue_cannot_promise_what_no_engine_serves(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from service.recipes.objective import ObjectiveSettings
 from service.recipes.objectives.classification import ClassificationSettings
 from service.recipes.objectives.dpo import DpoSettings
+from service.recipes.objectives.embedding import EmbeddingSettings
 from service.recipes.objectives.kto import KtoSettings
 from service.recipes.objectives.orpo import OrpoSettings
 from service.recipes.objectives.reward_model import RewardModelSettings
@@ -128,7 +129,7 @@ def test_a_packed_step_is_the_padded_one_with_every_tuning(name: str) -> None:
 @pytest.mark.parametrize(
     "objective",
     [DpoSettings(beta=0.1), OrpoSettings(), SimpoSettings(), KtoSettings(beta=0.1), RewardModelSettings(),
-     ClassificationSettings(), ClassificationSettings(pooling="mean")],
+     ClassificationSettings(), ClassificationSettings(pooling="mean"), EmbeddingSettings()],
     ids=lambda one: one.name,
 )  # fmt: skip
 def test_a_packed_step_is_the_padded_one_with_every_objective(objective: ObjectiveSettings) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.given.contrasts import random_contrasts
 from tests.given.recipes import recipe
 from tests.given.tiny_models import random_pairs, random_rows
 from workers.data.batches import Batch
@@ -72,13 +73,13 @@ def steps(base: LoadedBase, objective: str, train: TokenizedDataset, valid: Toke
     return looks
 
 
-@pytest.mark.parametrize("objective", ["supervised", "dpo"])
+@pytest.mark.parametrize("objective", ["supervised", "dpo", "embedding"])
 @pytest.mark.parametrize("limit_tokens", [40, 100_000], ids=["many micro-batches", "one"])
 def test_a_step_looks_at_the_device_once(
     base: LoadedBase, objective: str, limit_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "LIMIT_TOKENS", limit_tokens)
-    rows = random_pairs if objective == "dpo" else random_rows
+    rows = {"dpo": random_pairs, "embedding": random_contrasts}.get(objective, random_rows)
     assert steps(base, objective, rows(16, seed=1), None) == [["tolist"], ["tolist"]]
 
 

@@ -1,7 +1,7 @@
 """The embedded engine's server: the part of vLLM's OpenAI-like HTTP API that the gateway uses.
 
     POST /v1/completions, /v1/chat/completions    JSON, or server-sent events with `stream`
-    POST /v1/classifications                      JSON
+    POST /v1/classifications, /v1/embeddings      JSON
     GET  /v1/models, /health, /metrics
 
 `luthier-worker engine` starts it. Whoever has the installation's engine key may call every model: it must listen on a
@@ -33,9 +33,15 @@ from service.settings.settings import Settings
 from workers.engines.embedded.engine import Engine, EngineLimits
 from workers.engines.embedded.metrics import CONTENT_TYPE, render_metrics
 from workers.engines.embedded.parse import Order
-from workers.engines.embedded.replies import ChatReply, CompletionReply, Json, Reply, classification
+from workers.engines.embedded.replies import ChatReply, CompletionReply, Json, Reply, classification, embeddings
 from workers.engines.embedded.streaming import ClientGone, ReplyStream, error_body, events, unless_gone, whole
-from workers.engines.embedded.wire import ChatRequest, ClassificationRequest, CompletionRequest, explain
+from workers.engines.embedded.wire import (
+    ChatRequest,
+    ClassificationRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    explain,
+)
 from workers.model.load import choose_device, load_or_explain
 
 log = structlog.get_logger()
@@ -86,6 +92,7 @@ def create_engine_app(engine: Engine, key: str = "") -> ASGIApp:
     app.add_api_route("/v1/completions", endpoints.complete, methods=["POST"], response_model=None)
     app.add_api_route("/v1/chat/completions", endpoints.chat, methods=["POST"], response_model=None)
     app.add_api_route("/v1/classifications", endpoints.classify, methods=["POST"], response_model=None)
+    app.add_api_route("/v1/embeddings", endpoints.embed, methods=["POST"], response_model=None)
     app.add_api_route("/v1/models", endpoints.models, response_model=None)
     app.add_api_route("/health", endpoints.health, response_model=None)
     app.add_api_route("/metrics", endpoints.metrics, response_model=None)
@@ -133,11 +140,17 @@ class _Endpoints:
 
     async def classify(self, body: ClassificationRequest, request: Request) -> Response:
         async with self._engine.model(body.model) as (name, found):
-            adapter = self._engine.check_classifies(body.model, found)
-            assert adapter.head is not None
+            adapter, head = self._engine.check_classifies(body.model, found)
             rows = await self._engine.parser.texts(body, adapter)
-            values = await unless_gone(request, self._engine.reader.values(rows, adapter))
-            return _json(classification(name, adapter.head.config, values, sum(map(len, rows))))
+            values = await unless_gone(request, self._engine.reader.values(rows, adapter, head))
+            return _json(classification(name, head.config, values, sum(map(len, rows))))
+
+    async def embed(self, body: EmbeddingRequest, request: Request) -> Response:
+        async with self._engine.model(body.model) as (name, adapter):
+            head = self._engine.check_embeds(body.model, adapter)
+            rows = await self._engine.parser.embedded_texts(body, adapter)
+            vectors = await unless_gone(request, self._engine.reader.values(rows, adapter, head))
+            return _json(embeddings(name, vectors, body.encoding_format, sum(map(len, rows))))
 
     async def _respond(
         self,

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.domain.model import HeadConfig
 from service.recipes.base import Base
-from service.recipes.tasks import TASKS, encoder_alone, wrong_endpoint
+from service.recipes.tasks import TASKS, Task, encoder_alone, wrong_endpoint
 from service.storage import ObjectStore
 from workers.engines.embedded.batcher import Batcher
 from workers.engines.embedded.parse import RequestParser
@@ -20,6 +21,7 @@ from workers.engines.embedded.resident import Residents
 from workers.engines.embedded.vocabulary import Vocabulary
 from workers.files.disk_cache import DiskCache, trim
 from workers.model.adapters import Adapter, Adapters
+from workers.model.head import Head
 from workers.model.load import LoadedBase
 
 MIB = 1024 * 1024
@@ -57,22 +59,33 @@ class Engine:
         )
         self.reader = Reader(loaded, self.batcher)
         self.parser = RequestParser(base, loaded, Vocabulary(loaded))
+        plain = HeadConfig(problem_type="embedding", labels=[], pooling="mean")
+        # What an encoder returns by itself.
+        self._plain = Head(plain, loaded.model.config.get_text_config().hidden_size, loaded.device)
         self._run: asyncio.Task[None] | None = None
 
     def check_generates(self, name: str, adapter: Adapter | None) -> None:
         """Raises InvalidRequest for a model that writes no text."""
         if adapter is not None and adapter.head is not None:
-            raise wrong_endpoint(name, TASKS["classify"])
+            raise wrong_endpoint(name, _task(adapter))
         if adapter is None and self.base.kind == "encoder":
             raise encoder_alone(name)
 
-    def check_classifies(self, name: str, adapter: Adapter | None) -> Adapter:
-        """The adapter of a model with a head. Raises InvalidRequest for any other."""
+    def check_classifies(self, name: str, adapter: Adapter | None) -> tuple[Adapter, Head]:
+        """The adapter of a model that classifies or scores, and its head. Raises InvalidRequest for any other."""
         if adapter is None and self.base.kind == "encoder":
             raise encoder_alone(name)
-        if adapter is None or adapter.head is None:
-            raise wrong_endpoint(name, TASKS["generate"])
-        return adapter
+        if adapter is None or adapter.head is None or _task(adapter) is not TASKS["classify"]:
+            raise wrong_endpoint(name, _task(adapter))
+        return adapter, adapter.head
+
+    def check_embeds(self, name: str, adapter: Adapter | None) -> Head:
+        """The head of a model that returns vectors; an encoder does by itself. Raises InvalidRequest for others."""
+        if adapter is None and self.base.kind == "encoder":
+            return self._plain
+        if adapter is None or adapter.head is None or _task(adapter) is not TASKS["embed"]:
+            raise wrong_endpoint(name, _task(adapter))
+        return adapter.head
 
     @property
     def alive(self) -> bool:
@@ -102,3 +115,10 @@ class Engine:
         else:
             async with self.residents.hold(name) as adapter:
                 yield name, adapter
+
+
+def _task(adapter: Adapter | None) -> Task:
+    """What the model is for, as its head says."""
+    if adapter is None or adapter.head is None:
+        return TASKS["generate"]
+    return TASKS["embed" if adapter.head.config.problem_type == "embedding" else "classify"]

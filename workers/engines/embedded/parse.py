@@ -21,6 +21,7 @@ from workers.engines.embedded.wire import (
     ChatRequest,
     ClassificationRequest,
     CompletionRequest,
+    EmbeddingRequest,
 )
 from workers.model.adapters import Adapter
 from workers.model.generate import Row, num_virtual_tokens
@@ -42,6 +43,7 @@ class RequestParser:
 
     def __init__(self, base: Base, loaded: LoadedBase, vocabulary: Vocabulary) -> None:
         self._context_tokens = base.context_tokens
+        self._hidden_size = loaded.model.config.get_text_config().hidden_size
         self._base_text = loaded.text
         self._template = ChatTemplate(loaded.text)
         self._vocabulary = vocabulary
@@ -94,6 +96,20 @@ class RequestParser:
         where = "messages" if request.messages is not None else "input"
         for ids in rows:
             self._room(ids, 0, adapter, where)
+        return rows
+
+    async def embedded_texts(self, request: EmbeddingRequest, adapter: Adapter | None) -> list[list[int]]:
+        """The tokens of every text. Raises InvalidRequest."""
+        if request.dimensions not in (None, self._hidden_size):
+            raise InvalidRequest(
+                f"This model's vectors have {self._hidden_size} dimensions, and it was not trained to be understood by "
+                f"fewer: leave 'dimensions' out, or send {self._hidden_size}.",
+                param="dimensions",
+                code="invalid_value",
+            )
+        rows = [await self._ids(text, "input") for text in request.inputs]
+        for ids in rows:
+            self._room(ids, 0, adapter, "input")
         return rows
 
     async def _answered(self, given: Sequence[ChatMessage], adapter: Adapter) -> list[int]:

@@ -1,13 +1,16 @@
-"""The responses of both endpoints as JSON, whole and in chunks, in OpenAI's shapes.
+"""The responses of all endpoints as JSON, whole and in chunks, in OpenAI's shapes.
 
 Made of pieces of text and their log-probabilities; independent of how these are generated.
 """
 
+import base64
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
 
 from service.domain.json import JsonObject
 from service.domain.model import HeadConfig
@@ -61,6 +64,23 @@ def _classified(index: int, head: HeadConfig, values: Sequence[float]) -> Json:
     if head.problem_type == "multi_label_classification":
         return said | {"labels": [name for name, value in by_label.items() if value > 0.5]}
     return said
+
+
+def embeddings(
+    model: str, vectors: Sequence[Sequence[float]], encoding: Literal["float", "base64"], prompt_tokens: int
+) -> Json:
+    """The body of POST /v1/embeddings: OpenAI's. In base64 a vector is its numbers in float32, little-endian."""
+    encoded = [_base64(vector) for vector in vectors] if encoding == "base64" else vectors
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(encoded)],
+        "model": model,
+        "usage": {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens},
+    }
+
+
+def _base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(np.array(vector, dtype="<f4").tobytes()).decode()
 
 
 class Reply(Protocol):

@@ -15,7 +15,7 @@ from service.domain.json import JsonObject
 from workers.model.sampling import Sampling
 
 CHOICES_LIMIT = 128  # of one request: n times its prompts
-INPUTS_LIMIT = 2048  # texts of one classification
+INPUTS_LIMIT = 2048  # texts of one classification, or of one request for vectors
 CHAT_ROLES = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -161,6 +161,21 @@ class ClassificationRequest(_Wire):
     def inputs(self) -> list[str | list[int]]:
         """Each text, as text or as tokens; none for a conversation."""
         return _each(self.input) if self.input is not None else []
+
+
+class EmbeddingRequest(_Wire):
+    """POST /v1/embeddings. `user` is accepted and has no effect."""
+
+    model: str
+    input: str | TokenIds | Inputs
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    user: str = ""
+
+    @property
+    def inputs(self) -> list[str | list[int]]:
+        """Each text, as text or as tokens."""
+        return _each(self.input)
 
 
 def _each(given: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:

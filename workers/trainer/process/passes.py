@@ -183,8 +183,11 @@ class Passes:
         outputs: dict[int, Tensor] = {}
         with torch.no_grad():
             shared = self._objective.shared(self, (batch.to(self._base.device) for _, batch in batches))
+        first_row = 0
         for rows, batch in batches:
-            loss = self._objective.loss(self, replace(batch.to(self._base.device), shared=shared))
+            given = replace(batch.to(self._base.device), shared=shared, first_row=first_row)
+            first_row += len(rows)
+            loss = self._objective.loss(self, given)
             if learn:
                 (loss.total / count).backward()  # type: ignore[no-untyped-call]
             elif loss.outputs is not None:

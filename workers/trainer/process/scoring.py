@@ -80,7 +80,10 @@ class Scoring:
         return rows
 
     def head_rows(self, head: Head, step: int) -> list[HeadRow]:
-        """Rows of the validation file, then of the training file, with what the model's head returns."""
+        """Rows of the validation file, then of the training file, with what the model's head returns.
+
+        Raises JobError where nothing but the tuning could change it, and that does not.
+        """
         rows = []
         for ids in head_agreement.texts(self._files, self._row_tokens):
             with self._working():
@@ -92,6 +95,8 @@ class Scoring:
                     self._served.count_outputs(values, row.values, row.base_values)
                 rows.append(row)
             check_finite("output for a row", sum(values), step)
+        if not head.parameters and not self.continued:
+            head_agreement.check_moved(rows)
         return rows
 
     def has_effect(self, step: int) -> bool:

@@ -5,6 +5,7 @@ Forward only, in a slot's turn; `slot` says when, and has the weights in force.
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -69,9 +70,28 @@ class Validation:
 
     def _mean(self, step: int, examples: Sequence[int], reference_N: Tensor | None) -> Measured:
         assert self._file is not None
-        measured = self._passes.measure(self._file, examples, reference_N)
+        parts = _even(examples, self._batch_size) if self._objective.contrasts else [examples]
+        measured = _together([(self._passes.measure(self._file, part, reference_N), len(part)) for part in parts])
         check_finite("validation loss", measured.loss, step)
         return measured
+
+
+def _even(examples: Sequence[int], most: int) -> list[Sequence[int]]:
+    """As few parts of at most `most` as possible, of almost equal sizes: the last would else be easier than others."""
+    count = math.ceil(len(examples) / most)
+    ends = [len(examples) * part // count for part in range(count + 1)]
+    return [examples[begin:end] for begin, end in pairwise(ends)]
+
+
+def _together(parts: Sequence[tuple[Measured, int]]) -> Measured:
+    """The means over all parts, of which each counts as often as it has examples."""
+    (first, _), *others = parts
+    if not others:
+        return first
+    num_examples = sum(size for _, size in parts)
+    loss = sum(part.loss * size for part, size in parts) / num_examples
+    metrics = {name: sum(part.others[name] * size for part, size in parts) / num_examples for name in first.others}
+    return Measured(loss, metrics, sum(part.cost_tokens for part, _ in parts))
 
 
 def _ring(turn: int, size: int, num_examples: int) -> Sequence[int]:

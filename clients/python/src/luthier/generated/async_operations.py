@@ -1088,6 +1088,49 @@ class AsyncCompletions:
         return await self._transport.stream(lambda sent: read(models.Completion, sent), request)
 
 
+class AsyncEmbeddings:
+    """The operations of `embeddings`."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(
+        self,
+        *,
+        model: str,
+        input: Union[str, Sequence[str], Sequence[int], Sequence[Sequence[int]]],
+        user: Union[Omit, Optional[str]] = OMIT,
+        encoding_format: Union[Omit, Optional[Literal["float", "base64"]]] = OMIT,
+        dimensions: Union[Omit, Optional[int]] = OMIT,
+        extra_body: Optional[Mapping[str, Any]] = None,
+        extra_headers: Optional[Mapping[str, str]] = None,
+        timeout_seconds: Optional[float] = None,
+    ) -> models.EmbeddingList:
+        """The vector of one or several texts, by a model that was trained for it or an encoder.
+
+        model: A base, an alias of one, a tuned model, or a model alias of the project's.
+        input: A text or several, none of them empty; or their tokens.
+        user: The same user gets the same of a model alias' two models.
+        encoding_format: A vector as numbers, or as float32 in base64, which OpenAI's SDKs ask for and decode.
+        dimensions: That of the model's vectors: no others are offered.
+        """
+        request = Request(
+            "POST",
+            "/v1/embeddings",
+            body={
+                "model": model,
+                "user": user,
+                "input": input,
+                "encoding_format": encoding_format,
+                "dimensions": dimensions,
+            },
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            timeout_seconds=timeout_seconds,
+        )
+        return await self._transport.object(models.EmbeddingList, request)
+
+
 class AsyncFiles:
     """The operations of `files`."""
 
@@ -2113,6 +2156,7 @@ class AsyncApi:
         self.completions = AsyncCompletions(transport)
         self.chat = AsyncChat(transport)
         self.classifications = AsyncClassifications(transport)
+        self.embeddings = AsyncEmbeddings(transport)
         self.responses = AsyncResponses(transport)
 
     async def root(

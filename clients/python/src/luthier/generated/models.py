@@ -50,6 +50,14 @@ __all__ = [
     "Duration",
     "EarlyStopping",
     "EarlyStoppingParam",
+    "EmbeddingHyperparametersParam",
+    "EmbeddingJobHyperparameters",
+    "EmbeddingList",
+    "EmbeddingMethod",
+    "EmbeddingObject",
+    "EmbeddingParam",
+    "EmbeddingSettings",
+    "EmbeddingUsage",
     "EventObject",
     "Failure",
     "FileDeleted",
@@ -519,6 +527,59 @@ class EarlyStopping(Record):
 
 
 @dataclass(frozen=True)
+class EmbeddingJobHyperparameters(Record):
+    """`EmbeddingJobHyperparameters`."""
+
+    n_epochs: Union[Literal["auto"], int]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    scale: float = 20.0
+    pooling: Optional[Literal["last", "cls", "mean"]] = None
+
+
+@dataclass(frozen=True)
+class EmbeddingList(Record):
+    """The response to POST /v1/embeddings."""
+
+    object: Literal["list"]
+    model: str
+    data: list["EmbeddingObject"]
+    usage: "EmbeddingUsage"
+
+
+@dataclass(frozen=True)
+class EmbeddingMethod(Record):
+    """The loss of embedding jobs, with what is known of its settings."""
+
+    embedding: "EmbeddingSettings"
+    type: Literal["embedding"] = "embedding"
+
+
+@dataclass(frozen=True)
+class EmbeddingObject(Record):
+    """The vector of one text, of length 1."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: Union[list[float], str]
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings(Record):
+    """`EmbeddingSettings`."""
+
+    hyperparameters: "EmbeddingJobHyperparameters"
+
+
+@dataclass(frozen=True)
+class EmbeddingUsage(Record):
+    """`EmbeddingUsage`."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True)
 class EventObject(Record):
     """OpenAI's `fine_tuning.job.event`."""
 
@@ -654,6 +715,7 @@ class JobObject(Record):
         "SupervisedMethod",
         "ClassificationMethod",
         "DpoMethod",
+        "EmbeddingMethod",
         "KtoMethod",
         "OrpoMethod",
         "RewardModelMethod",
@@ -795,7 +857,7 @@ class ModelObject(Record):
     created: int
     owned_by: str
     kind: Optional[Literal["causal", "encoder", "encoder-decoder"]]
-    task: Optional[Literal["generate", "classify"]]
+    task: Optional[Literal["generate", "classify", "embed"]]
     object: Literal["model"] = "model"
     shutdown_date: None = None
     imported: bool = False
@@ -1344,6 +1406,37 @@ class EarlyStoppingParam(TypedDict, total=False):
     metric: str
 
 
+class EmbeddingHyperparametersParam(TypedDict, total=False):
+    """A vector for a text, of length 1, such that texts which belong together are near each other: for search,
+    retrieval, clustering and deduplication. The vector z is the mean of the tokens' last states on an
+    encoder, the last token's state on a causal base. Of a step's anchors a_i with their positives p_i the
+    loss is -log exp(s cos(a_i, p_i)) / sum_j exp(s cos(a_i, c_j)) over all candidates c of the whole step,
+    which are the positives of all its rows and, where rows have them, their negatives: InfoNCE (van den Oord
+    et al., 2018, [arXiv 1807.03748](https://arxiv.org/abs/1807.03748)) with negatives of the same batch
+    (Henderson et al., 2017, [arXiv 1705.00652](https://arxiv.org/abs/1705.00652)), sentence-transformers'
+    MultipleNegativesRankingLoss. A step that is computed in several micro-batches has the loss and the
+    gradient of the whole (Gao et al., 2021, [arXiv 2101.06983](https://arxiv.org/abs/2101.06983)), for one
+    more pass without gradient. The more rows a step has, the harder its task: `batch_size` "auto" is 32, and
+    a step of one row would learn nothing. Two rows of a step with the same positive contradict each other:
+    keep such rows few. `accuracy` is the share of anchors whose own positive is the nearest candidate (recall
+    at 1); it and the loss depend on the number of candidates, so that a validation file is measured in steps
+    of `batch_size` too. There is no layer beside the base: the tuning does it all. `POST /v1/embeddings`
+    returns the vectors, in OpenAI's shape.
+    """
+
+    scale: float
+    pooling: Optional[Literal["last", "cls", "mean"]]
+    batch_size: Union[Literal["auto"], int]
+    learning_rate_multiplier: Union[Literal["auto"], float]
+    n_epochs: Union[Literal["auto"], int]
+
+
+class EmbeddingParam(TypedDict, total=False):
+    """Settings of the method embedding."""
+
+    hyperparameters: Optional["EmbeddingHyperparametersParam"]
+
+
 class FileExpirationAfterParam(TypedDict):
     """When the file expires."""
 
@@ -1564,7 +1657,16 @@ class _MethodParamRequired(TypedDict):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
     type: Literal[
-        "supervised", "classification", "dpo", "kto", "orpo", "reward_model", "simpo", "text", "reinforcement"
+        "supervised",
+        "classification",
+        "dpo",
+        "embedding",
+        "kto",
+        "orpo",
+        "reward_model",
+        "simpo",
+        "text",
+        "reinforcement",
     ]
 
 
@@ -1574,6 +1676,7 @@ class MethodParam(_MethodParamRequired, total=False):
     supervised: Optional["SupervisedParam"]
     classification: Optional["ClassificationInputParam"]
     dpo: Optional["DpoParam"]
+    embedding: Optional["EmbeddingParam"]
     kto: Optional["KtoParam"]
     orpo: Optional["OrpoParam"]
     reward_model: Optional["RewardModelParam"]
