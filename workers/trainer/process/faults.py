@@ -16,16 +16,27 @@ _COPIES = 4  # of a trained parameter: itself, its gradient, and the optimizer's
 _CPU_REFUSED = "can't allocate memory"  # torch raises a plain RuntimeError on the CPU
 
 
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)  # those of which `ran_out` decides
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether it says that there is no memory left; then also frees what torch keeps of a GPU's."""
+    refused = type(error) is RuntimeError and _CPU_REFUSED in str(error)
+    if not refused and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return True
+
+
 @contextmanager
 def job_errors() -> Iterator[None]:
     """Raises JobError (`out_of_memory`) when the code inside runs out of memory; other errors are raised unchanged."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and _CPU_REFUSED not in str(error):
+    except OUT_OF_MEMORY as error:
+        if not ran_out(error):
             raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         raise JobError(
             "out_of_memory",
             "The job needs more memory than the trainer has. Try a smaller batch_size, shorter examples, or a smaller "

@@ -164,8 +164,11 @@ class Trainer:
 
         The checkpoint is reported before the snapshot of the same step: a job resumed from there does not repeat it.
         """
-        slot = stay.slot
+        slot, limit_tokens = stay.slot, stay.slot.limit_tokens
         step = slot.train_step()
+        cut = slot.limit_tokens != limit_tokens  # what follows has other last bits than before: stored at once
+        if cut:
+            log.warning("job.step_cut", job_id=job_id, step=slot.step, tokens=slot.limit_tokens)
         self._turns.charge(job_id, step.cost_tokens)
         self._channel.say(
             Stepped(
@@ -187,7 +190,7 @@ class Trainer:
             self._end(job_id, stay, Left(job_id=job_id, finished=True), snapshot=False)
         elif stay.pausing:
             self._end(job_id, stay, Paused(job_id=job_id, step=slot.step), snapshot=True)
-        elif slot.at_epoch_end or slot.step % slot.spec.snapshot_steps == 0:
+        elif cut or slot.at_epoch_end or slot.step % slot.spec.snapshot_steps == 0:
             self._snapshot(job_id, stay)
 
     def _ask(self, job_id: str, stay: Stay) -> None:

@@ -30,6 +30,10 @@ class JobOptimizer:
         """Scales the gradients down to MAX_GRADIENT_NORM. Returns their norm before, on the device."""
         return torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRADIENT_NORM)
 
+    def drop_gradients(self) -> None:
+        """Frees the gradients without a step."""
+        self._adam.zero_grad(set_to_none=True)
+
     def learning_rate(self, step: int, total_steps: int) -> float:
         """The one of this step."""
         return self._learning_rate * learning_rate_factor(step, total_steps)

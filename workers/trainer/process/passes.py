@@ -89,6 +89,7 @@ class Passes:
         self._tuning = tuning
         self._objective = objective
         self.plan = plan.CURRENT
+        self.limit_tokens: int | None = None  # of a micro-batch; None: the plan's
         self.unpacked_because = unpacked_because or base.unpacked_because
         self._plain = base.has_plain_output_layer
         self.packed = self.plan >= plan.LABELS_ONLY and not self.unpacked_because
@@ -108,6 +109,18 @@ class Passes:
             return self._pass(dataset, examples, reference_N, learn=True)
         finally:
             self._tuning.train(False)
+
+    def cut_smaller(self, dataset: TokenizedDataset, examples: Sequence[int]) -> bool:
+        """Lowers `limit_tokens` until these examples are cut into more micro-batches; False where they cannot be."""
+        before, count = self.limit_tokens, len(self._groups(dataset, examples))
+        limit = before or plan.LIMIT_TOKENS
+        while limit > 1:
+            limit //= 2
+            self.limit_tokens = limit
+            if len(self._groups(dataset, examples)) > count:
+                return True
+        self.limit_tokens = before
+        return False
 
     def measure(
         self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None
@@ -211,16 +224,18 @@ class Passes:
         if self.packed:
             parts = dataset.rows_of(examples) if dataset.packed else examples
             sizes = [dataset.row_length(part) if dataset.packed else dataset.cost_tokens([part]) for part in parts]
-            groups = plan.packed_micro_batches(parts, sizes)
+            groups = plan.packed_micro_batches(parts, sizes, limit_tokens=self.limit_tokens)
             return groups if dataset.packed else [dataset.rows_of(group) for group in groups]
         if dataset.packed:
             rows = dataset.rows_of(examples)
-            return plan.micro_batches(rows, [dataset.row_length(row) for row in rows], version=self.plan)
+            row_lengths = [dataset.row_length(row) for row in rows]
+            return plan.micro_batches(rows, row_lengths, version=self.plan, limit_tokens=self.limit_tokens)
         lengths = [dataset.length(example) for example in examples]
         seconds = [dataset.second_length(example) for example in examples]
         groups = plan.micro_batches(
-            examples, lengths, dataset.rows_per_example, second_lengths=seconds, version=self.plan
-        )
+            examples, lengths, dataset.rows_per_example, second_lengths=seconds, version=self.plan,
+            limit_tokens=self.limit_tokens,
+        )  # fmt: skip
         return [dataset.rows_of(group) for group in groups]
 
     def token_losses(self, batch: Batch) -> TokenLosses:

@@ -3,7 +3,7 @@
 So another job's dropout never draws from this job's sequence, and a snapshot can store the sequence.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -28,6 +28,11 @@ class RandomState:
                 yield
             finally:
                 self._states = self._capture()
+
+    def mark(self) -> Callable[[], None]:
+        """Inside `in_force`: what takes the generators back to where they are now."""
+        states = self._capture()
+        return lambda: self._install(states)
 
     def state(self) -> dict[str, Tensor]:
         """generator -> its state, for a snapshot."""

@@ -26,7 +26,7 @@ from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
 from workers.objectives.head import HeadMismatch, load_head, save_head
 from workers.trainer.process.decision import Evaluation
-from workers.trainer.process.faults import check_finite, check_room, job_errors
+from workers.trainer.process.faults import OUT_OF_MEMORY, check_finite, check_room, job_errors, ran_out
 from workers.trainer.process.forgetting import GeneralText
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Passes, Sums
@@ -300,6 +300,7 @@ class Slot:
             environment=self._environment,
             plan=self._passes.plan,
             packed=self._passes.packed,
+            limit_tokens=self._passes.limit_tokens,
             evaluations=self._guard.evaluations,
             general_loss_before=self._guard.general_loss_before,
         )
@@ -321,6 +322,7 @@ class Slot:
         )
         self.step, self.trained_tokens = state.step, state.trained_tokens
         self._passes.plan, self._passes.packed = state.plan, state.packed and not self._passes.unpacked_because
+        self._passes.limit_tokens = state.limit_tokens
         self._rollout = self._new_rollout()
         self._guard.restore(state.evaluations, state.general_loss_before, tensors)
         if "threads" in state.environment:  # it keeps those that it began with
@@ -370,12 +372,31 @@ class Slot:
         own = {OWN + name: parameter for name, parameter in self._objective.parameters().items()}
         return {**self._tuning.parameters(), **own}
 
+    @property
+    def limit_tokens(self) -> int | None:
+        """Of a micro-batch, since a step ran out of memory; None: the plan's."""
+        return self._passes.limit_tokens
+
     def _gradient(self) -> Sums:
-        """Computes the next step's gradient: from the file's rows, or from those of the roll-out."""
-        if self._rollout is None:
-            return self._passes.train(self._train, self._examples(self.step), self._reference.of(TRAINING))
-        data = self._rollout.data()
-        return self._passes.train(data, range(data.num_examples))
+        """Computes the next step's gradient: from the file's rows, or from those of the roll-out.
+
+        If that runs out of memory it is computed once more, in smaller micro-batches, as are the steps after it: of the
+        same examples and with the same random numbers, so that the result differs by rounding alone.
+        """
+        data, reference_N = self._train, self._reference.of(TRAINING)
+        examples: Sequence[int] = self._examples(self.step)
+        if self._rollout is not None:
+            data, reference_N = self._rollout.data(), None
+            examples = range(data.num_examples)
+        go_back = self._random.mark()
+        while True:
+            try:
+                return self._passes.train(data, examples, reference_N)
+            except OUT_OF_MEMORY as error:
+                if not ran_out(error) or not self._passes.cut_smaller(data, examples):
+                    raise
+            self._optimizer.drop_gradients()
+            go_back()
 
     def _examples(self, step: int) -> list[int]:
         """The examples of the step that follows `step` steps."""

@@ -40,6 +40,7 @@ class State(BaseModel):
     environment: dict[str, str]
     plan: PlanVersion = 1  # by which the rest of the job is batched
     packed: bool = False  # whether its rows are packed, where the plan can
+    limit_tokens: int | None = None  # of a micro-batch, since a step ran out of memory; None: the plan's
     evaluations: list[Evaluation] = []  # of a job that decides by them
     general_loss_before: float | None = None  # of a job with a forgetting report
     files: dict[str, str] = {}  # name -> sha256
