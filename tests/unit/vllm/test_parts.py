@@ -28,7 +28,8 @@ def test_the_command_has_what_the_catalogue_says() -> None:
     command = words(vllm_arguments="--seed 5", engine_port=9)
     for expected in ("serve hub/tiny", "--served-model-name tiny", "--max-model-len 64", "--revision abc",
                      "--max-lora-rank 32", "--dtype float32", "--port 9", "--host 127.0.0.1",
-                     "--enable-auto-tool-choice --tool-call-parser hermes", "--enforce-eager"):  # fmt: skip
+                     "--enable-auto-tool-choice --tool-call-parser hermes", "--enforce-eager",
+                     f"--generation-config {Settings(engine_port=9).vllm_dir.absolute()}/generation"):  # fmt: skip
         assert f" {expected} " in f" {command} ", expected
     assert command.endswith("--seed 5 --max-num-seqs 4") and "--quantization" not in command
     packed = serve_command(Settings(), BASE.model_copy(update={"quantization": "nf4"}), on_cpu=False)

@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 from asyncio.subprocess import DEVNULL
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ LOGPROBS = 20  # OpenAI's limit of `top_logprobs`
 MIDDLEWARE = "workers.engines.vllm.plugin.DrainingMiddleware"  # named in the plugin: without it no vLLM starts
 TOOLS_MIDDLEWARE = "workers.engines.vllm.tools.ToolsMiddleware"  # inside the other, which is added last
 PROBE_SECONDS = 60.0
+ENDS_SECONDS = 300.0
 START_SHARE = 0.5  # of the cache's limit: what is kept at a start, so that the rest is free for new names
 VERSIONS = "import importlib.metadata as m; print(m.version('vllm'), m.version('luthier'))"
 
@@ -68,10 +69,12 @@ async def _serve(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[s
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     with _owned(settings.vllm_dir) as lifeline:
+        environment = os.environ | serve_environment(settings, base, on_cpu, lifeline)
+        await asyncio.to_thread(_write_ends, settings, environment)
         vllm = KeptChild(
             "vllm",
             serve_command(settings, base, on_cpu, extra),
-            os.environ | serve_environment(settings, base, on_cpu, lifeline),
+            environment,
             stdin=DEVNULL,
             stop_signal=DRAIN_SIGNAL,  # running requests finish first
             stop_seconds=settings.vllm_drain_seconds,
@@ -85,6 +88,20 @@ async def _serve(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[s
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
         await vllm.stop()
+
+
+def _ends(settings: Settings) -> Path:
+    """The folder of a generation_config.json that names the tokens at which vLLM stops."""
+    return (settings.vllm_dir / "generation").absolute()
+
+
+def _write_ends(settings: Settings, environment: Mapping[str, str]) -> None:
+    """In vLLM's environment, which has tokenizers. Raises ValueError for a base that cannot be read."""
+    command = [str(settings.vllm_python.absolute()), "-P", "-m", "workers.engines.vllm.ends", str(_ends(settings))]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=ENDS_SECONDS)
+    if found.returncode:
+        reason = found.stderr.strip().splitlines()[-1]
+        raise ValueError(f"The tokens that end the base's answers cannot be found: {reason}")
 
 
 def _trim(settings: Settings) -> None:
@@ -120,7 +137,7 @@ def serve_command(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[
         "--port", str(settings.engine_port),
         "--dtype", base.dtype,
         "--max-model-len", str(base.context_tokens),
-        "--generation-config", "vllm",  # OpenAI's defaults, not those of the base's folder
+        "--generation-config", str(_ends(settings)),  # when to stop; else OpenAI's defaults, not the base's own
         "--max-logprobs", str(LOGPROBS),
         "--enable-lora",
         "--max-loras", str(settings.vllm_max_loras),
