@@ -129,8 +129,7 @@ class RedisPlaces:
         """Counts a request of a project; False when Redis is unavailable. Raises RateLimited."""
         answer: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
         self._asking.setdefault(key, {})[member] = answer
-        if self._counting is None or self._counting.done():
-            self._counting = asyncio.create_task(self._count_all())
+        self._keep_counting()
         async with self._removed_on_error(key, member):
             found = await answer
         if found is None:
@@ -144,12 +143,20 @@ class RedisPlaces:
         """One call at a time, for all of a project that came meanwhile: a crowd takes no crowd of connections."""
         while self._asking:
             key, asked = self._asking.popitem()
-            counted = await self._count_some(key, list(asked))
-            for number, (member, answer) in enumerate(asked.items()):
-                if not answer.done():
-                    answer.set_result(None if counted is None else number < counted)
-                else:  # cancelled meanwhile
-                    self._leave(key, member)
+            counted = None
+            try:
+                counted = await self._count_some(key, list(asked))
+            finally:  # nobody waits for a call that is over, however it ended
+                for number, (member, answer) in enumerate(asked.items()):
+                    if not answer.done():
+                        answer.set_result(None if counted is None else number < counted)
+                    else:  # cancelled meanwhile
+                        self._leave(key, member)
+
+    def _keep_counting(self, *_: object) -> None:
+        if self._asking and (self._counting is None or self._counting.done()):
+            self._counting = asyncio.create_task(self._count_all())
+            self._counting.add_done_callback(self._keep_counting)
 
     async def _count_some(self, key: str, members: list[str]) -> int | None:
         """How many were counted; None when Redis is unavailable."""
