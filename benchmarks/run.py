@@ -5,7 +5,7 @@
 About 20 minutes on two quiet cores. Each writes its table and its picture when it ends, into benchmarks/ unless told
 otherwise; one that has ended for this commit is not run again without `--anew`, so a run that was stopped continues.
 One that fails is named at the end, and the others run. `--quick` takes the smallest sizes, which show that all still
-work and measure nothing.
+work and measure nothing. At the end all tables and pictures that are there become one page, RESULTS.md beside them.
 """
 
 import argparse
@@ -31,7 +31,7 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
         "--name train_one_135m --minutes 0 --bases 135m --data banking77 --steps 1",
     ),
     "journey": ("journey", "--minutes 1.5", "--minutes 0 --rounds 1"),
-    "fair_share": ("fair_share", "--small 8 --seconds 45", "--small 1 --seconds 3"),
+    "fair_share": ("fair_share", "--small 8 --seconds 30", "--small 1 --seconds 3"),
     "gateway": ("gateway", "--minutes 1", "--minutes 0 --requests 20 --streams 4"),
     "ingest": (
         "ingest",
@@ -56,6 +56,7 @@ def main() -> None:
         if name in options.only.split(",")
     }
     failed = run(commands, options.output, None if options.quick else DONE, anew=options.anew)
+    (options.output / "RESULTS.md").write_text(page(list(BENCHMARKS), options.output), encoding="utf-8")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
@@ -81,6 +82,18 @@ def run(commands: Mapping[str, Sequence[str]], output: Path, done: Path | None, 
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.write_text(ended, encoding="utf-8")
     return failed
+
+
+def page(names: Sequence[str], output: Path) -> str:
+    """The tables and pictures of these benchmarks, as far as they are there, in Markdown."""
+    parts = ["# Results of the benchmarks\n\nWritten by `make bench`; docs/performance.md says what each measures.\n"]
+    for name in names:
+        table, picture = output / f"{name}.txt", output / f"{name}.svg"
+        if table.exists():
+            text = table.read_text(encoding="utf-8").rstrip("\n")
+            parts.append(f"## {name}\n\n```text\n{text}\n```\n")
+            parts += [f"![{name}]({picture.name})\n"] if picture.exists() else []
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def measure(
             part = table(title, found)
             print("\n".join(part), f"({number + 1} of {len(cases)})", flush=True)
             lines += part
-    draw(output / f"{name}.svg", "one job of LoRA, one CPU thread", "trained tokens per CPU second", groups)
+    if groups:
+        draw(output / f"{name}.svg", "one job of LoRA, one CPU thread", "trained tokens per CPU second", groups)
     return lines
 
 

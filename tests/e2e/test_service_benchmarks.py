@@ -73,6 +73,10 @@ def test_a_run_of_all_benchmarks_continues_where_it_was_stopped(tmp_path: Path) 
     assert trace.read_text(encoding="utf-8").split() == ["a", "b", "c", "b"]
     assert run.run(commands(0), tmp_path / "out", None) == []
     assert trace.read_text(encoding="utf-8").split()[4:] == ["a", "b", "c"]
+    (tmp_path / "b.txt").write_text("seconds 1.5\n", encoding="utf-8")
+    (tmp_path / "b.svg").write_text("<svg/>", encoding="utf-8")
+    results = run.page(["a", "b"], tmp_path)
+    assert "seconds 1.5\n" in results and "![b](b.svg)" in results and "## a" not in results
 
 
 def test_a_run_names_every_benchmark_that_the_documentation_names() -> None:

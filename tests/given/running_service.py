@@ -144,8 +144,10 @@ def _entry(base: Base) -> str:
     )
 
 
-def wait_for_status(client: OpenAI, job_id: str, *statuses: str, seconds: float = 120.0) -> FineTuningJob:
-    """The job once it has one of the statuses; fails early when it ended otherwise."""
+def wait_for_status(
+    client: OpenAI, job_id: str, *statuses: str, seconds: float = 120.0, pause: float = 0.05
+) -> FineTuningJob:
+    """The job once it has one of the statuses; fails early when it ended otherwise. Asks again after each `pause`."""
     deadline = time.monotonic() + seconds
     while True:
         job = client.fine_tuning.jobs.retrieve(job_id)
@@ -153,7 +155,7 @@ def wait_for_status(client: OpenAI, job_id: str, *statuses: str, seconds: float 
             return job
         assert job.status not in ("succeeded", "failed", "cancelled"), (job.status, job.error)
         assert time.monotonic() < deadline, f"still {job.status} after {seconds} s"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
