@@ -21,6 +21,7 @@ from service.recipes.tasks import TASKS, BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
 
 PAGE = Path(__file__).resolve().parent / "methods.md"
+MEASURED = PAGE.parents[1] / "benchmarks" / "tunings.txt"
 _MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SIZES = (576, 1024, 2048, 4096, 8192)  # hidden sizes for which the default learning rates are shown
 
@@ -121,6 +122,11 @@ def _rates(tuning: type[TuningSettings]) -> str:
     return f"Default learning rate, by the base's hidden size: {shown}. {source}".rstrip()
 
 
+def _measured() -> str:
+    """What `benchmarks/tunings.py` printed, as it stands."""
+    return f"```text\n{MEASURED.read_text(encoding='utf-8')}```\n"
+
+
 def _formats() -> str:
     return "".join(
         f"- **`{format.name}`** ({format.rows}). {_one_line(format)} {_read_by(format)}\n" for format in FORMATS
@@ -215,6 +221,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "auto": _auto,
     "early_stopping": _early_stopping,
     "tunings": _tunings,
+    "measured": _measured,
     "formats": _formats,
     "tasks": _tasks,
     "compatibility": _compatibility,

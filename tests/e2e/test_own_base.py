@@ -74,9 +74,6 @@ def test_a_strangers_folder_is_added_tuned_in_three_ways_and_called(tmp_path: Pa
     catalogue = read_catalogue(Settings(data_dir=service.folder).catalogue)
     assert list(catalogue.bases) == ["luthier-tiny", "my-model"]
     own = catalogue.bases["my-model"]
-    assert "in 4 bits (nf4)" in run(f"{added} --quantization nf4")
-    packed = read_catalogue(Settings(data_dir=service.folder).catalogue).bases["my-model-nf4"]
-    assert packed.quantization == "nf4" and packed.serving.tunings == own.serving.tunings - {"full", "partial"}
     assert (own.source, own.context_tokens) == (str((folder / STRANGERS).resolve()), CONTEXT_TOKENS)
     assert catalogue.bases["luthier-tiny"].learning_rate == {"lora": 2e-3, "prompt": 5e-2}
 
@@ -91,3 +88,7 @@ def test_a_strangers_folder_is_added_tuned_in_three_ways_and_called(tmp_path: Pa
         service.end()
     assert [job.tuning["type"] for job in reversed(jobs)] == ["lora", "ia3", "bottleneck"]  # type: ignore[attr-defined]
     assert all(job.status == "succeeded" and (job.fine_tuned_model or "").startswith("ft:my-model:") for job in jobs)
+
+    assert "in 4 bits (nf4)" in run(f"{added} --quantization nf4")
+    packed = read_catalogue(Settings(data_dir=service.folder).catalogue).bases["my-model-nf4"]
+    assert packed.quantization == "nf4" and packed.serving.tunings == own.serving.tunings - {"full", "partial"}

@@ -1,13 +1,16 @@
 """docs/methods.md is what the registries say; every built-in method has its one file on both sides."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from docs.make_methods import PAGE, render
+from docs.make_methods import MEASURED, PAGE, render
+from service.recipes.catalogue import read_catalogue
 from service.recipes.objective import OBJECTIVES
 from service.recipes.tuning import TUNINGS
 from tests.house_rules.tree import ROOT
 
+AT_LEAST_BETTER = 20  # points
 
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
     """Names without a file of their own."""
@@ -41,6 +44,19 @@ def test_every_tuning_has_a_row_in_the_table_of_bases():
     page = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
     missing = [name for name in TUNINGS.names if f"\n| `{name}` | " not in page]
     assert missing == [], "run `python -m docs.make_compatibility`"
+
+
+def measured_scores() -> dict[str, int]:
+    """Percent of the held-out questions by the names of the committed table's rows, `(the base)` among them."""
+    rows = re.findall(r"^(\S.*?)  .*?(?:(\d+)%|no job succeeded)", MEASURED.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: int(score or 0) for name, score in rows}
+
+
+def test_no_tuning_is_served_by_default_that_hardly_beats_the_base():
+    scores = measured_scores()
+    least = scores.pop("(the base)") + AT_LEAST_BETTER
+    base = read_catalogue(ROOT / "service" / "bases.toml").bases["luthier-tiny"]
+    assert scores and [name for name in base.serving.tunings if scores.get(name, least) < least] == []
 
 
 def test_every_method_has_its_file_on_both_sides():
