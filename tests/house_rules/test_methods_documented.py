@@ -12,6 +12,7 @@ from tests.house_rules.tree import ROOT
 
 AT_LEAST_BETTER = 20  # points
 
+
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
     """Names without a file of their own."""
     return [name for name in names if not (folder / f"{name}.py").is_file()]
