@@ -110,6 +110,11 @@ def labels(luthier: Luthier, model: str) -> list[str]:
     return [*(one.label or "" for one in found.data), str(items)]
 
 
+def vectors(luthier: Luthier, model: str) -> list[str]:
+    found = luthier.embeddings.create(model=model, input=["one", "two"], encoding_format="float")
+    return [f"{one.index}: {one.embedding}" for one in found.data]
+
+
 def imports(luthier: Luthier) -> list[str]:
     imported = luthier.push("my-adapter", "tiny", suffix="ours", wait=False)
     again = luthier.model_imports.retrieve(imported.id)
