@@ -18,16 +18,18 @@ from playwright.async_api import Browser
 from service.api.app import create_app
 from service.commands.doctor import examine
 from service.dashboard.app import add_dashboard
+from service.domain.memory import DeviceMemory
+from service.domain.work import WorkerState
 from service.installation.context import Context
 from service.operations import keys, model_aliases
 from service.settings import logs
 from service.settings.settings import Settings
+from service.work import claims
 from tests.given.browser import opened_browser, too_wide, visiting
 from tests.given.checks import claimed, create, work_through
 from tests.given.command import in_terminal
 from tests.given.installation import installed
 from tests.given.served_api import served
-from tests.given.stored_checks import do_check
 from tests.given.terminal_picture import COLUMNS, as_page
 from tests.given.work import claim_training
 from tests.given.workshop import BASE, LAST_STEP, Workshop, finish, furnish, train
@@ -55,6 +57,8 @@ async def main(folder: Path | None, names: list[str]) -> None:
             shop = await furnish(ctx, await keys.authenticate(ctx, project))
             caller = await keys.authenticate(ctx, project)
             await model_aliases.create(ctx, caller, "support", shop.model)
+            states, memory = {BASE: ""}, {BASE: DeviceMemory("cuda", total_bytes=80 * 2**30, free_bytes=76 * 2**30)}
+            await claims.renew(ctx, WorkerState("worker_7Yk2", "gpu-1", states, memory), [])
             check = await create(ctx, caller, shop.file, model=BASE)
             held = await claimed(ctx)
             assert held is not None
@@ -122,7 +126,10 @@ async def _take_terminal(ctx: Context, browser: Browser, url: str, key: str, tar
     settings = {"LUTHIER_URL": url, "LUTHIER_API_KEY": key, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     options = ("--base", BASE, "--set", "lora.r=8", "--suffix", "support")
     async with in_terminal("tune", "examples/demo/training.jsonl", *options, "-y", **settings) as terminal:
-        await do_check(ctx)
+        async with asyncio.timeout(60):
+            while (check := await claimed(ctx)) is None:
+                await asyncio.sleep(0.05)
+        await work_through(ctx, check)
         await terminal.shows("Created ftjob-")
         held = await claim_training(ctx, "one")
         assert held is not None

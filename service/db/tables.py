@@ -342,6 +342,7 @@ workers = Table(
     Column("host", String(255), nullable=False),
     Column("beat_at", Float, nullable=False),  # by the database's clock
     Column("bases", JSON, nullable=False),  # base -> "" when it is ready, else why it is not
+    Column("memory", JSON(none_as_null=True)),  # base -> what its trainer had once it was loaded
 )
 
 job_events = Table(

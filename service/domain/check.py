@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from service.domain.duration import Duration
 from service.domain.json import JsonObject
+from service.domain.memory import Memory
 
 Status = Literal["queued", "running", "succeeded", "failed"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed"})
@@ -130,6 +131,8 @@ class CheckResult:
     prints_the_date: bool = False  # the base's chat template shows today's date: the result is of one day
     duration: Duration | None = None  # None where a file is invalid or too little was measured
     duration_unknown: str | None = None  # why, for a plan whose duration is unknown
+    memory: Memory | None = None  # None where a file is invalid, and in checks of earlier versions
+    memory_unknown: str | None = None  # why, for a plan whose memory is unknown
 
 
 RESULT = TypeAdapter(CheckResult)

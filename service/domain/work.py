@@ -5,8 +5,10 @@ Rows are in `service.db.work`, the rules in `service.work`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from service.domain.memory import DeviceMemory
 
 S = TypeVar("S")
 
@@ -52,3 +54,4 @@ class WorkerState:
     id: str
     host: str
     bases: Mapping[str, str]
+    memory: Mapping[str, DeviceMemory] = field(default_factory=dict)  # of the bases that it has loaded

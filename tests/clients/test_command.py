@@ -90,6 +90,8 @@ async def test_tune_uploads_shows_and_follows(ctx: Context, sdk: AsyncLuthier, r
         "warn: 1",
     ):
         assert shown in done.stderr
+    for found in ("6.0 MB", "worker-1", "34.4 GB", "fits", "unknown: it has not loaded the base"):
+        assert found in done.stderr, "of the memory"
     for found in ("learning rate", "0.001", "60 s (9 of 10 such jobs: 30 s to 2 min)", "2 rows are equal."):
         assert found in done.stderr, "of the check"
 

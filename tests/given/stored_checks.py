@@ -30,6 +30,7 @@ from service.domain.check import (
 )
 from service.domain.duration import Duration
 from service.domain.file import Segment
+from service.domain.memory import Memory, MemoryNeed, WorkerRoom
 from service.domain.storage_keys import beside_dataset, dataset_key
 from service.installation.context import Context
 from service.operations.check_work import CHECK, HeldCheck
@@ -41,6 +42,7 @@ from tests.given.stored_files import a_file
 TEXTS = ("a", "b")  # of its rows
 DATA = dataset_key("checked-1")
 _COUNTS = Counts(2, 2, 2, 2, 2, 1, 256, [LengthBucket(0, 32, 2)])
+_NEEDS = MemoryNeed.of(4_000_000, 1_000_000, 2_000_000)
 _PLAN = Plan({"n_epochs": 1, "batch_size": 1, "learning_rate_multiplier": 1.0}, 0.001, 2, 2, 2, 2)
 
 
@@ -93,7 +95,9 @@ async def do_check(ctx: Context, *problems: Finding) -> str:
         duration = Duration(60, 30, 120, based_on=4, queue_position=0)
         advice = Advice("duplicates", "2 rows are equal.", "training_file", 2, [3, 4])
         report = FileReport(True, None, 0, [], _COUNTS)
-        await held.finish(CheckResult(True, report, None, plan, [advice], duration=duration))
+        ready, starting = WorkerRoom("worker-1", "cuda", 2**36, 2**35, True), WorkerRoom("worker-2", *[None] * 4)
+        memory = Memory(_NEEDS, [ready, starting])
+        await held.finish(CheckResult(True, report, None, plan, [advice], duration=duration, memory=memory))
     return held.check.id
 
 

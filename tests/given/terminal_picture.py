@@ -5,7 +5,7 @@ from html import escape
 import pyte
 from pyte.screens import Char
 
-COLUMNS, LINES = 112, 40
+COLUMNS, LINES = 112, 100
 COLOURS = {
     "default": "#d6dae3", "black": "#1c2027", "red": "#ff938a", "green": "#6fd19a", "brown": "#efb763",
     "blue": "#97a3ff", "magenta": "#d79bf0", "cyan": "#6fc9d1", "white": "#eceef2",

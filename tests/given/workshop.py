@@ -5,6 +5,7 @@ Made by the operations that routes and workers call; no trainer runs.
 
 import math
 import random
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,8 @@ async def finish(held: HeldJob, ctx: Context) -> str:
         await held.publish(_model(held, name, step), _losses(step))
     final = _model(held, model_name(BASE, organization, held.job.suffix, publication), LAST_STEP)
     id = ids.file_id()
-    result = File(id, held.job.project_id, RESULT_PURPOSE, "step_metrics.csv", "text/csv", 1, created_at=1)
+    now = int(time.time())
+    result = File(id, held.job.project_id, RESULT_PURPOSE, "step_metrics.csv", "text/csv", 1, created_at=now)
     figures = {"served_effect": 0.4213, "trained_effect": 0.4209, "tokens": 512}
     segments = [Segment(f"files/{id}/0", 1, "0" * 64)]
     await held.finish(final, _losses(LAST_STEP), (result, segments), wording.agrees(figures))

@@ -34,9 +34,11 @@ from service.domain.dataset import StoredDataset
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
 from service.domain.file import Segment
+from service.domain.memory import Memory, has_room
 from service.domain.storage_keys import beside_dataset
 from service.operations.check_work import HeldCheck
 from service.operations.durations import Forecast, forecast
+from service.operations.room import room
 from service.recipes.base import Base
 from service.recipes.dataset import Problem
 from service.recipes.remedies import finding
@@ -48,6 +50,7 @@ from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
 from workers.jobs.datasets import FileDatasets, Subject
 from workers.jobs.loading import Tokenizers
+from workers.jobs.memory import memory_need
 from workers.jobs.plan import plan_job
 from workers.jobs.staging import fetch_file, store_file
 
@@ -95,6 +98,7 @@ class CheckRun:
             warnings += await asyncio.to_thread(leaks, training.sketch, validation.sketch)
         plan, planned = await self._plan(training.report) if valid else (None, [])
         expected = Forecast(None) if plan is None else await forecast(self._ctx, check, plan)
+        space = _Room() if plan is None else await self._room(plan, training.report)
         report = None if validation is None else validation.report
         prints_the_date = await asyncio.to_thread(self._datasets.prints_the_date)
         return CheckResult(
@@ -102,10 +106,12 @@ class CheckRun:
             training.report,
             report,
             plan,
-            [*warnings, *planned],
+            [*warnings, *planned, *space.warnings],
             prints_the_date,
             duration=expected.duration,
             duration_unknown=expected.unknown,
+            memory=space.memory,
+            memory_unknown=space.unknown,
         )
 
     async def _file(self, file_id: str, param: FileParam, minimum: int) -> "_File":
@@ -171,6 +177,31 @@ class CheckRun:
         )
         return plan, [_advice(warning) for warning in planned.warnings]
 
+    async def _room(self, plan: Plan, training: FileReport) -> "_Room":
+        """What the job needs of a worker's memory, and which of them have it."""
+        base, tuning, counted = self._base, self._check.tuning, training.counts
+        assert counted is not None, "a valid file has been counted"
+        text = self._tokenizers.of(base)
+        try:
+            batch_size = int(plan.hyperparameters["batch_size"])
+            need = await asyncio.to_thread(memory_need, base, text, tuning, counted, batch_size)
+        except JobError as error:  # the job would end with it
+            return _Room(warnings=[Advice(error.code, error.message, error.param)])
+        except (OSError, ValueError, RuntimeError) as error:  # an architecture may look at its numbers
+            reason = f"{base.id}'s config.json does not tell what {tuning['type']} needs ({type(error).__name__})"
+            return _Room(unknown=f"The memory is unknown: {reason}.")
+        found = await room(self._ctx, base.id, need)
+        return _Room(found, warnings=[] if has_room(found) else [_does_not_fit(found)])
+
+
+@dataclass(frozen=True)
+class _Room:
+    """The memory, or why it is unknown."""
+
+    memory: Memory | None = None
+    unknown: str | None = None
+    warnings: Sequence[Advice] = ()
+
 
 @dataclass(frozen=True)
 class _File:
@@ -202,6 +233,15 @@ def _invalid(invalid: DatasetInvalid) -> FileReport:
         num_problems=invalid.details["total"],
         problems=[finding(problem) for problem in problems],
         counts=None,
+    )
+
+
+def _does_not_fit(found: Memory) -> Advice:
+    free = max(worker.free_bytes or 0 for worker in found.workers)
+    return Advice(
+        "does_not_fit",
+        f"No worker that is running has room for this job: it needs {found.needs.training_bytes} bytes beside the "
+        f"base, and the most that is free is {free}. Try a smaller tuning, a smaller batch_size, or shorter rows.",
     )
 
 

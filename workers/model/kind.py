@@ -6,6 +6,7 @@ Does not depend on jobs or tunings; `workers.model.load` and `workers.model.desc
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -49,6 +50,24 @@ def kind_of(config: PreTrainedConfig) -> BaseKind:
     )
 
 
+def empty_model(kind: BaseKind, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The architecture on torch's meta device: shapes without numbers. Raises ValueError for one that is unknown.
+
+    Its attention is the plain one, since the others look at the numbers of a mask.
+    """
+    with torch.device("meta"):
+        options = {"dtype": dtype, "trust_remote_code": False, "attn_implementation": "eager"}
+        model = _LOADERS[kind].from_config(config, **options)
+    assert isinstance(model, PreTrainedModel)
+    _without_pooler(kind, model)
+    return model
+
+
+def _without_pooler(kind: BaseKind, model: PreTrainedModel) -> None:
+    if kind == "encoder" and dict(model.named_children()).get(POOLER) is not None:
+        model.register_module(POOLER, None)
+
+
 def load_model(kind: BaseKind, source: str, revision: str | None, options: Mapping[str, Any]) -> PreTrainedModel:
     """The weights in their architecture. Raises OSError or ValueError, also where weights are missing.
 
@@ -56,8 +75,7 @@ def load_model(kind: BaseKind, source: str, revision: str | None, options: Mappi
     """
     model, report = _LOADERS[kind].from_pretrained(source, revision=revision, output_loading_info=True, **options)
     assert isinstance(model, PreTrainedModel)
-    if kind == "encoder" and dict(model.named_children()).get(POOLER) is not None:
-        model.register_module(POOLER, None)
+    _without_pooler(kind, model)
     missing = sorted(name for name in report["missing_keys"] if kind != "encoder" or not name.startswith(POOLER))
     if missing:
         raise ValueError(

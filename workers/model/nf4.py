@@ -90,6 +90,16 @@ def quantise(model: PreTrainedModel) -> None:
         setattr(model.get_submodule(above), child, Nf4Linear(layer))
 
 
+def packed_layers(model: PreTrainedModel) -> list[nn.Linear]:
+    """The layers whose weights `quantise` packs."""
+    return list(_linear_layers(model).values())
+
+
+def packed_bytes(weights: int) -> int:
+    """Of a layer with so many weights, once they are packed: half a byte each, and a float32 for each block."""
+    return -(-weights // 2) + -(-weights // BLOCK) * torch.float32.itemsize
+
+
 def check_device(device: torch.device) -> None:
     """Raises ValueError for a device without kernels."""
     if device.type not in DEVICES:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from service.domain.memory import DeviceMemory
 from service.domain.work import LOADING
 from service.recipes.catalogue import Catalogue
 from workers.jobs.loading import BaseNotLoaded, Tokenizers
@@ -61,6 +62,12 @@ class Residence:
     def states(self) -> dict[str, str]:
         """For each base why it is not ready; "" when it is."""
         return dict(self._states)
+
+    @property
+    def memory(self) -> dict[str, DeviceMemory]:
+        """Of each base that a trainer has loaded at least once, what it had then."""
+        found = {base: trainer.ready.memory for base, trainer in self._trainers.items() if trainer.ready is not None}
+        return {base: memory for base, memory in found.items() if memory is not None}
 
     def __getitem__(self, base: str) -> TrainerHandle:
         """That base's trainer, whether or not it has a process."""

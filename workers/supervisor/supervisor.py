@@ -203,7 +203,7 @@ class Supervisor:
     async def _beat(self) -> None:
         while True:
             before = list(self._running.values())  # work that is claimed during the renewal is not lost
-            worker = WorkerState(self._owner, socket.gethostname(), self._residence.states)
+            worker = WorkerState(self._owner, socket.gethostname(), self._residence.states, self._residence.memory)
             try:
                 still = await claims.renew(self._ctx, worker, [one.held for one in before])
             except Unavailable:

@@ -23,6 +23,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from service.domain.memory import DeviceMemory
 from service.recipes.recipe import Recipe
 from service.recipes.safeguards import Safeguards, Selection
 from service.recipes.served_form import FormName, ServedForm
@@ -95,6 +96,7 @@ class Ready(BaseModel):
     revision: str
     hashes: dict[str, str]
     environment: dict[str, str]
+    memory: DeviceMemory | None = None
 
 
 class Seated(BaseModel):

@@ -7,14 +7,14 @@ Shapes: P virtual tokens.
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from service.domain.errors import JobError
 from service.recipes.tuning import TuningSettings
 from service.recipes.virtual_tokens import VirtualTokenSettings
 
 
-def tokenized(settings: TuningSettings, tokenizer: PreTrainedTokenizerFast) -> TuningSettings:
+def tokenized(settings: TuningSettings, tokenizer: PreTrainedTokenizerBase) -> TuningSettings:
     """The settings with the tokens of their text, where they have one. Raises JobError for a text without tokens."""
     if not isinstance(settings, VirtualTokenSettings) or settings.init != "text":
         return settings

@@ -45,6 +45,8 @@ def size(num_bytes: int) -> str:
         if amount < 1024 or unit == "GiB":
             break
         amount /= 1024
+    if num_bytes == 1:
+        return "1 byte"
     return f"{num_bytes} bytes" if unit == "bytes" else f"{amount:.1f}".removesuffix(".0") + f" {unit}"
 
 

@@ -5,9 +5,12 @@ from dataclasses import replace
 import httpx
 
 from service.dashboard.web.job_form import body_of, filled_from
+from service.domain.memory import DeviceMemory
+from service.domain.work import WorkerState
 from service.installation.context import Context
 from service.operations import checks
 from service.operations.keys import Caller
+from service.work import claims
 from tests.given.checks import claimed, work_through
 from tests.given.stored_jobs import add_measured
 from tests.given.visitors import csrf_of
@@ -35,7 +38,11 @@ async def test_every_row_shows_which_of_its_text_is_trained(
     assert "How long the job takes is unknown" in text and "<dt>Duration" not in text
     for seconds in (20, 22, 21):
         await add_measured(ctx, caller, "luthier-tiny", seconds)
+    assert "<dt>Trained parameters" in text and "Free beside the base" not in text
+    memory = {"luthier-tiny": DeviceMemory("cuda", 2**36, 2**35)}
+    await claims.renew(ctx, WorkerState("one", "here", {"luthier-tiny": ""}, memory), [])
     known = (await member.get(await _checked(member, ctx, caller, ROWS.read_bytes()))).text
+    assert "32 GiB of 64 GiB" in known and ">fits<" in known
     assert "<dt>Duration" in known and "90 % of such jobs" in known and "unknown" not in known
     first = text.partition('class="mask')[2].partition("</p>")[0]
     assert "<mark>repair" in first and "hole in the side" in first.partition("<mark>")[0]

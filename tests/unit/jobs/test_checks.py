@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from service.domain.check import CheckResult
 from service.domain.errors import IllegalTransition, InvalidRequest, NotFound, QuotaExceeded
+from service.domain.memory import DeviceMemory
+from service.domain.work import WorkerState
 from service.installation.context import Context
 from service.operations import checks, chores, files, jobs, keys
 from service.operations.jobs import NewJob
@@ -16,7 +19,10 @@ from service.operations.orphans import OrphanSweep
 from service.recipes.base import Base
 from service.recipes.objective import hyperparameters_type
 from service.recipes.objectives.dpo import DpoSettings
+from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.tuning import TUNINGS
 from service.settings.settings import Settings
+from service.work import claims
 from tests.given.checks import (
     checked,
     claimed,
@@ -39,6 +45,8 @@ from workers.data.render import Renderer
 from workers.jobs.check import STORED
 from workers.jobs.loading import Tokenizers
 from workers.jobs.validate import JobValidation
+from workers.model.kind import load_model
+from workers.tunings import create_tuning
 
 ROWS = 12
 
@@ -125,6 +133,39 @@ async def test_a_check_says_how_long_the_job_takes_once_jobs_like_it_were_measur
     expected = 21 / 500 * known.plan.tokens  # seconds per token, the steps' sizes being one
     assert known.duration.low <= expected <= known.duration.high <= 2 * known.duration.low
     assert known.duration.seconds == pytest.approx(expected, rel=0.05)
+
+
+async def test_a_check_says_what_memory_the_job_needs_and_which_workers_have_it(ctx: Context, caller: Caller) -> None:
+    async def needs(**fields: Any) -> CheckResult:
+        return result(await checked(ctx, caller, rows(ROWS), **fields))
+
+    alone = await needs()
+    assert alone.memory is not None and alone.memory.workers == [] and alone.memory_unknown is None
+    need, model = alone.memory.needs, load_model("causal", ctx.catalogue.bases["tiny"].source, None, {})
+    parameters = sum(parameter.nbytes for parameter in model.parameters())
+    trained = create_tuning(TUNINGS.default(), model, "one").memory_bytes()
+    assert (need.base_weights_bytes, need.parameter_bytes) == (parameters, trained)
+    assert (need.gradient_bytes, need.optimizer_bytes) == (trained, 2 * trained)
+    assert need.training_bytes == 4 * trained + need.activation_bytes
+
+    free = {"roomy": need.training_bytes, "full": need.training_bytes - 1}
+    for id, free_bytes in free.items():
+        memory = {"tiny": DeviceMemory("cuda", 2**36, free_bytes)}
+        await claims.renew(ctx, WorkerState(id, "here", {"tiny": ""}, memory), [])
+    await claims.renew(ctx, WorkerState("starting", "here", {"tiny": "loading"}), [])
+    await claims.renew(ctx, WorkerState("of another base", "here", {"other": ""}), [])
+    found = await needs()
+    assert found.memory is not None and "does_not_fit" not in {one.code for one in found.warnings}
+    fits = {worker.worker: worker.fits for worker in found.memory.workers}
+    assert fits == {"roomy": True, "full": False, "starting": None}
+
+    for id in ("roomy", "starting"):
+        await claims.release_all(ctx, id)
+    (warning,) = [one for one in (await needs()).warnings if one.code == "does_not_fit"]
+    assert f"needs {need.training_bytes} bytes" in warning.message and f"is {free['full']}." in warning.message
+    larger = await needs(hyperparameters=hyperparameters_type(SupervisedSettings)(batch_size=4))
+    assert larger.memory is not None and larger.memory.needs.parameter_bytes == trained
+    assert need.activation_bytes < larger.memory.needs.activation_bytes
 
 
 async def test_every_bad_line_of_both_files_is_found_with_its_remedy(ctx: Context, caller: Caller) -> None:

@@ -1,6 +1,7 @@
 """What an attempt costs that ended without giving its work back, what costs nothing, and work that has to wait."""
 
 from service.domain.job import Snapshot
+from service.domain.memory import DeviceMemory
 from service.domain.work import WorkerState
 from service.installation.context import Context
 from service.operations.job_work import VALIDATE
@@ -118,8 +119,9 @@ async def test_a_job_that_broke_the_service_says_that_it_is_not_at_fault(ctx: Co
 async def test_a_worker_says_how_it_is_at_every_beat_and_is_forgotten_when_it_stops(
     ctx: Context, caller: Caller
 ) -> None:
-    for states in ({"a": "loading"}, {"a": ""}):
-        await claims.renew(ctx, WorkerState("one", "here", states), [])
-        assert await claims.living_workers(ctx) == [WorkerState("one", "here", states)]
+    room = {"a": DeviceMemory("cuda", total_bytes=2**36, free_bytes=2**35)}
+    for worker in (WorkerState("one", "here", {"a": "loading"}), WorkerState("one", "here", {"a": ""}, room)):
+        await claims.renew(ctx, worker, [])
+        assert await claims.living_workers(ctx) == [worker]
     await claims.release_all(ctx, "one")
     assert await claims.living_workers(ctx) == []

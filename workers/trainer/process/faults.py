@@ -11,8 +11,8 @@ import psutil
 import torch
 
 from service.domain.errors import JobError
+from service.domain.memory import DeviceMemory, MemoryNeed
 
-_COPIES = 4  # of a trained parameter: itself, its gradient, and the optimizer's two averages
 _CPU_REFUSED = "can't allocate memory"  # torch raises a plain RuntimeError on the CPU
 
 
@@ -49,13 +49,20 @@ def check_room(parameter_bytes: int, device: torch.device) -> None:
 
     Activations are not counted: a job that passes may still run out of memory at a step.
     """
-    needed, free = parameter_bytes * _COPIES, _free_bytes(device)
+    needed, free = MemoryNeed.of(0, parameter_bytes, 0).training_bytes, _free_bytes(device)
     if needed > free:
         raise JobError(
             "out_of_memory",
             f"The tuning's parameters, their gradients and the optimizer's state need {needed} bytes; the trainer has "
             f"{free} left. Try a smaller tuning.",
         )
+
+
+def device_memory(device: torch.device) -> DeviceMemory:
+    """What there is and what is left now."""
+    on_gpu = device.type == "cuda"
+    total = torch.cuda.mem_get_info(device)[1] if on_gpu else psutil.virtual_memory().total
+    return DeviceMemory(device.type, int(total), _free_bytes(device))
 
 
 def check_finite(what: str, value: float, step: int) -> None:

@@ -24,6 +24,7 @@ from workers.model.load import BaseUnusable, LoadedBase, choose_device, environm
 from workers.model.nf4 import num_parameters
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.process.channel import Channel, Order
+from workers.trainer.process.faults import device_memory
 from workers.trainer.process.slot import Phase, Slot, Step
 from workers.trainer.process.snapshot import SnapshotWrite
 from workers.trainer.process.threads import available_cpus, usual_threads
@@ -80,7 +81,12 @@ class Trainer:
 
     def run(self) -> None:
         """Runs until the channel ends the process."""
-        ready = Ready(revision=self._base.revision, hashes=self._base.hashes, environment=self._environment)
+        ready = Ready(
+            revision=self._base.revision,
+            hashes=self._base.hashes,
+            environment=self._environment,
+            memory=device_memory(self._base.device),
+        )
         self._channel.say(ready)
         self._channel.watch()
         while True:

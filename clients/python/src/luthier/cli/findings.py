@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from luthier.cli.output import console, messages, note, print_table, span
+from luthier.cli.output import console, messages, note, print_table, size, span
 from luthier.cli.session import EXIT_TIMEOUT
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from luthier.client import Luthier
-    from luthier.generated.models import CheckObject, CheckResult, FileReport
+    from luthier.generated.models import CheckObject, CheckResult, FileReport, Memory
 
 POLL_SECONDS = 0.3
 PROBLEMS_SHOWN = 20
@@ -41,6 +41,10 @@ def show(result: "CheckResult", *, err: bool = False) -> None:
         print_table(["the job", ""], planned, screen)
         if result.duration_unknown:
             note(result.duration_unknown)
+    if (memory := result.memory) is not None:
+        _show_memory(memory, screen)
+    elif result.memory_unknown:
+        note(result.memory_unknown)
     if result.warnings:
         lines = [(one.message, ", ".join(map(str, (one.lines or [])[:5]))) for one in result.warnings]
         print_table(["worth a look", "lines"], lines, screen)
@@ -59,6 +63,22 @@ def _planned(result: "CheckResult") -> list[tuple[str, Any]]:
         planned += [("takes", f"{span(duration.seconds)} (9 of 10 such jobs: {interval})")]
         planned += [("measured jobs", duration.based_on), ("jobs that wait before it", duration.queue_position)]
     return planned
+
+
+def _show_memory(memory: "Memory", screen: "Console") -> None:
+    parts = [(name.removesuffix("_bytes").replace("_", " "), size(n)) for name, n in memory.needs.to_dict().items()]
+    print_table(["memory", ""], parts, screen)
+    verdicts = {True: "fits", False: "does not fit", None: "unknown: it has not loaded the base"}
+    rows = [
+        (one.worker, one.device, _size(one.free_bytes), _size(one.total_bytes), verdicts[one.fits])
+        for one in memory.workers
+    ]
+    if rows:
+        print_table(["worker", "device", "free beside the base", "of", "the job"], rows, screen)
+
+
+def _size(length: Optional[int]) -> str:
+    return "" if length is None else size(length)
 
 
 def _show_file(name: str, report: "FileReport", screen: "Console") -> None:

@@ -29,6 +29,8 @@ class Format(str, Enum):
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed on stdout.")]
 
+WIDEST = 10_000  # columns of what is no terminal
+
 Column = tuple[str, Callable[[R], object]]
 
 
@@ -89,6 +91,7 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], screen: 
     for row in rows:
         table.add_row(*[Text("" if cell is None else str(cell)) for cell in row])
     if not screen.is_terminal:
+        screen.width = WIDEST
         screen.width = max(80, screen.measure(table).maximum)
     screen.print(table)
 
