@@ -88,6 +88,8 @@ __all__ = [
     "LengthBucket",
     "LoraSettingsParam",
     "LoreftSettingsParam",
+    "Memory",
+    "MemoryNeed",
     "MessageItemContentParam",
     "MessageItemParam",
     "MethodParam",
@@ -165,6 +167,7 @@ __all__ = [
     "WebhookEndpointObject",
     "WebhookEndpointTestResult",
     "WebhookEndpointWithSecret",
+    "WorkerRoom",
 ]
 
 
@@ -319,6 +322,8 @@ class CheckResult(Record):
     prints_the_date: bool = False
     duration: Optional["Duration"] = None
     duration_unknown: Optional[str] = None
+    memory: Optional["Memory"] = None
+    memory_unknown: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -769,6 +774,29 @@ class LengthBucket(Record):
     at_least: int
     below: int
     sequences: int
+
+
+@dataclass(frozen=True)
+class Memory(Record):
+    """What the job needs, beside what the workers have that were running when it was checked."""
+
+    needs: "MemoryNeed"
+    workers: list["WorkerRoom"]
+
+
+@dataclass(frozen=True)
+class MemoryNeed(Record):
+    """Bytes by part. All but the activations are exact; these are an estimate, of the largest micro-batch.
+
+    `training_bytes` is what the job adds to a worker that holds the base: all parts but its weights.
+    """
+
+    base_weights_bytes: int
+    parameter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    training_bytes: int
 
 
 @dataclass(frozen=True)
@@ -1298,6 +1326,17 @@ class WebhookEndpointWithSecret(Record):
     disabled_reason: Optional[str]
     signing_secret: str
     object: Literal["webhook_endpoint"] = "webhook_endpoint"
+
+
+@dataclass(frozen=True)
+class WorkerRoom(Record):
+    """A worker that holds the job's base. Unknown (None) until it has loaded it."""
+
+    worker: str
+    device: Optional[str]
+    total_bytes: Optional[int]
+    free_bytes: Optional[int]
+    fits: Optional[bool]
 
 
 class AliasCandidateParam(TypedDict):
