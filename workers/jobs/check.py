@@ -188,7 +188,7 @@ class CheckRun:
         except JobError as error:  # the job would end with it
             return _Room(warnings=[Advice(error.code, error.message, error.param)])
         except (OSError, ValueError, RuntimeError) as error:  # an architecture may look at its numbers
-            reason = f"{base.id}'s config.json does not tell what {tuning['type']} needs ({type(error).__name__})"
+            reason = f"{base.id}'s config.json does not show what {tuning['type']} needs ({type(error).__name__})"
             return _Room(unknown=f"The memory is unknown: {reason}.")
         found = await room(self._ctx, base.id, need)
         return _Room(found, warnings=[] if has_room(found) else [_does_not_fit(found)])

@@ -13,7 +13,7 @@ from workers.tunings.virtual_tokens import tokenized
 
 
 def memory_need(base: Base, text: BaseText, tuning: JsonObject, counts: Counts, batch_size: int) -> MemoryNeed:
-    """Blocks for a moment. Raises OSError, ValueError or RuntimeError where the base's config.json does not tell,
+    """Blocks for a moment. Raises OSError, ValueError or RuntimeError where the base's config.json does not say,
     and JobError where the job would fail for its tuning."""
     size = footprint(base)
     parameter_bytes = create_tuning(tokenized(tuning_of(tuning), text.tokenizer), size.model, "checked").memory_bytes()
