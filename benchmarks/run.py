@@ -28,7 +28,7 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
     "train_one_135m": (
         "train_one",
         "--name train_one_135m --minutes 0 --bases 135m --data banking77 --dtypes float32,bfloat16 --steps 4",
-        "--name train_one_135m --minutes 0 --bases 135m --data banking77 --steps 1",
+        "--name train_one_135m --minutes 0 --bases tiny --data banking77 --steps 2",
     ),
     "journey": ("journey", "--minutes 1.5", "--minutes 0 --rounds 1"),
     "fair_share": ("fair_share", "--small 8 --seconds 30", "--small 1 --seconds 3"),
