@@ -53,3 +53,5 @@ async def test_jobs_wait_until_their_base_loads(ctx: Context, caller: Caller, mi
         (job,) = await ended(ctx, caller, waiting)
         assert job.status == "succeeded", job.error
         assert await reason(ctx, "broken", False) == ""
+        (found,) = await claims.living_workers(ctx)
+        assert 0 < found.memory["broken"].free_bytes < found.memory["broken"].total_bytes
