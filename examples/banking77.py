@@ -10,6 +10,7 @@ base in more than 5 %.
 
 import argparse
 import csv
+import json
 import random
 import sys
 import time
@@ -64,6 +65,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--model", default="luthier-tiny", help="the base to tune (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=4, help="passes over the training rows (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="rows of a step (default: %(default)s)")
+    parser.add_argument("--tuning", type=json.loads, help='how the weights are moved, such as {"type": "full"}')
+    parser.add_argument("--multiplier", type=float, default=1.0, help="of the tuning's learning rate (default: 1)")
     parser.add_argument("--questions", type=int, help="ask only so many test rows, drawn by chance (default: all)")
     options = parser.parse_args()
     if options.data is not None and not (options.data / "train.csv").is_file():
@@ -99,15 +102,18 @@ def tune(client: OpenAI, options: argparse.Namespace, training: list[Question]) 
         path = Path(folder) / "banking77.jsonl"
         write_questions(path, training)
         training_file = upload(client, path)
+    hyperparameters = {
+        "n_epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "learning_rate_multiplier": options.multiplier,
+    }
     job = client.fine_tuning.jobs.create(
         model=options.model,
         training_file=training_file,
         suffix="banking77",
         seed=1,
-        method={
-            "type": "supervised",
-            "supervised": {"hyperparameters": {"n_epochs": options.epochs, "batch_size": options.batch_size}},
-        },
+        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        extra_body={"tuning": options.tuning} if options.tuning else None,
     )
     for event in follow(client, job.id):
         if event.type == "message":

@@ -78,6 +78,7 @@ REAL = {
     "name": seeds.ALIAS,
     "webhook_endpoint_id": seeds.WEBHOOK,
     "import_id": seeds.IMPORT,
+    "key_id": seeds.API_KEY_ID,
 }
 REAL_FIELDS = {
     "model": "luthier-tiny",

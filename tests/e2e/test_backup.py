@@ -33,8 +33,8 @@ from tests.servers.radosgw import Radosgw
 from workers.files.artifacts import fetch_artifact
 
 pytestmark = pytest.mark.slow
-STEPS = 1500  # one row each: long enough to outlast the backup
-SNAPSHOT_STEPS = 400
+STEPS = 1000  # one row each: long enough to outlast the backup
+SNAPSHOT_STEPS = 250
 Found = TypeVar("Found")
 TRAINING, OTHER = rows(STEPS, seed=1), rows(24, seed=2)
 

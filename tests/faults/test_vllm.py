@@ -56,23 +56,6 @@ def wait_until_down(server: Vllm) -> None:
     wait_for(lambda: not answers(f"{server.url}/health"), 30, "vLLM went away")
 
 
-def test_a_killed_api_server_is_started_again_and_nothing_of_vllm_outlives_our_command(server: Vllm) -> None:
-    """That one which was started again by our command answers is seen below, and in tests/e2e/test_production.py."""
-    name = server.publish("survivor", 1)
-    before = said(server, name)
-    assert before == expected(server, "survivor")
-    [api, *others] = server.children()
-    assert others, "vLLM has processes of its own"
-    kill(api)
-    wait_until_down(server)
-    wait_for(lambda: bool(server.children()) and not any(alive(pid) for pid in [api, *others]), 60, "vLLM begins anew")
-    left = server.children()
-    server.kill()
-    wait_for(lambda: not any(alive(pid) for pid in left), 60, "orphans end")
-    server.start()
-    assert said(server, name) == before
-
-
 def test_storage_that_is_away_is_a_503_and_then_works(server: Vllm) -> None:
     name = server.publish("farfaraw", 3)
     objects, away = server.folder / "objects", server.folder / "away"
@@ -136,3 +119,15 @@ def ends_of_a_stream(server: Vllm, model: str, begun: threading.Event) -> list[s
                 begun.set()
                 ends += [choice["finish_reason"] for choice in json.loads(line[6:])["choices"]]
     return [end for end in ends if end]
+
+
+def test_a_killed_api_server_is_started_again_and_nothing_of_vllm_outlives_our_command(server: Vllm) -> None:
+    """The last, since nothing is left. That what our command starts again responds is seen above and in e2e."""
+    [api, *others] = server.children()
+    assert others, "vLLM has processes of its own"
+    kill(api)
+    wait_until_down(server)
+    wait_for(lambda: bool(server.children()) and not any(alive(pid) for pid in [api, *others]), 60, "vLLM begins anew")
+    left = server.children()
+    server.kill()
+    wait_for(lambda: not any(alive(pid) for pid in left), 60, "orphans end")

@@ -30,6 +30,7 @@ from tests.given.stored_checks import store_masks, write_check
 
 GRANTEE, PERMISSION = "string", "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
 PROJECT, BASE = "proj_conformance", "luthier-tiny"
+API_KEY_ID = "key_conformance"
 API_KEY = "My API Key"  # openai-python's tests say so
 JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
 CHECK = "ftcheck-AF1WoRqd3aJAHsqc9NY7iL8F"
@@ -59,7 +60,7 @@ async def install(ctx: Context) -> None:
         await keys.add_installation(tx, Installation("org-conformance", ctx.settings.organization))
         await keys.add_project(tx, PROJECT, "conformance")
         await keys.add_project(tx, GRANTEE, GRANTEE)
-        key = ApiKey("key_conformance", PROJECT, "project", "openai-python", int(time.time()))
+        key = ApiKey(API_KEY_ID, PROJECT, "project", "openai-python", int(time.time()))
         await keys.add_key(tx, key, hashlib.sha256(API_KEY.encode()).hexdigest())
 
 

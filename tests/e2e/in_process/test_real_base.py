@@ -49,7 +49,8 @@ async def started(ctx: Context, caller: Caller) -> str:
 
 
 def kill_trainer() -> None:
-    (trainer,) = [pid for pid in descendants(os.getpid()) if "workers.trainer" in command_line(pid)]
+    """That of this base: others may still be about to end."""
+    (trainer,) = [pid for pid in descendants(os.getpid()) if f'"id":"{BASE}"' in command_line(pid)]
     kill(trainer)
 
 

@@ -144,7 +144,7 @@ def test_patterns_give_layers_the_ranks_and_scales_that_peft_gives(tmp_path: Pat
             if "lora_" in name:
                 parameter.copy_(saved[name.replace(".default", "")])
         expected = theirs(input_ids=ROWS, attention_mask=torch.ones_like(ROWS)).logits
-    assert torch.equal(found, expected)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)  # another model's products may round otherwise
 
 
 @pytest.mark.parametrize("setting", ["rank_pattern", "alpha_pattern"])
