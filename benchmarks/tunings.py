@@ -6,9 +6,10 @@ Prints a row as soon as its jobs have ended: what is missing after an interrupti
 
 The task is the demo's: 50 held-out questions of which no row was trained, sorted by an exact word, on the bundled base
 of 4 million parameters. Every job runs through the service as a user's does, the seeds of a tuning side by side in one
-trainer; a tuning is asked for by name, with six epochs of batches of 8 and the default learning rate, but where
-`MULTIPLIERS` says otherwise. CPU seconds are those of the trainer's process between the start and the end of a tuning's
-jobs, checkpoints and their scores for the announcement included, divided by their number. Intervals are the mean over
+trainer; a tuning is asked for by name, with six epochs of batches of 8 and the base's learning rate for it, or its own
+rule where the base names none. The base is served with every tuning here, those included that it is not served with by
+default. CPU seconds are those of the trainer's process between the start and the end of a tuning's jobs, checkpoints
+and their scores for the announcement included, divided by their number. Intervals are the mean over
 the seeds and the half-width of Student's 95 % interval.
 """
 
@@ -32,8 +33,10 @@ from examples.demo.jobs import ENDED
 from examples.demo.questions import ask_all, count_right, read_questions
 from service.domain.errors import InvalidRequest
 from service.recipes.base import Base, EngineKind, Serving
+from service.recipes.catalogue import read_catalogue
 from service.recipes.catalogue import served_by as tunings_of
 from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, tuning_of
+from service.settings.settings import Settings
 from tests.given.journey import upload
 from tests.given.running_service import RunningService, running
 
@@ -45,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "partial, last:2": {"type": "partial", "partial": {"parameters": "last:2"}},
     "bottleneck, houlsby, 64": {"type": "bottleneck", "bottleneck": {"placement": "houlsby", "size": 64}},
 }
-MULTIPLIERS = {"bottleneck, houlsby, 64": 3.0}  # of the default learning rate; 1 for the others
+OTHER_RATES = {"prompt": 5e-2, "loreft": 4e-2}  # of those that the base is not served with: the best that were tried
 POLL_SECONDS = 2.0
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # of 95 %, by the number of seeds
 
@@ -65,7 +68,7 @@ def main(seeds: int, only: Sequence[str]) -> None:
     print(f"luthier-tiny, the demo's rows, 6 epochs, batches of 8, one thread, {seeds} seeds")
     print(f"{'tuning':26}{'parameters':>11}{'KiB':>7}{'CPU s':>8}{'held out right':>18}  served by")
     settings = {"slots": seeds, "lease_seconds": 120}
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", None, **settings) as service:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", every_tuning(), **settings) as service:
         client = service.client()
         questions = read_questions(DEMO / "heldout.jsonl")
         base = count_right(questions, ask_all(client, "luthier-tiny", questions, 16)) / len(questions)
@@ -74,8 +77,7 @@ def main(seeds: int, only: Sequence[str]) -> None:
         for name, spec in chosen.items():
             (trainer,) = service.processes("workers.trainer")
             before = cpu_seconds(trainer)
-            rate = MULTIPLIERS.get(name, 1.0)
-            jobs = [create(client, file, spec, rate, seed) for seed in range(1, seeds + 1)]
+            jobs = [create(client, file, spec, seed) for seed in range(1, seeds + 1)]
             models = [model for job in jobs if (model := tuned(client, job))]
             used = (cpu_seconds(trainer) - before) / seeds
             found = [measured(service, client, model) for model in models]
@@ -83,9 +85,16 @@ def main(seeds: int, only: Sequence[str]) -> None:
             sys.stdout.flush()
 
 
-def create(client: OpenAI, file: str, spec: dict[str, Any], rate: float, seed: int) -> str:
+def every_tuning() -> Base:
+    """The bundled base, served with all."""
+    base = read_catalogue(Settings().catalogue).bases["luthier-tiny"]
+    serving = base.serving.model_copy(update={"tunings": frozenset(tunings_of("embedded"))})
+    return base.model_copy(update={"serving": serving, "learning_rate": {**OTHER_RATES, **base.learning_rate}})
+
+
+def create(client: OpenAI, file: str, spec: dict[str, Any], seed: int) -> str:
     """The job's id."""
-    hyperparameters = {"n_epochs": 6, "batch_size": 8, "learning_rate_multiplier": rate}
+    hyperparameters: dict[str, Any] = {"n_epochs": 6, "batch_size": 8}
     return client.fine_tuning.jobs.create(
         model="luthier-tiny",
         training_file=file,

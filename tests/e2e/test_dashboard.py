@@ -174,7 +174,7 @@ async def test_a_file_is_uploaded_and_a_job_created_from_it(site: Site) -> None:
         await expect(visit.page.locator(".rows > li")).to_have_count(10)
         await visit.page.get_by_role("link", name="Train on it").click()
         await visit.page.get_by_label("Suffix").fill("by-hand")
-        await visit.page.get_by_label("Tuning").select_option("prompt")
+        await visit.page.get_by_label("Tuning").select_option("prefix")
         await visit.page.get_by_label("num_virtual_tokens").fill("8")
         await expect(visit.page.locator("#request-curl")).to_contain_text('"num_virtual_tokens": 8')
         await visit.page.get_by_role("button", name="Check it first").click()

@@ -51,7 +51,7 @@ async def test_a_fitting_tuning_is_accepted(client: httpx.AsyncClient, parent: s
         ({"type": "lora", "lora": {"alpha": 32}}, "tuning.lora.alpha"),
         ({"type": "lora", "lora": {"use_dora": True}}, "tuning.lora.use_dora"),
         ({"type": "lora", "lora": {"target_modules": "all-linear"}}, "tuning.lora.target_modules"),
-        ({"type": "prompt"}, "tuning.type"),
+        ({"type": "ia3"}, "tuning.type"),
         ({"type": "lora", "prompt": {"num_virtual_tokens": 4}}, "tuning.prompt"),
     ],
 )

@@ -49,14 +49,14 @@ async def test_what_a_user_asks_for_is_what_the_job_says(client: httpx.AsyncClie
         "seed": 42,
         "metadata": {"team": "a"},
         "integrations": [{"type": "wandb", "wandb": {"project": "p", "tags": ["t"]}}],
-        "tuning": {"type": "prompt", "prompt": {"num_virtual_tokens": 8}},
+        "tuning": {"type": "prefix", "prefix": {"num_virtual_tokens": 8}},
     }
     job = await create(client, **asked)
     assert job["user_provided_suffix"] == "my-model_1"
     assert {name: job[name] for name in ("seed", "metadata", "integrations")} == {
         name: asked[name] for name in ("seed", "metadata", "integrations")
     }
-    assert job["tuning"]["type"] == "prompt" and job["tuning"]["prompt"]["num_virtual_tokens"] == 8
+    assert job["tuning"]["type"] == "prefix" and job["tuning"]["prefix"]["num_virtual_tokens"] == 8
 
 
 async def test_a_number_is_an_integer_when_json_says_so(client: httpx.AsyncClient) -> None:

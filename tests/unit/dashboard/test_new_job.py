@@ -113,7 +113,7 @@ async def test_again_with_changes_begins_with_the_jobs_settings(
 
 
 async def test_another_method_brings_its_own_settings(member: httpx.AsyncClient) -> None:
-    form = {"csrf": await csrf_of(member), "objective": "dpo", "tuning": "prompt"}
+    form = {"csrf": await csrf_of(member), "objective": "dpo", "tuning": "prefix"}
     text = (await member.post("/ui/jobs/new/settings", data=form)).text
     assert 'name="method.beta"' in text and 'name="tuning.num_virtual_tokens"' in text and "tuning.r" not in text
     shown = (await member.post("/ui/jobs/new/request", data=form)).text

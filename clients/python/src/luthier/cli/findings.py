@@ -66,8 +66,16 @@ def _planned(result: "CheckResult") -> list[tuple[str, Any]]:
 
 
 def _show_memory(memory: "Memory", screen: "Console") -> None:
-    parts = [(name.removesuffix("_bytes").replace("_", " "), size(n)) for name, n in memory.needs.to_dict().items()]
-    print_table(["memory", ""], parts, screen)
+    needs = memory.needs
+    parts = [
+        ("base weights", needs.base_weights_bytes),
+        ("trained parameters", needs.parameter_bytes),
+        ("gradients", needs.gradient_bytes),
+        ("optimizer", needs.optimizer_bytes),
+        ("activations, about", needs.activation_bytes),
+        ("beside the base", needs.training_bytes),
+    ]
+    print_table(["memory", ""], [(name, size(length)) for name, length in parts], screen)
     verdicts = {True: "fits", False: "does not fit", None: "unknown: it has not loaded the base"}
     rows = [
         (one.worker, one.device, _size(one.free_bytes), _size(one.total_bytes), verdicts[one.fits])
