@@ -26,7 +26,7 @@ from tests.given.scripted_engine import ScriptedEngine, answers, streams
 from tests.given.stored_checks import do_check
 from tests.given.stored_jobs import add_job, claimed, move, steps, tell
 
-pytestmark = pytest.mark.usefixtures("configured")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configured")]
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"Hi "}}]}\n\n'
 CHAT = (

@@ -37,6 +37,8 @@ from tests.given.stored_jobs import (
 )
 from tests.given.work import claim_training, claim_validation, renew
 
+pytestmark = pytest.mark.slow
+
 CLAIMERS = 8
 JOBS = 200
 

@@ -27,6 +27,8 @@ from tests.given.work import claim_validation
 from workers.jobs.loading import Tokenizers
 from workers.jobs.validate import JobValidation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:

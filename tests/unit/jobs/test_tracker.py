@@ -22,6 +22,8 @@ from tests.given.wandb_server import StoredRun, WandbServer
 from tests.given.work import claim_training
 from workers.integrations.tracker import Run, Tracker, let_finish
 
+pytestmark = pytest.mark.slow
+
 WANDB = {"type": "wandb", "wandb": {"project": "tunes", "tags": ["mine"]}}
 END_SECONDS = 60.0
 

@@ -28,6 +28,8 @@ from workers.objectives.classification import CONFUSION, Classification
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 ROWS, VALID = labelled_rows(36), labelled_rows(18, seed=1)
 SEVERAL = labelled_rows(36, several=True)

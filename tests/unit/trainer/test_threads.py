@@ -10,6 +10,8 @@ from tests.given.tiny_models import make_tiny_base
 from workers.model.load import load_base
 from workers.trainer.process.threads import available_cpus, usual_threads
 
+pytestmark = pytest.mark.slow
+
 
 def test_small_bases_have_one_thread_and_others_what_the_machine_has_up_to_eight() -> None:
     assert [usual_threads(4_000_000, cpus) for cpus in (1, 2, 64)] == [1, 1, 1]

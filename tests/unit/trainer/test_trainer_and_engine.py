@@ -22,6 +22,8 @@ from workers.trainer.process import agreement
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec, ScoredRow
 
+pytestmark = pytest.mark.slow
+
 PARTIAL = {"type": "partial", "partial": {"parameters": ["norm"]}}
 BOTTLENECK = {"type": "bottleneck", "bottleneck": {"placement": "houlsby", "size": 8}}
 LOREFT = {"type": "loreft", "loreft": {"first": 3, "last": 3}}

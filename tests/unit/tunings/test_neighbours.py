@@ -26,6 +26,8 @@ from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
 from workers.tunings import create_tuning
 
+pytestmark = pytest.mark.slow
+
 ROWS = random_rows(8)
 Seen = tuple[str, list[str], Tensor]  # the digest of the files, the names in them, logits_BTV
 

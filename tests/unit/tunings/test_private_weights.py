@@ -31,6 +31,8 @@ from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Passes
 from workers.tunings import AdapterMismatch, Tuning, create_tuning, open_tuning
 
+pytestmark = pytest.mark.slow
+
 FULL: dict[str, Any] = {"type": "full", "full": {}}
 CPU = torch.device("cpu")
 IDS_BT = torch.randint(3, FAMILY_VOCABULARY, (3, 12), generator=torch.Generator().manual_seed(5))

@@ -27,6 +27,8 @@ from workers.trainer.process.passes import Passes
 from workers.tunings import AdapterMismatch, Tuning, create_tuning, open_tuning
 from workers.tunings.sites import Site
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 LEARNING_RATE = {
     "full": 5e-3,
