@@ -2,10 +2,11 @@
 
     python -m benchmarks.run [--anew] [--quick] [--only gateway,engine] [--output FOLDER]
 
-About 20 minutes on two quiet cores. Each writes its table and its picture when it ends, into benchmarks/ unless told
-otherwise; one that has ended for this commit is not run again without `--anew`, so a run that was stopped continues.
-One that fails is named at the end, and the others run. `--quick` takes the smallest sizes, which show that all still
-work and measure nothing. At the end all tables and pictures that are there become one page, RESULTS.md beside them.
+About half an hour on two quiet cores, by estimate. Each writes its table and its picture when it ends, into
+benchmarks/ unless told otherwise; one that has ended for this commit is not run again without `--anew`, so a run that
+was stopped continues. One that fails is named at the end, and the others run. `--quick` takes the smallest sizes,
+which show that all still work and measure nothing. At the end all tables and pictures that are there become one page,
+RESULTS.md beside them.
 """
 
 import argparse

@@ -48,7 +48,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "partial, last:2": {"type": "partial", "partial": {"parameters": "last:2"}},
     "bottleneck, houlsby, 64": {"type": "bottleneck", "bottleneck": {"placement": "houlsby", "size": 64}},
 }
-OTHER_RATES = {"prompt": 5e-2, "loreft": 4e-2}  # of those that the base is not served with: the best that were tried
+OTHER_RATES = {
+    "prompt": 5e-2,
+    "loreft": 4e-2,
+}  # of those that the base is not served with, whose own rules are for larger bases
 POLL_SECONDS = 2.0
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # of 95 %, by the number of seeds
 

@@ -187,19 +187,13 @@ async def _score_row(
     }  # fmt: skip
     if second:  # of an encoder-decoder, whose engine puts the start token first
         body |= {"prompt": list(second), "written": list(row[1:])}
-    async with session.post(f"{url}/v1/completions", json=body, allow_redirects=False) as response:
-        content = await _read(response)
-    if response.status != 200:
-        raise _refusal(response.status, content, model)
+    content = await _post(session, f"{url}/v1/completions", body)
     return _logprobs(content, first=0 if second else 1, num_tokens=len(row) - 1)
 
 
 async def _classify_row(session: aiohttp.ClientSession, url: str, model: str, row: Sequence[int]) -> list[float]:
     body = {"model": model, "input": list(row)}
-    async with session.post(f"{url}/v1/classifications", json=body, allow_redirects=False) as response:
-        content = await _read(response)
-    if response.status != 200:
-        raise _refusal(response.status, content, model)
+    content = await _post(session, f"{url}/v1/classifications", body)
     try:
         (classified,) = _Classification.model_validate_json(content).data
     except ValueError as error:  # a ValidationError is one
@@ -209,15 +203,21 @@ async def _classify_row(session: aiohttp.ClientSession, url: str, model: str, ro
 
 async def _embed_row(session: aiohttp.ClientSession, url: str, model: str, row: Sequence[int]) -> list[float]:
     body = {"model": model, "input": list(row), "encoding_format": "float"}
-    async with session.post(f"{url}/v1/embeddings", json=body, allow_redirects=False) as response:
-        content = await _read(response)
-    if response.status != 200:
-        raise _refusal(response.status, content, model)
+    content = await _post(session, f"{url}/v1/embeddings", body)
     try:
         (embedded,) = _Embedding.model_validate_json(content).data
     except ValueError as error:  # a ValidationError is one
         raise EngineRefused("Its response has no vector.") from error
     return embedded.embedding
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: Mapping[str, object]) -> bytes:
+    """The content of an engine's 200. Raises what `_refusal` makes of any other status."""
+    async with session.post(url, json=body, allow_redirects=False) as response:
+        content = await _read(response)
+    if response.status != 200:
+        raise _refusal(response.status, content, str(body["model"]))
+    return content
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -1,39 +1,24 @@
 """Rows of texts that belong together: as tokens, each text alone; of one kind in a file; each mistake by its field."""
 
-import json
 from typing import Any
 
 import pytest
 
 from service.recipes.objectives.embedding import EmbeddingSettings
-from tests.given.templates import tokenizer_for
-from workers.data.base_text import BaseText
-from workers.data.check import DatasetInvalid, check_file
+from tests.given.checked_rows import TEXT, checked_rows, problems_of
 from workers.data.render import encode_prompt
 from workers.data.tokenized import TokenizedDataset
 
-TEXT = BaseText(tokenizer_for("bundled"))
 PAIR = {"anchor": "Where is it?", "positive": "In Köln."}
 TRIPLET = {**PAIR, "negative": "Tomorrow."}
 
 
 def checked(*rows: dict[str, Any]) -> TokenizedDataset:
-    return check_file(
-        [json.dumps(row).encode() for row in rows],
-        TEXT,
-        context_tokens=24,
-        row_limit_bytes=10_000,
-        examples_minimum=1,
-        param="training_file",
-        file_id="file-1",
-        objective=EmbeddingSettings,
-    )
+    return checked_rows(*rows, objective=EmbeddingSettings, context_tokens=24)
 
 
 def refused(*rows: dict[str, Any]) -> list[tuple[int, str, str]]:
-    with pytest.raises(DatasetInvalid) as invalid:
-        checked(*rows)
-    return [(one["line"], one["field"], one["reason"]) for one in invalid.value.details["problems"]]
+    return problems_of(lambda: checked(*rows))
 
 
 @pytest.mark.parametrize("row", [PAIR, TRIPLET], ids=["pair", "triplet"])

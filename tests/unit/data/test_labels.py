@@ -1,39 +1,21 @@
 """Labels of a file: by name, checked line by line, in order of the alphabet; a validation file has no others."""
 
-import json
 from typing import Any
 
 import numpy as np
-import pytest
 
 from service.recipes.objectives.classification import ClassificationSettings
-from tests.given.templates import tokenizer_for
-from workers.data.base_text import BaseText
-from workers.data.check import DatasetInvalid, check_file
+from tests.given.checked_rows import TEXT, checked_rows, problems_of
 from workers.data.labels import LabelSet
 from workers.data.tokenized import TokenizedDataset
 
-TEXT = BaseText(tokenizer_for("bundled"))
-
 
 def checked(*rows: dict[str, Any], labels: LabelSet | None = None) -> TokenizedDataset:
-    return check_file(
-        [json.dumps(row).encode() for row in rows],
-        TEXT,
-        context_tokens=64,
-        row_limit_bytes=10_000,
-        examples_minimum=1,
-        param="training_file",
-        file_id="file-1",
-        objective=ClassificationSettings,
-        labels=labels,
-    )
+    return checked_rows(*rows, objective=ClassificationSettings, context_tokens=64, labels=labels)
 
 
 def refused(*rows: dict[str, Any], labels: LabelSet | None = None) -> list[tuple[int, str, str]]:
-    with pytest.raises(DatasetInvalid) as invalid:
-        checked(*rows, labels=labels)
-    return [(one["line"], one["field"], one["reason"]) for one in invalid.value.details["problems"]]
+    return problems_of(lambda: checked(*rows, labels=labels))
 
 
 def test_classes_are_the_labels_in_alphabetical_order_whatever_the_rows_are_called() -> None:
