@@ -1,5 +1,6 @@
 """Fixtures that every suite shares: an installation in a folder of its own, and HTTP clients of its API."""
 
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,8 +32,13 @@ pytest_plugins = [
 ClientOf = Callable[[str], httpx.AsyncClient]
 
 
+gc.disable()  # while tests are imported and collected: a million objects that stay, which would be looked through again
+
+
 def pytest_collection_finish() -> None:
     """One thread where tests import torch, which others do not load: two on shared cores make small operations slow."""
+    gc.freeze()  # nor does any collection of a test look through them
+    gc.enable()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -49,7 +49,7 @@ async def sent(client: httpx.AsyncClient, folder: Path, **fields: str) -> dict[s
 async def finished(client: httpx.AsyncClient, id: str) -> dict[str, Any]:
     async with asyncio.timeout(END_SECONDS):
         while (found := (await client.get(f"/model_imports/{id}")).json())["status"] in ("queued", "running"):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
     result: dict[str, Any] = found
     return result
 
