@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 import pytest
 
@@ -30,6 +31,7 @@ def named(page: str) -> set[str]:
     return {event for cells in rows for event in EVENT.findall(cells[3])}
 
 
+@cache
 def ours() -> list[tuple[str, str]]:
     return list(logged(path.read_text(encoding="utf-8") for path in python_files("service", "workers")))
 

@@ -1,7 +1,8 @@
 """How tests stand to each other and to the database: what several need is built in tests/given, and SQL stays there."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from tests.house_rules.tree import ROOT, python_files, texts
@@ -17,13 +18,16 @@ OF_THE_DATABASE = (  # tests whose subject it is, and what serves it to others
 BUILDERS = "tests/given/"
 
 
-def imported(text: str) -> Iterator[tuple[int, str]]:
+@cache
+def imported(text: str) -> list[tuple[int, str]]:
     """Line and full name of every module, or thing of a module, that a text imports."""
+    found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, name.name) for name in node.names)
+            found += ((node.lineno, name.name) for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
+            found += ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
+    return found
 
 
 def from_tests(files: Iterable[Path]) -> list[str]:
