@@ -63,6 +63,12 @@ def test_a_missing_environment_says_what_makes_it(tmp_path: Path) -> None:
         serve_vllm(settings)
     with pytest.raises(ValueError, match="deploy/vllm"):
         serve_vllm(settings.model_copy(update={"engine_base": "b"}))
+    for script, reason in (("echo 'No module named x' >&2; exit 1", "No module named x"), ("exit 3", "exit code 3")):
+        broken = tmp_path / "broken"
+        broken.write_text(f"#!/bin/sh\n{script}\n")
+        broken.chmod(0o700)
+        with pytest.raises(ValueError, match=f"plugin is missing there: {reason}"):
+            serve_vllm(settings.model_copy(update={"engine_base": "b", "vllm_python": broken}))
 
 
 def test_names_are_only_those_that_we_make() -> None:

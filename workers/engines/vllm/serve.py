@@ -55,13 +55,27 @@ def serve_vllm(settings: Settings, extra: Sequence[str] = ()) -> None:
 def _probe(python: Path) -> str:
     """The version of vLLM in an environment that has our plugin, too. Raises ValueError."""
     try:
-        found = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, timeout=PROBE_SECONDS)
+        return _printed([python, "-c", VERSIONS], os.environ, PROBE_SECONDS).split()[0]
     except OSError as error:
         raise ValueError(f"LUTHIER_VLLM_PYTHON: {python}: {error.strerror}; deploy/vllm makes one.") from error
+    except _Failed as error:
+        raise ValueError(f"LUTHIER_VLLM_PYTHON: vLLM or Luthier's plugin is missing there: {error}") from error
+
+
+class _Failed(Exception):
+    """A command of vLLM's environment failed; the text is the last line that it wrote about it."""
+
+
+def _printed(command: Sequence[str | Path], environment: Mapping[str, str], seconds: float) -> str:
+    """What a command printed. Raises OSError where it cannot be started, and _Failed."""
+    try:
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise _Failed(f"not done after {seconds:.0f} seconds") from error
     if found.returncode:
-        reason = found.stderr.strip().splitlines()[-1]
-        raise ValueError(f"LUTHIER_VLLM_PYTHON: vLLM or Luthier's plugin is missing there: {reason}")
-    return found.stdout.split()[0]
+        lines = found.stderr.strip().splitlines()
+        raise _Failed(lines[-1] if lines else f"exit code {found.returncode}")
+    return found.stdout
 
 
 async def _serve(settings: Settings, base: Base, on_cpu: bool, extra: Sequence[str]) -> None:
@@ -98,10 +112,10 @@ def _ends(settings: Settings) -> Path:
 def _write_ends(settings: Settings, environment: Mapping[str, str]) -> None:
     """In vLLM's environment, which has tokenizers. Raises ValueError for a base that cannot be read."""
     command = [str(settings.vllm_python.absolute()), "-P", "-m", "workers.engines.vllm.ends", str(_ends(settings))]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=ENDS_SECONDS)
-    if found.returncode:
-        reason = found.stderr.strip().splitlines()[-1]
-        raise ValueError(f"The tokens that end the base's answers cannot be found: {reason}")
+    try:
+        _printed(command, environment, ENDS_SECONDS)
+    except _Failed as error:
+        raise ValueError(f"The tokens that end the base's answers cannot be found: {error}") from error
 
 
 def _trim(settings: Settings) -> None:
