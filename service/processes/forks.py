@@ -14,7 +14,7 @@ import tempfile
 from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +26,8 @@ from service.processes.fork_server import Request
 log = structlog.get_logger()
 ADDRESS = "LUTHIER_FORK_SERVER"  # where the server of an ancestor listens
 # What trainers, engines and workers spend their start with.
-MODULES = ("torch", "transformers", "peft", "fastapi", "sqlalchemy.ext.asyncio", "boto3")
+# `workers.tunings` says what peft need not import.
+MODULES = ("torch", "transformers", "workers.tunings", "peft", "fastapi", "sqlalchemy.ext.asyncio", "boto3")
 # Read when torch's libraries load, so they must be the same in the server and its forks.
 LIBRARY_ENVIRONMENT = {
     # Threads of OpenMP that wait by spinning take CPU time from others and from each other: on a busy machine with
@@ -124,6 +125,8 @@ class Fork:
         if not line:  # the server was killed, so nobody learns how the fork ends: make it end
             log.error("fork_server.ended", orphan=self.pid)
             kill_group(self)
+            with suppress(ProcessLookupError):  # so early it may have no group of its own yet
+                os.kill(self.pid, signal.SIGKILL)
         self.returncode = int(line) if line else -signal.SIGKILL
         server.close()
         stdin.close()

@@ -30,6 +30,7 @@ def main() -> None:
         same = _classifies if name in ENCODERS else _writes
         if not same(name, folder / "adapter", load_file(folder / LOGITS)):
             sys.stdout.write(f"different: {folder.name}\n")
+    assert sys.modules.get("bitsandbytes") is None, "imported for nothing: workers/tunings/__init__.py"
     sys.stdout.write(f"opened: {len(folders)}\n")
 
 
