@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from openai import OpenAI
 
 from service.installation.context import Context
 from service.installation.create import create_context
+from service.operations import keys
 from service.operations.orphans import OrphanSweep
 from service.recipes.base import Base, EngineKind, Serving
 from service.recipes.catalogue import read_catalogue, served_by
@@ -121,7 +123,8 @@ def production(folder: Path, base: Base, engine: EngineKind = "embedded", **sett
         made = _arrange(folder, _served_by(base, engine), servers, settings)
         for process in made.processes:
             running.callback(process.kill_all)
-        _migrate(made)
+        with ThreadPoolExecutor(1) as apart:  # a test may be running a loop in this thread
+            made.key = apart.submit(asyncio.run, _first_key(made)).result()
         for process in made.processes:
             process.start()
         running.enter_context(kept_running(made.processes))
@@ -197,14 +200,15 @@ def _vllm_environment() -> dict[str, str]:
     }
 
 
-def _migrate(made: Production) -> None:
-    """`luthierd migrate` and `luthierd keys create`, as the operator would."""
-    for arguments in (["migrate"], ["keys", "create"]):
-        command = Process("luthierd", ["-m", "service", *arguments], made.api.environment, made.folder / "luthierd.log")
-        command.start()
-        assert command.popen is not None
-        assert command.popen.wait(60) == 0, command.log.read_text()
-    made.key = made.folder.joinpath("luthierd.log").read_text().split()[-1]
+async def _first_key(made: Production) -> str:
+    """As the first `luthierd migrate` of a database whose schema is there."""
+    ctx = made.context()
+    try:
+        key = await keys.ensure_installation(ctx)
+    finally:
+        await ctx.close()
+    assert key is not None
+    return key
 
 
 def main() -> None:

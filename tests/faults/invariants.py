@@ -18,7 +18,7 @@ def wait_until_final(client: OpenAI, job_id: str, seconds: float = 240.0) -> Fin
     deadline = time.monotonic() + seconds
     while (job := client.fine_tuning.jobs.retrieve(job_id)).status not in FINAL:
         assert time.monotonic() < deadline, f"{job_id} is still {job.status} after {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.3)
     return job
 
 

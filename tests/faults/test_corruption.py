@@ -12,6 +12,7 @@ from service.installation.context import Context
 from service.operations import lookups
 from service.storage.base import one_chunk, read
 from tests.faults.invariants import check_callable, check_succeeded, wait_until_final
+from tests.faults.processes import Process
 from tests.faults.rounds import KINDS, ROUNDS
 from tests.faults.twins import Twins
 from tests.given.running_service import wait_for
@@ -51,18 +52,27 @@ def test_a_damaged_snapshot_is_passed_over(production_set: Production, twins: Tw
 
     wait_for(lambda: bool(behind_the_api(production_set, newest)), 60, "a snapshot")
     for worker in production_set.workers:
-        worker.kill_all()  # nobody may take the job over before the damage is done
-    prefixes = behind_the_api(production_set, newest)
+        worker.freeze()  # nobody may take the job over before the damage is done
+    (holder,) = (worker for worker in production_set.workers if said_of(worker, job_id, "job.claimed"))
+    (other,) = (worker for worker in production_set.workers if worker is not holder)
+    try:
+        prefixes = behind_the_api(production_set, newest)
 
-    async def damage(ctx: Context) -> None:
-        await flip_a_byte(ctx, f"{prefixes[0]}state.safetensors")
+        async def damage(ctx: Context) -> None:
+            await flip_a_byte(ctx, f"{prefixes[0]}state.safetensors")
 
-    behind_the_api(production_set, damage)
-    for worker in production_set.workers:
-        worker.start()
-    check_succeeded(production_set, twins, job_id, KIND)
-    logs = "".join(worker.log.read_text() for worker in production_set.workers).splitlines()
-    assert any("snapshot.unusable" in line and job_id in line for line in logs)
+        behind_the_api(production_set, damage)
+        other.thaw()  # and takes it over when the holder's lease has expired
+        check_succeeded(production_set, twins, job_id, KIND)
+    finally:
+        for worker in production_set.workers:
+            worker.thaw()
+    assert said_of(other, job_id, "snapshot.unusable")
+
+
+def said_of(worker: Process, job_id: str, event: str) -> bool:
+    """Whether the worker has logged this of the job."""
+    return any(event in line and job_id in line for line in worker.log.read_text(errors="replace").splitlines())
 
 
 def test_a_damaged_artifact_never_answers(production_set: Production, twins: Twins, round_number: int) -> None:

@@ -22,13 +22,10 @@ def test_a_full_disk_is_a_clear_error_and_no_half_model(
     """One worker, on a small disk that fills while it trains. Room again: the next job is as it should be."""
     twins.undisturbed(KIND)
     one, other = production_set.workers
-    one.stop()
-    other.stop()
-    scratch = Path(one.environment["LUTHIER_DATA_DIR"]) / "scratch"
     client = production_set.client()
-    with small_disk(scratch) as disk:
-        one.start()
-        try:
+    other.freeze()  # it holds nothing, and claims nothing meanwhile
+    try:
+        with small_disk(Path(one.environment["LUTHIER_DATA_DIR"]) / "scratch") as disk:
             job_id = twins.create(KIND)
             wait_for(lambda: bool(one.below(TRAINER)) and _is_running(production_set, job_id), 90, "the job trains")
             filling = fill(disk)
@@ -42,10 +39,8 @@ def test_a_full_disk_is_a_clear_error_and_no_half_model(
                 check_succeeded(production_set, twins, job_id, KIND)  # its last snapshot had been written before
             filling.unlink()
             check_succeeded(production_set, twins, twins.create(KIND), KIND)
-        finally:
-            one.stop()
-    one.start()
-    other.start()
+    finally:
+        other.thaw()
 
 
 def _is_running(production: Production, job_id: str) -> bool:

@@ -12,7 +12,7 @@ from tests.faults.twins import Twins
 from tests.production import Production
 
 pytestmark = pytest.mark.slow
-JOBS = 12
+JOBS = 6
 
 
 def test_jobs_outlast_every_fault_as_if_nothing_had_happened(production_set: Production, twins: Twins) -> None:

@@ -16,9 +16,9 @@ from tests.given.running_service import wait_for_status
 from tests.production import Production
 from workers.files.artifacts import fetch_artifact
 
-ROWS = 40
+ROWS = 60
 BATCH = 2
-EPOCHS = 3
+EPOCHS = 2
 STEPS = ROWS // BATCH * EPOCHS
 
 
