@@ -40,6 +40,7 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
         "--minutes 0 --upload-megabytes 2 --check-megabytes 1",
     ),
     "engine": ("engine", "--minutes 3", "--minutes 0 --bases tiny --rows 1,4 --tokens 4"),
+    "idle": ("idle", "--seconds 60", "--seconds 1 --settle 0"),
     "growth": ("growth", "--minutes 1.5", "--minutes 0 --jobs 20 --events 40 --models 3 --files 5"),
 }
 

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import structlog
 import typer
-import uvicorn
 
 from service.api.app import create_app
 from service.api.openapi import document
@@ -24,7 +23,7 @@ from service.domain.errors import LuthierError
 from service.installation.create import create_context, opened
 from service.installation.private import keep_private
 from service.operations import keys
-from service.processes.http_server import ConnectionLimits, serving
+from service.processes.http_server import ConnectionLimits, Server, serving
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError
 from service.settings import logs
@@ -82,7 +81,7 @@ def serve(
         return
     limits = ConnectionLimits(write_seconds=settings.write_seconds)
     app = add_dashboard(create_app(create_context(settings), number), partial(examine, settings))
-    server = uvicorn.Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
+    server = Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
     server.run(sockets=None if number is None else [listening(settings, shared=True)])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Row, delete, or_, select, update
+from sqlalchemy import Row, Select, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.db.clock import database_now
@@ -71,6 +71,18 @@ async def remove_unused(tx: Transaction, limit: int) -> list[str]:
 
     Returns their objects.
     """
+    found = await tx.connection.execute(_unused().limit(limit).with_for_update(skip_locked=True))
+    object_keys = list(found.scalars())
+    await tx.connection.execute(delete(datasets).where(datasets.c.object_key.in_(object_keys)))
+    return object_keys
+
+
+async def any_unused(tx: Transaction) -> bool:
+    """Whether `remove_unused` would find one."""
+    return (await tx.connection.execute(_unused().limit(1))).first() is not None
+
+
+def _unused() -> Select[Any]:
     named = select(jobs.c.id).where(
         jobs.c.status.in_(ACTIVE),
         or_(jobs.c.training_data == datasets.c.object_key, jobs.c.validation_data == datasets.c.object_key),
@@ -78,13 +90,9 @@ async def remove_unused(tx: Transaction, limit: int) -> list[str]:
     checked = select(checks.c.id).where(
         or_(checks.c.training_data == datasets.c.object_key, checks.c.validation_data == datasets.c.object_key)
     )
-    unused = select(datasets.c.object_key).where(
+    return select(datasets.c.object_key).where(
         datasets.c.used_at < database_now() - UNUSED_SECONDS, ~named.exists(), ~checked.exists()
     )
-    found = await tx.connection.execute(unused.limit(limit).with_for_update(skip_locked=True))
-    object_keys = list(found.scalars())
-    await tx.connection.execute(delete(datasets).where(datasets.c.object_key.in_(object_keys)))
-    return object_keys
 
 
 async def known(tx: Transaction, ids: Sequence[str]) -> set[str]:

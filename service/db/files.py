@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, insert, select, update
 
 from service.db.connection import Transaction
 from service.db.tables import file_segments, files, jobs
@@ -77,9 +77,17 @@ async def hide(tx: Transaction, id: str) -> bool:
 
 async def expired(tx: Transaction, limit: int) -> list[File]:
     """Living files whose time is over, without those that are in use at the moment."""
-    query = select(*_COLUMNS).where(files.c.deleted_at.is_(None), files.c.expires_at <= int(time.time()))
-    locked = query.limit(limit).with_for_update(key_share=True, skip_locked=True)
+    locked = select(*_COLUMNS).where(*_over()).limit(limit).with_for_update(key_share=True, skip_locked=True)
     return [_file(row) for row in await tx.connection.execute(locked)]
+
+
+async def any_expired(tx: Transaction) -> bool:
+    """Whether `expired` would find one. Locks nothing."""
+    return (await tx.connection.execute(select(files.c.id).where(*_over()).limit(1))).first() is not None
+
+
+def _over() -> tuple[ColumnElement[bool], ...]:
+    return files.c.deleted_at.is_(None), files.c.expires_at <= int(time.time())
 
 
 async def unneeded(tx: Transaction, limit: int) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, delete, insert, select, update
 
 from service.db.connection import Transaction
 from service.db.tables import upload_parts, uploads
@@ -68,13 +68,23 @@ async def end(tx: Transaction, id: str, status: Status, *, file_id: str | None =
     return (await tx.connection.execute(ended)).rowcount == 1
 
 
+# An upload is not swept while it is pending: said here because the index begins with it.
+_PENDING = and_(uploads.c.swept_at.is_(None), uploads.c.status == "pending")
+
+
 async def expire(tx: Transaction) -> None:
     """Marks pending uploads whose time is over as expired."""
-    over = uploads.c.expires_at <= int(time.time())
-    # An upload is not swept while it is pending: said here because the index begins with it.
-    pending = and_(uploads.c.swept_at.is_(None), uploads.c.status == "pending")
-    due = select(uploads.c.id).where(pending, over).with_for_update(key_share=True, skip_locked=True)
-    await tx.connection.execute(update(uploads).where(uploads.c.id.in_(due), pending).values(status="expired"))
+    due = _overdue().with_for_update(key_share=True, skip_locked=True)
+    await tx.connection.execute(update(uploads).where(uploads.c.id.in_(due), _PENDING).values(status="expired"))
+
+
+async def any_overdue(tx: Transaction) -> bool:
+    """Whether `expire` would find one."""
+    return (await tx.connection.execute(_overdue().limit(1))).first() is not None
+
+
+def _overdue() -> Select[tuple[str]]:
+    return select(uploads.c.id).where(_PENDING, uploads.c.expires_at <= int(time.time()))
 
 
 async def remove_parts(tx: Transaction, ids: Sequence[str]) -> None:

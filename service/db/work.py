@@ -90,10 +90,15 @@ async def claimable_kinds(tx: Transaction, kinds: Sequence[str]) -> set[str]:
     return set((await tx.connection.execute(query)).scalars())
 
 
-async def is_claimable(tx: Transaction, kind: str) -> bool:
-    """Whether there is work of `kind` that needs no base and may be claimed now. Locks nothing."""
-    query = select(work.c.id).where(_claimable(kind, [])).limit(1)
-    return (await tx.connection.execute(query)).first() is not None
+async def claimable_in(tx: Transaction, kind: str) -> float | None:
+    """Seconds until some work of `kind` that needs no base may be claimed, at most 0 if now; None where none waits.
+
+    Held work counts from the end of its lease. Locks nothing.
+    """
+    due_at = func.min(func.coalesce(work.c.lease_expires_at, work.c.not_before, 0.0))  # never both: see `take`
+    query = select(due_at - database_now()).where(work.c.kind == kind, work.c.base.is_(None), work.c.paused.is_(False))
+    seconds: float | None = (await tx.connection.execute(query)).scalar_one()
+    return seconds
 
 
 async def take(tx: Transaction, found: Work, owner: str, lease_seconds: float, crashes: int) -> Work:

@@ -43,6 +43,7 @@ def create_context(settings: Settings, *, prepare: bool = True) -> Context:
             poll_seconds=settings.poll_seconds,
             sweep_seconds=settings.sweep_seconds,
             last_commit=database.last_commit,
+            folder=settings.scratch_dir / "bells" if not settings.database_url else None,
         ),
         turns=create_turns(redis),
         engines=engines,

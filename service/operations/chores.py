@@ -54,6 +54,8 @@ async def due(ctx: Context) -> bool:
 async def sweep(ctx: Context) -> None:
     """Everything once."""
     await ctx.reserve.hold()
+    if not await sweeps.any_due(ctx):
+        return
     await files.expire(ctx, BATCH)
     await checks.expire(ctx, BATCH)
     await _remove_file_bytes(ctx)

@@ -5,6 +5,7 @@ the same deliveries are made again by another one, with the same `webhook-id`, s
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from contextlib import suppress
@@ -33,13 +34,23 @@ async def run(ctx: Context) -> None:
     deliveries = Deliveries(ctx)
     async with asyncio.TaskGroup() as sending:
         while True:
+            seen, seconds = ctx.database.last_commit(), 0.0
             try:
-                await deliveries.begin_due(sending)
+                seconds = await deliveries.begin_due(sending)
             except Unavailable as error:
                 log.warning("webhooks.postponed", reason=type(error).__name__)
             except Exception:
                 log.exception("webhooks.failed")  # one bad look must not end all that follow
-            await asyncio.sleep(POLL_SECONDS)
+            await _pause(ctx, seen, seconds)
+
+
+async def _pause(ctx: Context, seen: int | None, seconds: float) -> None:
+    """Waits for so long, but only until anybody commits: that may be a new delivery. Where none shows, for one look."""
+    due_at = time.monotonic() + seconds
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        if seen is None or ctx.database.last_commit() != seen or time.monotonic() >= due_at:
+            return
 
 
 class Deliveries:
@@ -50,20 +61,25 @@ class Deliveries:
         self._owner = ids.worker_id()
         self._busy: Counter[str] = Counter()  # by project
 
-    async def begin_due(self, sending: asyncio.TaskGroup) -> None:
-        """Begins what is due, as far as there is room; projects with fewer in progress are first."""
-        if not await webhook_deliveries.any_due(self._ctx):
-            return
+    async def begin_due(self, sending: asyncio.TaskGroup) -> float:
+        """Begins what is due, as far as there is room; projects with fewer in progress are first.
+
+        Returns the seconds after which something may be due without a commit; at most 0 where something waits for room.
+        """
+        due_in = await webhook_deliveries.due_in(self._ctx)
+        if due_in is None or due_in > 0:
+            return math.inf if due_in is None else due_in
         while self._busy.total() < AT_ONCE:
             held = await webhook_deliveries.claim(self._ctx, self._owner)
             if held is None:
-                return
+                return 0.0
             project = held.subject.delivery.project_id
             if self._busy[project] >= AT_ONCE_OF_A_PROJECT:
                 await held.release()
-                return
+                return 0.0
             self._busy[project] += 1
             sending.create_task(self._deliver(held, project))
+        return 0.0
 
     async def _deliver(self, held: HeldDelivery, project: str) -> None:
         try:

@@ -6,10 +6,28 @@ processes may sweep at once.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from service.db import datasets, files, jobs, keys, model_imports, model_merges, models, snapshots, uploads
+from service.db import checks, datasets, files, jobs, keys, model_imports, model_merges, models, snapshots, uploads
 from service.db.connection import Transaction
 from service.domain.storage_keys import Room
 from service.installation.context import Context
+
+
+async def any_due(ctx: Context) -> bool:
+    """Whether a sweep would find anything to do. Reads once and takes no lock, so that looking often costs little."""
+    async with ctx.database.reading() as tx:
+        return (
+            await files.any_expired(tx)
+            or bool(await checks.expired(tx, ctx.settings.check_life_seconds, 1))
+            or bool(await files.unneeded(tx, 1))
+            or await uploads.any_overdue(tx)
+            or bool(await uploads.unneeded_parts(tx, 1))
+            or bool(await uploads.unswept(tx, 1))
+            or bool(await models.unswept(tx, 1))
+            or bool(await jobs.unswept(tx, 1))
+            or bool(await model_imports.unswept(tx, 1))
+            or bool(await model_merges.expired(tx, ctx.settings.merged_life_seconds, 1))
+            or await datasets.any_unused(tx)
+        )
 
 
 async def unneeded_files(ctx: Context, limit: int) -> dict[str, list[str]]:

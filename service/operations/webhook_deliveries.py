@@ -60,10 +60,10 @@ async def claim(ctx: Context, owner: str) -> HeldDelivery | None:
     return None if found is None else HeldDelivery(ctx, found)
 
 
-async def any_due(ctx: Context) -> bool:
-    """Whether `claim` would find one. Only reads, so that looking often costs little."""
+async def due_in(ctx: Context) -> float | None:
+    """Seconds until `claim` would find one, at most 0 if now; None where none waits. Only reads."""
     async with ctx.database.reading() as tx:
-        return await work.is_claimable(tx, DELIVER.name)
+        return await work.claimable_in(tx, DELIVER.name)
 
 
 async def _begin(tx: Transaction, claimed: Work) -> Due | None:

@@ -13,7 +13,9 @@ vLLM's environment, by its plugin.
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 URL_LIMIT_BYTES = 16 * 1024
+DATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,30 @@ def serving(
         access_log=False,
         timeout_graceful_shutdown=shutdown_seconds,
     )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which looks ten times a second whether it has to end; this one is woken by the signal.
+
+    It still wakes up once a second, for the Date header of its responses.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DATE_SECONDS):
+                    await self._ending.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ending.set)
 
 
 def bounded_protocol(limits: ConnectionLimits) -> type[asyncio.Protocol]:

@@ -216,8 +216,9 @@ class Settings(BaseSettings):
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
     poll_seconds: float = Field(
-        0.1, gt=0, description="How often a worker looks for a ring: in Redis; without Redis at SQLite's last commit."
-    )
+        0.1, gt=0, description="How often a worker looks for a ring in Redis, or without Redis for a commit in a "
+        "database outside the data folder."
+    )  # fmt: skip
     sweep_seconds: float = Field(
         5.0, gt=0, description="How often chores are done, and how often a worker looks at the jobs without a ring."
     )

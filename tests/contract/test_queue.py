@@ -1,12 +1,16 @@
 """What every bell must do: wake the worker, at the latest at the next look, never two handlers at once."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from service.domain.errors import Unavailable
 from service.queue import Handler, Queue, create_queue
+from service.queue.embedded import EmbeddedQueue
+from service.queue.pipes import Pipes
 from service.queue.redis import RedisConnection
 from tests.servers.valkey import Valkey
 
@@ -133,3 +137,35 @@ async def test_without_a_server_and_a_commit_the_handler_looks_at_every_sweep() 
 
     queue = create_queue(None, poll_seconds=0.001, sweep_seconds=0.01, last_commit=lambda: 1)
     await serve_until(queue, done, handler)
+
+
+async def test_a_ring_wakes_the_listeners_of_other_processes_without_anybody_looking(tmp_path: Path) -> None:
+    folder = tmp_path / "bells"
+    one, other = (EmbeddedQueue(NEVER_SECONDS, NEVER_SECONDS, lambda: 1, Pipes(folder)) for _ in range(2))
+    await other.put("ftjob-x")  # nobody listens yet, and there is no folder
+    looks, done = [], asyncio.Event()
+
+    async def handler() -> None:
+        looks.append(len(list(folder.iterdir())))
+        if len(looks) == 2:
+            done.set()
+        else:
+            os.mkfifo(folder / "dead")  # of a listener that was killed
+            await other.put("ftjob-x")
+
+    await serve_until(one, done, handler)
+    assert looks == [1, 1], "a pipe that nobody reads is removed"
+    assert not list(folder.iterdir())
+
+
+async def test_where_no_pipe_can_be_made_commits_are_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "bells").write_text("not a folder")
+    commits, looks, done = iter(range(10_000)), [], asyncio.Event()
+
+    async def handler() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            done.set()
+
+    pipes = Pipes(tmp_path / "bells")
+    await serve_until(EmbeddedQueue(0.001, NEVER_SECONDS, lambda: next(commits), pipes), done, handler)

@@ -118,6 +118,8 @@ class JobRun:
                 await self._seated(report)
             case Stepped():
                 self._held.steps += 1
+                if self._held.steps % self._ctx.settings.slot_steps == 0:
+                    await self._ctx.queue.put(self._held.job.id)  # another project may have its slot now
                 await self._steps.add(report)
                 self._tracker.step(_told(report))
             case Snapshotted():
@@ -138,6 +140,7 @@ class JobRun:
         record = BaseRecord(self._base.id, self._base.public_source, ready.revision, ready.hashes)
         await bases.register(self._ctx, record)
         self._publisher.trained_by(ready)
+        await self._ctx.queue.put(self._held.job.id)  # what was asked of it before it had a slot is asked again
         if report.step:
             log.info("job.continued", job_id=self._held.job.id, step=report.step)
         if report.difference:

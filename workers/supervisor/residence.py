@@ -13,6 +13,7 @@ retried with growing pauses. Has no jobs: `workers.supervisor.supervisor` knows 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -25,7 +26,6 @@ from workers.trainer.parent.handle import TrainerHandle
 log = structlog.get_logger()
 RETRY_SECONDS = 1.0
 RETRY_LIMIT_SECONDS = 60.0
-LOOK_SECONDS = 0.5
 
 
 class Residence:
@@ -44,6 +44,7 @@ class Residence:
         self._catalogue = catalogue
         self._tokenizers = tokenizers
         self._moving = asyncio.Lock()
+        self._failed = asyncio.Event()  # since `keep_ready` looked
         self._usable: set[str] = set()
         self._states = dict.fromkeys(trainers, LOADING)
         self._failures = dict.fromkeys(trainers, 0)
@@ -89,10 +90,14 @@ class Residence:
         decides which trainer starts; if that fails, `failed` is called.
         """
         while True:
+            self._failed.clear()
             for base in self._trainers:
                 if base not in self._usable and time.monotonic() >= self._retry_at[base]:
                     await self._load(base)
-            await asyncio.sleep(LOOK_SECONDS)
+            due = [self._retry_at[base] for base in self._trainers if base not in self._usable]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(due) - time.monotonic()) if due else None):
+                    await self._failed.wait()
 
     def failed(self, error: BaseNotLoaded) -> None:
         """Makes the base unusable for a while, longer each time. Reports of the same failure count once."""
@@ -104,6 +109,7 @@ class Residence:
         self._failures[base] += 1
         self._retry_at[base] = time.monotonic() + seconds
         self._states[base] = error.reason
+        self._failed.set()
         log.error("worker.base_not_loaded", base=base, reason=error.reason, retry_seconds=seconds)
 
     async def beat(self) -> None:

@@ -74,3 +74,4 @@ async def _as_workers_and_chores(ctx: Context, caller: Caller) -> None:
     ):  # fmt: skip
         await due(ctx, 10)
     await sweeps.expire_uploads(ctx)
+    await sweeps.any_due(ctx)
