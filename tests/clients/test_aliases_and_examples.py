@@ -26,6 +26,7 @@ async def model(ctx: Context, caller: Caller) -> str:
     return await add_model(ctx, caller, (await add_job(ctx, caller)).id, MODEL, kind="final")
 
 
+@pytest.mark.slow
 async def test_an_alias_is_set_promoted_rolled_back_and_removed(model: str) -> None:
     made = await called("aliases", "set", "support", "luthier-tiny", "-o", "json")
     assert json.loads(made.stdout)["model"] == "luthier-tiny"

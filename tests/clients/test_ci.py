@@ -29,7 +29,7 @@ MODEL = "ft:luthier-tiny:luthier::ABCDEFGH"
 SECONDS = 60.0
 EXPRESSION = re.compile(r"\$\{\{ ((?:inputs|steps\.tune\.outputs)\.[\w-]+) \}\}")
 
-pytestmark = pytest.mark.usefixtures("configured")
+pytestmark = [pytest.mark.usefixtures("configured"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,8 @@
-"""openai-python's own tests against the real service: API and engine as processes, SQLite, local storage, loopback."""
+"""openai-python's own tests against the real service: API and engine as processes, SQLite, local storage, loopback.
+
+Each of them is there twice for the same request: with a client that validates what it gets and with one that does not.
+What the first accepts the second accepts too, so only the first is run, with each of the SDK's ways over the network.
+"""
 
 import os
 import subprocess
@@ -56,7 +60,8 @@ def run_suite(folder: Path, files: list[str]) -> tuple[Outcomes, str]:
     with served(folder, "engine") as url:
         command = [
             str(suite.PYTHON), "-m", "pytest", "-q", "-o", "addopts=--tb=short", "--show-capture=no",
-            "-p", "reset_plugin", f"--junit-xml={report}", *(f"tests/api_resources/{file}" for file in files),
+            "-p", "reset_plugin", "-k", "not loose", f"--junit-xml={report}",
+            *(f"tests/api_resources/{file}" for file in files),
         ]  # fmt: skip
         environment = {**os.environ, "TEST_API_BASE_URL": f"{url}/v1", "PYTHONPATH": str(FOLDER)}
         done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=900)

@@ -116,6 +116,7 @@ def test_texts_of_many_rows_are_encoded_in_one_call(objective: str, monkeypatch:
     assert calls["apply_chat_template"] <= 2 * turns + 40  # and what is found out of a template
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a file eight times as large the tokens are on disk. Numbers are kept in memory up to a limit, which is lower
     here so that small files are beyond it.
