@@ -20,6 +20,7 @@ SHARED = {  # the session's fixture and how a file asks for it
     "shared_service": re.compile(r"\bshared_service: RunningService\b"),
     "production_set": re.compile(r"\bproduction_set: Production\b"),
     "vllm": re.compile(r"\bvllm: Vllm\b|getfixturevalue\(\"vllm\"\)"),
+    "radosgw": re.compile(r"\bradosgw: Radosgw\b|getfixturevalue\(\"radosgw\"\)"),
 }
 TABLE = Path(__file__).with_name("seconds.toml")
 UNKNOWN_SECONDS = {True: 60.0, False: 1.0}  # of a file that is not in the table: slow, or not

@@ -52,8 +52,8 @@ from tests.given import seeds
 from tests.given.installation import give_schema
 from tests.given.scripted_engine import answers, scripted_engine, streams
 
-CASES = int(os.environ.get("LUTHIER_CASES", "40"))  # of an operation with a body; `make soak` sends more
-FEW_CASES = CASES // 3  # of one that takes an id and a page at most: they come from a handful of values
+CASES = int(os.environ.get("LUTHIER_CASES", "24"))  # of an operation with a body; `make soak` sends more
+FEW_CASES = CASES // 2  # of one that takes an id and a page at most: they come from a handful of values
 NEGATIVE_SHARE = 6  # one case in so many breaks the document's rules on purpose
 SCHEMA = schemathesis.openapi.from_dict(document())
 OPERATIONS = {result.ok().label: result.ok() for result in SCHEMA.get_all_operations()}

@@ -161,8 +161,8 @@ async def test_a_restarted_server_still_has_what_was_stored(
 ) -> None:
     store = store_with()
     await store.put("k", zeros(PART_BYTES + 1))
-    radosgw.kill()
-    radosgw.start()
+    radosgw.stop_gateway()
+    radosgw.start_gateway()
     assert await store.size("k") == PART_BYTES + 1
     assert await digest(store, "k") == hashlib.sha256(bytes(PART_BYTES + 1)).hexdigest()
 
