@@ -1,14 +1,14 @@
 """What may run in processes side by side (`pytest -n 3`): files, but for those that share a server that starts slowly.
 
-Not xdist's own `--dist loadgroup`, which loses the groups with pytest 9.2. Files that take long begin first, so that
-the processes end together: how long each took is in tests/seconds.toml, which `--record-seconds` writes anew. Every run
-of several files ends with the ten longest.
+Such a server ends with the last of them. Not xdist's own `--dist loadgroup`, which loses the groups with pytest 9.2.
+Files that take long begin first, so that the processes end together: how long each took is in tests/seconds.toml, which
+`--record-seconds` writes anew. Every run of several files ends with the ten longest.
 """
 
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -92,6 +92,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         file = path.relative_to(config.rootpath).as_posix()
         took[_shared(path) or str(path)] += before.get(file, UNKNOWN_SECONDS[path in slow])
     items.sort(key=lambda item: (-took[unit := _shared(item.path) or str(item.path)], unit))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """Ends a shared server with the last test of its files: until the session ends it would only take CPU time.
+
+    An S3 server takes 3 CPU seconds a minute. A later test that asked for it, which there is none of, would start it.
+    """
+    yield
+    shared = _shared(item.path)
+    if shared is not None and nextitem is not None and _shared(nextitem.path) != shared:
+        for fixture in item.session._fixturemanager.getfixturedefs(shared, item) or ():
+            fixture.finish(item._request)  # type: ignore[attr-defined]
 
 
 def _seconds_of_before() -> dict[str, float]:
