@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -25,7 +26,7 @@ from service.operations import lookups
 from service.operations.orphans import OrphanSweep
 from service.settings.settings import Settings
 from tests.given.journey import rows, upload
-from tests.given.running_service import ROOT, RunningService, wait_for, wait_for_status, write_catalogue
+from tests.given.running_service import ROOT, RunningService, kill, wait_for, wait_for_status, write_catalogue
 from tests.given.tiny_models import make_tiny_base
 from tests.servers import missing
 from tests.servers.postgres import Postgres
@@ -33,8 +34,9 @@ from tests.servers.radosgw import Radosgw
 from workers.files.artifacts import fetch_artifact
 
 pytestmark = pytest.mark.slow
-STEPS = 1000  # one row each: long enough to outlast the backup
-SNAPSHOT_STEPS = 250
+STEPS = 400  # one row each: long enough to outlast the dump
+SNAPSHOT_STEPS = 100
+PAUSE_SECONDS = 0.2  # between two looks at a job, which cost more than a step of it
 Found = TypeVar("Found")
 TRAINING, OTHER = rows(STEPS, seed=1), rows(24, seed=2)
 
@@ -95,31 +97,36 @@ def test_an_installation_made_of_a_backup_goes_on_where_the_backup_was_made(site
     back_up, restore = documented(sites.heading)
     with started(sites.original) as original:
         client, key = original.client(), original.key
-        finished = wait_for_status(client, create(client, upload(client, OTHER), 3).id, "succeeded")
+        finished = wait_for_status(
+            client, create(client, upload(client, OTHER), 1).id, "succeeded", pause=PAUSE_SECONDS
+        )
         said = answer(client, finished)
         training_file = upload(client, TRAINING)
         id = create(client, training_file, 1).id
         wait_for(lambda: bool(seen(original, lambda ctx: lookups.find_snapshots(ctx, id))), 120, "a snapshot")
         dump, *copy = back_up
         sites.run(original, dump)
-        newer_file = upload(client, OTHER, "newer.jsonl")  # its bytes are in the copy, its row is not in the dump
-        for command in copy:
-            sites.run(original, command)
-        assert client.fine_tuning.jobs.retrieve(id).status == "running", "the backup took longer than the training"
-        undisturbed = wait_for_status(client, id, "succeeded")
+        with frozen(original, "workers.trainer"):  # so that the copy, however slow, is of a job that runs
+            assert client.fine_tuning.jobs.retrieve(id).status == "running", "the dump took longer than the training"
+            newer_file = upload(client, OTHER, "newer.jsonl")  # its bytes are in the copy, its row is not in the dump
+            for command in copy:
+                sites.run(original, command)
+        undisturbed = wait_for_status(client, id, "succeeded", pause=PAUSE_SECONDS)
         weights = seen(original, lambda ctx: weights_of(ctx, undisturbed, tmp_path / "0"))
         original.stop()
 
     for command in restore:
         sites.run(sites.restored, command)
+    newest, *_ = seen(sites.restored, lambda ctx: lookups.find_snapshots(ctx, id))
     before, after = (seen(sites.restored, look) for look in (stored, swept))
     assert {key.split("/")[1] for key in before - after} == {newer_file}, "the sweep takes what is newer than the dump"
     with started(sites.restored) as restored:
         client = restored.client(key)  # the key of before is a key still
         assert client.files.content(training_file).read() == TRAINING
         assert answer(client, finished) == said
-        job = wait_for_status(client, id, "succeeded")
-        assert re.search(rf"job\.continued .*job_id={id} step={SNAPSHOT_STEPS}\b", restored.log)
+        job = wait_for_status(client, id, "succeeded", pause=PAUSE_SECONDS)
+        assert newest.step < STEPS
+        assert re.search(rf"job\.continued .*job_id={id} step={newest.step}\b", restored.log)
         assert seen(restored, lambda ctx: weights_of(ctx, job, tmp_path / "1")) == weights
         assert answer(client, job)
         restored.stop()
@@ -161,6 +168,19 @@ def started(service: RunningService) -> Iterator[RunningService]:
         raise
     finally:
         service.end()
+
+
+@contextmanager
+def frozen(service: RunningService, *words: str) -> Iterator[None]:
+    """Inside, the processes of the service whose command lines hold these words stand still."""
+    pids = service.processes(*words)
+    for pid in pids:
+        kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            kill(pid, signal.SIGCONT)
 
 
 def create(client: OpenAI, training_file: str, epochs: int) -> FineTuningJob:

@@ -14,7 +14,8 @@ from tests.given.running_service import RunningService, alive, kill, running, wa
 from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
-STEPS = 90
+STEPS = 60
+PAUSE_SECONDS = 0.2  # between two looks at a job, which cost more than a step of it
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def service(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
 
 @pytest.fixture(scope="module")
 def training_file(service: RunningService) -> str:
-    return upload(service.client(), rows(36))
+    return upload(service.client(), rows(24))
 
 
 def start(client: OpenAI, training_file: str, tuning: str = "lora") -> str:
@@ -44,7 +45,7 @@ def start(client: OpenAI, training_file: str, tuning: str = "lora") -> str:
 def undisturbed(service: RunningService, training_file: str) -> str:
     """The weights' hash of a job that nobody disturbs."""
     client = service.client()
-    job = wait_for_status(client, start(client, training_file), "succeeded")
+    job = wait_for_status(client, start(client, training_file), "succeeded", pause=PAUSE_SECONDS)
     return weights_hash(service, job.fine_tuned_model)
 
 
@@ -82,8 +83,8 @@ def test_a_killed_process_changes_no_bit(
     neighbour = start(client, training_file)
     wait_for(lambda: step_of(client, job_id) >= moment, 120, f"step {moment}")
     fault(service)
-    job = wait_for_status(client, job_id, "succeeded", seconds=180)
-    beside = wait_for_status(client, neighbour, "succeeded", seconds=180)
+    job = wait_for_status(client, job_id, "succeeded", seconds=180, pause=PAUSE_SECONDS)
+    beside = wait_for_status(client, neighbour, "succeeded", seconds=180, pause=PAUSE_SECONDS)
     print(f"seed {seed}: {fault.__name__} at step {moment}")  # noqa: T201
     assert weights_hash(service, job.fine_tuned_model) == undisturbed, f"seed {seed}, step {moment}"
     assert weights_hash(service, beside.fine_tuned_model) == undisturbed, f"seed {seed}, step {moment}"
@@ -99,7 +100,7 @@ def test_ctrl_c_during_a_job_and_a_new_start_finish_it(
 ) -> None:
     client = service.client()
     job_id = start(client, training_file)
-    wait_for(lambda: step_of(client, job_id) >= 40, 120, "step 40")
+    wait_for(lambda: step_of(client, job_id) >= 20, 120, "step 20")
     children = service.processes()
     key = service.key
     assert service.stop() == 0
@@ -107,7 +108,7 @@ def test_ctrl_c_during_a_job_and_a_new_start_finish_it(
     assert not [pid for pid in children if alive(pid)]
     service.start()
     assert service.key == key
-    job = wait_for_status(service.client(), job_id, "succeeded", seconds=180)
+    job = wait_for_status(service.client(), job_id, "succeeded", seconds=180, pause=PAUSE_SECONDS)
     assert weights_hash(service, job.fine_tuned_model) == undisturbed
 
 
@@ -124,6 +125,6 @@ def test_a_frozen_worker_loses_its_job_and_its_late_writes(
         wait_for(lambda: not alive(trainer), 15, "the trainer ends before the lease of its frozen supervisor")
     finally:
         kill(supervisor, signal.SIGCONT)
-    job = wait_for_status(client, job_id, "succeeded", seconds=180)
+    job = wait_for_status(client, job_id, "succeeded", seconds=180, pause=PAUSE_SECONDS)
     assert weights_hash(service, job.fine_tuned_model) == undisturbed
     assert messages(client, job_id).count("The job has successfully completed") == 1

@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -16,33 +14,32 @@ import pytest
 from service.api.app import create_app
 from service.installation.create import create_context
 from service.operations import keys
+from service.processes.child import ChildProcess, kill_group
+from service.processes.forks import start_fork
 from service.recipes.base import Base
 from service.settings.settings import Settings
 from tests.given.installation import give_schema
-from tests.given.running_service import ROOT, answers, free_ports, running, wait_for, write_catalogue
+from tests.given.running_service import answers, free_ports, running, wait_for, write_catalogue
 from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 120.0
 
 
-@contextmanager
-def engine(folder: Path, catalogue: Path, base: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+@asynccontextmanager
+async def engine(folder: Path, catalogue: Path, base: str, port: int) -> AsyncIterator[ChildProcess]:
     """A started engine of `base`; it has not answered yet."""
     settings = {"DATA_DIR": str(folder), "CATALOGUE": str(catalogue), "ENGINE_PORT": str(port), "ENGINE_THREADS": "1"}
     settings |= {"ENGINE_API_KEY": "off"}
-    process = subprocess.Popen(
+    process = await start_fork(
         [sys.executable, "-m", "workers", "engine", "--die-with-parent", "--base", base],
-        cwd=ROOT,
-        env=os.environ | {f"LUTHIER_{name}": value for name, value in settings.items()},
-        stdin=subprocess.PIPE,
-        start_new_session=True,
+        os.environ | {f"LUTHIER_{name}": value for name, value in settings.items()},
     )
     try:
         yield process
     finally:
-        process.kill()
-        process.communicate(timeout=20)
+        kill_group(process)
+        await process.wait()
 
 
 def two_bases(folder: Path) -> list[Base]:
@@ -54,6 +51,7 @@ def served_at(base: Base, *ports: int) -> Base:
     return base.model_copy(update={"serving": base.serving.model_copy(update={"engines": urls})})
 
 
+@pytest.mark.usefixtures("forks")
 async def test_what_a_killed_engine_served_another_takes_over(tmp_path: Path) -> None:
     ports = free_ports(3)
     one, two = two_bases(tmp_path)
@@ -64,9 +62,9 @@ async def test_what_a_killed_engine_served_another_takes_over(tmp_path: Path) ->
     key = await keys.ensure_installation(ctx)
     app = create_app(ctx)
     transport = httpx.ASGITransport(app)
-    with ExitStack() as started:
+    async with AsyncExitStack() as started:
         processes = [
-            started.enter_context(engine(tmp_path / "data", catalogue, base, port))
+            await started.enter_async_context(engine(tmp_path / "data", catalogue, base, port))
             for base, port in zip(["one", "one", "two"], ports, strict=True)
         ]
         for port in ports:
@@ -82,15 +80,15 @@ async def test_what_a_killed_engine_served_another_takes_over(tmp_path: Path) ->
             before = [(await ask("one")).json()["choices"][0]["text"], (await ask("two")).json()["choices"][0]["text"]]
             assert before[0] != before[1]  # other weights
             home = ctx.gateway._replicas["one"].order("one")[0]
-            os.killpg(processes[ports.index(int(home.rpartition(":")[2]))].pid, signal.SIGKILL)
+            kill_group(processes[ports.index(int(home.rpartition(":")[2]))])
             await asyncio.to_thread(wait_for, lambda: not answers(f"{home}/health"), 20, "the engine's end")
             for _ in range(4):
                 assert (await ask("one")).json()["choices"][0]["text"] == before[0]
             engines = (await client.get("/health")).json()["engines"]
             assert engines.pop(home) == "unavailable"
             assert set(engines.values()) == {"ok"} and len(engines) == 2
-            os.killpg(processes[2].pid, signal.SIGKILL)
-            await asyncio.to_thread(processes[2].wait, 20)
+            kill_group(processes[2])
+            await asyncio.wait_for(processes[2].wait(), 20)
             assert (await ask("two")).status_code == 503
             assert (await ask("one")).status_code == 200
     await ctx.close()
