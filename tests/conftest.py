@@ -1,7 +1,6 @@
 """Fixtures that every suite shares: an installation in a folder of its own, and HTTP clients of its API."""
 
 import gc
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,9 @@ from service.api.app import create_app
 from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
-from service.processes.forks import ADDRESS, fork_server
+from service.processes.forks import ADDRESS
 from service.settings.settings import Settings
+from tests.given.forked_process import fork_address
 from tests.given.installation import installed
 from tests.given.scripted_engine import ScriptedEngine, scripted_engine
 from tests.given.served_api import served
@@ -134,14 +134,7 @@ async def stranger(client_of: ClientOf, stranger_key: str) -> httpx.AsyncClient:
     return client_of(stranger_key)
 
 
-@pytest.fixture(scope="session")
-def fork_address() -> Iterator[str]:
-    """Where a fork server for the tests of this process listens; they say whether they want it."""
-    with fork_server():
-        yield os.environ.pop(ADDRESS, "")
-
-
 @pytest.fixture
-def forks(fork_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that this test's process starts are forked: their imports have been done once."""
-    monkeypatch.setenv(ADDRESS, fork_address)
+    monkeypatch.setenv(ADDRESS, fork_address())

@@ -3,27 +3,22 @@
 import asyncio
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import structlog
 import typer
 
-from service.api.app import create_app
-from service.api.openapi import document
 from service.commands import up
-from service.commands.api_processes import check_processes, keep_processes, listening
+from service.commands.api_processes import check_processes, keep_processes
 from service.commands.bases import bases_app
 from service.commands.doctor import examine
-from service.dashboard.app import add_dashboard
 from service.db import schema
 from service.db.keys import ApiKey
 from service.domain.errors import LuthierError
-from service.installation.create import create_context, opened
+from service.installation.create import opened
 from service.installation.private import keep_private
 from service.operations import keys
-from service.processes.http_server import ConnectionLimits, Server, serving
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError
 from service.settings import logs
@@ -79,10 +74,9 @@ def serve(
     if settings.api_processes > 1 and number is None:
         asyncio.run(keep_processes(settings))
         return
-    limits = ConnectionLimits(write_seconds=settings.write_seconds)
-    app = add_dashboard(create_app(create_context(settings), number), partial(examine, settings))
-    server = Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=5))
-    server.run(sockets=None if number is None else [listening(settings, shared=True)])
+    from service.commands.serve import serve_api  # noqa: PLC0415  FastAPI is loaded only where it is needed
+
+    serve_api(settings, number)
 
 
 @app.command()
@@ -94,6 +88,8 @@ def migrate() -> None:
 @app.command()
 def openapi(path: Annotated[Path, typer.Argument()] = Path("openapi/openapi.json")) -> None:
     """Write the OpenAPI document."""
+    from service.api.openapi import document  # noqa: PLC0415  FastAPI is loaded only where it is needed
+
     path.write_text(json.dumps(document(), indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,8 +4,8 @@
 
 Importing torch and transformers takes 4 CPU seconds, and trainers, engines and workers all need them. The server
 imports them once and then forks: a fork runs `python -m MODULE` with the arguments, environment, folder and standard
-streams of the request, in a session of its own. Before a fork the server runs nothing but imports, so a fork differs
-from a new process only in how long it takes to start.
+streams of the request, in a session of its own. Before a fork the server runs nothing but imports of libraries, so a
+fork differs from a new process only in how long it takes to start.
 
 One request per connection: a length, a JSON object, and the three streams as file descriptors. The response is the
 fork's process id, and once it has ended its exit status, each a line. Ends when its stdin does; its forks end as any
@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from setproctitle import setproctitle
+
+from service.processes.imports import UNWANTED, without
 
 LENGTH = struct.Struct("!I")
 STREAMS = 3  # stdin, stdout, stderr
@@ -164,11 +166,12 @@ def _say(connection: socket.socket, number: int) -> None:
 
 
 def _preload(modules: Sequence[str]) -> None:
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError:  # then the fork that needs it says what is missing
-            traceback.print_exc()
+    with without(UNWANTED):
+        for module in modules:
+            try:
+                importlib.import_module(module)
+            except ImportError:  # then the fork that needs it says what is missing
+                traceback.print_exc()
     gc.freeze()  # a collection in a fork would write to, and so copy, every page of the objects of before
 
 

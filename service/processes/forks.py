@@ -26,8 +26,7 @@ from service.processes.fork_server import Request
 log = structlog.get_logger()
 ADDRESS = "LUTHIER_FORK_SERVER"  # where the server of an ancestor listens
 # What trainers, engines and workers spend their start with.
-# `workers.tunings` says what peft need not import.
-MODULES = ("torch", "transformers", "workers.tunings", "peft", "fastapi", "sqlalchemy.ext.asyncio", "boto3")
+MODULES = ("torch", "transformers", "peft", "fastapi", "sqlalchemy.ext.asyncio", "boto3")
 # Read when torch's libraries load, so they must be the same in the server and its forks.
 LIBRARY_ENVIRONMENT = {
     # Threads of OpenMP that wait by spinning take CPU time from others and from each other: on a busy machine with

@@ -4,10 +4,7 @@ What the base says does not matter here, so it is one of random weights that com
 """
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,13 +13,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.given import seeds
+from tests.given.forked_process import ending_with_us
 from tests.given.running_service import write_catalogue
 from tests.given.tiny_models import make_tiny_base
 
 ALIASES = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct")
 CONTEXT_TOKENS = 128  # the suite sets no limit, and a small model may never end
 READY_SECONDS = 120.0
-STOP_SECONDS = 20.0
 
 
 @contextmanager
@@ -45,10 +42,10 @@ def served(folder: Path, *workers: str) -> Iterator[str]:
         "LUTHIER_ENGINE_URLS": f"http://127.0.0.1:{engine_port}",
     }
     with ExitStack() as running:
-        running.enter_context(_process(environment, "tests.conformance.server"))
+        running.enter_context(ending_with_us(["-m", "tests.conformance.server"], environment))
         _wait_until_healthy(f"http://127.0.0.1:{port}")  # it migrates
         for worker in workers:
-            running.enter_context(_process(environment, "workers", worker, "--die-with-parent"))
+            running.enter_context(ending_with_us(["-m", "workers", worker, "--die-with-parent"], environment))
         if "engine" in workers:
             _wait_until_healthy(f"http://127.0.0.1:{engine_port}")
         yield f"http://127.0.0.1:{port}"
@@ -59,26 +56,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@contextmanager
-def _process(environment: dict[str, str], *module: str) -> Iterator[None]:
-    """`python -m ...`, ended (at the latest) when the block ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *module], env=environment, stdin=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
 
 
 def _wait_until_healthy(url: str) -> None:

@@ -6,15 +6,14 @@ tests/contract/test_storage_s3.py.
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from service.settings.settings import Settings
+from tests.given.forked_process import start_process
 from tests.given.installation import give_schema
-from tests.given.running_service import ROOT, free_ports
+from tests.given.running_service import free_ports
 from tests.servers.radosgw import Radosgw
 
 pytestmark = pytest.mark.slow
@@ -26,21 +25,19 @@ COMMANDS = {
 }
 
 
-def run(folder: Path, command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, command: list[str], settings: dict[str, str]) -> tuple[int, str]:
+    """How it ends, and what it says."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(("LUTHIER_", "AWS_"))}
     port, engine_port = free_ports(2)
     ports = {"port": str(port), "engine_port": str(engine_port)}
     named = {f"LUTHIER_{name.upper()}": value for name, value in (settings | ports).items()}
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=others | named | {"LUTHIER_DATA_DIR": str(folder)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    log = folder / "log"
+    with log.open("wb") as stream:
+        process = start_process(["-m", *command], others | named | {"LUTHIER_DATA_DIR": str(folder)}, stream)
+    try:
+        return process.wait(60), log.read_text(encoding="utf-8")
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize(
@@ -57,9 +54,9 @@ def test_a_process_names_the_setting_to_mend(
 ) -> None:
     settings = radosgw.settings | {"storage_url": radosgw.new_bucket()} | changed
     asyncio.run(give_schema(Settings(data_dir=tmp_path)))
-    ended = run(tmp_path, COMMANDS[command], settings)
+    code, said = run(tmp_path, COMMANDS[command], settings)
     program = "luthierd" if COMMANDS[command][0] == "service" else "luthier-worker"
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith(f"{program}: LUTHIER_{setting}: ")
-    assert "Traceback" not in ended.stderr
-    assert settings["storage_secret_access_key"] not in ended.stderr + ended.stdout
+    assert code == 1
+    assert said.splitlines()[-1].startswith(f"{program}: LUTHIER_{setting}: ")
+    assert "Traceback" not in said
+    assert settings["storage_secret_access_key"] not in said

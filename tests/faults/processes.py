@@ -6,15 +6,14 @@ that a test has ended stays down until the test starts it.
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.given.running_service import ROOT, alive, command_line, descendants, kill, wait_for
+from tests.given.forked_process import Started, start_process
+from tests.given.running_service import alive, command_line, descendants, kill, wait_for
 
 STOP_SECONDS = 40.0
 RESTART_SECONDS = 1.0
@@ -28,7 +27,7 @@ class Process:
     arguments: list[str]
     environment: dict[str, str]
     log: Path
-    popen: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    popen: Started | None = field(default=None, init=False)
     _wanted: bool = field(default=False, init=False)
     _changing: threading.RLock = field(default_factory=threading.RLock, init=False)
 
@@ -36,15 +35,7 @@ class Process:
         others = {name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")}
         with self._changing, self.log.open("ab") as stream:
             self._wanted = True
-            self.popen = subprocess.Popen(
-                [sys.executable, *self.arguments],
-                cwd=ROOT,
-                env=others | self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.popen = start_process(self.arguments, others | self.environment, stream)
 
     @property
     def pid(self) -> int:
@@ -98,7 +89,7 @@ class Process:
             if self._wanted and not self.running:
                 self.start()
 
-    def _unwanted(self) -> subprocess.Popen[bytes]:
+    def _unwanted(self) -> Started:
         """From here on nobody starts it but the test."""
         with self._changing:
             self._wanted = False

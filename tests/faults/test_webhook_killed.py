@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +11,10 @@ import pytest
 
 from service.operations import jobs, keys, webhook_endpoints
 from service.settings.settings import Settings
+from tests.given.forked_process import Started, start_process
 from tests.given.installation import installed
 from tests.given.receiver import receiver
-from tests.given.running_service import ROOT, free_ports
+from tests.given.running_service import free_ports
 from tests.given.stored_jobs import add_job
 
 pytestmark = pytest.mark.slow
@@ -23,7 +22,7 @@ CANCELLED = "fine_tuning.job.cancelled"
 
 
 @contextmanager
-def api(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def api(folder: Path, port: int) -> Iterator[Started]:
     """An API process of the installation in `folder`; killed at the end, if not before."""
     environment = {
         **os.environ,
@@ -34,9 +33,7 @@ def api(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         "LUTHIER_LEASE_SECONDS": "3",
     }
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
+        process = start_process(["-m", "service", "serve"], environment, log)
     try:
         yield process
     finally:

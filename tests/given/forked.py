@@ -29,10 +29,32 @@ def tell() -> None:
     sys.stdout.write(sys.stdin.read().upper())
 
 
+def tune() -> None:
+    """Gives a base a LoRA, and says before and after the kernels for 4 bits are loaded which slow packages are."""
+    import torch  # noqa: PLC0415  here only: the other words need nothing of it
+
+    from service.recipes.catalogue import read_catalogue  # noqa: PLC0415
+    from service.recipes.tuning import tuning_of  # noqa: PLC0415
+    from service.settings.settings import Settings  # noqa: PLC0415
+    from tests.given.tunings import KINDS  # noqa: PLC0415
+    from workers.model.load import load_base  # noqa: PLC0415
+    from workers.model.nf4 import kernels  # noqa: PLC0415
+    from workers.tunings import create_tuning  # noqa: PLC0415
+
+    base = load_base(read_catalogue(Settings().catalogue).bases["luthier-tiny"], torch.device("cpu"))
+    create_tuning(tuning_of(KINDS["lora"]), base.model, "a").attach()
+    slow = ("bitsandbytes", "torch._inductor.compile_fx")
+    without = [name for name in slow if name in sys.modules]
+    kernels()
+    sys.stdout.write(json.dumps([without, [name for name in slow if name in sys.modules]]) + "\n")
+
+
 def main() -> None:
     word = sys.argv[1]
     if word == "tell":
         tell()
+    elif word == "tune":
+        tune()
     elif word == "exit":
         sys.exit(int(sys.argv[2]))
     elif word == "raise":

@@ -20,6 +20,7 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from service.recipes.base import Base
+from tests.given.forked_process import Started, start_process
 
 ROOT = Path(__file__).parents[2]
 PORTS = range(15_000, 32_000)  # below those that the kernel gives to outgoing connections
@@ -33,7 +34,7 @@ class RunningService:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    process: Started | None = None
 
     def __post_init__(self) -> None:
         self.port, self.engine_port = free_ports(2)
@@ -57,15 +58,7 @@ class RunningService:
         """Returns when API and engine answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "up"],
-                cwd=ROOT,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.process = start_process(["-m", "service", "up"], self._environment(), stream)
         for port in (self.port, self.engine_port):
             wait_for(lambda port=port: answers(f"http://127.0.0.1:{port}/health"), START_SECONDS, f"port {port}")  # type: ignore[misc]
 

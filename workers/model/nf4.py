@@ -9,7 +9,6 @@ Shapes: O outputs, I inputs.
 """
 
 import importlib.util
-import sys
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -139,9 +138,7 @@ def _check_worth(model: PreTrainedModel, layers: dict[str, nn.Linear]) -> None:
 
 @cache
 def kernels() -> ModuleType:
-    """bitsandbytes, imported late: it is an extra, and `workers.tunings` says to others that there is none."""
-    if sys.modules.get(LIBRARY, sys) is None:
-        del sys.modules[LIBRARY]
+    """bitsandbytes, imported late: it is an extra, and slow to import (`service.processes.imports`)."""
     if importlib.util.find_spec(LIBRARY) is None:
         raise ValueError(f'quantization = "{NAME}" needs {LIBRARY}, which is not installed: pip install luthier[nf4]')
     return importlib.import_module(f"{LIBRARY}.functional")

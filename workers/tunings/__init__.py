@@ -1,25 +1,25 @@
 """The tunings, which decide what parameters are trained: one small file each, named as its recipe in `service.recipes`.
 
 Does not depend on losses, optimizers, jobs or storage. The trainer and the embedded engine both use it.
-
-peft imports bitsandbytes where it is installed, and that imports torch's compiler: a second of CPU time and 47 MB at
-the start of every process. No tuning uses its layers, so peft finds none here; `workers.model.nf4` imports it where a
-base asks for it.
 """
 
-import sys
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from service.processes.imports import UNWANTED, without
 from service.recipes.tuning import TUNINGS as RECIPES
 from service.recipes.tuning import TuningSettings
 from workers.tunings.base import TUNINGS, AdapterMismatch, Tuning
 from workers.tunings.files import read_config
 
-__all__ = ["AdapterMismatch", "Tuning", "create_tuning", "load_tuning", "open_tuning", "read_tuning"]
+with without(UNWANTED):  # the tunings import PEFT, which asks once, here, whether bitsandbytes is installed
+    from peft.import_utils import is_bnb_4bit_available, is_bnb_available
 
-sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]  # Python's way of saying that there is none
+    is_bnb_available()
+    is_bnb_4bit_available()
+
+__all__ = ["AdapterMismatch", "Tuning", "create_tuning", "load_tuning", "open_tuning", "read_tuning"]
 
 
 def create_tuning(settings: TuningSettings, model: PreTrainedModel, name: str) -> Tuning:
