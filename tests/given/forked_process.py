@@ -152,7 +152,7 @@ def ending_with_us(
 def main() -> None:
     """In the fork: `python -m MODULE ARGUMENT...`, as its command line says from now on."""
     module, *arguments = sys.argv[1:]
-    if (module, arguments[0]) in WITH_FORKS:
+    if (module, *arguments[:1]) in WITH_FORKS:
         os.environ[ADDRESS] = _own_fork_server()
     setproctitle(" ".join([sys.executable, "-m", module, *arguments]))
     sys.argv = [module, *arguments]
