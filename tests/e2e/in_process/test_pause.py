@@ -14,7 +14,8 @@ from tests.given.stored_models import find_model
 from tests.given.worker import artifact, create, ended, reached, weights, worker
 
 pytestmark = pytest.mark.slow
-EPOCHS = 50  # 300 steps, about four seconds
+LONG = {"epochs": 12, "batch": 1}
+STEPS = 288  # about four seconds
 
 
 def resting(job: Job) -> bool:
@@ -23,14 +24,14 @@ def resting(job: Job) -> bool:
 
 async def test_a_paused_job_goes_on_elsewhere_to_the_same_bits(ctx: Context, caller: Caller) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    moment = random.Random(seed).randrange(0, 3 * EPOCHS)
+    moment = random.Random(seed).randrange(0, STEPS // 2)
     async with worker(ctx):
-        twin, id = [await create(ctx, caller, 1, epochs=EPOCHS) for _ in range(2)]
+        twin, id = [await create(ctx, caller, 1, **LONG) for _ in range(2)]
         await reached(ctx, caller, id, lambda job: job.status == "running" and job.step >= moment)
         assert (await jobs.pause(ctx, caller, id)).job.status == "running"
         job = await reached(ctx, caller, id, resting)
         (undisturbed,) = await ended(ctx, caller, twin)
-    assert moment < job.step < 6 * EPOCHS, f"seed {seed}"
+    assert moment < job.step < STEPS, f"seed {seed}"
     assert (await lookups.find_snapshots(ctx, id))[0].step == job.step
     name = await checkpoint_at(ctx, caller, id, job.step)
     assert name.endswith(f":ckpt-step-{job.step}")
@@ -47,13 +48,13 @@ async def test_a_paused_job_goes_on_elsewhere_to_the_same_bits(ctx: Context, cal
     said = [event.message for event in (await jobs.event_page(ctx, caller, id, after=None, limit=1000)).items]
     assert not [message for message in said if "not bit-exact" in message]
     steps = [message for message in said if message.startswith("Step ")]
-    assert len(steps) == len(set(steps)) == 6 * EPOCHS
+    assert len(steps) == len(set(steps)) == STEPS
 
 
 async def test_a_job_may_be_paused_again_and_again(ctx: Context, caller: Caller) -> None:
     async with worker(ctx):
-        (calm,) = await ended(ctx, caller, await create(ctx, caller, 1, epochs=EPOCHS))
-        id = await create(ctx, caller, 1, epochs=EPOCHS)
+        (calm,) = await ended(ctx, caller, await create(ctx, caller, 1, **LONG))
+        id = await create(ctx, caller, 1, **LONG)
         rests = []
         for _ in range(3):
             await reached(ctx, caller, id, lambda job: job.status == "running")
@@ -67,7 +68,7 @@ async def test_a_job_may_be_paused_again_and_again(ctx: Context, caller: Caller)
 
 async def test_a_paused_job_can_be_cancelled_and_keeps_its_checkpoint(ctx: Context, caller: Caller) -> None:
     async with worker(ctx):
-        id = await create(ctx, caller, 1, epochs=EPOCHS)
+        id = await create(ctx, caller, 1, **LONG)
         await reached(ctx, caller, id, lambda job: job.step > 1)
         await jobs.pause(ctx, caller, id)
         job = await reached(ctx, caller, id, resting)
