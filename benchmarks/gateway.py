@@ -1,17 +1,17 @@
-"""What the gateway adds to a completion: the same requests straight to an engine, through the API, through LiteLLM.
+"""What the gateway adds to a completion: the same requests to an engine, through the API, through other proxies.
 
-    python -m benchmarks.gateway [--minutes 5] [--requests 400] [--streams 100] [--litellm PATH]
+    python -m benchmarks.gateway [--minutes 5] [--requests 400] [--streams 100] [--nginx PATH] [--litellm PATH]
 
 writes benchmarks/gateway.txt and .svg. The engine is an HTTP server that responds at once, in a process of its own;
-the API is `luthierd serve` on SQLite, as users run it, asked for a base and for a tuned model. `--litellm` is the
-command of LiteLLM's proxy in an environment of its own (`pip install "litellm[proxy]"`); without it the output has no
-such line. One client and 32 clients at a time ask in turns, in rounds, so that what else the machine does meets all of
-them. CPU is that of the process in the middle. Streams are so many at once, each of an event every 20 ms.
+the API is `luthierd serve` on SQLite, as users run it, asked for a base and for a tuned model. nginx as a plain proxy
+and LiteLLM's proxy are those that `python -m benchmarks.gateway_peers` has installed, unless a path says otherwise; the
+output names those that are missing. One client and 32 clients at a time ask in turns, in rounds, so that what else the
+machine does meets all of them. CPU is that of the process in the middle. Streams are so many at once, each of an event
+every 20 ms.
 """
 
 import argparse
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -26,6 +26,7 @@ import aiohttp
 import psutil
 from aiohttp import web
 
+from benchmarks import gateway_peers
 from benchmarks.bars import Spread, draw, machine
 from service.db import schema
 from service.installation.create import opened
@@ -34,8 +35,8 @@ from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.journey import rows
 from tests.given.running_service import ROOT, answers, free_ports, wait_for
-from tests.given.scripted_engine import COMPLETION, scripted_engine
 from tests.given.scripted_engine import answers as responds_with
+from tests.given.scripted_engine import scripted_engine
 from tests.given.stored_models import add_model
 
 OUTPUT = Path(__file__).parent
@@ -45,6 +46,11 @@ CLIENTS = (1, 32)
 EVENT_SECONDS = 0.02
 EVENTS = 50  # of one stream
 BODY = {"messages": [{"role": "user", "content": "Where is my parcel?"}], "max_tokens": 16}
+WHOLE = (
+    b'{"id":"c","object":"chat.completion","created":1,"model":"luthier-tiny","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}'
+)
 EVENT = (
     b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"luthier-tiny",'
     b'"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
@@ -70,7 +76,10 @@ class Way:
         return {"Authorization": f"Bearer {self.key}"}
 
 
-async def main(requests: int, streams: int, deadline: float, litellm: Path | None, output: Path) -> None:
+async def main(
+    requests: int, streams: int, deadline: float, litellm: Path | None, output: Path, nginx: Path | None = None
+) -> None:
+    missing: list[str] = []
     async with AsyncExitStack() as opened_parts:
         engine = opened_parts.enter_context(engine_process())
         api, key, process = await opened_parts.enter_async_context(api_process(engine))
@@ -79,9 +88,15 @@ async def main(requests: int, streams: int, deadline: float, litellm: Path | Non
             Way("the API, a base", f"{api}/v1", "luthier-tiny", key, process),
             Way("the API, a tuned model", f"{api}/v1", TUNED, key, process),
         ]
-        if litellm is not None:
-            url, proxy = opened_parts.enter_context(litellm_process(litellm, engine))
-            ways.append(Way("LiteLLM", url, "luthier-tiny", "sk-1234", proxy))
+        for name, program, serving in (
+            ("nginx", nginx, gateway_peers.nginx),
+            ("LiteLLM", litellm, gateway_peers.litellm),
+        ):
+            if program is None:
+                missing.append(name)
+                continue
+            url, own_key, proxy = opened_parts.enter_context(serving(program, engine))
+            ways.append(Way(name, url, "luthier-tiny", own_key, proxy))
         session = await opened_parts.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=streams + 64))
         )
@@ -95,7 +110,7 @@ async def main(requests: int, streams: int, deadline: float, litellm: Path | Non
             for way in ways[:: 1 if turn % 2 else -1]:
                 await stream(session, way, streams)
             turn += 1
-    report(ways, turn, streams, output)
+    report(ways, missing, turn, streams, output)
 
 
 async def ask(session: aiohttp.ClientSession, way: Way, clients: int, count: int, *, keep: bool = True) -> None:
@@ -134,8 +149,9 @@ async def stream(session: aiohttp.ClientSession, way: Way, streams: int) -> None
     way.events.append(sum(found) / (time.perf_counter() - began))
 
 
-def report(ways: Sequence[Way], rounds: int, streams: int, output: Path) -> None:
+def report(ways: Sequence[Way], missing: Sequence[str], rounds: int, streams: int, output: Path) -> None:
     lines = [machine(["uvicorn", "fastapi", "aiohttp"]), f"{rounds} rounds; median (least-most) of the rounds"]
+    lines += [f"without {', '.join(missing)}: {gateway_peers.REMEDY}"] if missing else []
     direct = ways[0]
     for clients in CLIENTS:
         lines += ["", f"{clients} at a time" + " " * 14 + "p50 ms   added   p99 ms    requests/s            CPU ms"]
@@ -184,25 +200,6 @@ def engine_process() -> Iterator[str]:
             process.kill()
 
 
-@contextmanager
-def litellm_process(command: Path, engine: str) -> Iterator[tuple[str, psutil.Process]]:
-    """LiteLLM's proxy with one worker and no database, in front of the engine."""
-    (port,) = free_ports(1)
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.yaml"
-        model = {"model": "openai/luthier-tiny", "api_base": f"{engine}/v1", "api_key": "none"}
-        listed = {"model_list": [{"model_name": "luthier-tiny", "litellm_params": model}]}
-        config.write_text(json.dumps(listed), encoding="utf-8")  # JSON is YAML
-        arguments = [str(command), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            url = f"http://127.0.0.1:{port}"
-            try:
-                wait_for(lambda: answers(f"{url}/health/liveliness"), 240, "LiteLLM")
-                yield f"{url}/v1", psutil.Process(process.pid)
-            finally:
-                process.kill()
-
-
 @asynccontextmanager
 async def api_process(engine: str) -> AsyncIterator[tuple[str, str, psutil.Process]]:
     """The API on a fresh installation that has one tuned model: its URL, a key, its process."""
@@ -236,7 +233,7 @@ async def api_process(engine: str) -> AsyncIterator[tuple[str, str, psutil.Proce
 
 async def be_engine(port: int) -> None:
     """Responds at once; a stream has an event every EVENT_SECONDS."""
-    whole = responds_with(COMPLETION)
+    whole = responds_with(WHOLE)
 
     async def script(request: web.Request) -> web.StreamResponse:
         if not (await request.json()).get("stream"):
@@ -259,7 +256,8 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--requests", type=int, default=400, help="of each way in each round")
     parser.add_argument("--streams", type=int, default=100)
-    parser.add_argument("--litellm", type=Path)
+    parser.add_argument("--nginx", type=Path, default=gateway_peers.installed(gateway_peers.NGINX))
+    parser.add_argument("--litellm", type=Path, default=gateway_peers.installed(gateway_peers.LITELLM))
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -267,4 +265,4 @@ if __name__ == "__main__":
     if asked.engine:
         asyncio.run(be_engine(asked.engine))
     else:
-        asyncio.run(main(asked.requests, asked.streams, until, asked.litellm, asked.output))
+        asyncio.run(main(asked.requests, asked.streams, until, asked.litellm, asked.output, asked.nginx))

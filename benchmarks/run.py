@@ -6,7 +6,7 @@ About half an hour on two quiet cores, by estimate. Each writes its table and it
 benchmarks/ unless told otherwise; one that has ended for this commit is not run again without `--anew`, so a run that
 was stopped continues. One that fails is named at the end, and the others run. `--quick` takes the smallest sizes,
 which show that all still work and measure nothing. At the end all tables and pictures that are there become one page,
-RESULTS.md beside them.
+RESULTS.md beside them, and docs/performance.md shows the pictures of benchmarks/.
 """
 
 import argparse
@@ -16,20 +16,37 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+DOCUMENT = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: written by benchmarks/run.py -->", "<!-- end of the figures -->"
 DONE = ROOT / ".cache" / "bench"
 # name -> module and arguments; then those of --quick
 BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
-    "train_many": ("train_many", "--minutes 4 --bases tiny --jobs 8", "--minutes 0 --bases tiny --jobs 2 --epochs 1"),
+    "train_many": (
+        "train_many",
+        "--minutes 5 --rounds 2 --bases tiny,12m --jobs 8",
+        "--minutes 0 --bases tiny --jobs 2 --epochs 1",
+    ),
+    "train_many_135m": (
+        "train_many",
+        "--name train_many_135m --minutes 0 --bases 135m --jobs 2 --epochs 1",
+        "--name train_many_135m --minutes 0 --bases tiny --jobs 1 --epochs 1",
+    ),
     "train_one": (
         "train_one",
-        "--minutes 3 --bases tiny,12m --steps 8",
+        "--minutes 5 --rounds 3 --bases tiny,12m --steps 8",
         "--minutes 0 --bases tiny --data demo --steps 2",
     ),
     "train_one_135m": (
         "train_one",
-        "--name train_one_135m --minutes 0 --bases 135m --data banking77 --dtypes float32,bfloat16 --steps 4",
+        "--name train_one_135m --minutes 0 --bases 135m --dtypes float32 --steps 3",
         "--name train_one_135m --minutes 0 --bases tiny --data banking77 --steps 2",
+    ),
+    "train_one_bfloat16": (
+        "train_one",
+        "--name train_one_bfloat16 --minutes 0 --bases 135m --data banking77 --dtypes bfloat16 --steps 3",
+        "--name train_one_bfloat16 --minutes 0 --bases tiny --data demo --dtypes bfloat16 --steps 2",
     ),
     "journey": ("journey", "--minutes 1.5", "--minutes 0 --rounds 1"),
     "fair_share": ("fair_share", "--small 8 --seconds 30", "--small 1 --seconds 3"),
@@ -50,7 +67,7 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="also those that have ended for this commit")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes")
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="some of %(default)s")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
     commands = {
         name: [sys.executable, "-m", f"benchmarks.{module}", *(quick if options.quick else full).split()]
@@ -59,6 +76,8 @@ def main() -> None:
     }
     failed = run(commands, options.output, None if options.quick else DONE, anew=options.anew)
     (options.output / "RESULTS.md").write_text(page(list(BENCHMARKS), options.output), encoding="utf-8")
+    if options.output == HERE:
+        DOCUMENT.write_text(with_figures(DOCUMENT.read_text(encoding="utf-8"), list(BENCHMARKS)), encoding="utf-8")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
@@ -96,6 +115,21 @@ def page(names: Sequence[str], output: Path) -> str:
             parts.append(f"## {name}\n\n```text\n{text}\n```\n")
             parts += [f"![{name}]({picture.name})\n"] if picture.exists() else []
     return "\n".join(parts)
+
+
+def with_figures(document: str, names: Sequence[str], folder: Path = HERE) -> str:
+    """The document with the pictures that are in the folder between its two marks, and a link to their tables.
+
+    Raises ValueError where a mark is missing.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the document has not both of {BEGIN} and {END}")
+    shown = [f"![{name}](../benchmarks/{name}.svg)" for name in names if (folder / f"{name}.svg").exists()]
+    if shown:
+        shown.insert(0, "The tables of these are in [RESULTS.md](../benchmarks/RESULTS.md).")
+    return "\n\n".join([before + begin, *shown, end + after])
 
 
 if __name__ == "__main__":

@@ -52,13 +52,16 @@ def main() -> None:
     parser.add_argument("--bases", default="tiny,12m,135m")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--name", default="train_many", help="of the two files that are written (default: %(default)s)")
     options = parser.parse_args()
     bases = options.bases.split(",")
-    lines = measure(options.minutes, options.rounds, options.jobs, bases, options.epochs, options.output)
-    (options.output / "train_many.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = measure(options.minutes, options.rounds, options.jobs, bases, options.epochs, options.output, options.name)
+    (options.output / f"{options.name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def measure(minutes: float, rounds: int, jobs: int, bases: Sequence[str], epochs: int, output: Path) -> list[str]:
+def measure(
+    minutes: float, rounds: int, jobs: int, bases: Sequence[str], epochs: int, output: Path, name: str = "train_many"
+) -> list[str]:
     """The table, which is printed as it grows; writes the picture."""
     lines = [f"{machine()}; {jobs} jobs of {ROWS} rows, {epochs} epochs, batches of {BATCH}", ""]
     print(lines[0], flush=True)
@@ -66,10 +69,10 @@ def measure(minutes: float, rounds: int, jobs: int, bases: Sequence[str], epochs
     rows = tokenised(texts)
     groups: dict[str, dict[str, Spread]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name in bases:
-            folder = make_base(name, Path(scratch) / name)
+        for base in bases:
+            folder = make_base(base, Path(scratch) / base)
             deadline = time.monotonic() + 60 * minutes / len(bases)
-            with service_on(name, folder, Path(scratch)) as service:
+            with service_on(base, folder, Path(scratch)) as service:
                 contenders = {
                     "luthier": lambda service=service: ours(service, texts, jobs, epochs),  # type: ignore[misc]
                     "a process per job": lambda folder=folder: peers(  # type: ignore[misc]
@@ -80,13 +83,13 @@ def measure(minutes: float, rounds: int, jobs: int, bases: Sequence[str], epochs
                     ),
                 }
                 found = in_turns(contenders, deadline, rounds)
-            part = table(name, found)
+            part = table(base, found)
             print("\n".join(part), flush=True)
             lines += part
             for title in ("cpu_seconds", "wall_seconds"):
-                key = f"{name}, {title.removesuffix('_seconds')}"
+                key = f"{base}, {title.removesuffix('_seconds')}"
                 groups[key] = {one: Spread([vars(run)[title] for run in runs]) for one, runs in found.items()}
-    draw(output / "train_many.svg", f"{jobs} jobs of LoRA on one base", "seconds", groups)
+    draw(output / f"{name}.svg", f"{jobs} jobs of LoRA on one base", "seconds", groups)
     return lines
 
 
