@@ -14,6 +14,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -45,17 +46,17 @@ def main() -> None:
     (options.output / "fair_share.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def measure(service: RunningService, small: int, seconds: float, output: Path) -> list[str]:
-    """The table, printed; writes the picture."""
-    projects = [Project(service, f"project-{number}") for number in range(PROJECTS)]
+def measure(service: RunningService, small: int, seconds: float, output: Path, count: int = PROJECTS) -> list[str]:
+    """The table of so many projects, two at least, printed; writes the picture."""
+    projects = [Project(service, f"project-{number}") for number in range(count)]
     projects[0].small()  # what is done once
     alone = Spread([projects[0].small() for _ in range(small)])
     with projects[1].long():
         beside = Spread([projects[0].small() for _ in range(small)])
     with projects[0].long() as one:
         single = window(service, [one], seconds)
-    with projects[0].long() as a, projects[1].long() as b, projects[2].long() as c, projects[3].long() as d:
-        shared = window(service, [a, b, c, d], seconds)
+    with ExitStack() as together:
+        shared = window(service, [together.enter_context(project.long()) for project in projects], seconds)
     goodput, goodput_shared = (sum(tokens) / cpu for tokens, cpu in (single, shared))
     tokens, loss = shared[0], 1 - goodput_shared / goodput
     lines = [
@@ -65,10 +66,10 @@ def measure(service: RunningService, small: int, seconds: float, output: Path) -
         f"{'alone':32}{alone!s:>28}",
         f"{'beside a large one':32}{beside!s:>28}   slowdown {beside.median / alone.median:.2f} (goal 2.0)",
         "",
-        f"{PROJECTS} projects, tokens in {seconds:g} seconds or more: {', '.join(map(str, tokens))}",
+        f"{count} projects, tokens in {seconds:g} seconds or more: {', '.join(map(str, tokens))}",
         f"{'Jain index':32}{jain(tokens):>28.4f}   (goal 0.98)",
         f"{'tokens per CPU second, one job':32}{goodput:>28.1f}",
-        f"{f'the same, {PROJECTS} jobs':32}{goodput_shared:>28.1f}   loss {loss:.1%} (goal 3 %)",
+        f"{f'the same, {count} jobs':32}{goodput_shared:>28.1f}   loss {loss:.1%} (goal 3 %)",
     ]
     print("\n".join(lines), flush=True)
     groups = {"a small job": {"alone": alone, "beside a large one": beside}}

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +59,20 @@ def main() -> None:
     (options.output / f"{options.name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+Serve = Callable[[str, Path, Path], AbstractContextManager[RunningService]]
+
+
 def measure(
-    minutes: float, rounds: int, jobs: int, bases: Sequence[str], epochs: int, output: Path, name: str = "train_many"
+    minutes: float,
+    rounds: int,
+    jobs: int,
+    bases: Sequence[str],
+    epochs: int,
+    output: Path,
+    name: str = "train_many",
+    serve: Serve | None = None,
 ) -> list[str]:
-    """The table, which is printed as it grows; writes the picture."""
+    """The table, which is printed as it grows; writes the picture. `serve` starts a service on a base: `service_on`."""
     lines = [f"{machine()}; {jobs} jobs of {ROWS} rows, {epochs} epochs, batches of {BATCH}", ""]
     print(lines[0], flush=True)
     texts = demo_texts()[:ROWS]
@@ -72,7 +82,7 @@ def measure(
         for base in bases:
             folder = make_base(base, Path(scratch) / base)
             deadline = time.monotonic() + 60 * minutes / len(bases)
-            with service_on(base, folder, Path(scratch)) as service:
+            with (serve or service_on)(base, folder, Path(scratch)) as service:
                 contenders = {
                     "luthier": lambda service=service: ours(service, texts, jobs, epochs),  # type: ignore[misc]
                     "a process per job": lambda folder=folder: peers(  # type: ignore[misc]

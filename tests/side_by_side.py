@@ -18,6 +18,7 @@ from xdist.scheduler import LoadFileScheduling
 
 SHARED = {  # the session's fixture and how a file asks for it
     "shared_service": re.compile(r"\bshared_service: RunningService\b"),
+    "measured_service": re.compile(r"\bmeasured_service: RunningService\b"),
     "production_set": re.compile(r"\bproduction_set: Production\b"),
     "vllm": re.compile(r"\bvllm: Vllm\b|getfixturevalue\(\"vllm\"\)"),
     "radosgw": re.compile(r"\bradosgw: Radosgw\b|getfixturevalue\(\"radosgw\"\)"),

@@ -1,4 +1,4 @@
-"""The running service of end-to-end tests that only make and read objects of their own."""
+"""The running services of end-to-end tests that only make and read objects of their own."""
 
 from collections.abc import Iterator
 
@@ -21,4 +21,14 @@ def shared_service(shared_base: Base, tmp_path_factory: pytest.TempPathFactory) 
     """`luthierd up` on `shared_base`. Whoever uses it leaves it as it runs: no kill, no stop, every slot free."""
     folder = tmp_path_factory.mktemp("service") / "data"
     with running(folder, shared_base, snapshot_steps=3) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def measured_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """`luthierd up` on the bundled base, called `measured`, as benchmarks start it. Its trainer may be killed."""
+    from benchmarks.train_many import service_on  # noqa: PLC0415  it draws: most tests of this folder need none of it
+    from benchmarks.train_one import TINY  # noqa: PLC0415
+
+    with service_on("tiny", TINY, tmp_path_factory.mktemp("measured")) as service:
         yield service

@@ -1,11 +1,14 @@
 """Real input: the example that learns ten intents of BANKING77, as a user runs it."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.given.running_service import RunningService
 
 pytestmark = pytest.mark.slow
 
@@ -16,10 +19,11 @@ LIMIT_SECONDS = 600  # it takes a fifth of that on two idle cores; tests may sha
 
 
 @pytest.mark.skipif(not (DATA / "train.csv").is_file(), reason="BANKING77 is not in ../shared/data/banking77")
-def test_a_tuned_model_knows_ten_intents_of_banking77():
+def test_a_tuned_model_knows_ten_intents_of_banking77(measured_service: RunningService):
+    told = {"OPENAI_BASE_URL": f"{measured_service.url}/v1", "OPENAI_API_KEY": measured_service.key}
     example = subprocess.run(
-        [*EXAMPLE, "--start", "--epochs", "2", "--questions", "100"],
-        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS,
+        [*EXAMPLE, "--model", "measured", "--epochs", "1", "--questions", "100"],
+        cwd=ROOT, env=os.environ | told, capture_output=True, text=True, timeout=LIMIT_SECONDS,
     )  # fmt: skip
     assert example.returncode == 0, example.stdout + example.stderr
     assert percent(example.stdout, "base") <= 5

@@ -1,10 +1,12 @@
 """The benchmarks of training run at their smallest size: they measure every contender on the same work, and draw."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from benchmarks import train_many, train_one
+from tests.given.running_service import RunningService
 from tests.servers import missing
 from tests.servers.trl import PYTHON, REMEDY
 
@@ -21,7 +23,8 @@ def test_one_job_is_measured_against_trl(tmp_path: Path) -> None:
     assert (tmp_path / "train_one.svg").read_text(encoding="utf-8").startswith("<?xml")
 
 
-def test_many_jobs_are_measured_against_processes(tmp_path: Path) -> None:
-    lines = train_many.measure(0.0, 1, 2, ["tiny"], 1, tmp_path)
+def test_many_jobs_are_measured_against_processes(measured_service: RunningService, tmp_path: Path) -> None:
+    """One job is enough to run every line of it, on a service that others measure too."""
+    lines = train_many.measure(0.0, 1, 1, ["tiny"], 1, tmp_path, serve=lambda *_: nullcontext(measured_service))
     assert [line[:20].strip() for line in lines[4:7]] == ["luthier", "a process per job", "one warm process"]
     assert (tmp_path / "train_many.svg").exists()

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import engine, fair_share, gateway, growth, ingest, journey, run
-from benchmarks.train_many import service_on
-from benchmarks.train_one import TINY
+from tests.given.running_service import RunningService
 
 pytestmark = pytest.mark.slow
 LITTLE = 20_000  # bytes
@@ -48,11 +47,10 @@ def test_generating_is_measured_beside_transformers(tmp_path: Path) -> None:
     assert (tmp_path / "engine.svg").exists()
 
 
-def test_jobs_are_measured_as_their_users_see_them(tmp_path: Path) -> None:
-    """On one service, which takes most of the time: a job from its POST to a token, then jobs beside each other."""
-    with service_on("tiny", TINY, tmp_path) as service:
-        found = journey.measure(service, tmp_path, 0.0, 1, tmp_path)
-        shares = fair_share.measure(service, 1, 1.0, tmp_path)
+def test_jobs_are_measured_as_their_users_see_them(measured_service: RunningService, tmp_path: Path) -> None:
+    """A job from its POST to a token, then jobs beside each other."""
+    found = journey.measure(measured_service, tmp_path, 0.0, 1, tmp_path)
+    shares = fair_share.measure(measured_service, 1, 1.0, tmp_path, count=2)
     assert [one for one in found if one.startswith((journey.SCRIPT, journey.COLD, journey.BY_HAND))]
     assert any(line.startswith("Jain index") for line in shares)
     assert all((tmp_path / f"{name}.svg").exists() for name in ("journey", "fair_share"))
