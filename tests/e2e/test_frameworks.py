@@ -1,8 +1,8 @@
 """Frameworks, unmodified, told a base URL, a key and a model's name.
 
-Those that call nothing but /v1/responses, on a tuned model: once on a real engine with a model that was tuned here;
-once on a scripted one, which calls functions and breaks off, as the toy cannot when it is asked to. And those that take
-OpenAI's names only: they tune and ask through an alias.
+Those that call nothing but /v1/responses, on a tuned model: on a scripted engine, which calls functions and breaks off,
+as the toy cannot when it is asked to, and on a real one with a model that was tuned here. And those that take OpenAI's
+names only: they tune and ask through an alias.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ import pytest
 from aiohttp import web
 
 from service.installation.context import Context
+from service.installation.create import opened
+from service.operations import aliases
 from service.operations.keys import Caller
 from service.settings.settings import Settings
 from tests.given.chat_chunks import DONE, call_chunk, chunk, text_stream, usage_chunk, whole
@@ -45,15 +47,19 @@ ROW = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", 
 ROWS = "\n".join([json.dumps(ROW)] * 24)
 
 
-async def asked(language: str, url: str, key: str, model: str, *options: str) -> dict[str, dict[str, str]]:
-    """What each framework of the language read, by its name."""
-    found = await printed(language, url, key, model, *options)
-    assert tuple(found) == FRAMEWORKS[language]
-    return found
+Server = tuple[str, str, str]  # URL, key, a model's name
+Read = dict[str, dict[str, str]]  # by framework: what it read
 
 
-async def printed(name: str, *arguments: str) -> dict[str, dict[str, str]]:
-    """What one of the programs found, by framework."""
+async def asked(language: str, scripted: Server, real: Server) -> tuple[Read, Read]:
+    """What each framework of the language read, of both servers."""
+    found: list[Read] = await printed(language, *scripted, *real)
+    assert [tuple(read) for read in found] == [FRAMEWORKS[language]] * 2
+    return found[0], found[1]
+
+
+async def printed(name: str, *arguments: str) -> Any:
+    """What one of the programs found."""
     program = await asyncio.create_subprocess_exec(
         *commands()[name], *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -63,8 +69,7 @@ async def printed(name: str, *arguments: str) -> dict[str, dict[str, str]]:
         if program.returncode is None:
             program.kill()
     assert program.returncode == 0, errors.decode()
-    found: dict[str, dict[str, str]] = json.loads(output)
-    return found
+    return json.loads(output)
 
 
 async def talk(request: web.Request) -> web.StreamResponse:
@@ -87,7 +92,19 @@ def _script(body: dict[str, Any]) -> Script:
     return streams(*text_stream(*said)) if body.get("stream") else answers(whole({"content": "".join(said)}))
 
 
-class TestOnAScriptedEngine:
+@pytest.fixture(scope="module")
+def greeter(shared_service: RunningService) -> Server:
+    """A model that was tuned on a real service to say Hi."""
+    sdk = shared_service.client()
+    job = create_job(sdk, upload(sdk, ROWS.encode()), model="luthier-tiny", epochs=8)
+    model = str(wait_for_status(sdk, job.id, "succeeded").fine_tuned_model)
+    question: Any = [{"role": "user", "content": "Hello"}]
+    chat = sdk.chat.completions.create(model=model, messages=question, temperature=0, max_tokens=64)
+    assert chat.choices[0].message.content == "Hi"
+    return f"{shared_service.url}/v1", shared_service.key, model
+
+
+class TestOnAScriptedAndARealEngine:
     @pytest.fixture
     def database_url(self) -> str:
         """The embedded database alone."""
@@ -102,11 +119,13 @@ class TestOnAScriptedEngine:
     @pytest.mark.parametrize("language", FRAMEWORKS)
     async def test_a_framework_talks_calls_functions_and_sees_a_broken_stream(
         self, language: str, base_url: str, key: str, ctx: Context, caller: Caller, client: httpx.AsyncClient,
-        engine: ScriptedEngine,
+        engine: ScriptedEngine, greeter: Server,
     ) -> None:  # fmt: skip
         engine.script = talk
         await add_model(ctx, caller, (await create(client))["id"], TUNED, kind="final")
-        for name, said in (await asked(language, base_url, key, TUNED, "--tools")).items():
+        scripted, real = await asked(language, (base_url, key, TUNED), greeter)
+        assert list(real.values()) == [{"whole": "Hi", "stream": "Hi"}] * len(real)
+        for name, said in scripted.items():
             assert said["whole"] == said["stream"] == "Hi there", name
             assert said["tools whole"] == said["tools stream"] == "There is rain in Oslo", name
             assert said["broken"].startswith("raised "), (name, said["broken"])
@@ -116,21 +135,6 @@ class TestOnAScriptedEngine:
         assert len(streamed) == 4 * len(FRAMEWORKS[language])  # of text, two of a call and its output, a broken one
 
 
-async def test_every_framework_reads_a_tuned_model_on_a_real_engine(shared_service: RunningService) -> None:
-    sdk = shared_service.client()
-    file = upload(sdk, ROWS.encode())
-    job = await asyncio.to_thread(
-        lambda: wait_for_status(sdk, create_job(sdk, file, model="luthier-tiny", epochs=8).id, "succeeded")
-    )
-    model = str(job.fine_tuned_model)
-    question: Any = [{"role": "user", "content": "Hello"}]
-    chat = sdk.chat.completions.create(model=model, messages=question, temperature=0, max_tokens=64)
-    assert chat.choices[0].message.content == "Hi"
-    for language in FRAMEWORKS:
-        for name, said in (await asked(language, f"{shared_service.url}/v1", shared_service.key, model)).items():
-            assert said == {"whole": "Hi", "stream": "Hi"}, name
-
-
 async def test_frameworks_that_take_openais_names_only_tune_and_ask_through_an_alias(
     shared_service: RunningService, tmp_path: Path
 ) -> None:
@@ -138,8 +142,9 @@ async def test_frameworks_that_take_openais_names_only_tune_and_ask_through_an_a
     rows = tmp_path / "rows.jsonl"
     rows.write_text(ROWS, encoding="utf-8")
     url, key = f"{shared_service.url}/v1", shared_service.key
-    await asyncio.to_thread(shared_service.run, "bases", "alias", ALIAS, "luthier-tiny")
-    try:
+    catalogue = Path(shared_service.environment["LUTHIER_CATALOGUE"])
+    async with opened(Settings(data_dir=shared_service.folder, catalogue=catalogue)) as ctx:
+        await aliases.set_alias(ctx, ALIAS, "luthier-tiny")
         tuned = await printed("tune", url, key, ALIAS, str(rows))
         assert tuple(tuned) == ("dspy", "litellm")
         for name, found in tuned.items():
@@ -147,5 +152,4 @@ async def test_frameworks_that_take_openais_names_only_tune_and_ask_through_an_a
             assert found["model"].startswith(f"ft:{ALIAS}:"), name
         said = await printed("llama-index", url, key, tuned["dspy"]["model"])
         assert said == {"llama-index": {"whole": "Hi", "stream": "Hi"}}
-    finally:
-        await asyncio.to_thread(shared_service.run, "bases", "unalias", ALIAS)
+        await aliases.remove_alias(ctx, ALIAS)

@@ -1,9 +1,10 @@
 """Four frameworks, unmodified, ask a model through /v1/responses: run in their own environment by test_frameworks.py.
 
-    ask.py URL KEY MODEL [--tools]
+    ask.py URL KEY MODEL URL KEY MODEL
 
-Writes JSON: what each framework read as a whole and as a stream; with --tools also what it read after it ran
-the function `weather`, whole and streamed, and the error that it raised for a stream that breaks.
+Of two servers, because the frameworks take long to import. Writes JSON, for each server what each framework read as a
+whole and as a stream; from the first also what it read after it ran the function `weather`, whole and streamed, and the
+error that it raised for a stream that breaks.
 """
 
 import asyncio
@@ -196,8 +197,12 @@ async def _error(asking: Coroutine[Any, Any, str]) -> str:
         return f"raised {type(error).__name__}"
 
 
-async def main(url: str, key: str, model: str, *options: str) -> None:
-    found = {name: await asked(make(url, key, model), "--tools" in options) for name, make in FRAMEWORKS.items()}
+async def main(*words: str) -> None:
+    servers = ((words[:3], True), (words[3:], False))
+    found = [
+        {name: await asked(make(url, key, model), tools) for name, make in FRAMEWORKS.items()}
+        for (url, key, model), tools in servers
+    ]
     sys.stdout.write(json.dumps(found))
 
 
