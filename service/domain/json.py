@@ -43,15 +43,22 @@ def read_json(text: str | bytes) -> Any:
 
 def check_keys(text: str) -> None:
     """Raises DoubledKey for the first object of a valid JSON text, at any depth, that has a key twice."""
-    doubled = False
+    try:
+        _KEYS.decode(text)
+    except _Seen:
+        raise _doubled(text) from None
 
-    def seen(pairs: list[tuple[str, None]]) -> None:
-        nonlocal doubled
-        doubled = doubled or len(dict(pairs)) < len(pairs)
 
-    json.loads(text, object_pairs_hook=seen)
-    if doubled:
-        raise _doubled(text)
+class _Seen(Exception):
+    """Some object has a key twice."""
+
+
+def _without_doubled(pairs: list[tuple[str, None]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        raise _Seen
+
+
+_KEYS = json.JSONDecoder(object_pairs_hook=_without_doubled)
 
 
 def _doubled(text: str | bytes) -> DoubledKey:

@@ -5,7 +5,7 @@ A format is one class in a file of its own (`service.recipes.formats`, or an ext
 """
 
 from collections.abc import Collection, Set
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -55,6 +55,12 @@ def recognise(keys: Set[str], read: Collection[type[Format]] = ()) -> type[Forma
     By the whole shape: the fewest keys that are missing or too many. So a row that lacks one, or has one too many, gets
     the right error, and a format whose rows have one key more than another's is recognised.
     """
+    # A key that no format knows is one too many for each, so that only the known ones decide.
+    return _recognised(frozenset(keys & _all_names()), tuple(read))
+
+
+@lru_cache(maxsize=1024)
+def _recognised(keys: frozenset[str], read: Collection[type[Format]]) -> type[Format] | None:
     found = [
         (_distance(model, keys), format) for format in FORMATS for model in format.models if keys & _required(model)
     ]
@@ -76,6 +82,12 @@ def lacks_one_key(format: type[Format], keys: Set[str]) -> bool:
 @cache
 def _required(model: type[Row]) -> Set[str]:
     return {name for name, field in model.model_fields.items() if field.is_required()}
+
+
+@cache
+def _all_names() -> Set[str]:
+    """The keys of any format."""
+    return frozenset().union(*(_names(model) for format in FORMATS for model in format.models))
 
 
 @cache

@@ -67,6 +67,8 @@ class BaseText:
 
     def check(self, ids: Sequence[int]) -> None:
         """Raises UnknownToken if one of `ids` has no embedding."""
+        if not self.unknown_ids:
+            return
         highest = max(ids, default=0)
         if highest >= self.num_embeddings:
             token = self.tokenizer.convert_ids_to_tokens(highest)
@@ -80,6 +82,11 @@ class BaseText:
             list(self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
             for text in texts
         ]
+
+    @property
+    def encodes_beside(self) -> bool:
+        """Whether another thread may encode while `batch_ids` does, which then leaves Python to it."""
+        return self._plain_rust is not None
 
     @property
     def _plain_rust(self) -> Tokenizer | None:

@@ -5,7 +5,9 @@ texts are encoded in one call; what is found is said line by line, in order. Kee
 memory, never the whole file.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice
@@ -31,6 +33,7 @@ from service.recipes.formats.labelled import LabelledRow
 from service.recipes.formats.unpaired import UnpairedChatRow, UnpairedPromptRow
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
+from workers.data.encodings import Encodings
 from workers.data.labels import Labels, LabelSet
 from workers.data.messages import RenderError
 from workers.data.mismatch import with_mismatched
@@ -40,6 +43,7 @@ from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 
 GROUP_LINES = 512
 GROUP_BYTES = 256 * 1024
+GROUPS_AHEAD = 2  # that are parsed before the tokens of one are used
 
 # Called with every row that renders, its line (from 1) and its sequences.
 Observer = Callable[[AnyRow, int, Sequence[Rendered]], None]
@@ -106,14 +110,15 @@ def check_file(
     if looks := foreign_file(head):
         raise DatasetInvalid(report_file(looks, param), details([Problem(1, "", f"the file {looks}")], 1))
     check = _Check(
-        Renderer(text, context_tokens, day), context_tokens, row_limit_bytes, objective, observer, labels, folder
+        text, Renderer(text, context_tokens, day), context_tokens, row_limit_bytes, objective, observer, labels, folder
     )
-    for group in _groups(enumerate(chain(head, rest), start=1)):
-        for one in check.prepared(group):
-            check.read(one)
-            if check.wrong_format is not None:
-                error = report_wrong_format(check.wrong_format, objective, file_id, param)
-                raise DatasetInvalid(error, details([], 0))
+    with ThreadPoolExecutor(1, thread_name_prefix="encoder") as encoder:
+        for group in _encoded(_groups(enumerate(chain(head, rest), start=1)), check, encoder):
+            for one in group.lines:
+                check.read(one, group.encodings)
+                if check.wrong_format is not None:
+                    error = report_wrong_format(check.wrong_format, objective, file_id, param)
+                    raise DatasetInvalid(error, details([], 0))
     check.finish()
     if check.num_problems:
         raise DatasetInvalid(
@@ -153,11 +158,40 @@ def _groups(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, byte
         yield group
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Lines whose texts are encoded together."""
+
+    lines: Sequence[_Line]
+    encodings: Encodings
+
+
+def _encoded(groups: Iterable[Sequence[tuple[int, bytes]]], check: "_Check", encoder: Executor) -> Iterator[_Group]:
+    """The groups in order. While the texts of some are encoded, the next ones are parsed and rendered."""
+    waiting: deque[tuple[Sequence[_Line], Future[Encodings]]] = deque()
+    for group in groups:
+        lines = check.prepared(group)
+        if not check.encodes_beside:
+            yield _Group(lines, check.encode(lines))
+            continue
+        waiting.append((lines, encoder.submit(check.encode, lines)))
+        if len(waiting) > GROUPS_AHEAD:
+            yield _next(waiting)
+    while waiting:
+        yield _next(waiting)
+
+
+def _next(waiting: deque[tuple[Sequence[_Line], Future[Encodings]]]) -> _Group:
+    lines, encodings = waiting.popleft()
+    return _Group(lines, encodings.result())
+
+
 class _Check:
     """The state of one pass."""
 
     def __init__(
         self,
+        text: BaseText,
         renderer: Renderer,
         context_tokens: int,
         row_limit_bytes: int,
@@ -166,6 +200,7 @@ class _Check:
         labels: LabelSet | None = None,
         folder: Path | None = None,
     ) -> None:
+        self.encodes_beside = text.encodes_beside
         self._observer = observer
         self._renderer = renderer
         self._context_tokens = context_tokens
@@ -189,10 +224,12 @@ class _Check:
         return self.num_examples - self._num_without_weight
 
     def prepared(self, lines: Sequence[tuple[int, bytes]]) -> list[_Line]:
-        """These lines, with their texts encoded together."""
-        group = [self._prepared(number, line) for number, line in lines]
-        self._renderer.encode([one.prepared for one in group if one.prepared is not None])
-        return group
+        """These lines, parsed and rendered as text."""
+        return [self._prepared(number, line) for number, line in lines]
+
+    def encode(self, lines: Sequence[_Line]) -> Encodings:
+        """The tokens of prepared lines. Another thread may call it while lines are prepared and read."""
+        return self._renderer.encode([line.prepared for line in lines if line.prepared is not None])
 
     def _prepared(self, number: int, line: bytes) -> _Line:
         if not line.removeprefix(BOM if number == 1 else b"").strip():
@@ -209,8 +246,8 @@ class _Check:
         assert isinstance(row, AnyRow), "every format's rows are of one of these classes"
         return _Line(number, found, self._renderer.prepare(row))
 
-    def read(self, line: _Line) -> None:
-        """Takes the next line of the file."""
+    def read(self, line: _Line, encodings: Encodings) -> None:
+        """Takes the next line of the file, with the tokens of its group."""
         number, found = line.number, line.found
         if found is None:
             self._blank_since = self._blank_since or number
@@ -225,7 +262,7 @@ class _Check:
             self._add(*found)
         elif self._same_format(found[0], number):
             assert line.prepared is not None, "a row was found"
-            self._render(line.prepared, number)
+            self._render(line.prepared, number, encodings)
 
     def finish(self) -> None:
         """Adds one problem for all rows of one shape of other tools, where the first of them is."""
@@ -271,10 +308,10 @@ class _Check:
             self._mixed = True
         return False
 
-    def _render(self, prepared: Prepared, number: int) -> None:
+    def _render(self, prepared: Prepared, number: int, encodings: Encodings) -> None:
         row = prepared.row
         try:
-            sequences = self._renderer.finish(prepared)
+            sequences = self._renderer.finish(prepared, encodings)
         except RenderError as error:
             self._add(Problem(number, error.field, error.reason))
             return

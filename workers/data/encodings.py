@@ -12,28 +12,24 @@ Asked = tuple[str, bool]  # a text to be encoded, and whether with the tokens th
 
 
 class Encodings:
-    """The tokens of texts, of which some are known before they are asked for because they were encoded together."""
+    """The tokens of texts; those of `asked` are encoded together, each once, and known before they are asked for."""
 
-    def __init__(self, text: BaseText) -> None:
+    def __init__(self, text: BaseText, asked: Iterable[Asked] = ()) -> None:
         self.base = text
         self._known: dict[Asked, list[int]] = {}
-
-    def prepare(self, asked: Iterable[Asked]) -> None:
-        """Encodes each of these once; what was known before is forgotten."""
-        self._known = {}
         distinct = set(asked)
         for special in (False, True):
             texts = [text for text, add_special_tokens in distinct if add_special_tokens == special]
-            found = self.base.batch_ids(texts, add_special_tokens=special)
+            found = self.base.batch_ids(texts, add_special_tokens=special) if texts else []
             self._known |= {(text, special): ids for text, ids in zip(texts, found, strict=True)}
 
     def ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The tokens of `text`. Raises UnknownToken."""
+        """The tokens of `text`, which other callers may get too: not to be changed. Raises UnknownToken."""
         known = self._known.get((text, add_special_tokens))
         if known is None:
             return self.base.ids(text, add_special_tokens=add_special_tokens)
         self.base.check(known)
-        return list(known)
+        return known
 
 
 class Encoder:

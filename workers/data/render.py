@@ -128,7 +128,7 @@ class Renderer:
         self._text = text
         self._context_tokens = context_tokens
         self._template = ChatTemplate(text, day)
-        self._encodings = Encodings(text)
+        self._encodings = Encodings(text)  # of the row that `finish` reads
 
     def prepare(self, row: AnyRow) -> Prepared:
         """The first half of `render`; what is wrong with the row is raised by `finish`."""
@@ -138,21 +138,22 @@ class Renderer:
             return Prepared(row, [self._conversation(row)])
         return Prepared(row)
 
-    def encode(self, rows: Sequence[Prepared]) -> None:
-        """Encodes what `finish` needs of these rows, together. `finish` encodes what was not encoded before."""
-        self._encodings.prepare(asked for row in rows for asked in self._asked(row))
+    def encode(self, rows: Sequence[Prepared]) -> Encodings:
+        """What `finish` needs of these rows, encoded together; another thread may call it."""
+        return Encodings(self._text, (asked for row in rows for asked in self._asked(row)))
 
     def render(self, row: AnyRow) -> list[Rendered]:
         """Both halves for a single row."""
-        return self.finish(self.prepare(row))
+        return self.finish(self.prepare(row), Encodings(self._text))
 
-    def finish(self, prepared: Prepared) -> list[Rendered]:
+    def finish(self, prepared: Prepared, encodings: Encodings) -> list[Rendered]:
         """The sequences of one row. A chat row has several if the template shows a turn differently once others follow.
 
         A chat row ends with its last trained turn, since later messages cannot change the loss. A pair has two, the
-        preferred one first. A text has one for each piece of at most the context. Raises RenderError.
+        preferred one first. A text has one for each piece of at most the context. What `encodings` lack is encoded
+        here. Raises RenderError.
         """
-        row = prepared.row
+        row, self._encodings = prepared.row, encodings
         if isinstance(row, TextRow):
             return self._document(row)
         if isinstance(row, PreferenceRow):
@@ -194,7 +195,7 @@ class Renderer:
         text = self._text
         refuse_special(text.special, row.text, "text")
         try:
-            ids = self._encodings.ids(row.text, add_special_tokens=True)
+            ids = list(self._encodings.ids(row.text, add_special_tokens=True))
         except UnknownToken as unknown:
             raise RenderError("text", str(unknown)) from unknown
         end_of_text = text.tokenizer.eos_token

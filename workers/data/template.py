@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 from service.domain.json import JsonObject
 from workers.data.base_text import BaseText
 from workers.data.messages import LEGACY_CALL_ID, REASONING, Dialect, Messages, RenderError, Tools
+from workers.data.plain_rendering import PlainRendering, is_plain, takes
 
 MARK, THOUGHT, NAME, ARGUMENT = "luthier-mark", "luthier-thought", "luthier_name", "luthier-argument"
 _KEY = {"type": "string", "description": "A key."}
@@ -179,9 +180,9 @@ class ChatTemplate:
 
     def _apply(self, messages: Messages, tools: Tools | None, answer_next: bool) -> str:
         try:
-            template = self.text.tokenizer.get_chat_template(None, tools)
-            if self._day is not None and "strftime_now" in template:
-                template = _dated(self._day) + template
+            if tools is None and self._plain is not None and takes(messages):
+                return self._plain.render(messages, answer_next=answer_next)
+            template = self._source(tools)
             text = self.text.tokenizer.apply_chat_template(
                 messages,
                 chat_template=template,
@@ -194,6 +195,17 @@ class ChatTemplate:
             raise RenderError("messages", reason) from error
         assert isinstance(text, str)
         return text
+
+    def _source(self, tools: Tools | None) -> str:
+        """The template for a conversation with these tools, with the clock of this day."""
+        template = str(self.text.tokenizer.get_chat_template(None, tools))
+        return _dated(self._day) + template if self._day is not None and "strftime_now" in template else template
+
+    @cached_property
+    def _plain(self) -> PlainRendering | None:
+        """The short way for conversations that are texts alone; None where the tokenizer has its own."""
+        tokenizer = self.text.tokenizer
+        return PlainRendering(tokenizer, self._source(None)) if is_plain(tokenizer) else None
 
     def _shows(self, dialect: Dialect, messages: Messages, *marks: str, tools: Tools | None = None) -> bool:
         try:

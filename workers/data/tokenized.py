@@ -227,7 +227,8 @@ class _Growing:
         self._spool()
 
     def extend(self, values: Iterable[float]) -> None:
-        self._recent.extend(values)
+        # An array is made of a list at once, and appended at once; anything else goes number by number.
+        self._recent.extend(array(self._recent.typecode, values) if isinstance(values, list) else values)
         self._spool()
 
     def so_far(self, dtype: type[np.generic]) -> NDArray[Any]:
@@ -296,7 +297,7 @@ class DatasetBuilder:
             for _ in range(len(self._offsets) - 1):
                 self._weights.append(1.0)
         self._tokens.extend(ids)
-        self._trained.extend(flags)
+        self._trained.extend(array("B", flags))
         self._offsets.append(len(self._tokens))
         first = flags.find(1)
         self._prompt_lengths.append(first if first >= 0 else len(flags))

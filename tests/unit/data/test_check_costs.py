@@ -4,8 +4,9 @@ import gc
 import json
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from tests.given.templates import tokenizer_for
 from workers.data import tokenized
 from workers.data.base_text import BaseText
 from workers.data.check import GROUP_LINES, check_file, split_lines
-from workers.data.render import AnyRow, Renderer
+from workers.data.encodings import Encodings
+from workers.data.render import AnyRow, Prepared, Renderer
+from workers.data.template import ChatTemplate
 
 MEBIBYTE = 1024 * 1024
 TOLD = {"role": "user", "content": "Where is order {}?"}
@@ -92,6 +95,7 @@ def test_texts_of_many_rows_are_encoded_in_one_call(objective: str, monkeypatch:
     check(lines_of(rows, 4), method, text)  # what is found out once of a base
     calls: Counter[str] = Counter()
     counted(monkeypatch, calls, PreTrainedTokenizerBase, "__call__")
+    counted(monkeypatch, calls, ChatTemplate, "_apply")
     counted(monkeypatch, calls, PreTrainedTokenizerBase, "apply_chat_template")
     batches: list[int] = []
     encodes = Tokenizer.encode_batch_fast
@@ -113,7 +117,33 @@ def test_texts_of_many_rows_are_encoded_in_one_call(objective: str, monkeypatch:
     turns = sum(line.count(b'"assistant"') for line in lines_of(rows, num_rows))
     assert len(batches) <= 4  # two groups, with and without the tokens that a tokenizer adds
     assert calls["__call__"] <= 4  # of special tokens
-    assert calls["apply_chat_template"] <= 2 * turns + 40  # and what is found out of a template
+    assert calls["_apply"] <= 2 * turns + 40  # and what is found out of a template
+    assert calls["apply_chat_template"] <= 40  # texts alone need none of its preparations
+
+
+def test_the_next_rows_are_rendered_while_texts_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoding waits here until rows of the group after it have been rendered, and would wait in vain without that."""
+    text = BaseText(tokenizer_for("bundled"))
+    lines = lines_of(ROWS["supervised"], 2 * GROUP_LINES)
+    second, came = Event(), []
+    prepares, encodes = Renderer.prepare, Renderer.encode
+    num_prepared = 0
+
+    def prepare(self: Renderer, row: AnyRow) -> Prepared:
+        nonlocal num_prepared
+        num_prepared += 1
+        if num_prepared > GROUP_LINES:
+            second.set()
+        return prepares(self, row)
+
+    def encode(self: Renderer, rows: Sequence[Prepared]) -> Encodings:
+        came.append(second.wait(timeout=10))
+        return encodes(self, rows)
+
+    monkeypatch.setattr(Renderer, "prepare", prepare)
+    monkeypatch.setattr(Renderer, "encode", encode)
+    check(lines, "supervised", text)
+    assert came == [True, True]
 
 
 @pytest.mark.slow

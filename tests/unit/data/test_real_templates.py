@@ -1,18 +1,48 @@
 """The templates of real families: what the page says of them is what happens, and most of it trains."""
 
+import re
+from itertools import product
+
 import pytest
+from jinja2 import TemplateError
 
 from docs.make_templates import PAGE, render
 from tests.given.templates.families import ROWS, family_text
 from tests.given.templates.rendering import chat_row, spans, trained_texts
 from tests.servers.chat_templates import real_templates
-from workers.data.messages import RenderError
+from workers.data.messages import RenderError, template_messages
+from workers.data.plain_rendering import PlainRendering, takes
 from workers.data.render import Renderer, encode_chat
 from workers.data.template import ChatTemplate
 
 
 def test_the_page_of_templates_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(real_templates()), "run: python -m docs.make_templates"
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_conversations_of_texts_are_rendered_by_the_short_way_as_transformers_renders_them(kind: str) -> None:
+    """Every family's template, each beginning of the conversation, with and without the beginning of an answer."""
+    messages = [message for message in template_messages(ROWS[kind]["messages"]) if takes([message])]
+    num_equal = 0
+    for name, source in real_templates().items():
+        text = family_text(name, source)
+        short, spelled = PlainRendering(text.tokenizer, source), ChatTemplate(text).dialect.spell(messages)
+        for length, answer_next in product(range(1, len(spelled) + 1), (False, True)):
+            begun = spelled[:length]
+            if not takes(begun):  # a dialect of parts
+                continue
+            try:
+                expected = text.tokenizer.apply_chat_template(
+                    begun, chat_template=source, tokenize=False, add_generation_prompt=answer_next
+                )
+            except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+                with pytest.raises(type(error), match=re.escape(str(error))):
+                    short.render(begun, answer_next=answer_next)
+                continue
+            assert short.render(begun, answer_next=answer_next) == expected, name
+            num_equal += 1
+    assert num_equal >= 30
 
 
 @pytest.mark.parametrize("kind", ROWS)
