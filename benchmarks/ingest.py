@@ -37,6 +37,8 @@ CHUNK_BYTES = 1024 * 1024
 BATCH = 1000
 UPLOADS = ("luthierd serve", "UploadFile", "UploadFile, json per line")
 CHECKS = ("check_file", "per line", "batches")
+# Of each kind: ours, the peer that the goal names, and how many times as fast ours shall be.
+GOALS = (("luthierd serve", "UploadFile, json per line", 2), ("check_file", "per line", 3))
 WORDS = "the card payment was declined at a shop please help me to find out why 支払い 拒否 されました café order"
 
 
@@ -77,6 +79,13 @@ def report(found: dict[str, list[Run]], sizes: dict[str, int], output: Path) -> 
         cpu, wall = Spread([run.cpu_seconds for run in runs]), Spread([run.wall_seconds for run in runs])
         peak = Spread([run.megabytes for run in runs]).median
         lines.append(f"{name:28}{sizes[name]:6}{cpu!s:>26}{wall!s:>26}{sizes[name] / wall.median:8.2f}{peak:9.1f}")
+    for ours, peer, goal in GOALS:
+        cpu, wall = (
+            Spread([value(run) for run in found[peer]]).median / Spread([value(run) for run in found[ours]]).median
+            for value in (lambda run: run.cpu_seconds, lambda run: run.wall_seconds)
+        )
+        lines.append(f"{ours}: {cpu:.2f} times {peer} by CPU seconds, {wall:.2f} by wall seconds; the goal is {goal}")
+    lines.append("luthierd serve checks no line while it receives: lines are checked when a job or a check is made")
     text = "\n".join(lines) + "\n"
     (output / "ingest.txt").write_text(text, encoding="utf-8")
     print(text, end="")
