@@ -25,8 +25,13 @@ DONE = ROOT / ".cache" / "bench"
 BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
     "train_many": (
         "train_many",
-        "--minutes 5 --rounds 2 --bases tiny,12m --jobs 8",
+        "--minutes 2 --rounds 2 --bases tiny --jobs 8",
         "--minutes 0 --bases tiny --jobs 2 --epochs 1",
+    ),
+    "train_many_12m": (
+        "train_many",
+        "--name train_many_12m --minutes 0 --bases 12m --jobs 8 --epochs 1",
+        "--name train_many_12m --minutes 0 --bases tiny --jobs 1 --epochs 1",
     ),
     "train_many_135m": (
         "train_many",
@@ -35,12 +40,12 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
     ),
     "train_one": (
         "train_one",
-        "--minutes 5 --rounds 3 --bases tiny,12m --steps 8",
+        "--minutes 3 --rounds 3 --bases tiny,12m --steps 8",
         "--minutes 0 --bases tiny --data demo --steps 2",
     ),
     "train_one_135m": (
         "train_one",
-        "--name train_one_135m --minutes 0 --bases 135m --dtypes float32 --steps 3",
+        "--name train_one_135m --minutes 0 --bases 135m --dtypes float32 --steps 2",
         "--name train_one_135m --minutes 0 --bases tiny --data banking77 --steps 2",
     ),
     "train_one_bfloat16": (
@@ -48,7 +53,7 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
         "--name train_one_bfloat16 --minutes 0 --bases 135m --data banking77 --dtypes bfloat16 --steps 3",
         "--name train_one_bfloat16 --minutes 0 --bases tiny --data demo --dtypes bfloat16 --steps 2",
     ),
-    "journey": ("journey", "--minutes 1.5", "--minutes 0 --rounds 1"),
+    "journey": ("journey", "--minutes 1", "--minutes 0 --rounds 1"),
     "fair_share": ("fair_share", "--small 8 --seconds 30", "--small 1 --seconds 3"),
     "gateway": ("gateway", "--minutes 1", "--minutes 0 --requests 20 --streams 4"),
     "ingest": (
@@ -56,9 +61,9 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
         "--minutes 1 --upload-megabytes 500 --check-megabytes 20",
         "--minutes 0 --upload-megabytes 2 --check-megabytes 1",
     ),
-    "engine": ("engine", "--minutes 3", "--minutes 0 --bases tiny --rows 1,4 --tokens 4"),
+    "engine": ("engine", "--minutes 2", "--minutes 0 --bases tiny --rows 1,4 --tokens 4"),
     "idle": ("idle", "--seconds 60", "--seconds 1 --settle 0"),
-    "growth": ("growth", "--minutes 1.5", "--minutes 0 --jobs 20 --events 40 --models 3 --files 5"),
+    "growth": ("growth", "--minutes 1", "--minutes 0 --jobs 20 --events 40 --models 3 --files 5"),
 }
 
 
