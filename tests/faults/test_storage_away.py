@@ -38,7 +38,7 @@ def test_a_job_trains_on_while_the_storage_hangs_and_its_model_comes_whole(
     client = service.client()
     seed = random.SystemRandom().randrange(10**6)
     training_file = upload(client, rows(60))
-    job_id = create_job(client, training_file, epochs=12, batch=1).id  # 720 steps
+    job_id = create_job(client, training_file, epochs=8, batch=1).id  # 480 steps
     impatient = client.with_options(max_retries=0)
 
     def step() -> int:
@@ -60,7 +60,7 @@ def test_a_job_trains_on_while_the_storage_hangs_and_its_model_comes_whole(
     finally:
         radosgw.resume()
     print(f"seed {seed}: away at step {before}")  # noqa: T201
-    job = wait_for_status(client, job_id, "succeeded", seconds=240)
+    job = wait_for_status(client, job_id, "succeeded", seconds=240, pause=0.5)
     assert job.fine_tuned_model is not None
     answer = client.chat.completions.create(
         model=job.fine_tuned_model, messages=[{"role": "user", "content": "1 red?"}], max_tokens=4

@@ -41,6 +41,12 @@ def test_a_whole_base_loads_renders_trains_and_answers(base: Base) -> None:
         assert f"{tuning}: one step trains, loss " in said and "learning rate" in said
 
 
+def test_a_base_that_is_packed_in_4_bits_is_tried_so(base: Base) -> None:
+    found = tried(base.model_copy(update={"quantization": "nf4"}))
+    assert {finding.state for finding in found} == {"ok"}
+    assert "packed as nf4" in " ".join(finding.message for finding in found)
+
+
 def test_a_base_without_a_template_is_warned_and_still_tried(base: Base) -> None:
     folder = Path(base.source)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
