@@ -14,12 +14,13 @@ Shapes: B rows, S cached positions of the longest row, T tokens of a prompt's pi
 
 import random
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from workers.model.adapters import Adapter, rows_use
@@ -221,13 +222,11 @@ class DecodingBatch:
         mask_NT = (torch.arange(longest, device=self._device) < lengths_N[:, None]).long()
         chunk = Chunk(ids_NT, mask_NT if min(lengths) < longest else None, lengths_N)
         scored = any(row.score_prompt for row in firsts)
-        kept = list(range(longest)) if scored else sorted({length - 1 for length in lengths})
         cache = DynamicCache()
         with rows_use([adapter] * len(firsts), self._device):
             inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
-            logits_NKV = self._model(
-                **inputs.tensors, past_key_values=cache, logits_to_keep=torch.tensor(kept, device=self._device)
-            ).logits
+            with nullcontext() if scored else _only(lengths_N - 1, self._model):
+                logits_NKV = self._model(**inputs.tensors, past_key_values=cache).logits
         found = []
         for place, rows in enumerate(prompts):
             row, length = firsts[place], lengths[place]
@@ -237,7 +236,7 @@ class DecodingBatch:
                     keys[place : place + 1, :, :length].clone(), values[place : place + 1, :, :length].clone(), number
                 )
             own.batch_repeat_interleave(len(rows))
-            logits_1V = logits_NKV[place, kept.index(length - 1)][None]
+            logits_1V = logits_NKV[place, length - 1 if scored else 0][None]
             targets = row.prompt[1:] if row.score_prompt else ()
             scores = score(logits_NKV[place, : length - 1], targets, row.num_top or 0) if targets else []
             found.append(Prefilled(rows, (own,), logits_1V.expand(len(rows), -1), scores))
@@ -257,6 +256,18 @@ class DecodingBatch:
             for index, token in zip(wanting, scores, strict=True):
                 tokens[index] = Token(token.id, token.logprob, token.top[: self.rows[index].num_top])
         return tokens
+
+
+@contextmanager
+def _only(places_N: Tensor, model: PreTrainedModel) -> Iterator[None]:
+    """While the block lasts, one position of each row goes through the output layer: logits_N1V."""
+    layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    rows_N = torch.arange(len(places_N), device=places_N.device)
+    hook = layer.register_forward_pre_hook(lambda _, given: (given[0][rows_N, places_N][:, None], *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _append(cache: DynamicCache, newcomers: DynamicCache) -> None:

@@ -56,8 +56,9 @@ def test_mixed_batch_says_what_each_adapter_says_alone(loaded: LoadedBase, tmp_p
     assert len({tuple(answer) for answer in expected}) == len(expected)
 
 
+@pytest.mark.parametrize("scored", [True, False])
 def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone(
-    loaded: LoadedBase, tmp_path: Path
+    loaded: LoadedBase, tmp_path: Path, scored: bool
 ) -> None:
     folders = [None, save_adapter(loaded, tmp_path / "a", 1), save_adapter(loaded, tmp_path / "b", 2, PROMPT)]
     adapters = Adapters(loaded.model)
@@ -66,7 +67,7 @@ def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone
     prompts = [ids_of(length, length) for length in lengths]
 
     def rows(*, together: bool) -> list[tuple[Row, list[float | None]]]:
-        made = [Row(ids, GREEDY, attached[who], 1, score_prompt=True) for ids, who in zip(prompts, of, strict=True)]
+        made = [Row(ids, GREEDY, attached[who], 1, score_prompt=scored) for ids, who in zip(prompts, of, strict=True)]
         batch = DecodingBatch(loaded)
         every = [[row] for row in made]
         computed = batch.prefill_all(every) if together else [batch.prefill(one) for one in every]
@@ -79,14 +80,23 @@ def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone
 
     alone = rows(together=False)
     passes: list[None] = []
-    counting = loaded.model.base_model.layers[0].register_forward_hook(lambda *_: passes.append(None))
+    outputs: list[int] = []
+    counting = [
+        loaded.model.base_model.layers[0].register_forward_hook(lambda *_: passes.append(None)),
+        loaded.model.get_output_embeddings().register_forward_hook(  # type: ignore[no-untyped-call]
+            lambda _, __, logits: outputs.append(logits.shape[:-1].numel())
+        ),
+    ]
     found = rows(together=True)
-    counting.remove()
+    for hook in counting:
+        hook.remove()
     assert len(passes) - 6 == 5, "guard: 9 and 6; 17, 12 and 9; 1 alone; those of virtual tokens alone"
+    if not scored:
+        assert sum(outputs[:-6]) == len(prompts), "guard: the output layer computes one position of each prompt"
     for (row, scores), (expected, expected_scores) in zip(found, alone, strict=True):
         assert row.generated == expected.generated
         assert scores == pytest.approx(expected_scores, abs=1e-5)
-        assert len(scores) == len(row.prompt) - 1
+        assert len(scores) == (len(row.prompt) - 1 if scored else 0)
 
 
 def test_sliding_windows_see_as_far_as_they_should(loaded: LoadedBase) -> None:
