@@ -1,16 +1,16 @@
 """Renders conversations that are texts alone with the template that transformers compiled, by the shortest way.
 
 `apply_chat_template` copies every message, drops nulls, gives reasoning its other names and builds a new context
-with every call. For messages whose values are all texts, without tools and reasoning, nothing of this changes what the
-template sees. All other conversations go through `apply_chat_template` (`workers.data.template`).
+with every call. For messages of a role, a content and a name, all texts, and without tools, nothing of this changes
+what the template sees. All other conversations go through `apply_chat_template` (`workers.data.template`).
 """
 
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _REASONING_FIELDS, _compile_jinja_template
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from workers.data.messages import Messages
 
-_UNUSUAL = frozenset({"tool_calls", *_REASONING_FIELDS})
+_PLAIN = frozenset({"role", "content", "name"})  # transformers gives none of them another name or value
 
 
 class PlainRendering:
@@ -36,7 +36,7 @@ class PlainRendering:
 def takes(messages: Messages) -> bool:
     """Whether `apply_chat_template` would leave these messages as they are."""
     return bool(messages) and all(
-        _UNUSUAL.isdisjoint(message) and all(type(value) is str for value in message.values()) for message in messages
+        _PLAIN.issuperset(message) and all(type(value) is str for value in message.values()) for message in messages
     )
 
 
