@@ -190,7 +190,7 @@ def test_a_bad_file_fails_in_seconds_though_every_slot_is_busy(service: RunningS
     client = service.client()
     crowd = [create_job(client, upload(client, rows(200)), epochs=50, batch=1) for _ in range(4)]
     for job in crowd:
-        wait_for_status(client, job.id, "running")
+        wait_for_status(client, job.id, "running", pause=0.05)
     bad = rows(10) + b'\n{"messages": [{"role": "robot", "content": "x"}]}\nnot json\n'
     job = wait_for_status(client, create_job(client, upload(client, bad)).id, "failed", seconds=20)
     assert job.error is not None

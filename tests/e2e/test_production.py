@@ -18,7 +18,7 @@ from tests.faults.rounds import ROUNDS, round_seed
 from tests.faults.streams import read_stream
 from tests.faults.strikes import TRAINER
 from tests.given.journey import create_job, rows, upload
-from tests.given.running_service import ROOT, kill, wait_for
+from tests.given.running_service import ROOT, alive, kill, wait_for
 from tests.given.tiny_models import make_tiny_base
 from tests.production import Production, production
 from tests.servers.radosgw import check_radosgw
@@ -37,7 +37,7 @@ QUESTION = "0 red?"
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Production]:
-    """One for this module; every test leaves it running. With one slot to a worker, two jobs need both."""
+    """One for this module; every test but the last leaves it running. With one slot to a worker, two jobs need both."""
     check_radosgw()
     vllm_python()
     with TemporaryDirectory(prefix="luthier-production-") as folder:  # PostgreSQL, not root, cannot enter pytest's
@@ -163,3 +163,10 @@ def test_the_doctor_finds_nothing_wrong(made: Production, tmp_path: Path) -> Non
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stdout
     assert f"{made.engine_url} serves tiny" in found.stdout
+
+
+def test_sigterm_ends_the_engine_and_all_of_vllm(made: Production) -> None:
+    left = made.engine.below()
+    made.engine.stop()
+    assert made.engine.popen is not None and made.engine.popen.poll() == 0, made.logs()
+    assert not any(map(alive, left))

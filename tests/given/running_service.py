@@ -138,7 +138,7 @@ def _entry(base: Base) -> str:
 
 
 def wait_for_status(
-    client: OpenAI, job_id: str, *statuses: str, seconds: float = 120.0, pause: float = 0.05
+    client: OpenAI, job_id: str, *statuses: str, seconds: float = 120.0, pause: float = 0.2
 ) -> FineTuningJob:
     """The job once it has one of the statuses; fails early when it ended otherwise. Asks again after each `pause`."""
     deadline = time.monotonic() + seconds

@@ -37,6 +37,7 @@ class Vllm:
     folder: Path
     settings: dict[str, object] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    killed: bool = False
 
     def __post_init__(self) -> None:
         self.python = vllm_python()
@@ -101,6 +102,7 @@ class Vllm:
     def kill(self) -> None:
         """SIGKILL of our command alone: the rest must end by itself."""
         assert self.process is not None
+        self.killed = True
         self.process.kill()
         self.process.wait(10)
         self._let_go()
