@@ -97,6 +97,7 @@ class Server:
             while True:
                 ready = [key.fileobj for key, _ in selector.select()]
                 if sys.stdin in ready and not os.read(0, 4096):
+                    _let_signals_be()  # forks that end now would wake a socket that is closed
                     return None
                 if self._wake in ready:
                     self._wake.recv(4096)
@@ -134,11 +135,15 @@ class Server:
 
     def _forget(self, connection: socket.socket) -> None:
         """In a fork: none of the server's connections and signal handlers are its own."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _let_signals_be()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for one in (self._listener, self._wake, self._waker, connection, *self._forks.values()):
             one.close()
+
+
+def _let_signals_be() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
 
 
 def become(request: Request, streams: Sequence[int]) -> None:

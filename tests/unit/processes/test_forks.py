@@ -146,3 +146,19 @@ async def test_a_server_ends_with_who_started_it_and_leaves_no_folder() -> None:
     await ended(above)
     await asyncio.to_thread(wait_for, lambda: not address.parent.exists(), SECONDS, "the folder is removed")
     await asyncio.to_thread(wait_for, lambda: not alive(server.pid), SECONDS, "the server ends")
+
+
+AFTER = """
+import os, signal, socket
+from service.processes.fork_server import Server
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    assert Server(listener).run() is None
+os.kill(os.getpid(), signal.SIGCHLD)  # as when a fork ends with its server
+"""
+
+
+async def test_a_server_that_has_ended_hears_of_no_fork() -> None:
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", AFTER, stdin=PIPE, stderr=PIPE)
+    async with asyncio.timeout(SECONDS):
+        _, said = await child.communicate(b"")
+    assert (child.returncode, said) == (0, b"")
