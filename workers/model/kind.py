@@ -3,6 +3,7 @@
 Does not depend on jobs or tunings; `workers.model.load` and `workers.model.describe` call it.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,11 +54,12 @@ def kind_of(config: PreTrainedConfig) -> BaseKind:
 def empty_model(kind: BaseKind, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """The architecture on torch's meta device: shapes without numbers. Raises ValueError for one that is unknown.
 
-    Its attention is the plain one, since the others look at the numbers of a mask.
+    Its attention is the plain one, since the others look at the numbers of a mask. `config` stays as it is: it may be
+    that of a model that computes.
     """
     with torch.device("meta"):
         options = {"dtype": dtype, "trust_remote_code": False, "attn_implementation": "eager"}
-        model = _LOADERS[kind].from_config(config, **options)
+        model = _LOADERS[kind].from_config(copy.deepcopy(config), **options)
     assert isinstance(model, PreTrainedModel)
     _without_pooler(kind, model)
     return model

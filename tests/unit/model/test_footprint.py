@@ -36,7 +36,9 @@ def test_weights_take_what_they_take_once_they_are_loaded(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_tuning_is_as_large_on_a_base_without_numbers(name: str) -> None:
     loaded = family(name).model
+    attention = loaded.config._attn_implementation
     empty = empty_model("causal", loaded.config, torch.float32).requires_grad_(False)
+    assert loaded.config._attn_implementation == attention
     found = {}
     for kind, settings in KINDS.items():
         if name == "mixtral" and kind in RUNS_THE_BASE:
