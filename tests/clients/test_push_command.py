@@ -24,7 +24,7 @@ from tests.given.command import called
 from tests.given.stored_jobs import add_job
 from tests.given.stored_models import add_model
 
-pytestmark = pytest.mark.usefixtures("configured")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("configured")]
 NAME = "ft:luthier-tiny:luthier:mine:AAAAAAAA"
 
 

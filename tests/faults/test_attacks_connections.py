@@ -12,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 from service.processes.http_server import BoundedProtocol, ConnectionLimits, bound_every_server
 from tests.given.served_api import served
 
+pytestmark = pytest.mark.slow
+
 QUICK = ConnectionLimits(
     head_seconds=0.4, body_seconds=0.2, write_seconds=0.2, check_seconds=0.05, linger_seconds=0.2, bytes_per_second=500
 )

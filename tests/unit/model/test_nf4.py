@@ -25,6 +25,8 @@ from workers.model.nf4 import Nf4Linear, num_parameters, quantise
 from workers.trainer.process.slot import Slot
 from workers.tunings import create_tuning
 
+pytestmark = pytest.mark.slow
+
 TUNABLE = [kind for kind in KINDS if kind != "pissa" and not TUNINGS.find(KINDS[kind]["type"]).moves_the_base]
 RATES = {"prompt": 0.3, "prefix": 0.1, "vera": 0.1, "ia3": 0.1, "loreft": 0.05}
 

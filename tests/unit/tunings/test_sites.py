@@ -20,6 +20,8 @@ from workers.model.adapters import Adapter, rows_use
 from workers.model.load import weights_digest
 from workers.tunings import Tuning, create_tuning
 
+pytestmark = pytest.mark.slow
+
 LORA = {"type": "lora", "lora": {"r": 4, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}}
 DORA = {"type": "lora", "lora": LORA["lora"] | {"use_dora": True}}
 IA3 = {"type": "ia3", "ia3": {}}
