@@ -154,14 +154,14 @@ def report(ways: Sequence[Way], missing: Sequence[str], rounds: int, streams: in
     lines += [f"without {', '.join(missing)}: {gateway_peers.REMEDY}"] if missing else []
     direct = ways[0]
     for clients in CLIENTS:
-        lines += ["", f"{clients} at a time" + " " * 14 + "p50 ms   added   p99 ms    requests/s            CPU ms"]
+        lines += ["", f"{clients} at a time" + " " * 14 + "p50 ms   added   p99 ms        requests/s            CPU ms"]
         base = Spread(direct.seconds[clients]).median
         for way in ways:
             p50 = Spread(way.seconds[clients]).median
             lines.append(
                 f"{way.name:26}{p50 * 1e3:8.2f}{(p50 - base) * 1e3:8.2f}"
                 f"{quantile(way.seconds[clients], 0.99) * 1e3:9.2f}"
-                f"{Spread(way.rates[clients])!s:>22}{Spread(way.cpu[clients])!s:>26}"
+                f"{Spread(way.rates[clients])!s:>26}{Spread(way.cpu[clients])!s:>26}"
             )
     lines += ["", f"{streams} streams at a time" + " " * 10 + "events/s     of direct"]
     for way in ways:
