@@ -17,6 +17,8 @@ from tests.given.engines import calling, listening, load_tiny, local_store, make
 from workers.engines.embedded.engine import Engine, EngineLimits
 from workers.model.load import LoadedBase
 
+pytestmark = pytest.mark.slow
+
 POISON = 200  # a token at which the model of these tests fails
 
 
