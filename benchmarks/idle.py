@@ -11,8 +11,6 @@ frequent.
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, running(Path(scratch) / "service") as service:
         time.sleep(options.settle)
-        with idling(service, options.seconds) as found:
-            pass
+        found = used_idling(service, options.seconds)
     lines = table(found, options.seconds)
     print("\n".join(lines))
     (options.output / "idle.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -60,8 +57,7 @@ def main() -> None:
     draw(options.output / "idle.svg", "An idle installation", "% of a core", {"CPU": shares})
 
 
-@contextmanager
-def idling(service: RunningService, seconds: float) -> Iterator[dict[str, Used]]:
+def used_idling(service: RunningService, seconds: float) -> dict[str, Used]:
     """What each part uses in so many seconds from now."""
     assert service.process is not None
     processes = {pid: part_of(pid) for pid in [service.process.pid, *descendants(service.process.pid)]}
@@ -71,7 +67,7 @@ def idling(service: RunningService, seconds: float) -> Iterator[dict[str, Used]]
     for pid, name in processes.items():
         more, so_far = used(pid).since(before[pid]), found.get(name, Used(0.0, 0))
         found[name] = Used(so_far.cpu_seconds + more.cpu_seconds, so_far.wake_ups + more.wake_ups)
-    yield found
+    return found
 
 
 def part_of(pid: int) -> str:

@@ -94,12 +94,6 @@ class Cell:
     left: bool  # nothing of it is left in the base
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("cells")
-    return path
-
-
 @cache
 def cell(name: str, kind: str, root: Path) -> Cell:
     """Trains, decodes and resumes a job of that kind, and leaves its adapter and logits in a folder."""

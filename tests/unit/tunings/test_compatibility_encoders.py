@@ -76,12 +76,6 @@ class Cell:
     rows: list[HeadRow]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("cells")
-    return path
-
-
 @cache
 def cell(name: str, kind: str, root: Path) -> Cell:
     base, folder, ids = encoder(name), root / f"{name}.{kind}", ROWS.row(0)[0].tolist()
