@@ -3,6 +3,7 @@
 Forked where the test asks for `forks`, which is a matter of a second instead of ten.
 """
 
+import asyncio
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from service.installation.context import Context
 from service.processes.child import ChildProcess
 from service.processes.forks import start_fork
 
+STOP_SECONDS = 60
 PASSED_ON = ("data_dir", "catalogue", "engine_urls", "slots", "slot_steps", "lease_seconds", "trainer_threads", "bases")
 
 
@@ -33,3 +35,10 @@ def kill_worker(process: ChildProcess) -> None:
     """kill -9; its trainer ends by itself, as after any loss of its parent."""
     if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)
+
+
+async def stop_worker(process: ChildProcess) -> None:
+    """Asks it to stop and waits until it has: it releases what it holds, which counts as no crash."""
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(STOP_SECONDS):
+        await process.wait()

@@ -10,7 +10,7 @@ from service.installation.context import Context
 from service.operations import jobs
 from service.operations.keys import Caller
 from tests.given.worker import END_SECONDS, create, ended, installation, upload, worker
-from tests.given.worker_process import worker_process
+from tests.given.worker_process import stop_worker, worker_process
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,8 @@ async def test_a_file_that_ends_its_worker_fails_its_job_alone(ctx: Context, cal
         while not await checked(deadly):
             async with worker_process(ctx, "tests.faults.worker", LUTHIER_FAULT_DEADLY_FILE=file) as process:
                 while process.returncode is None:
-                    if all([await checked(id) for id in (deadly, *beside)]):  # a kill before would be a crash more
+                    if all([await checked(id) for id in (deadly, *beside)]):
+                        await stop_worker(process)  # a kill would count as one more crash of what it trains now
                         break
                     await asyncio.sleep(0.05)
                 else:
