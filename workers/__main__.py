@@ -60,7 +60,7 @@ def main() -> None:
 def _train(settings: Settings, _flags: list[str]) -> None:
     async def run() -> None:
         from workers.supervisor.supervisor import Supervisor  # noqa: PLC0415  torch is loaded only where it is needed
-        from workers.trainer.parent.handle import create_trainers  # noqa: PLC0415
+        from workers.supervisor.trainers import create_trainers  # noqa: PLC0415
 
         async with opened(settings) as ctx:
             await schema.check(ctx.database)

@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         "", description="URL of a Weights & Biases server of your own; empty means its public service."
     )
 
-    slots: int = Field(4, ge=1, description="Jobs that one trainer holds at a time.")
+    slots: int = Field(4, ge=1, description="Jobs that a worker trains at a time, in turns or in several trainers.")
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
     poll_seconds: float = Field(
@@ -242,6 +242,10 @@ class Settings(BaseSettings):
     trainer_threads: int = Field(
         0, ge=0, description="CPU threads of a trainer; 0: 1 for a base below 20 million parameters, else one for each "
         "CPU, 8 at most. Part of the bit-exact fingerprint; a job that continues keeps those that it began with.",
+    )  # fmt: skip
+    trainers: int = Field(
+        0, ge=0, description="Trainer processes of one base in a worker, over which its jobs are spread; 0: as many as "
+        "the CPUs carry, 4 at most, for a base below 20 million parameters on CPUs, else 1.",
     )  # fmt: skip
     engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where trainer and embedded engine compute.")

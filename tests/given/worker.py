@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from tests.given.journey import rows
 from tests.given.running_service import write_catalogue
 from tests.given.tiny_models import make_tiny_base
 from workers.supervisor.supervisor import Supervisor
+from workers.supervisor.trainers import Trainers
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.parent.handle import TrainerHandle
 
@@ -39,8 +41,8 @@ async def installation(
     bases = [make_tiny_base(folder / "base", tunings=tunings)]
     bases += [make_tiny_base(folder / id, seed=1).model_copy(update={"id": id}) for id in more]
     catalogue = write_catalogue(folder / "bases.toml", *bases)
-    values = {"engine_urls": "", "trainer_threads": 1, "snapshot_steps": 5, "lease_seconds": 20, **changes}
-    settings = Settings(data_dir=folder / "data", catalogue=catalogue, **values)
+    usual = {"engine_urls": "", "trainer_threads": 1, "trainers": 1, "snapshot_steps": 5, "lease_seconds": 20}
+    settings = Settings(data_dir=folder / "data", catalogue=catalogue, **{**usual, **changes})
     async with installed(settings) as ctx:
         yield ctx
 
@@ -53,19 +55,25 @@ async def first_caller(ctx: Context) -> Caller:
 
 
 @asynccontextmanager
-async def worker(ctx: Context, module: str = "workers.trainer.process.loop") -> AsyncIterator[Supervisor]:
-    """A supervisor whose trainers run `module`."""
-    trainers = {
-        base.id: TrainerHandle([sys.executable, "-m", module, config(ctx, base.id)], backoff_seconds=0.1)
+async def worker(
+    ctx: Context, module: str = "workers.trainer.process.loop", trainers: int = 1
+) -> AsyncIterator[Supervisor]:
+    """A supervisor whose trainers, so many for each base, run `module`."""
+    of_bases = {
+        base.id: Trainers(partial(trainer, ctx, base.id, module), trainers)
         for base in ctx.catalogue.named(ctx.settings.held_bases)
     }
-    supervisor = Supervisor(ctx, trainers, ctx.settings.scratch_dir)
+    supervisor = Supervisor(ctx, of_bases, ctx.settings.scratch_dir)
     running = asyncio.create_task(supervisor.run())
     try:
         yield supervisor
     finally:
         supervisor.stop()
         await running
+
+
+def trainer(ctx: Context, base_id: str, module: str) -> TrainerHandle:
+    return TrainerHandle([sys.executable, "-m", module, config(ctx, base_id)], backoff_seconds=0.1)
 
 
 def config(ctx: Context, base_id: str) -> str:

@@ -15,7 +15,10 @@ from service.processes.child import ChildProcess
 from service.processes.forks import start_fork
 
 STOP_SECONDS = 60
-PASSED_ON = ("data_dir", "catalogue", "engine_urls", "slots", "slot_steps", "lease_seconds", "trainer_threads", "bases")
+PASSED_ON = (
+    "data_dir", "catalogue", "engine_urls", "slots", "slot_steps", "lease_seconds", "trainer_threads", "trainers",
+    "bases",
+)  # fmt: skip
 
 
 @asynccontextmanager

@@ -97,12 +97,13 @@ async def _merge(parts: Parts, held: HeldMerge) -> None:
 
 async def _train(parts: Parts, held: HeldJob) -> None:
     base = parts.ctx.catalogue.bases[held.job.base]
-    trainer = await parts.residence.move_in(base.id)
-    await JobRun(held, base, trainer, parts.scratch, Tracker(held, parts.integrations)).run()
+    trainers = await parts.residence.move_in(base.id)
+    async with trainers.place() as trainer:
+        await JobRun(held, base, trainer, parts.scratch, Tracker(held, parts.integrations)).run()
 
 
 async def _leave_slot(parts: Parts, held: HeldJob) -> None:
-    await parts.residence[held.job.base].leave(held.job.id, snapshot=True)
+    await parts.residence[held.job.base].leave(held.job.id)
 
 
 async def _pause(parts: Parts, running: Sequence[HeldJob]) -> None:

@@ -1,8 +1,8 @@
-"""Which base a worker's trainer holds, one at a time, and which bases it can load at all.
+"""Which base a worker's trainers hold, one at a time, and which bases it can load at all.
 
 A worker with several bases can have one of them in memory. It claims the next waiting job of any of its bases, in
 order. While jobs are seated and the next one needs another base, it claims nothing, not even jobs of the base in
-memory: the seated jobs end, then the trainer's process ends and that of the next base starts. So no job is overtaken
+memory: the seated jobs end, then the trainers' processes end and one of the next base starts. So no job is overtaken
 without end; the cost is slots that stay free before a change. Where that is too high, give workers different bases
 (`LUTHIER_BASES`).
 
@@ -21,7 +21,7 @@ from service.domain.memory import DeviceMemory
 from service.domain.work import LOADING
 from service.recipes.catalogue import Catalogue
 from workers.jobs.loading import BaseNotLoaded, Tokenizers
-from workers.trainer.parent.handle import TrainerHandle
+from workers.supervisor.trainers import Trainers
 
 log = structlog.get_logger()
 RETRY_SECONDS = 1.0
@@ -29,11 +29,11 @@ RETRY_LIMIT_SECONDS = 60.0
 
 
 class Residence:
-    """The trainers of the bases that a worker holds, of which at most one has a process."""
+    """The trainers of the bases that a worker holds; those of at most one base have processes."""
 
     def __init__(
         self,
-        trainers: Mapping[str, TrainerHandle],
+        trainers: Mapping[str, Trainers],
         catalogue: Catalogue,
         tokenizers: Tokenizers,
         ring: Callable[[str], Awaitable[None]],
@@ -67,20 +67,20 @@ class Residence:
     @property
     def memory(self) -> dict[str, DeviceMemory]:
         """Of each base that a trainer has loaded at least once, what it had then."""
-        found = {base: trainer.ready.memory for base, trainer in self._trainers.items() if trainer.ready is not None}
+        found = {base: trainers.memory for base, trainers in self._trainers.items()}
         return {base: memory for base, memory in found.items() if memory is not None}
 
-    def __getitem__(self, base: str) -> TrainerHandle:
-        """That base's trainer, whether or not it has a process."""
+    def __getitem__(self, base: str) -> Trainers:
+        """That base's trainers, whether or not they have processes."""
         return self._trainers[base]
 
-    async def move_in(self, base: str) -> TrainerHandle:
-        """That base's trainer, once the others' processes have ended. Only while no job is seated in those."""
+    async def move_in(self, base: str) -> Trainers:
+        """That base's trainers, once the others' processes have ended. Only while no job is seated in those."""
         async with self._moving:
-            for other, trainer in self._trainers.items():
-                if other != base and trainer.pid is not None:
+            for other, trainers in self._trainers.items():
+                if other != base and trainers.running:
                     log.info("trainer.moving", out=other, into=base)
-                    await trainer.rest()
+                    await trainers.rest()
         return self._trainers[base]
 
     async def keep_ready(self) -> None:
@@ -113,15 +113,15 @@ class Residence:
         log.error("worker.base_not_loaded", base=base, reason=error.reason, retry_seconds=seconds)
 
     async def beat(self) -> None:
-        """Extends the life of a running trainer by another lease."""
-        await asyncio.gather(*(trainer.beat() for trainer in self._trainers.values()))
+        """Extends the life of running trainers by another lease."""
+        await asyncio.gather(*(trainers.beat() for trainers in self._trainers.values()))
         for base in self.usable:
             if self._trainers[base].loaded:
                 self._loaded(base)
 
     async def stop(self) -> None:
         """Ends all trainers permanently."""
-        await asyncio.gather(*(trainer.stop() for trainer in self._trainers.values()))
+        await asyncio.gather(*(trainers.stop() for trainers in self._trainers.values()))
 
     async def _load(self, base: str) -> None:
         """Loads what can be loaded without a job. During the first try, jobs of the base may already be claimed."""

@@ -28,7 +28,7 @@ from workers.integrations.tracker import let_finish
 from workers.jobs.loading import BaseNotLoaded, Tokenizers
 from workers.supervisor.kinds import Parts, Runner, runners
 from workers.supervisor.residence import Residence
-from workers.trainer.parent.handle import TrainerHandle
+from workers.supervisor.trainers import Trainers
 
 log = structlog.get_logger()
 STOP_SECONDS = 20.0
@@ -52,7 +52,7 @@ class Running:
 class Supervisor:
     """Claims what it has room for; `run` returns after a signal, when everything is released."""
 
-    def __init__(self, ctx: Context, trainers: dict[str, TrainerHandle], scratch: Path) -> None:
+    def __init__(self, ctx: Context, trainers: dict[str, Trainers], scratch: Path) -> None:
         tokenizers = Tokenizers()
         self._ctx = ctx
         self._residence = Residence(trainers, ctx.catalogue, tokenizers, ctx.queue.put)

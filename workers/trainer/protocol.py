@@ -97,6 +97,7 @@ class Ready(BaseModel):
     hashes: dict[str, str]
     environment: dict[str, str]
     memory: DeviceMemory | None = None
+    trainers: int = 1  # processes of this base that the machine has cores for
 
 
 class Seated(BaseModel):

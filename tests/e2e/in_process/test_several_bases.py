@@ -13,7 +13,7 @@ from service.operations.keys import Caller
 from service.recipes.catalogue import CatalogueError
 from tests.given.worker import create, ended, installation, reached, worker
 from tests.servers.valkey import Valkey
-from workers.trainer.parent.handle import create_trainers
+from workers.supervisor.trainers import create_trainers
 
 pytestmark = pytest.mark.slow
 LONE = "tests.faults.lone_trainer"

@@ -25,7 +25,7 @@ async def test_a_job_that_crashes_the_trainer_fails_and_its_neighbours_end_in_th
     monkeypatch.setenv("LUTHIER_FAULT_KILL_JOB", crashing)
     monkeypatch.setenv("LUTHIER_FAULT_KILL_STEP", "4")
     neighbours = [await create(ctx, caller, 1), await create(ctx, caller, 2)]
-    async with worker(ctx, "tests.faults.trainer"):
+    async with worker(ctx, "tests.faults.trainer", trainers=2):  # one neighbour is in the process that crashes
         guilty, *beside = await ended(ctx, caller, crashing, *neighbours)
     assert guilty.status == "failed"
     assert guilty.error is not None

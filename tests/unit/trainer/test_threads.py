@@ -8,7 +8,7 @@ import torch
 from tests.given.slots import adapter, run, seat
 from tests.given.tiny_models import make_tiny_base
 from workers.model.load import load_base
-from workers.trainer.process.threads import available_cpus, usual_threads
+from workers.trainer.process.threads import available_cpus, usual_threads, usual_trainers
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +16,12 @@ pytestmark = pytest.mark.slow
 def test_small_bases_have_one_thread_and_others_what_the_machine_has_up_to_eight() -> None:
     assert [usual_threads(4_000_000, cpus) for cpus in (1, 2, 64)] == [1, 1, 1]
     assert [usual_threads(135_000_000, cpus) for cpus in (1, 2, 64)] == [1, 2, 8]
+
+
+def test_a_small_base_has_as_many_trainers_as_use_the_cpus_and_a_large_one_is_kept_once() -> None:
+    assert [usual_trainers(4_000_000, cpus, 1) for cpus in (1, 2, 64)] == [1, 2, 4]
+    assert [usual_trainers(4_000_000, cpus, 2) for cpus in (1, 2, 6)] == [1, 1, 3]
+    assert usual_trainers(135_000_000, 64, 1) == 1
 
 
 @pytest.mark.parametrize(("written", "cpus"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])

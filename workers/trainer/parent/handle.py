@@ -1,6 +1,6 @@
 """The parent's side of a trainer: starts the child when a job needs it, again when it crashed, and ends it.
 
-Entered from `workers.jobs.train` (`seat`) and `workers.supervisor.supervisor` (`beat`, `leave`, `stop`). Holds no
+Entered from `workers.jobs.train` (`seat`) and `workers.supervisor.trainers` (`beat`, `leave`, `stop`). Holds no
 tensor and imports none; counts no crashes against a job: `Crashed` only says whose turn it was.
 """
 
@@ -12,21 +12,10 @@ from pathlib import Path
 import structlog
 
 from service.processes.child import Backoff
-from service.recipes.catalogue import Catalogue
-from service.settings.settings import Settings
-from workers.trainer.launch import trainer_command
 from workers.trainer.parent.child import Child
 from workers.trainer.protocol import Beat, Crashed, Leave, Left, Pause, Ready, Report, Seat
 
 log = structlog.get_logger()
-
-
-def create_trainers(settings: Settings, catalogue: Catalogue) -> dict[str, "TrainerHandle"]:
-    """One trainer per base that this worker holds, by the base's id; none is started before its first job or `start`.
-
-    Raises CatalogueError when the settings name a base that the catalogue does not have.
-    """
-    return {base.id: TrainerHandle(trainer_command(settings, base)) for base in catalogue.named(settings.held_bases)}
 
 
 class TrainerHandle:

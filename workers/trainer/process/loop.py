@@ -27,7 +27,7 @@ from workers.trainer.process.channel import Channel, Order
 from workers.trainer.process.faults import device_memory
 from workers.trainer.process.slot import Phase, Slot, Step
 from workers.trainer.process.snapshot import SnapshotWrite
-from workers.trainer.process.threads import available_cpus, usual_threads
+from workers.trainer.process.threads import available_cpus, usual_threads, usual_trainers
 from workers.trainer.process.turns import Turns
 from workers.trainer.protocol import (
     Checkpointed,
@@ -86,6 +86,7 @@ class Trainer:
             hashes=self._base.hashes,
             environment=self._environment,
             memory=device_memory(self._base.device),
+            trainers=self._useful_trainers(),
         )
         self._channel.say(ready)
         self._channel.watch()
@@ -99,6 +100,11 @@ class Trainer:
             if turn is not None:
                 with self._on_account_of(turn):
                     self._advance(turn, self._stays[turn])
+
+    def _useful_trainers(self) -> int:
+        if self._base.device.type != "cpu":
+            return 1
+        return usual_trainers(num_parameters(self._base.model), available_cpus(), torch.get_num_threads())
 
     def _obey(self, command: Order) -> None:
         job_id = command.job_id

@@ -14,12 +14,18 @@ import torch
 
 SMALL_PARAMETERS = 20_000_000  # 2 threads were slower than 1 at 4 M; where it turns was not measured
 MOST_THREADS = 8  # beyond, steps of a few thousand tokens gain little
+MOST_TRAINERS = 4  # each has the base and torch in memory
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usual_threads(num_parameters: int, num_cpus: int) -> int:
     """For a base of that size, where `num_cpus` may be used and no setting says otherwise."""
     return 1 if num_parameters < SMALL_PARAMETERS else max(1, min(num_cpus, MOST_THREADS))
+
+
+def usual_trainers(num_parameters: int, num_cpus: int, threads: int) -> int:
+    """How many trainers of a base of that size use `num_cpus`, of `threads` each; a larger base is kept once."""
+    return max(1, min(num_cpus // threads, MOST_TRAINERS)) if num_parameters < SMALL_PARAMETERS else 1
 
 
 def available_cpus(quota: Path = _QUOTA) -> int:
