@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
@@ -113,9 +114,14 @@ class _Envelope(BaseModel):
 class Engines:
     """The engines of one base, in rotation: each call begins with the engine after the last one that was tried."""
 
-    def __init__(self, urls: Sequence[str], headers: Mapping[str, str] | None = None, *, at_once: int = 1) -> None:
-        """`headers` of every request, which prove to an engine who calls; `at_once`: requests beside each other."""
+    def __init__(
+        self, urls: Sequence[str], headers: Mapping[str, str] | None = None, *, at_once: int = 1, generated: int = 1
+    ) -> None:
+        """`headers` of every request, which prove to an engine who calls; `at_once`: requests beside each other;
+        `generated`: tokens that it generates after a row, which are ignored: not every engine accepts 0.
+        """
         self._at_once = at_once
+        self._generated = generated
         self._urls = list(urls)
         self._headers = dict(headers or {})
 
@@ -135,7 +141,8 @@ class Engines:
         asked = list(zip(rows, [()] * len(rows) if seconds is None else seconds, strict=True))
 
         async def scores(url: str) -> list[list[list[float]]]:
-            return [await self._score(url, model, asked, _score_row) for model in models]
+            score_row = partial(_score_row, self._generated)
+            return [await self._score(url, model, asked, score_row) for model in models]
 
         return await self._first(scores)
 
@@ -178,12 +185,11 @@ class Engines:
 
 
 async def _score_row(
-    session: aiohttp.ClientSession, url: str, model: str, asked: tuple[Sequence[int], Sequence[int]]
+    generated: int, session: aiohttp.ClientSession, url: str, model: str, asked: tuple[Sequence[int], Sequence[int]]
 ) -> list[float]:
     row, second = asked
-    # One token is generated and ignored: not every engine accepts `max_tokens` 0.
     body = {
-        "model": model, "prompt": list(row), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1
+        "model": model, "prompt": list(row), "max_tokens": generated, "temperature": 0, "echo": True, "logprobs": 1
     }  # fmt: skip
     if second:  # of an encoder-decoder, whose engine puts the start token first
         body |= {"prompt": list(second), "written": list(row[1:])}

@@ -59,8 +59,10 @@ class EngineCheck:
         self._subject = subject
         self._waits = waits
         self._imported = imported
-        at_once = ROWS_AT_ONCE if base.serving.engine == "embedded" else 1
-        self._engines = Engines(ctx.engines[base.id], bearer(engine_key(ctx.settings)), at_once=at_once)
+        ours = base.serving.engine == "embedded"
+        at_once, generated = (ROWS_AT_ONCE, 0) if ours else (1, 1)
+        headers = bearer(engine_key(ctx.settings))
+        self._engines = Engines(ctx.engines[base.id], headers, at_once=at_once, generated=generated)
 
     async def tokens(self, rows: Sequence[ScoredRow]) -> NewEvent:
         """Compares log-probabilities of tokens. Returns what to say; raises JobError where an engine contradicts."""

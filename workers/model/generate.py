@@ -42,6 +42,7 @@ class Row:
     adapter: Adapter | None = None
     num_top: int | None = None  # how many alternatives to score at every token; None scores nothing
     score_prompt: bool = False
+    ends: bool = False  # with its prompt: no token follows, so that nothing of it is cached
     written: Sequence[int] = ()  # of an encoder-decoder: what the decoder has written before, and is scored
     generated: list[int] = field(default_factory=list)
 
@@ -194,7 +195,7 @@ class DecodingBatch:
 
     def _groups(self, firsts: Sequence[Row]) -> list[list[int]]:
         """The places of rows that are prefilled together: of one adapter, at most PIECE_TOKENS with their padding, none
-        of them shorter than half of the longest."""
+        of them shorter than half of the longest; those that end with their prompts apart."""
         groups: list[list[int]] = []
         longest_first = sorted(range(len(firsts)), key=lambda place: -len(firsts[place].prompt))
         for place in longest_first:
@@ -203,7 +204,8 @@ class DecodingBatch:
                 first = firsts[group[0]]
                 width = len(first.prompt)
                 fits = width * (len(group) + 1) <= PIECE_TOKENS and width <= 2 * length
-                if fits and first.adapter is row.adapter and not num_virtual_tokens(row.adapter):
+                alike = first.adapter is row.adapter and first.ends == row.ends
+                if fits and alike and not num_virtual_tokens(row.adapter):
                     group.append(place)
                     break
             else:
@@ -225,7 +227,10 @@ class DecodingBatch:
         cache = DynamicCache()
         with rows_use([adapter] * len(firsts), self._device):
             inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
-            with nullcontext() if scored else _only(lengths_N - 1, self._model):
+            if firsts[0].ends:
+                return self._scored_alone(prompts, inputs)
+            rows_N = torch.arange(len(firsts), device=self._device)
+            with nullcontext() if scored else _only(rows_N, lengths_N - 1, self._model):
                 logits_NKV = self._model(**inputs.tensors, past_key_values=cache).logits
         found = []
         for place, rows in enumerate(prompts):
@@ -236,10 +241,25 @@ class DecodingBatch:
                     keys[place : place + 1, :, :length].clone(), values[place : place + 1, :, :length].clone(), number
                 )
             own.batch_repeat_interleave(len(rows))
-            logits_1V = logits_NKV[place, length - 1 if scored else 0][None]
+            logits_1V = logits_NKV[place, length - 1][None] if scored else logits_NKV[0, place][None]
             targets = row.prompt[1:] if row.score_prompt else ()
             scores = score(logits_NKV[place, : length - 1], targets, row.num_top or 0) if targets else []
             found.append(Prefilled(rows, (own,), logits_1V.expand(len(rows), -1), scores))
+        return found
+
+    def _scored_alone(self, prompts: Sequence[Sequence[Row]], inputs: Inputs) -> list[Prefilled]:
+        """Rows that end with their prompts: no cache, and no padding through the output layer."""
+        lengths = [len(rows[0].prompt) for rows in prompts]
+        rows_K = torch.repeat_interleave(torch.tensor(lengths, device=self._device))
+        places_K = torch.cat([torch.arange(length, device=self._device) for length in lengths])
+        with _only(rows_K, places_K, self._model):
+            logits_KV = self._model(**inputs.tensors, use_cache=False).logits[0]
+        found = []
+        for rows, logits_TV in zip(prompts, torch.split(logits_KV, lengths), strict=True):
+            row = rows[0]
+            targets = row.prompt[1:] if row.score_prompt else ()
+            scores = score(logits_TV[:-1], targets, row.num_top or 0) if targets else []
+            found.append(Prefilled(rows, (), logits_TV[-1:].expand(len(rows), -1), scores))
         return found
 
     def _inputs(self, row: Row, start: int, piece: Sequence[int]) -> Inputs:
@@ -259,11 +279,10 @@ class DecodingBatch:
 
 
 @contextmanager
-def _only(places_N: Tensor, model: PreTrainedModel) -> Iterator[None]:
-    """While the block lasts, one position of each row goes through the output layer: logits_N1V."""
+def _only(rows_N: Tensor, places_N: Tensor, model: PreTrainedModel) -> Iterator[None]:
+    """While the block lasts, these positions of these rows alone go through the output layer: logits_1NV."""
     layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    rows_N = torch.arange(len(places_N), device=places_N.device)
-    hook = layer.register_forward_pre_hook(lambda _, given: (given[0][rows_N, places_N][:, None], *given[1:]))
+    hook = layer.register_forward_pre_hook(lambda _, given: (given[0][rows_N, places_N][None], *given[1:]))
     try:
         yield
     finally:

@@ -32,6 +32,7 @@ from service.recipes.tasks import KINDS, BaseKind
 from service.recipes.tuning import BaseSize
 from workers.data.base_text import BaseText
 from workers.model import nf4, segments
+from workers.model.kept_states import KeptStates
 from workers.model.kind import kind_of, load_model
 from workers.model.output_layer import plain_output_layer
 from workers.model.positions import check_decodes_together
@@ -72,6 +73,11 @@ class LoadedBase:
         if self.kind != "causal":
             return "rows are packed for bases that read from left to right only"
         return segments.refusal(self.model)
+
+    @cached_property
+    def kept_states(self) -> KeptStates:
+        """What it computed without a tuning for rows that may come again."""
+        return KeptStates()
 
     @cached_property
     def has_plain_output_layer(self) -> bool:

@@ -61,15 +61,19 @@ def choose(
 def score(logits_NV: Tensor, tokens: Sequence[int], num_top: int) -> list[Token]:
     """The log-probability of each token under its row of logits, with the `num_top` most likely ones."""
     logprobs_NV = torch.log_softmax(logits_NV.float(), dim=-1)
-    logprobs_NV = torch.nan_to_num(logprobs_NV, nan=LOWEST_LOGPROB, neginf=LOWEST_LOGPROB).clamp(min=LOWEST_LOGPROB)
     tokens_N1 = torch.tensor(tokens, device=logits_NV.device)[:, None]
-    own = logprobs_NV.gather(1, tokens_N1)[:, 0].tolist()
+    own = _finite(logprobs_NV.gather(1, tokens_N1)[:, 0]).tolist()
     top_NK = logprobs_NV.topk(num_top, dim=-1)
     tops = [
         tuple(zip(ids, values, strict=True))
-        for ids, values in zip(top_NK.indices.tolist(), top_NK.values.tolist(), strict=True)
+        for ids, values in zip(top_NK.indices.tolist(), _finite(top_NK.values).tolist(), strict=True)
     ]
     return [Token(token, logprob, top) for token, logprob, top in zip(tokens, own, tops, strict=True)]
+
+
+def _finite(logprobs: Tensor) -> Tensor:
+    """As JSON can have them: NaN of a broken model, and what has no probability, are the lowest."""
+    return torch.nan_to_num(logprobs, nan=LOWEST_LOGPROB, neginf=LOWEST_LOGPROB).clamp(min=LOWEST_LOGPROB)
 
 
 def _penalised(logits_BV: Tensor, samplings: Sequence[Sampling], generated: Sequence[Sequence[int]]) -> Tensor:

@@ -147,6 +147,23 @@ async def test_no_tokens_is_an_empty_completion(client: httpx.AsyncClient) -> No
     assert (await complete(client, max_tokens=0, echo=True))["choices"][0]["text"] == PROMPT
 
 
+async def test_prompts_that_the_base_has_scored_are_not_computed_again(
+    client: httpx.AsyncClient, tiny: tuple[Base, LoadedBase]
+) -> None:
+    passes: list[None] = []
+    tiny[1].model.register_forward_hook(lambda *_: passes.append(None))
+    scored = {"max_tokens": 0, "echo": True, "logprobs": 1}
+    first = (await complete(client, **scored))["choices"]
+    assert len(passes) == 1, "guard: one pass, and none for a token that nobody wants"
+    assert (await complete(client, **scored))["choices"] == first
+    assert len(passes) == 1, "guard: the same prompt again"
+    assert (await complete(client, **scored | {"logprobs": 2}))["choices"] != first
+    assert (await complete(client, **scored | {"prompt": f"{PROMPT}."}))["choices"] != first
+    assert len(passes) == 3
+    several = (await complete(client, **scored | {"prompt": [PROMPT, f"{PROMPT}.", "Two"]}))["choices"]
+    assert [several[0]["logprobs"], len(passes)] == [first[0]["logprobs"], 4]
+
+
 async def test_echo_with_logprobs_scores_the_prompt(client: httpx.AsyncClient, tiny: tuple[Base, LoadedBase]) -> None:
     _, loaded = tiny
     answer = await complete(client, prompt="Aé", echo=True, logprobs=2, max_tokens=3)

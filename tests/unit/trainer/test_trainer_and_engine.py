@@ -17,6 +17,7 @@ from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import make_tiny_base, random_rows, rows_of
 from workers.jobs.comparison import Comparison, Verdict, compare
+from workers.model.kept_states import KeptStates
 from workers.model.load import LoadedBase, environment, load_base
 from workers.trainer.process import agreement
 from workers.trainer.process.slot import Slot
@@ -135,13 +136,16 @@ def test_a_job_of_which_no_lora_can_be_made_is_refused_before_its_first_step(bas
 def test_the_agreement_rows_have_what_plain_passes_give_first_to_held_out_rows(
     base: LoadedBase, tuning: dict[str, Any], tmp_path: Path
 ) -> None:
+    vars(base)["kept_states"] = KeptStates()
     slot = seat(base, tuning=tuning)
     run(slot)
     passes: list[None] = []
     counting = base.model.base_model.layers[0].register_forward_hook(lambda *_: passes.append(None))
     rows = slot.agreement_rows()
-    counting.remove()
     assert len(passes) == 2, "guard: all rows together, with the tuning and without it"
+    assert slot.agreement_rows() == rows
+    counting.remove()
+    assert len(passes) == 3, "guard: without the tuning once for all jobs with these rows"
     slot.save_adapter(tmp_path / "adapter")
     slot.leave()
     files = [*((VALID, row) for row in range(len(VALID))), *((TRAIN, row) for row in range(len(TRAIN)))]

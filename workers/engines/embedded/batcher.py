@@ -21,10 +21,12 @@ import structlog
 
 from service.domain.errors import LuthierError, Unavailable
 from workers.engines.embedded.choice import Choice, Piece
+from workers.engines.embedded.kept_scores import KeptScores
 from workers.engines.embedded.request import GenerationRequest
 from workers.model.adapters import Adapter
 from workers.model.generate import Prefilled
 from workers.model.load import LoadedBase
+from workers.model.sampling import Token
 from workers.model.two_sided import batch_for
 
 log = structlog.get_logger()
@@ -74,12 +76,12 @@ class Lane:
         return self._batch.prefill_all([[choice.row for choice in choices] for choices in prompts])
 
     def join(self, request: GenerationRequest, choices: Sequence[Choice], prefilled: Prefilled) -> News:
-        """Appends them to the rows in progress."""
+        """Appends them to the rows in progress, unless they end with their prompt."""
+        if choices[0].row.ends:
+            return begun(request, choices, prefilled.scores)
         self._running |= dict.fromkeys(choices, request)
         self._batch.join(prefilled)
-        pieces = [choice.begin(prefilled.scores) for choice in choices]
-        self._keep(choice for choice in self._running if not choice.finished)
-        return [(request, piece) for piece in pieces if piece is not None]
+        return begun(request, choices, prefilled.scores)
 
     def drop_unwanted(self) -> None:
         """Ends the rows whose clients have disconnected."""
@@ -108,6 +110,12 @@ class Lane:
         self._batch.keep({choice.row for choice in self._running})
 
 
+def begun(request: GenerationRequest, choices: Sequence[Choice], scores: Sequence[Token]) -> News:
+    """What the choices have to say once their prompt is computed."""
+    pieces = [choice.begin(scores) for choice in choices]
+    return [(request, piece) for piece in pieces if piece is not None]
+
+
 @dataclass
 class Counts:
     """Totals since the start."""
@@ -127,6 +135,7 @@ class Batcher:
         self._waiting: deque[GenerationRequest] = deque()
         self._lanes: dict[Adapter | None, Lane] = {}  # those with rows; changed in the thread only
         self._bell = asyncio.Event()
+        self._scores = KeptScores()
         self.counts = Counts()
 
     @property
@@ -213,6 +222,13 @@ class Batcher:
     def _join(self, owner: Adapter | None, groups: Sequence[Group], news: News) -> None:
         """Computes the prompts of one lane together. Where that fails, each by itself: only its own request ends."""
         lane = self._lanes.setdefault(owner, Lane(self._base, owner))
+        new = []
+        for request, choices in groups:
+            if (scores := self._scores.of(choices[0].row)) is None:
+                new.append((request, choices))
+            else:
+                news += begun(request, choices, scores)
+        groups = new
         try:
             prefilled = lane.prefill_all([choices for _, choices in groups])
         except Exception as error:  # no other row was touched
@@ -224,6 +240,7 @@ class Batcher:
             return
         for (request, choices), theirs in zip(groups, prefilled, strict=True):
             self.counts.prompt_tokens += len(choices[0].row.prompt)
+            self._scores.keep(choices[0].row, theirs.scores)
             with self._failing(lane, news):
                 news += lane.join(request, choices, theirs)
 

@@ -68,7 +68,7 @@ class RequestParser:
         limit = room if request.token_limit is None else request.token_limit
         choices = []
         for index in range(request.n):
-            row = Row(ids, request.sampling(index), adapter, num_top=request.num_top)
+            row = Row(ids, request.sampling(index), adapter, num_top=request.num_top, ends=limit == 0)
             choices.append(Choice(index, row, limit, self._vocabulary, stops=request.stops))
         return Order([choices], len(ids))
 
@@ -146,8 +146,9 @@ class RequestParser:
         choices = []
         for index in range(request.n):
             row = Row(
-                ids, request.sampling(index), adapter, num_top=request.logprobs, score_prompt=scored, written=written
-            )
+                ids, request.sampling(index), adapter, num_top=request.logprobs, score_prompt=scored, ends=limit == 0,
+                written=written,
+            )  # fmt: skip
             choices.append(Choice(first + index, row, limit, self._vocabulary, stops=request.stops, echo=echo))
         return choices
 

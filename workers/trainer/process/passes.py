@@ -171,9 +171,15 @@ class Passes:
         model = self._tuning.model if tuned else self._base.model
         keep_K = _on(self._base.device, [shape.trained + packed.place(row) for row, shape in enumerate(shapes)])
         with torch.no_grad(), attending(model):
-            logits_KV: Tensor = model(
-                **packed.inputs.tensors, **arguments(packed.segments), use_cache=False, logits_to_keep=keep_K
-            ).logits[0]
+            if not tuned and self._plain:
+                states_KH = self._base.kept_states.of(
+                    rows, lambda: self._packed_states(packed, model).index_select(0, keep_K)
+                )
+                logits_KV: Tensor = model.get_output_embeddings()(states_KH)  # type: ignore[no-untyped-call]
+            else:
+                logits_KV = model(
+                    **packed.inputs.tensors, **arguments(packed.segments), use_cache=False, logits_to_keep=keep_K
+                ).logits[0]
             return list(torch.split(logits_KV.float().log_softmax(dim=-1), [len(shape.trained) for shape in shapes]))
 
     def _alone(self, ids: Sequence[int], second: Sequence[int] = ()) -> tuple[Batch, Tensor]:
@@ -267,7 +273,7 @@ class Passes:
             logits_NV = logits_NV.float()
             losses_N = cross_entropy(logits_NV, targets_N, reduction="none")
             return losses_N, logits_NV.detach().argmax(dim=-1) == targets_N
-        states_SH = self._packed_states(packed) if packed else self.hidden(batch).flatten(0, 1)
+        states_SH = self._packed_states(packed, model) if packed else self.hidden(batch).flatten(0, 1)
         layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         assert isinstance(layer, nn.Linear), "tried when the base was loaded"
         return losses_and_right(layer, states_SH.index_select(0, states_N), targets_N)
@@ -297,7 +303,7 @@ class Passes:
         if not self.packed:
             return hidden_states(self._tuning.model, self._base.kind, self._inputs(batch))
         packed, (num_rows, width) = self._packed(batch), batch.input_ids_BT.shape
-        states_SH = self._packed_states(packed)
+        states_SH = self._packed_states(packed, self._tuning.model)
         of_states, of_rows = [], []
         for row, shape in enumerate(batch.row_shapes):
             of_states.append(np.arange(shape.length) + packed.place(row))
@@ -322,9 +328,9 @@ class Passes:
         }
         return Packed(Inputs(tensors), segments, num_before)
 
-    def _packed_states(self, packed: Packed) -> Tensor:
+    @staticmethod
+    def _packed_states(packed: Packed, model: PreTrainedModel) -> Tensor:
         """states_SH: the input of the output layer, what the tuning puts before the rows included."""
-        model = self._tuning.model
         with attending(model):
             states_1SH: Tensor = model.base_model(
                 **packed.inputs.tensors, **arguments(packed.segments), use_cache=False
