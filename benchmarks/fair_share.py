@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -139,17 +139,25 @@ class LongJob:
 
 
 def window(service: RunningService, jobs: Sequence[LongJob], seconds: float) -> tuple[list[int], float]:
-    """What each trained meanwhile, and the trainer's CPU seconds; longer, until each has had a turn."""
-    (pid,) = service.processes(TRAINER)
-    trainer = psutil.Process(pid)
-    before, cpu = [job.trained() for job in jobs], sum(trainer.cpu_times()[:2])
+    """What each trained meanwhile, and the trainers' CPU seconds; longer, until each has had a turn."""
+    trainers = [psutil.Process(pid) for pid in service.processes(TRAINER)]
+    before, cpu = [job.trained() for job in jobs], cpu_seconds(trainers)
 
     def tokens() -> list[int]:
         return [job.trained() - early for job, early in zip(jobs, before, strict=True)]
 
     time.sleep(seconds)
     wait_for(lambda: all(tokens()), LIMIT_SECONDS, "a turn of every job")
-    return tokens(), sum(trainer.cpu_times()[:2]) - cpu
+    return tokens(), cpu_seconds(trainers) - cpu
+
+
+def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    """Of one that has ended none: it was idle."""
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:2])
+    return total
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def main(seeds: int, only: Sequence[str]) -> None:
     chosen = {name: kinds[name] for name in only or kinds}
     print(f"luthier-tiny, the demo's rows, 6 epochs, batches of 8, one thread, {seeds} seeds")
     print(f"{'tuning':26}{'parameters':>11}{'KiB':>7}{'CPU s':>8}{'held out right':>18}  served by")
-    settings = {"slots": seeds, "lease_seconds": 120}
+    settings = {"slots": seeds, "lease_seconds": 120, "trainers": 1}
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", every_tuning(), **settings) as service:
         client = service.client()
         questions = read_questions(DEMO / "heldout.jsonl")

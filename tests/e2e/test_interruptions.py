@@ -49,17 +49,18 @@ def undisturbed(service: RunningService, training_file: str) -> str:
     return weights_hash(service, job.fine_tuned_model)
 
 
-def kill_trainer(service: RunningService) -> None:
-    (trainer,) = service.processes("workers.trainer")
-    kill(trainer)
+def kill_trainers(service: RunningService) -> None:
+    """That of the job and that of its neighbour, which may be the same."""
+    for trainer in service.processes("workers.trainer"):
+        kill(trainer)
 
 
 def kill_supervisor(service: RunningService) -> None:
-    """The trainer must go with it."""
+    """The trainers must go with it."""
     supervisor = service.processes("workers", "train", "--die-with-parent")[0]
     trainers = service.processes("workers.trainer")
     kill(supervisor)
-    wait_for(lambda: not any(alive(pid) for pid in trainers), 10, "the trainer ends with its supervisor")
+    wait_for(lambda: not any(alive(pid) for pid in trainers), 10, "the trainers end with their supervisor")
 
 
 def kill_both(service: RunningService) -> None:
@@ -72,7 +73,7 @@ def step_of(client: OpenAI, job_id: str) -> int:
     return int(client.fine_tuning.jobs.retrieve(job_id).progress["step"])  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("fault", [kill_trainer, kill_supervisor, kill_both])
+@pytest.mark.parametrize("fault", [kill_trainers, kill_supervisor, kill_both])
 def test_a_killed_process_changes_no_bit(
     service: RunningService, training_file: str, undisturbed: str, fault: Callable[[RunningService], None]
 ) -> None:
@@ -119,10 +120,11 @@ def test_a_frozen_worker_loses_its_job_and_its_late_writes(
     job_id = start(client, training_file)
     wait_for(lambda: step_of(client, job_id) >= 20, 120, "step 20")
     supervisor = service.processes("workers", "train", "--die-with-parent")[0]
-    (trainer,) = service.processes("workers.trainer")
+    trainers = service.processes("workers.trainer")
     kill(supervisor, signal.SIGSTOP)
     try:
-        wait_for(lambda: not alive(trainer), 15, "the trainer ends before the lease of its frozen supervisor")
+        end = "the trainers end before the lease of their frozen supervisor"
+        wait_for(lambda: not any(alive(trainer) for trainer in trainers), 15, end)
     finally:
         kill(supervisor, signal.SIGCONT)
     job = wait_for_status(client, job_id, "succeeded", seconds=180, pause=PAUSE_SECONDS)
