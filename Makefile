@@ -67,7 +67,7 @@ JOBS ?= 200
 soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
 	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
 
-bench: servers ## Measure all that docs/performance.md names, about half an hour on a quiet machine; continues; ANEW=1 begins again
+bench: servers ## Measure all that docs/performance.md names, about forty minutes on a quiet machine; continues; ANEW=1 begins again
 	$(BIN)/python -m benchmarks.run $(if $(ANEW),--anew)
 
 mutate: servers ## Break the product on purpose and show that the tests notice; continues where it was stopped; ANEW=1 begins again

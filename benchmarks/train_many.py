@@ -5,8 +5,9 @@
 writes benchmarks/train_many.txt and .svg. Every job is 50 of the demo's rows for three epochs in batches of 8: 21 steps
 of LoRA of rank 16 on every linear layer. Ours are posted at once to `luthierd up`, which runs before the clock starts
 as it does at a user's, and are done when all have succeeded: validated, trained, compared, announced. The peers have
-their rows as tokens already and compare nothing. Their processes run one after another. CPU seconds are of all
-processes of a contender, wall seconds from the first post or start to the last end.
+their rows as tokens already and compare nothing. Their processes run one after another, with as many threads as our
+trainer takes for the base. CPU seconds are of all processes of a contender, wall seconds from the first post or start
+to the last end.
 """
 
 import argparse
@@ -30,8 +31,10 @@ from benchmarks.train_one import OUTPUT, Rows, demo_texts, make_base, tokenised
 from service.recipes.base import Base, Serving
 from tests.given.journey import upload
 from tests.given.running_service import ROOT, RunningService, descendants, running, wait_for_status
+from workers.trainer.process.threads import available_cpus, usual_threads
 
 ROWS, EPOCHS, BATCH, RATE = 50, 3, 8, 2e-3
+PARAMETERS = {"tiny": 4_000_000, "12m": 12_000_000, "135m": 135_000_000}
 LIMIT_SECONDS = 3600.0  # of one contender's run
 PAUSE_SECONDS = 0.25  # between two looks at a job, which the API's CPU seconds are measured with
 
@@ -85,11 +88,11 @@ def measure(
             with (serve or service_on)(base, folder, Path(scratch)) as service:
                 contenders = {
                     "luthier": lambda service=service: ours(service, texts, jobs, epochs),  # type: ignore[misc]
-                    "a process per job": lambda folder=folder: peers(  # type: ignore[misc]
-                        "process", folder, rows, jobs, epochs, Path(scratch)
+                    "a process per job": lambda folder=folder, base=base: peers(  # type: ignore[misc]
+                        "process", folder, threads(base), rows, jobs, epochs, Path(scratch)
                     ),
-                    "one warm process": lambda folder=folder: peers(  # type: ignore[misc]
-                        "serial", folder, rows, jobs, epochs, Path(scratch)
+                    "one warm process": lambda folder=folder, base=base: peers(  # type: ignore[misc]
+                        "serial", folder, threads(base), rows, jobs, epochs, Path(scratch)
                     ),
                 }
                 found = in_turns(contenders, deadline, rounds)
@@ -109,7 +112,8 @@ def service_on(name: str, folder: Path, scratch: Path) -> Iterator[RunningServic
         id="measured", source=str(folder), context_tokens=1024, learning_rate={"lora": RATE},
         serving=Serving(tunings=frozenset({"lora"})),
     )  # fmt: skip
-    with running(scratch / f"service-{name}", base) as service:
+    as_installed = {"trainer_threads": 0, "engine_threads": 2}
+    with running(scratch / f"service-{name}", base, **as_installed) as service:
         yield service
 
 
@@ -147,11 +151,16 @@ def service_cpu(service: RunningService) -> float:
     return total
 
 
-def peers(kind: str, folder: Path, rows: Rows, jobs: int, epochs: int, scratch: Path) -> Run:
+def threads(base: str) -> int:
+    """Those of a trainer of this base."""
+    return usual_threads(PARAMETERS[base], available_cpus())
+
+
+def peers(kind: str, folder: Path, threads: int, rows: Rows, jobs: int, epochs: int, scratch: Path) -> Run:
     """One process for each job, or one for all of them."""
     given = {
-        "kind": kind, "base": str(folder), "rows": rows, "jobs": jobs, "epochs": epochs, "batch_size": BATCH,
-        "learning_rate": RATE,
+        "kind": kind, "base": str(folder), "threads": threads, "rows": rows, "jobs": jobs, "epochs": epochs,
+        "batch_size": BATCH, "learning_rate": RATE,
     }  # fmt: skip
     job = scratch / "job.json"
     job.write_text(json.dumps(given), encoding="utf-8")
@@ -159,7 +168,7 @@ def peers(kind: str, folder: Path, rows: Rows, jobs: int, epochs: int, scratch: 
     for _ in range(jobs if kind == "process" else 1):
         ended = subprocess.run(
             [sys.executable, "-m", "benchmarks.train_many_peft", str(job)], cwd=ROOT, timeout=LIMIT_SECONDS,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True,
         )  # fmt: skip
         if ended.returncode:
             sys.exit(f"{kind} failed:\n{ended.stderr[-3000:]}")

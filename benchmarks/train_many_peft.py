@@ -27,7 +27,7 @@ from workers.data.batches import IGNORED, epoch_order
 
 def main(job: Path) -> None:
     given = json.loads(job.read_text(encoding="utf-8"))
-    torch.set_num_threads(1)
+    torch.set_num_threads(given["threads"])
     model = AutoModelForCausalLM.from_pretrained(given["base"], dtype=torch.float32)
     if given["kind"] == "process":
         with_trainer(model, given, job.parent)
