@@ -93,7 +93,7 @@ async def page(
         first, *others = metadata.items()
         query, sequence = _carrying(project_id, first, others)
     elif metadata is not None:
-        query = query.where(~select(job_metadata.c.key).where(job_metadata.c.job_sequence == jobs.c.sequence).exists())
+        query = query.where(jobs.c.metadata.is_(null()))
     if after is not None:
         cursor = select(jobs.c.sequence).where(jobs.c.id == after, jobs.c.project_id == project_id)
         query = query.where(sequence < cursor.scalar_subquery())

@@ -210,6 +210,7 @@ jobs = Table(
     Index(None, "parent_model", "status"),
     _partial("ix_jobs_training_data", "training_data", where="training_data IS NOT NULL"),
     _partial("ix_jobs_validation_data", "validation_data", where="validation_data IS NOT NULL"),
+    _partial("ix_jobs_without_metadata", "project_id", "sequence", where="metadata IS NULL"),
     _partial("ix_jobs_unswept", "finished_at", where="finished_at IS NOT NULL AND swept_at IS NULL"),
 )
 

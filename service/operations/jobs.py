@@ -366,7 +366,7 @@ def _job(caller: Caller, key_name: str, origin: Origin, new: NewJob, tuning: Jso
         suffix=new.suffix,
         status="validating_files",
         created_at=int(time.time()),
-        metadata=new.metadata,
+        metadata=new.metadata or None,  # an empty one is none: its jobs are found by an index
         integrations=new.integrations,
         safeguards=new.safeguards.stored(),
         key_id=caller.key_id,

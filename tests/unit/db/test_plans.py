@@ -37,6 +37,18 @@ async def test_no_operation_reads_a_whole_table(ctx: Context, caller: Caller, cl
     assert whole == []
 
 
+async def test_jobs_without_metadata_are_found_by_their_own_index(
+    ctx: Context, caller: Caller, client: httpx.AsyncClient
+) -> None:
+    """An index of all jobs would be read through as many as have some."""
+    await create(client, metadata={})
+    with queries(ctx) as sent:
+        (job,) = (await client.get(f"{JOBS}?metadata=null")).json()["data"]
+    assert job["metadata"] is None
+    ((statement, parameters),) = ((one, values) for one, values in sent.items() if "metadata IS NULL" in one)
+    assert any("ix_jobs_without_metadata" in line for line in await plan(ctx, statement, parameters))
+
+
 async def _as_users(ctx: Context, caller: Caller, client: httpx.AsyncClient) -> None:
     job = await create(client, metadata={"team": "a", "run": "1"})
     await tell(ctx, job["id"], 1, 2)
