@@ -65,7 +65,7 @@ class Trainers:
 
     @property
     def memory(self) -> DeviceMemory | None:
-        """What the first one's device had once the base was loaded; None before, and on a CPU."""
+        """What the device of the first one had once the base was loaded; None before."""
         return self._first.ready.memory if self._first.ready is not None else None
 
     @asynccontextmanager
