@@ -85,7 +85,6 @@ def report(found: dict[str, list[Run]], sizes: dict[str, int], output: Path) -> 
             for value in (lambda run: run.cpu_seconds, lambda run: run.wall_seconds)
         )
         lines.append(f"{ours}: {cpu:.2f} times {peer} by CPU seconds, {wall:.2f} by wall seconds; the goal is {goal}")
-    lines.append("luthierd serve checks no line while it receives: lines are checked when a job or a check is made")
     text = "\n".join(lines) + "\n"
     (output / "ingest.txt").write_text(text, encoding="utf-8")
     print(text, end="")
@@ -209,9 +208,10 @@ def run_check(name: str, path: Path) -> Run:
     """What the run cost, without what was imported and loaded before."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
+    from service.recipes.json_lines import split_lines  # noqa: PLC0415
     from service.recipes.objective import find_objective  # noqa: PLC0415
     from workers.data.base_text import BaseText  # noqa: PLC0415
-    from workers.data.check import check_file, split_lines  # noqa: PLC0415
+    from workers.data.check import check_file  # noqa: PLC0415
 
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     objective = find_objective("supervised")

@@ -148,6 +148,7 @@ files = Table(
     Column("expires_at", BigInteger),
     Column("deleted_at", BigInteger),  # hidden from users; the bytes stay while a job needs them
     Column("swept_at", BigInteger),  # the bytes are gone
+    Column("status_details", Text),  # what is wrong with its lines
     Index(None, "project_id", "sequence"),
     _partial("ix_files_living", "project_id", "bytes", where="deleted_at IS NULL"),
     _partial("ix_files_expiring", "expires_at", where="deleted_at IS NULL AND expires_at IS NOT NULL"),

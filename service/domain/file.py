@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from service.domain.errors import InvalidRequest
 
-UPLOAD_PURPOSES = ("fine-tune", "assistants", "batch", "user_data", "vision", "evals")
+TRAINING_PURPOSE = "fine-tune"
+UPLOAD_PURPOSES = (TRAINING_PURPOSE, "assistants", "batch", "user_data", "vision", "evals")
 RESULT_PURPOSE = "fine-tune-results"
 BATCH_LIFE_SECONDS = 30 * 24 * 3600  # files for batches expire, as at OpenAI; others stay
 
@@ -31,7 +32,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class File:
-    """A file's row; the bytes are its segments, in order."""
+    """A file's row; the bytes are its segments, in order.
+
+    `status_details` says what is wrong with the lines of a training file, where they were checked as they came.
+    """
 
     id: str
     project_id: str
@@ -42,3 +46,4 @@ class File:
     created_at: int
     expires_at: int | None = None
     deleted_at: int | None = None
+    status_details: str | None = None

@@ -1,8 +1,10 @@
 """Files of a project: bytes stream to storage first, then one transaction makes them a file.
 
-Bytes that no row names are removed: an upload that ends early leaves nothing behind.
+Bytes that no row names are removed: an upload that ends early leaves nothing behind. The lines of a training file are
+checked as they come; what is wrong with them is kept with the file, which is a file like any other.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +15,7 @@ from service.db.connection import Transaction
 from service.domain import event as wording
 from service.domain import ids
 from service.domain.errors import LuthierError, NotFound, TooLarge, Unavailable
-from service.domain.file import File, Segment, check_purpose, life_seconds
+from service.domain.file import TRAINING_PURPOSE, File, Segment, check_purpose, life_seconds
 from service.domain.job import Job
 from service.domain.storage_keys import file_key
 from service.installation.context import Context
@@ -21,6 +23,7 @@ from service.operations import quotas, segments
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 from service.operations.segments import STORAGE_UNAVAILABLE
+from service.recipes.upload_check import UploadCheck
 from service.storage import StorageError
 
 DOWNLOAD_SECONDS = 300
@@ -44,19 +47,29 @@ class Incoming:
         self._ctx = ctx
         self._id = ids.file_id()
         self._segment: Segment | None = None
+        self._problems: str | None = None
         self._created = False
 
-    async def store(self, chunks: AsyncIterator[bytes]) -> None:
-        """Streams the bytes to storage. Raises TooLarge at the first byte beyond the limit, or Unavailable."""
-        limit_bytes = self._ctx.settings.file_limit_bytes
-        key = file_key(self._id)
-        self._segment = await segments.store(self._ctx, key, chunks, limit_bytes, too_large(limit_bytes))
+    async def store(self, chunks: AsyncIterator[bytes], purpose: str | None = None) -> None:
+        """Streams the bytes to storage. Raises TooLarge at the first byte beyond the limit, or Unavailable.
+
+        Checks lines on the way unless the file is known to have another `purpose`; None: it is not known yet.
+        """
+        settings = self._ctx.settings
+        key, error = file_key(self._id), too_large(settings.file_limit_bytes)
+        if purpose not in (None, TRAINING_PURPOSE):
+            self._segment = await segments.store(self._ctx, key, chunks, settings.file_limit_bytes, error)
+            return
+        check = UploadCheck(settings.row_limit_bytes)
+        self._segment = await segments.store(self._ctx, key, chunks, settings.file_limit_bytes, error, check.feed)
+        self._problems = await asyncio.to_thread(check.finish)
 
     async def create(self, caller: Caller, new: NewFile) -> File:
         """Makes the stored bytes a file of the caller's project. Raises InvalidRequest, QuotaExceeded or TooLarge."""
         assert self._segment is not None, "nothing was stored"
         check_purpose(new.purpose)
-        file = _file(self._id, caller, new, self._segment)
+        problems = self._problems if new.purpose == TRAINING_PURPOSE else None
+        file = _file(self._id, caller, new, self._segment, problems)
         async with self._ctx.database.transaction() as tx:
             await quotas.check_file(self._ctx, tx, caller, file.bytes)
             await files.add(tx, file, [self._segment])
@@ -176,7 +189,7 @@ async def _fail(tx: Transaction, job: Job, file_id: str) -> None:
         await events.add(tx, job.id, [wording.failed(error["message"], error)])
 
 
-def _file(id: str, caller: Caller, new: NewFile, segment: Segment) -> File:
+def _file(id: str, caller: Caller, new: NewFile, segment: Segment, problems: str | None) -> File:
     now = int(time.time())
     life = life_seconds(new.purpose, new.life_seconds)
     return File(
@@ -188,6 +201,7 @@ def _file(id: str, caller: Caller, new: NewFile, segment: Segment) -> File:
         bytes=segment.bytes,
         created_at=now,
         expires_at=None if life is None else now + life,
+        status_details=problems,
     )
 
 

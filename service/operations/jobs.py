@@ -16,6 +16,7 @@ from service.domain import ids
 from service.domain.check import CheckResult
 from service.domain.errors import InvalidRequest, NotFound
 from service.domain.event import Event, NewEvent
+from service.domain.file import TRAINING_PURPOSE
 from service.domain.job import FINAL, Checkpoint, Job, Status, check_resumable, check_transition
 from service.domain.json import JsonObject
 from service.domain.model import check_suffix
@@ -343,7 +344,7 @@ async def _check_file(tx: Transaction, caller: Caller, param: str, id: str) -> N
     file = await files.find(tx, caller.project_id, id, keep=True)
     if file is None:
         raise InvalidRequest(f"invalid {param}: {id}", param=param)
-    if file.purpose != "fine-tune":
+    if file.purpose != TRAINING_PURPOSE:
         raise InvalidRequest(
             f"invalid {param}: {id} has the purpose '{file.purpose}'; upload it with the purpose 'fine-tune'.",
             param=param,

@@ -3,7 +3,8 @@
 Uses no rows: what is stored here is an orphan until an operation's transaction names its key.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from service.domain.errors import LuthierError, Unavailable
 from service.domain.file import Segment
@@ -16,10 +17,19 @@ STORAGE_UNAVAILABLE = "The object storage is not available right now; please try
 
 
 async def store(
-    ctx: Context, key: str, chunks: AsyncIterator[bytes], limit_bytes: int, too_large: LuthierError
+    ctx: Context,
+    key: str,
+    chunks: AsyncIterator[bytes],
+    limit_bytes: int,
+    too_large: LuthierError,
+    look: Callable[[bytes], None] | None = None,
 ) -> Segment:
-    """Streams the bytes to storage. Raises `too_large` at the first byte beyond the limit, or Unavailable."""
-    hashed = Hashed(_bounded(chunks, limit_bytes, too_large))
+    """Streams the bytes to storage. Raises `too_large` at the first byte beyond the limit, or Unavailable.
+
+    `look` sees every byte in order, in a thread, one call at a time.
+    """
+    bounded = _bounded(chunks, limit_bytes, too_large)
+    hashed = Hashed(bounded if look is None else _shown(bounded, look))
     try:
         await ctx.storage.put(key, hashed)
     except StorageError as error:
@@ -35,6 +45,12 @@ async def read(ctx: Context, segments: Sequence[Segment]) -> AsyncIterator[bytes
                 yield chunk
     except StorageError as error:
         raise Unavailable(STORAGE_UNAVAILABLE) from error
+
+
+async def _shown(source: AsyncIterator[bytes], look: Callable[[bytes], None]) -> AsyncIterator[bytes]:
+    async for chunk in source:
+        await asyncio.to_thread(look, chunk)
+        yield chunk
 
 
 async def _bounded(source: AsyncIterator[bytes], limit_bytes: int, too_large: LuthierError) -> AsyncIterator[bytes]:

@@ -9,13 +9,13 @@ from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails
 
 from service.domain.errors import JobError
 from service.domain.json import DoubledKey, JsonObject, check_keys, shortened
-from service.recipes.foreign_files import BOM, why_no_json
 from service.recipes.foreign_rows import Fit, ForeignShape, foreign_shape, foreign_values
 from service.recipes.format import FORMATS, Format, Row, has_all_keys, lacks_one_key, recognise
+from service.recipes.json_lines import read_object
 from service.recipes.objective import OBJECTIVES, ObjectiveSettings
 
 PROBLEMS_SHOWN = 20
@@ -69,34 +69,15 @@ def parse_row(line: bytes, number: int, objective: type[ObjectiveSettings]) -> t
     Raises WrongFormat where the row is of a format that the job's objective does not read, ForeignRow where it is of
     none, but of a known one of other tools.
     """
-    if number == 1:
-        line = line.removeprefix(BOM)
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return [Problem(number, "", f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8")]
-    try:
-        data = from_json(line, allow_inf_nan=False)
-    except ValueError as error:
-        return [Problem(number, "", why_no_json(line, _column_only(str(error))))]
-    if not isinstance(data, dict):
-        return [Problem(number, "", _why_no_object(data))]
+    found = read_object(line, number)
+    if isinstance(found, str):
+        return [Problem(number, "", found)]
+    text, data = found
     try:
         check_keys(text)
     except DoubledKey as doubled:
         return [Problem(number, doubled.path, _twice(doubled))]
     return _validate(data, number, objective)
-
-
-def _column_only(message: str) -> str:
-    """The parser counts lines from 1 within what it was given, which is always one line."""
-    return message.replace(" at line 1 column", " at column")
-
-
-def _why_no_object(data: object) -> str:
-    if isinstance(data, list) and data and isinstance(data[0], dict):
-        return 'is an array; write a conversation as {"messages": [...]}, and each row on a line of its own'
-    return "is not an object"
 
 
 def _twice(doubled: DoubledKey) -> str:

@@ -27,10 +27,11 @@ from service.recipes.dataset import (
     report_too_few,
     report_wrong_format,
 )
-from service.recipes.foreign_files import BOM, foreign_file
+from service.recipes.foreign_files import foreign_file
 from service.recipes.format import Format, Row
 from service.recipes.formats.labelled import LabelledRow
 from service.recipes.formats.unpaired import UnpairedChatRow, UnpairedPromptRow
+from service.recipes.json_lines import blank_lines, is_blank, longer_than
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
 from workers.data.encodings import Encodings
@@ -56,27 +57,6 @@ class DatasetInvalid(Exception):
         super().__init__(error.message)
         self.error = error
         self.details = details
-
-
-def split_lines(chunks: Iterable[bytes], row_limit_bytes: int) -> Iterator[bytes]:
-    """The lines of a stream without LF or CRLF; a line over the limit is cut after `row_limit_bytes` + 1 bytes.
-
-    The one extra byte shows that the limit is exceeded; memory stays bounded by the limit plus one chunk.
-    """
-    line, kept_bytes = bytearray(), row_limit_bytes + 2
-    for chunk in chunks:
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            line += end[: kept_bytes - len(line)]
-            yield _without_cr(line, row_limit_bytes)
-            line.clear()
-        line += rest[: kept_bytes - len(line)]
-    if line:
-        yield _without_cr(line, row_limit_bytes)
-
-
-def _without_cr(line: bytearray, row_limit_bytes: int) -> bytes:
-    return bytes(line.removesuffix(b"\r")[: row_limit_bytes + 1])
 
 
 def check_file(
@@ -232,10 +212,10 @@ class _Check:
         return self._renderer.encode([line.prepared for line in lines if line.prepared is not None])
 
     def _prepared(self, number: int, line: bytes) -> _Line:
-        if not line.removeprefix(BOM if number == 1 else b"").strip():
+        if is_blank(line, number):
             return _Line(number, None)
         if len(line) > self._row_limit_bytes:
-            return _Line(number, [Problem(number, "", f"is longer than {self._row_limit_bytes} bytes; shorten it")])
+            return _Line(number, [Problem(number, "", longer_than(self._row_limit_bytes))])
         try:
             found = parse_row(line, number, self._objective)
         except (WrongFormat, ForeignRow) as error:
@@ -286,8 +266,7 @@ class _Check:
     def _end_blank_lines(self, number: int) -> None:
         """Blank lines at the end of a file are ignored; a run of them between rows is one problem."""
         if self._blank_since is not None:
-            until = f", and so are all lines up to {number - 1}" if number - 1 > self._blank_since else ""
-            self._add(Problem(self._blank_since, "", f"is blank{until}; remove blank lines"))
+            self._add(Problem(self._blank_since, "", blank_lines(self._blank_since, number - 1)))
             self._blank_since = None
 
     def _refuse_format(self, format: type[Format], number: int) -> None:

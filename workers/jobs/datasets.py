@@ -23,10 +23,11 @@ from service.operations import lookups
 from service.operations.progress import DataColumn
 from service.recipes.base import Base
 from service.recipes.formats.labelled import Labelled
+from service.recipes.json_lines import split_lines
 from service.recipes.objective import find_objective
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
-from workers.data.check import Observer, check_file, split_lines
+from workers.data.check import Observer, check_file
 from workers.data.content_key import content_key
 from workers.data.labels import LabelSet
 from workers.data.template import ChatTemplate

@@ -49,7 +49,13 @@ Fields = JsonObject
 
 @router.post("", operation_id="createFile", responses=QUOTA, openapi_extra={"requestBody": UPLOAD_BODY})
 async def create(ctx: ContextDep, caller: CallerDep, request: Request) -> FileObject:
-    """Upload a file, which other endpoints take by its id."""
+    """Upload a file, which other endpoints take by its id.
+
+    Of a file with the purpose `fine-tune`, each line is checked while it is received: where one is not a JSON object,
+    the file is kept, its `status` is `error` and `status_details` says what is wrong with which lines. Files with other
+    purposes are not checked, nor are those that `/v1/uploads` makes of parts, which come in any order. What a job needs
+    of rows is checked when the job, or a check, is created.
+    """
     length = request.headers.get("content-length", "")
     await quotas.check_room(ctx, caller, max(0, int(length) - FIELDS_BYTES) if length.isdigit() else 0)
     async with files.incoming(ctx) as incoming:
@@ -141,7 +147,7 @@ async def _read(reader: FormReader, incoming: Incoming) -> tuple[Part | None, Fi
         if file is not None:
             raise InvalidRequest("The form has two files; send one per request.", param="file")
         file = part
-        await incoming.store(part.chunks())
+        await incoming.store(part.chunks(), fields.get("purpose"))
     return file, fields
 
 

@@ -30,6 +30,7 @@ router = APIRouter(tags=["Models"], route_class=ApiRoute)
 ImportId = Annotated[Text, Path(description="The id of the import.")]
 PARTS = {"file": ARCHIVE, "adapter_config": CONFIG, "adapter_model": WEIGHTS}
 FORM_BYTES = 256 * 1024  # what the form has around its files
+PURPOSE = "user_data"
 LIFE_SECONDS = 7 * 24 * 3600  # of the files, should nobody ever read them
 
 
@@ -74,11 +75,11 @@ async def _receive(ctx: Context, caller: Caller, reader: FormReader) -> ModelImp
             if name in received:
                 raise InvalidRequest(f"The form has '{part.name}' twice.", param=part.name)
             received[name] = await stack.enter_async_context(files.incoming(ctx))
-            await received[name].store(part.chunks())
+            await received[name].store(part.chunks(), PURPOSE)
         checked = _checked(fields)
         try:
             for name, incoming in received.items():
-                new = NewFile(name, "user_data", life_seconds=LIFE_SECONDS)
+                new = NewFile(name, PURPOSE, life_seconds=LIFE_SECONDS)
                 created[name] = (await incoming.create(caller, new)).id
             named = {**created} if checked.file_id is None else {**created, ARCHIVE: checked.file_id}
             if checked.file_id is not None and created:

@@ -51,7 +51,10 @@ class UploadFields(BaseModel):
 
 
 class FileObject(BaseModel):
-    """OpenAI's file object; `status` is deprecated there, and here a file is ready as soon as it exists."""
+    """OpenAI's file object; a file is ready as soon as it exists, whatever its `status`.
+
+    `error`: lines of a training file are not JSON objects; `status_details` says which, and what to do.
+    """
 
     object: Literal["file"] = "file"
     id: str
@@ -72,6 +75,8 @@ class FileObject(BaseModel):
             bytes=file.bytes,
             created_at=file.created_at,
             expires_at=file.expires_at,
+            status="processed" if file.status_details is None else "error",
+            status_details=file.status_details,
         )
 
 

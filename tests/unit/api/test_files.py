@@ -1,12 +1,14 @@
 """Files through HTTP: what goes in comes out, what is refused leaves nothing."""
 
 import asyncio
+import json
 import random
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from service.api.app import create_app
 from service.installation.context import Context
@@ -15,6 +17,7 @@ from service.settings.settings import Settings
 from tests.conftest import ClientOf
 from tests.given.files_by_http import ROWS, stored, upload
 from tests.given.forms import BOUNDARY, END, HEADERS, field, file_part, in_chunks
+from tests.given.uploads_by_http import complete, create, good, send_all
 
 
 async def test_a_file_has_openais_keys_in_openais_order(client: httpx.AsyncClient) -> None:
@@ -71,6 +74,46 @@ async def test_a_file_may_expire(client: httpx.AsyncClient) -> None:
     assert file["expires_at"] == file["created_at"] + 3600
     batch = await upload(client, purpose="batch")
     assert batch["expires_at"] == batch["created_at"] + 30 * 24 * 3600
+
+
+WRONG_ROWS = b'{"a": 1}\n{"prompt": "zebra"\n\n[]\n' + ROWS
+WRONG = (
+    "Line 2: is not JSON: EOF while parsing an object at column 18; a row is one line: write a line break in a text as "
+    "\\n; line 3: is blank; remove blank lines; line 4: is not an object"
+)
+
+
+@pytest.mark.parametrize("order", ["purpose first", "file first"])
+@pytest.mark.parametrize("chunk_bytes", [5, 4096])
+async def test_wrong_lines_of_a_training_file_are_said_when_it_is_uploaded_and_it_is_kept(
+    client: httpx.AsyncClient, order: str, chunk_bytes: int
+) -> None:
+    parts = [field("purpose", "fine-tune"), file_part(WRONG_ROWS)]
+    body = b"".join(parts if order == "purpose first" else reversed(parts)) + END
+    with capture_logs() as logs:
+        made = await client.post("/files", content=in_chunks(body, chunk_bytes), headers=HEADERS)
+    assert made.status_code == 200, made.text
+    file = made.json()
+    assert (file["status"], file["status_details"]) == ("error", WRONG)
+    assert "zebra" not in json.dumps(logs)
+    assert (await client.get(f"/files/{file['id']}")).json() == file
+    assert (await client.get("/files")).json()["data"] == [file]
+    assert (await client.get(f"/files/{file['id']}/content")).content == WRONG_ROWS
+
+
+@pytest.mark.parametrize("order", ["purpose first", "file first"])
+async def test_files_with_other_purposes_are_not_checked(client: httpx.AsyncClient, order: str) -> None:
+    parts = [field("purpose", "batch"), file_part(WRONG_ROWS)]
+    body = b"".join(parts if order == "purpose first" else reversed(parts)) + END
+    file = (await client.post("/files", content=body, headers=HEADERS)).json()
+    assert (file["status"], file["status_details"]) == ("processed", None)
+
+
+async def test_a_training_file_that_came_in_parts_is_not_checked(client: httpx.AsyncClient) -> None:
+    upload = await create(client, len(WRONG_ROWS))
+    parts = await send_all(client, upload["id"], [WRONG_ROWS[:9], WRONG_ROWS[9:]])
+    file = good(await complete(client, upload["id"], parts))["file"]
+    assert (file["purpose"], file["status"], file["status_details"]) == ("fine-tune", "processed", None)
 
 
 WRONG_FORMS = {

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from service.recipes.dataset import parse_row
+from service.recipes.json_lines import split_lines
 from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.upload_check import UploadCheck
 from tests.given.running_service import ROOT
 from tests.given.templates import tokenizer_for
 from tests.given.templates.families import family_text
@@ -18,7 +20,7 @@ from tests.given.templates.kinds import old_sentencepiece
 from tests.given.templates.rendering import chat_row, spans
 from tests.servers.chat_templates import real_templates
 from workers.data.base_text import BaseText
-from workers.data.check import DatasetInvalid, check_file, split_lines
+from workers.data.check import DatasetInvalid, check_file
 from workers.data.messages import RenderError
 from workers.data.render import Renderer, encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
@@ -26,12 +28,16 @@ from workers.data.template import ChatTemplate
 LIMIT = 1_000_000
 
 
-def case(name: str) -> bytes:
+def folder_of(name: str) -> Path:
     folders = [parent / "shared" / "cases" for parent in ROOT.parents]
-    found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    found = next((folder for folder in folders if (folder / name).is_file()), None)
     if found is None:
         pytest.skip(f"{name} is in no folder shared/cases beside the repository")
-    return Path(found).read_bytes()
+    return found
+
+
+def case(name: str) -> bytes:
+    return (folder_of(name) / name).read_bytes()
 
 
 def bundled() -> BaseText:
@@ -168,3 +174,18 @@ def test_every_case_parses_or_says_why() -> None:
     for name in ("01-reasoning-dropped.jsonl", "08-weight-as-1.0.jsonl", "18-reasoning-content-field.jsonl"):
         for number, line in enumerate(case(name).splitlines(), start=1):
             assert isinstance(parse_row(line, number, SupervisedSettings), tuple)
+
+
+def test_what_is_wrong_at_upload_is_wrong_for_the_job_in_the_same_words() -> None:
+    wrong = set()
+    for path in sorted(folder_of("README.md").glob("*.json*")):
+        upload = UploadCheck(LIMIT)
+        upload.feed(path.read_bytes())
+        if details := upload.finish():
+            wrong.add(path.name)
+            first, *others = details.split("; line ")
+            of_job = problems(path.name, bundled())
+            known = {f"Line {problem['line']}: {problem['reason']}" for problem in of_job}
+            known |= {problem["reason"].replace("the file", "The file", 1) for problem in of_job}
+            assert {first, *(f"Line {other}" for other in others)} <= known
+    assert wrong >= {"12-two-boms.jsonl", "13-cr-only.jsonl", "14-utf16.jsonl"}

@@ -11,10 +11,11 @@ import pytest
 
 from service.recipes.dataset import parse_row
 from service.recipes.formats.chat import ChatRow
+from service.recipes.json_lines import split_lines
 from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import tokenizer_for
 from workers.data.base_text import BaseText
-from workers.data.check import DatasetInvalid, check_file, split_lines
+from workers.data.check import DatasetInvalid, check_file
 from workers.data.render import Renderer
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset

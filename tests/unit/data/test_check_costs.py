@@ -14,11 +14,12 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from service.recipes.dataset import parse_row
+from service.recipes.json_lines import split_lines
 from service.recipes.objective import find_objective
 from tests.given.templates import tokenizer_for
 from workers.data import tokenized
 from workers.data.base_text import BaseText
-from workers.data.check import GROUP_LINES, check_file, split_lines
+from workers.data.check import GROUP_LINES, check_file
 from workers.data.encodings import Encodings
 from workers.data.render import AnyRow, Prepared, Renderer
 from workers.data.template import ChatTemplate

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from service.recipes.json_lines import split_lines
 from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.upload_check import UploadCheck
 from tests.given.templates import tokenizer_for
 from workers.data.base_text import BaseText
-from workers.data.check import DatasetInvalid, check_file, split_lines
+from workers.data.check import DatasetInvalid, check_file
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"{number}, größer?"}, {"role": "assistant", "content": f"{number}."}]}
@@ -36,6 +38,13 @@ def refused(content: bytes, **options: Any) -> DatasetInvalid:
     with pytest.raises(DatasetInvalid) as caught:
         check(content, **options)
     return caught.value
+
+
+def said_at_upload(content: bytes, row_limit_bytes: int = 10_000) -> str | None:
+    upload = UploadCheck(row_limit_bytes)
+    for at in range(0, len(content), 1000):
+        upload.feed(content[at : at + 1000])
+    return upload.finish()
 
 
 def zipped() -> bytes:
@@ -96,17 +105,20 @@ def test_one_sentence_says_what_the_file_is(kind: str) -> None:
         f"The job failed due to an invalid training file. Invalid file format. The file {sentence}."
     )
     assert invalid.details == {"problems": [{"line": 1, "field": "", "reason": f"the file {sentence}"}], "total": 1}
+    assert said_at_upload(content) == f"The file {sentence}"
 
 
 @pytest.mark.parametrize("kind", ["cr", "array", "gzip", "utf-16"])
 def test_a_first_line_over_the_limit_of_a_row_is_recognised(kind: str) -> None:
     content, sentence = FOREIGN[kind]
     assert sentence in refused(content, row_limit_bytes=300).error.message
+    assert said_at_upload(content, 300) == f"The file {sentence}"
 
 
 def test_the_same_rows_as_json_lines_train() -> None:
     assert check(LINES.encode()) == check(LINES.replace("\n", "\r\n").encode()) == len(ROWS)
     assert check(b"\xef\xbb\xbf" + LINES.encode()) == len(ROWS)
+    assert said_at_upload(b"\xef\xbb\xbf" + LINES.encode()) is None
 
 
 def test_two_files_joined_are_told_by_the_mark_between_them() -> None:
