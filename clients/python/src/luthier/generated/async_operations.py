@@ -1180,6 +1180,12 @@ class AsyncFiles:
     ) -> models.FileObject:
         """Upload a file, which other endpoints take by its id.
 
+        Of a file with the purpose `fine-tune`, each line is checked while it is received: where one is not a
+        JSON object, the file is kept, its `status` is `error` and `status_details` says what is wrong with
+        which lines. Files with other purposes are not checked, nor are those that `/v1/uploads` makes of
+        parts, which come in any order. What a job needs of rows is checked when the job, or a check, is
+        created.
+
         file: The file itself, not its name.
         """
         request = Request(

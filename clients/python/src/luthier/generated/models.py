@@ -617,7 +617,10 @@ class FileDeleted(Record):
 
 @dataclass(frozen=True)
 class FileObject(Record):
-    """OpenAI's file object; `status` is deprecated there, and here a file is ready as soon as it exists."""
+    """OpenAI's file object; a file is ready as soon as it exists, whatever its `status`.
+
+    `error`: lines of a training file are not JSON objects; `status_details` says which, and what to do.
+    """
 
     id: str
     purpose: str
