@@ -192,6 +192,17 @@ async def test_files_go_and_come_and_are_removed(rows: Path, tmp_path: Path) -> 
     assert gone.code == 5 and "luthier files ls" in gone.stderr and gone.stdout == ""
 
 
+async def test_wrong_lines_are_shown_as_soon_as_a_file_is_uploaded(sdk: AsyncLuthier, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_bytes(ROWS + b"[]\n")
+    shown = "luthier: wrong.jsonl is uploaded, and no job can train on it. Line 501: is not an object\n"
+    uploaded = await called("files", "upload", str(wrong))
+    assert (uploaded.code, uploaded.stderr) == (0, shown)
+    assert (await sdk.files.retrieve(uploaded.stdout.strip())).status_details == "Line 501: is not an object"
+    started = await called("tune", str(wrong), "--base", "luthier-tiny", "-y", "-d", "-o", "id")
+    assert started.code == 0 and shown in started.stderr
+
+
 async def test_keys_are_made_shown_and_revoked_by_admins(
     ctx: Context, configured: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

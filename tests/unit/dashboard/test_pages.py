@@ -39,6 +39,20 @@ async def test_a_file_shows_its_rows_and_escapes_what_users_wrote(
     assert text.count("<rect") == len(histogram([len(line) for line in ROWS.decode().splitlines()]))
 
 
+async def test_what_is_wrong_with_the_lines_of_a_file_stands_on_its_page_and_in_the_list(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    right = await stored(ctx, caller, "right.jsonl", ROWS.removesuffix(b"no json\n"))
+    assert "No job can train" not in (await member.get(f"/ui/files/{right}")).text
+    assert 'class="problem">Line' not in (await member.get("/ui/files")).text
+    wrong = await stored(ctx, caller, "wrong.jsonl", ROWS)
+    text = (await member.get(f"/ui/files/{wrong}")).text
+    assert "No job can train on this file" in text and "Line 3: is not JSON: expected ident at column 2" in text
+    assert (
+        '<p class="problem">Line 3: is not JSON: expected ident at column 2</p>' in (await member.get("/ui/files")).text
+    )
+
+
 async def test_a_large_file_is_read_in_part_only(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
     file = await stored(ctx, caller, "large.jsonl", b'{"prompt": "1", "completion": "2"}\n' * 100_000)
     response = await member.get(f"/ui/files/{file}")

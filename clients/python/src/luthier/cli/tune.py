@@ -338,7 +338,7 @@ def _said(name: Optional[str], settings: dict[str, Any]) -> str:
 
 
 def upload_with_bar(luthier: "Luthier", file: Path) -> "FileObject":
-    """Uploads with a bar, where there is a terminal."""
+    """Uploads with a bar, where there is a terminal, and says at once which lines the service has found wrong."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     screen = messages()
@@ -351,7 +351,10 @@ def upload_with_bar(luthier: "Luthier", file: Path) -> "FileObject":
             if bar is not None and task is not None:
                 bar.update(task, completed=done, total=total)
 
-        return luthier.upload(file, on_progress=moved)
+        made = luthier.upload(file, on_progress=moved)
+    if made.status == "error":
+        note(f"luthier: {file.name} is uploaded, and no job can train on it. {made.status_details}")
+    return made
 
 
 def _create(luthier: "Luthier", plan: Plan, sent: dict[str, str], check: Optional[str]) -> "JobObject":
