@@ -3,6 +3,8 @@
 `luthierd serve` has checked the database and the storage. Imported only there: no other command needs FastAPI.
 """
 
+import gc
+import sys
 from functools import partial
 
 from service.api.app import create_app
@@ -14,6 +16,8 @@ from service.processes.http_server import ConnectionLimits, Server, serving
 from service.settings.settings import Settings
 
 SHUTDOWN_SECONDS = 5  # for responses in progress
+SWITCH_SECONDS = 0.0005  # after which a busy thread lets another one run: a read of the database needs that ten times
+COLLECTED_OBJECTS = 10_000  # made since the last collection, with which the next one begins
 
 
 def serve_api(settings: Settings, number: int | None) -> None:
@@ -21,4 +25,13 @@ def serve_api(settings: Settings, number: int | None) -> None:
     limits = ConnectionLimits(write_seconds=settings.write_seconds)
     app = add_dashboard(create_app(create_context(settings), number), partial(examine, settings))
     server = Server(serving(app, settings.host, settings.port, limits, shutdown_seconds=SHUTDOWN_SECONDS))
+    _prepare_interpreter()
     server.run(sockets=None if number is None else [listening(settings, shared=True)])
+
+
+def _prepare_interpreter() -> None:
+    """For many requests at once: the thread of the loop is busy, and what they make is freed without a collection."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # what was imported and made by now lives as long as the process
+    gc.set_threshold(COLLECTED_OBJECTS)

@@ -4,8 +4,11 @@ With SQLite, `Database.last_commit` shows at no cost whether anybody has; then w
 is found without asking it. With PostgreSQL nothing is kept, and every request asks.
 """
 
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from service.domain.shared_reads import SharedReads
 
 LIMIT_VALUES = 10_000
 Key = TypeVar("Key", bound=Hashable)
@@ -13,29 +16,35 @@ Value = TypeVar("Value")
 
 
 class UntilCommit(Generic[Key, Value]):
-    """`mark` first, then `find`; what is read after a `mark` may be kept with it: a commit in between changes the mark.
+    """Exact, so no request sees what a commit before it has replaced.
 
-    Exact, so no request sees what a commit before it has replaced.
+    What is read while a mark holds may be kept with it: a commit in between changes the mark.
     """
 
     def __init__(self, last_commit: Callable[[], int | None]) -> None:
         self._last_commit = last_commit
         self._mark: int | None = None
         self._values: dict[Key, Value] = {}
+        self._reads: SharedReads[tuple[int, Key], Value] = SharedReads()
 
-    def mark(self) -> int | None:
+    async def find(self, key: Key, read: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+        """The value of `key` in the database's state of now: kept, being read for another caller, or read by `read`."""
+        mark = self._current_mark()
+        if mark is None:
+            return await read()
+        kept = self._values.get(key)
+        return await self._reads.read((mark, key), partial(self._read, mark, key, read)) if kept is None else kept
+
+    async def _read(self, mark: int, key: Key, read: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+        value = await read()
+        if mark == self._mark and len(self._values) < LIMIT_VALUES:
+            self._values[key] = value
+        return value
+
+    def _current_mark(self) -> int | None:
         """The state of the database now; None where it is unknown. Drops the values of any other state."""
         mark = self._last_commit()
         if mark != self._mark:
             self._mark = mark
             self._values.clear()
         return mark
-
-    def find(self, key: Key) -> Value | None:
-        """The value that was kept in the state of the last `mark`."""
-        return self._values.get(key)
-
-    def keep(self, mark: int | None, key: Key, value: Value) -> None:
-        """Keeps what was read after this `mark`, unless the state is another by now."""
-        if mark is not None and mark == self._mark and len(self._values) < LIMIT_VALUES:
-            self._values[key] = value

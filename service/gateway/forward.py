@@ -38,7 +38,8 @@ CONTEXT_LENGTH = "This model's maximum context length"
 NOT_LOADED = "was found but could not be loaded"  # vLLM's 400 for an adapter: nothing that the client sent is wrong
 INTERNAL = frozenset({"input_tokens"})  # vLLM's names for what no client sent
 
-_END_OF_EVENT = re.compile(rb"\n\r?\n")
+_END_OF_EVENT = re.compile(rb"\n(?:\r?\n)+")
+_ENDS_OF_EVENT = (b"\n\n", b"\n\r\n")
 _NO_USAGE = b',"usage":null'  # cannot be inside a JSON string, whose quotes are escaped
 _DONE = b"[DONE]"
 
@@ -138,7 +139,7 @@ class EngineResponse:
         """Whole events as they arrive. Raises LuthierError, after the last good event, when the stream breaks off."""
         events = EngineEvents(keep_usage=self._request.wants_usage)
         with self._watched():
-            async for chunk in self._response.content.iter_any():
+            while chunk := await self._response.content.readany():
                 if ready := events.feed(chunk):
                     yield ready
                 if events.usage is not None:
@@ -297,9 +298,12 @@ class EngineEvents:
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that `chunk` completes, for the client. Ends before an error event, which `error` then holds."""
-        received = self._rest + chunk
-        end = max((match.end() for match in _END_OF_EVENT.finditer(received)), default=0)
-        whole, self._rest = received[:end], received[end:]
+        received = self._rest + chunk if self._rest else chunk
+        if received.endswith(_ENDS_OF_EVENT):  # as nearly always
+            whole, self._rest = received, b""
+        else:
+            end = max((match.end() for match in _END_OF_EVENT.finditer(received)), default=0)
+            whole, self._rest = received[:end], received[end:]
         if not self._keep_usage:
             whole = whole.replace(_NO_USAGE, b"")
         if b'"usage"' in whole or b'"error"' in whole or _DONE in whole:
@@ -333,6 +337,7 @@ def _split(whole: bytes) -> list[bytes]:
 
 def _parsed(event: bytes) -> Any:
     """The event's data: `[DONE]`, parsed JSON, or None for anything else (a comment, invalid JSON)."""
+    event = event.lstrip(b"\r\n")
     if not event.startswith(b"data:"):
         return None
     data = event[len(b"data:") :].strip()

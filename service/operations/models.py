@@ -8,6 +8,7 @@ import difflib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from service.db import keys, model_aliases, models
 from service.db.connection import Transaction
@@ -118,12 +119,7 @@ async def resolve_for_inference(ctx: Context, caller: Caller, name: str, end_use
     """
     if (named := aliases.in_catalogue(ctx.catalogue, name)) is not None:
         return _resolved(named.base)
-    mark = ctx.names.mark()
-    meaning = ctx.names.find((caller.project_id, name))
-    if meaning is None:
-        async with ctx.database.reading() as tx:
-            meaning = await _meaning(ctx, tx, caller, name)
-        ctx.names.keep(mark, (caller.project_id, name), meaning)
+    meaning = await ctx.names.find((caller.project_id, name), partial(_read_meaning, ctx, caller, name))
     if meaning.alias is None:
         assert meaning.model is not None
         return meaning.model
@@ -145,6 +141,11 @@ def check_endpoint(name: str, model: ResolvedModel, endpoint: str) -> None:
         return
     is_base = model.tuning is None
     raise encoder_alone(name) if is_base and task.name == "embed" else wrong_endpoint(name, task)
+
+
+async def _read_meaning(ctx: Context, caller: Caller, name: str) -> Meaning:
+    async with ctx.database.reading() as tx:
+        return await _meaning(ctx, tx, caller, name)
 
 
 async def _meaning(ctx: Context, tx: Transaction, caller: Caller, name: str) -> Meaning:

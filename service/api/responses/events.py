@@ -5,7 +5,7 @@ that say so.
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 import orjson
@@ -56,23 +56,25 @@ def whole(response: ResponseObject, body: bytes) -> bytes:
 async def streamed(response: ResponseObject, places: Places, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """The events of a response, as the engine's arrive."""
     writer = ResponseWriter(response)
-    for event in writer.begin():
-        yield _encoded(event)
+    yield _encoded(writer.begin())
     try:
         async with aclosing(events):
             async for ready in events:
+                said: list[Event] = []
+                unreadable: Unavailable | None = None
                 try:
                     for chunk in chunks(ready):
-                        for event in writer.add(chunk):
-                            yield _encoded(event)
-                except Unavailable as unreadable:
+                        said.extend(writer.add(chunk))
+                except Unavailable as error:
+                    unreadable = error
+                if said:
+                    yield _encoded(said)
+                if unreadable is not None:
                     await events.athrow(unreadable)  # so that the engine counts as failed, not the client as gone
-        for event in writer.end():
-            yield _encoded(event)
+        yield _encoded(writer.end())
     except LuthierError as error:
         own = places.caller_error(error) if isinstance(error, InvalidRequest) else error
-        for event in writer.fail(own):
-            yield _encoded(event)
+        yield _encoded(writer.fail(own))
 
 
 def _shown(tool: FunctionTool) -> JsonObject:
@@ -81,6 +83,6 @@ def _shown(tool: FunctionTool) -> JsonObject:
     return {"parameters": None, "strict": None} | given
 
 
-def _encoded(event: Event) -> bytes:
-    kind: str = event["type"]
-    return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+def _encoded(events: Iterable[Event]) -> bytes:
+    """Events of one moment, as one piece."""
+    return b"".join(b"event: %s\ndata: %s\n\n" % (str(event["type"]).encode(), orjson.dumps(event)) for event in events)

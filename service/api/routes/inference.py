@@ -7,7 +7,7 @@ a client disconnects, the work on its request ends at once. `responses` uses the
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -134,14 +134,14 @@ async def _respond(
     caller: Caller,
     endpoint: Endpoint,
     body: EngineBody,
-    as_events: Events | None = None,
+    as_events: Events = EngineResponse.events,
     as_body: Body = EngineResponse.body,
 ) -> Response:
     request = await _prepared(ctx, caller, endpoint, body)
     await ctx.limits.admit(request, caller.organization)
     opening = _opened(ctx, request, partial(_account, ctx, client.app.state.traffic))
     if request.streams:
-        return RelayedEvents(await _while_connected(client.receive, opening), as_events or _events)
+        return RelayedEvents(await _while_connected(client.receive, opening), as_events)
     return Response(await _while_connected(client.receive, _whole(opening, as_body)), media_type="application/json")
 
 
@@ -222,7 +222,10 @@ async def _while_connected(receive: Receive, work: Awaitable[T]) -> T:
 
 
 class RelayedEvents(StreamingResponse):
-    """An engine's events, each relayed as it arrives; the engine's connection closes as soon as the client's does."""
+    """An engine's events, each relayed as it arrives; the engine's connection closes as soon as the client's does.
+
+    They are relayed by a task of their own: what wakes up the request's task passes every layer around it, each time.
+    """
 
     def __init__(self, response: EngineResponse, as_events: Events) -> None:
         self._response = response
@@ -232,17 +235,18 @@ class RelayedEvents(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with suppress(ClientDisconnect):  # the status was sent
-                await _while_connected(receive, self.stream_response(send))
+                await _while_connected(receive, asyncio.create_task(self.stream_response(send)))
         finally:
             await self._events.aclose()
             self._response.close()
 
-
-async def _events(response: EngineResponse) -> AsyncGenerator[bytes]:
-    """The engine's events; if they break off, the reason in the error envelope."""
-    try:
-        async with aclosing(response.events()) as events:
-            async for ready in events:
-                yield ready
-    except LuthierError as error:
-        yield b"data: " + bytes(envelope(error).body) + b"\n\n"
+    async def stream_response(self, send: Send) -> None:
+        """Sends one message for all events that arrived together; if they break off, the reason in the envelope."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for ready in self._events:
+                await send({"type": "http.response.body", "body": ready, "more_body": True})
+        except LuthierError as error:
+            reason = b"data: " + bytes(envelope(error).body) + b"\n\n"
+            await send({"type": "http.response.body", "body": reason, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -6,6 +6,7 @@ Keys are cached for at most CACHE_SECONDS, so a revoked one stops working within
 
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from fastapi.routing import APIRoute
 
 from service.api.web.bodies import GENERATION, PLAIN, read_within
 from service.domain.errors import Unauthenticated, Unavailable
+from service.domain.shared_reads import SharedReads
 from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
@@ -36,6 +38,7 @@ class KnownKeys:
         self._ctx = ctx
         self._clock = clock
         self._callers: dict[tuple[str, ...], tuple[Caller, float]] = {}
+        self._reads: SharedReads[tuple[str, ...], Caller] = SharedReads()
 
     async def caller(self, request: Request) -> Caller:
         """Who sends this request. Raises Unauthenticated."""
@@ -47,6 +50,9 @@ class KnownKeys:
         if known is not None and self._clock() < known[1]:
             return known[0]
         self._callers.pop(claimed, None)
+        return await self._reads.read(claimed, partial(self._read, claimed))
+
+    async def _read(self, claimed: tuple[str, ...]) -> Caller:
         caller = await keys.authenticate(self._ctx, *claimed)
         if len(self._callers) >= CACHE_KEYS:
             self._callers.clear()

@@ -11,6 +11,8 @@ import openai
 import orjson
 import pytest
 from aiohttp import web
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from service.installation.context import Context
 from service.settings.settings import Settings
@@ -80,6 +82,42 @@ async def test_guard_a_completion_asks_the_database_nothing_once_its_names_are_k
         for _ in range(20):
             assert (await client.post("/completions", json=COMPLETE)).status_code == 200
     assert len([one for one in sent if not one.startswith("PRAGMA")]) == 0, sent
+
+
+async def test_guard_requests_that_come_together_read_what_they_need_once(
+    client: httpx.AsyncClient, ctx: Context
+) -> None:
+    """Counted, since a hundred reads at once make every request wait for all of them."""
+    assert (await client.post("/model_aliases", json={"name": "bot", "model": "tiny"})).status_code == 200
+    elsewhere = {"OpenAI-Organization": "org-of-another-service"}  # so the key is not known yet
+    asked = COMPLETE | {"model": "bot"}
+    with statements(ctx) as sent:
+        responses = await asyncio.gather(
+            *(client.post("/completions", json=asked, headers=elsewhere) for _ in range(20))
+        )
+    assert [response.status_code for response in responses] == [200] * 20
+    assert len([one for one in sent if one.startswith("BEGIN")]) == 2, sent  # the key's caller, the alias
+
+
+async def test_guard_events_that_arrive_together_are_sent_with_one_message(
+    app: FastAPI, key: str, engine: ScriptedEngine
+) -> None:
+    """Counted, since a message is a call of the system: most of what an event costs."""
+    engine.script = streams(CHAT_EVENT * 20 + USAGE + DONE)
+    bodies: list[bytes] = []
+
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            bodies.append(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, note)
+
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(noted), base_url="http://luthier/v1", headers={"Authorization": f"Bearer {key}"}
+    ) as client:
+        await client.post("/chat/completions", json={**CHAT, "stream": True})
+    assert [body for body in bodies if body] == [CHAT_EVENT * 20 + DONE]
 
 
 async def test_the_sdk_reads_a_stream_while_it_is_made(sdk: openai.AsyncOpenAI, engine: ScriptedEngine) -> None:

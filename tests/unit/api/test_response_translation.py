@@ -230,7 +230,8 @@ async def test_an_error_in_a_stream_has_openais_codes() -> None:
 
     async def last(error: Exception) -> dict[str, Any]:
         places = Places((Place("input", ""),))
-        events = [event async for event in streamed(begun(asked(), "m"), places, broken(error))]
+        pieces = [piece async for piece in streamed(begun(asked(), "m"), places, broken(error))]
+        events = b"".join(pieces).split(b"\n\n")[:-1]
         event, failed = (orjson.loads(event.split(b"data: ")[1]) for event in events[-2:])
         assert event["message"] == failed["response"]["error"]["message"]
         Response.model_validate(failed["response"])

@@ -44,12 +44,16 @@ async def test_what_another_process_commits_wakes_an_idle_worker_and_ends_what_w
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/luthier.db")
     await database.check_writes()
     names: UntilCommit[str, str] = UntilCommit(database.last_commit)
-    names.keep(names.mark(), "a", "spruce")
-    looks: asyncio.Queue[str | None] = asyncio.Queue()
+    stored = ["spruce", "maple"]
+
+    async def read() -> str:
+        return stored.pop(0)
+
+    assert await names.find("a", read) == "spruce"
+    looks: asyncio.Queue[str] = asyncio.Queue()
 
     async def look() -> None:
-        names.mark()
-        looks.put_nowait(names.find("a"))
+        looks.put_nowait(await names.find("a", read))
 
     queue = EmbeddedQueue(0.001, NEVER_SECONDS, database.last_commit)
     serving = asyncio.create_task(queue.serve(look))
@@ -58,7 +62,7 @@ async def test_what_another_process_commits_wakes_an_idle_worker_and_ends_what_w
             assert await looks.get() == "spruce"
             other = await asyncio.create_subprocess_exec(sys.executable, "-c", COMMIT, str(tmp_path / "luthier.db"))
             assert await other.wait() == 0
-            assert await looks.get() is None
+            assert await looks.get() == "maple"
         assert looks.empty()
     finally:
         serving.cancel()
@@ -69,16 +73,48 @@ async def test_without_a_file_there_is_no_mark() -> None:
     assert Database("postgresql://nobody@127.0.0.1:1/nothing").last_commit() is None
 
 
-def test_a_value_is_kept_in_the_state_in_which_it_was_read_and_no_longer() -> None:
-    state = [1]
+async def test_a_value_is_kept_in_the_state_in_which_it_was_read_and_no_longer() -> None:
+    state: list[int | None] = [1]
     values: UntilCommit[str, str] = UntilCommit(lambda: state[-1])
-    mark = values.mark()
-    values.keep(mark, "a", "spruce")
-    assert values.find("a") == "spruce"
-    state.append(2)  # somebody commits while a request reads
-    assert values.mark() == 2 and values.find("a") is None
-    values.keep(mark, "b", "maple")  # by a slower reader of the state before
-    assert values.find("b") is None
-    unknown: UntilCommit[str, str] = UntilCommit(lambda: None)
-    unknown.keep(unknown.mark(), "a", "spruce")
-    assert unknown.find("a") is None
+    reads: list[asyncio.Future[str]] = []
+
+    async def read() -> str:
+        reads.append(asyncio.get_running_loop().create_future())
+        return await reads[-1]
+
+    async def asked(count: int) -> list[asyncio.Task[str]]:
+        tasks = [asyncio.create_task(values.find("a", read)) for _ in range(count)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return tasks
+
+    first, second = await asked(2)  # in one state: one read for both, of which the first caller goes away
+    first.cancel()
+    state.append(2)  # somebody commits while they wait
+    (later,) = await asked(1)
+    assert len(reads) == 2
+    reads[0].set_result("spruce")
+    assert await second == "spruce"
+    reads[1].set_result("maple")
+    assert await later == "maple"  # and what the slower reader found of the state before is not kept
+    assert await values.find("a", read) == "maple" and len(reads) == 2
+    state.append(None)
+    for task in await asked(2):
+        task.cancel()
+    assert len(reads) == 4  # in an unknown state, each reads for itself
+
+
+async def test_what_a_shared_read_raises_everybody_gets_and_the_next_caller_reads_again() -> None:
+    values: UntilCommit[str, str] = UntilCommit(lambda: 1)
+    found: list[str | Exception] = [LookupError("no such name"), "spruce"]
+
+    async def read() -> str:
+        await asyncio.sleep(0)
+        one = found.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    errors = await asyncio.gather(*(values.find("a", read) for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [LookupError] * 3
+    assert await values.find("a", read) == "spruce"

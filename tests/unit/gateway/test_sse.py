@@ -44,6 +44,14 @@ def test_half_an_event_waits_for_its_other_half() -> None:
     assert not events.done
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_blank_line_more_hides_nothing(size: int) -> None:
+    stream = FIRST + b"\n" + USAGE + b"\r\n" + DONE
+    events = EngineEvents(keep_usage=True)
+    assert b"".join(events.feed(stream[start : start + size]) for start in range(0, len(stream), size)) == stream
+    assert (events.usage, events.done) == ({"prompt_tokens": 3, "completion_tokens": 2}, True)
+
+
 def test_nothing_follows_an_error() -> None:
     events = EngineEvents(keep_usage=True)
     assert events.feed(FIRST + ERROR + DONE) == FIRST
