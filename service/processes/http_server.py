@@ -6,9 +6,11 @@ read. Of its two parsers httptools served more than twice as many requests per s
     head    bytes and number of headers, trailers included (RFC 9112); its end must come within `head_seconds`
     body    at least `bytes_per_second`, after a first `body_seconds`; time in which we do not read is not counted
     write   progress within `write_seconds`, or the connection is dropped
+    idle    the next request within `idle_seconds`: longer than load balancers keep a connection (60 s), which else
+            may send a request just when we close it
 
-The times are those of Apache's mod_reqtimeout. What a body holds is checked by whoever reads it. Also used inside
-vLLM's environment, by its plugin.
+The times are those of Apache's mod_reqtimeout and of nginx. What a body holds is checked by whoever reads it. Also
+used inside vLLM's environment, by its plugin.
 """
 
 import asyncio
@@ -36,6 +38,7 @@ class ConnectionLimits:
     body_seconds: float = 20.0
     bytes_per_second: int = 500
     write_seconds: float = 60.0
+    idle_seconds: float = 75.0  # between two requests
     check_seconds: float = 5.0  # how often a body that is being received is looked at
     linger_seconds: float = 10.0  # for the rest of a body, once the response is sent
 
@@ -96,6 +99,41 @@ class _Refused(Exception):
     """Raised in a callback of the parser, which ends the parsing."""
 
 
+class JoinedWrites(asyncio.Transport):
+    """The connection, for one response: its head is written together with what follows at once.
+
+    Most bodies are there when their head is, and each write is a call of the system and wakes up the client. A head
+    that nothing follows goes out when the loop comes round.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._begun = False
+        self._head = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._begun:
+            head, self._head = self._head, b""
+            self._transport.write(head + data if head else data)
+        else:
+            self._begun, self._head = True, bytes(data)
+            self._loop.call_soon(self._write_head)
+
+    def close(self) -> None:
+        self._write_head()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _write_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which counts what it receives and watches how long that takes."""
 
@@ -116,6 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str] | None = None
+        self.timeout_keep_alive = self.limits.idle_seconds  # type: ignore[assignment]  # whole seconds, says uvicorn
 
     # The connection
 
@@ -171,6 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
+        self.cycle.transport = JoinedWrites(self.transport, self.loop)
         self._came_to_something = True
         self._in_head, self._in_body = False, True
         self._body_bytes = 0

@@ -15,7 +15,13 @@ from tests.given.served_api import served
 pytestmark = pytest.mark.slow
 
 QUICK = ConnectionLimits(
-    head_seconds=0.4, body_seconds=0.2, write_seconds=0.2, check_seconds=0.05, linger_seconds=0.2, bytes_per_second=500
+    head_seconds=0.4,
+    body_seconds=0.2,
+    write_seconds=0.2,
+    check_seconds=0.05,
+    linger_seconds=0.2,
+    bytes_per_second=500,
+    idle_seconds=0.3,
 )
 PIECE = b"x" * 65_536
 
@@ -159,6 +165,7 @@ async def test_an_ordinary_request_passes_and_its_connection_stays(client: Clien
         assert said.endswith(b"%d bytes" % len(body))
     await client.send(CHUNKED + b"3\r\nabc\r\n0\r\nX-Trailer: a\r\n\r\n")
     assert (await client.reader.readuntil(b" bytes")).endswith(b"3 bytes")
+    assert await client.rest() == b""  # it ends when no request follows
 
 
 async def drip(client: Client, pause_seconds: float, pieces: int) -> bool:
