@@ -14,7 +14,7 @@ from service.domain.errors import Unavailable
 
 CONNECT_SECONDS = 2.0
 HEALTH_SECONDS = 1.0
-KEEPALIVE_SECONDS = 4.0  # a host that has vanished is noticed by who connects to it; and far below engines' `idle_seconds`
+KEEPALIVE_SECONDS = 4.0  # far below engines' `idle_seconds`; a host that has vanished is noticed by connecting to it
 CONNECTION_LIMIT = 4096
 HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
