@@ -5,8 +5,10 @@
 writes benchmarks/ingest.txt and .svg. Uploads go over HTTP to `luthierd serve` on local storage, to a FastAPI route
 that takes an `UploadFile`, hashes and keeps it, and to one that parses each line besides. Checks read the file for the
 bundled base: ours is `check_file`, which a job's validation calls; the peers are a loop over lines with
-`apply_chat_template`, and `datasets.map`'s way, a thousand rows at a time with the prompt apart for the mask. Each run
-is a process of its own, in turns; memory is the process' highest, above what it had before the file.
+`apply_chat_template`, and `datasets.map`'s way, a thousand rows at a time with the prompt apart for the mask. Rows of
+three kinds are checked: of few words; the same behind a system prompt of about 300 tokens that all share; and of 50,000
+made-up words, each as often as in a language (Zipf's law). Each run is a process of its own, in turns; memory is the
+process' highest, above what it had before the file.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import accumulate, product
 from pathlib import Path
 
 import psutil
@@ -37,9 +40,18 @@ CHUNK_BYTES = 1024 * 1024
 BATCH = 1000
 UPLOADS = ("luthierd serve", "UploadFile", "UploadFile, json per line")
 CHECKS = ("check_file", "per line", "batches")
+FEW_WORDS, SHARED_PROMPT, MANY_WORDS = "few words", "shared prompt", "many words"
+# Of each kind of rows, the contenders.
+CHECKED = {FEW_WORDS: CHECKS, SHARED_PROMPT: CHECKS[:2], MANY_WORDS: CHECKS[:2]}
 # Of each kind: ours, the peer that the goal names, and how many times as fast ours shall be.
-GOALS = (("luthierd serve", "UploadFile, json per line", 2), ("check_file", "per line", 3))
+GOALS = (
+    ("luthierd serve", "UploadFile, json per line", 2),
+    *((f"check_file, {rows}", f"per line, {rows}", 3) for rows in CHECKED),
+)
 WORDS = "the card payment was declined at a shop please help me to find out why 支払い 拒否 されました café order"
+PROMPT_WORDS = 105  # about 300 of the bundled base's tokens
+SYLLABLES = [first + second for first, second in product("bdfgklmnprstvz", ("a", "e", "in", "or", "us"))]
+NUM_WORDS = 50_000
 
 
 @dataclass(frozen=True)
@@ -52,19 +64,21 @@ class Run:
 
 
 def main(upload_megabytes: int, check_megabytes: int, deadline: float, output: Path) -> None:
-    found: dict[str, list[Run]] = {name: [] for name in (*UPLOADS, *CHECKS)}
+    checks = [(name, rows) for rows, names in CHECKED.items() for name in names]
+    found: dict[str, list[Run]] = {name: [] for name in (*UPLOADS, *(f"{name}, {rows}" for name, rows in checks))}
     with tempfile.TemporaryDirectory() as folder:
-        large, small = Path(folder) / "upload.jsonl", Path(folder) / "check.jsonl"
+        large = Path(folder) / "upload.jsonl"
         write_rows(large, upload_megabytes * MEGABYTE)
-        write_rows(small, check_megabytes * MEGABYTE)
+        for rows in CHECKED:
+            write_rows(Path(folder) / rows, check_megabytes * MEGABYTE, rows)
         turn = 0
         while not turn or time.monotonic() < deadline:
             for name in UPLOADS[:: 1 if turn % 2 else -1]:
                 found[name].append(uploaded(name, large))
-            for name in CHECKS[:: 1 if turn % 2 else -1]:
-                found[name].append(checked(name, small))
+            for name, rows in checks[:: 1 if turn % 2 else -1]:
+                found[f"{name}, {rows}"].append(checked(name, Path(folder) / rows))
             turn += 1
-    sizes = dict.fromkeys(UPLOADS, upload_megabytes) | dict.fromkeys(CHECKS, check_megabytes)
+    sizes = {name: upload_megabytes if name in UPLOADS else check_megabytes for name in found}
     report(found, sizes, output)
 
 
@@ -90,21 +104,30 @@ def report(found: dict[str, list[Run]], sizes: dict[str, int], output: Path) -> 
     print(text, end="")
     groups = {
         "upload": {name: Spread([sizes[name] / run.wall_seconds for run in found[name]]) for name in UPLOADS},
-        "check": {name: Spread([sizes[name] / run.wall_seconds for run in found[name]]) for name in CHECKS},
+        "check": {
+            name: Spread([sizes[name] / run.wall_seconds for run in runs])
+            for name, runs in found.items()
+            if name not in UPLOADS
+        },
     }
     draw(output / "ingest.svg", "A training file", "MB per second", groups)
 
 
-def write_rows(path: Path, num_bytes: int) -> None:
-    """Conversations of one to three turns, in several scripts; the same each time."""
+def write_rows(path: Path, num_bytes: int, rows: str = FEW_WORDS) -> None:
+    """Conversations of one to three turns, in several scripts or of many words; the same each time."""
     chosen = random.Random(14)
+    words, weights = WORDS.split(), None
+    if rows == MANY_WORDS:
+        words = ["".join(chosen.choices(SYLLABLES, k=chosen.randint(1, 4))) for _ in range(NUM_WORDS)]
+        weights = list(accumulate(1 / place for place in range(1, NUM_WORDS + 1)))
 
     def said(least: int, most: int) -> str:
-        return " ".join(chosen.choices(WORDS.split(), k=chosen.randint(least, most)))
+        return " ".join(chosen.choices(words, cum_weights=weights, k=chosen.randint(least, most)))
 
+    system = [{"role": "system", "content": said(PROMPT_WORDS, PROMPT_WORDS)}] if rows == SHARED_PROMPT else []
     with path.open("wb") as file:
         while file.tell() < num_bytes:
-            messages = []
+            messages = list(system)
             for _ in range(chosen.randint(1, 3)):
                 messages.append({"role": "user", "content": said(6, 60)})
                 messages.append({"role": "assistant", "content": said(2, 160)})

@@ -33,11 +33,14 @@ async def test_the_gateway_is_measured_beside_its_engine(tmp_path: Path) -> None
 def test_files_are_measured_beside_what_others_do_with_them(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     ingest.write_rows(rows, LITTLE)
-    found = {name: [ingest.run_check(name, rows)] for name in ingest.CHECKS}
+    checks = [(name, kind) for kind, names in ingest.CHECKED.items() for name in names]
+    for kind in ingest.CHECKED:
+        ingest.write_rows(tmp_path / kind, LITTLE, kind)
+    found = {f"{name}, {kind}": [ingest.run_check(name, tmp_path / kind)] for name, kind in checks}
     found |= {name: [ingest.uploaded(name, rows)] for name in ingest.UPLOADS}
     ingest.report(found, dict.fromkeys(found, 1), tmp_path)
     text = written(tmp_path, "ingest")
-    assert all(f"\n{name}" in text for name in (*ingest.UPLOADS, *ingest.CHECKS))
+    assert all(f"\n{name}" in text for name in (*ingest.UPLOADS, *found))
 
 
 def test_generating_is_measured_beside_transformers(tmp_path: Path) -> None:

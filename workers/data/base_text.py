@@ -76,7 +76,7 @@ class BaseText:
 
     def batch_ids(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         """The tokens of each text, of which some may have no embedding: one call for all, on all cores."""
-        if (rust := self._plain_rust) is not None:
+        if (rust := self.rust) is not None:
             return [found.ids for found in rust.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)]
         return [
             list(self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
@@ -86,10 +86,10 @@ class BaseText:
     @property
     def encodes_beside(self) -> bool:
         """Whether another thread may encode while `batch_ids` does, which then leaves Python to it."""
-        return self._plain_rust is not None
+        return self.rust is not None
 
     @property
-    def _plain_rust(self) -> Tokenizer | None:
+    def rust(self) -> Tokenizer | None:
         """The tokenizer in Rust, where calling `tokenizer` does no more than that one does."""
         tokenizer = self.tokenizer
         if not isinstance(tokenizer, TokenizersBackend):

@@ -7,21 +7,30 @@ foreseen is encoded when it is asked for. Does not depend on rows.
 from collections.abc import Iterable, Iterator
 
 from workers.data.base_text import BaseText
+from workers.data.units import Units
 
 Asked = tuple[str, bool]  # a text to be encoded, and whether with the tokens that a tokenizer adds by itself
 
 
 class Encodings:
-    """The tokens of texts; those of `asked` are encoded together, each once, and known before they are asked for."""
+    """The tokens of texts; those of `asked` are encoded together, each once, and known before they are asked for.
 
-    def __init__(self, text: BaseText, asked: Iterable[Asked] = ()) -> None:
+    `units` is what is known of other texts' units; without one, every text is encoded as a whole.
+    """
+
+    def __init__(self, text: BaseText, asked: Iterable[Asked] = (), units: Units | None = None) -> None:
         self.base = text
         self._known: dict[Asked, list[int]] = {}
         distinct = set(asked)
         for special in (False, True):
-            texts = [text for text, add_special_tokens in distinct if add_special_tokens == special]
-            found = self.base.batch_ids(texts, add_special_tokens=special) if texts else []
-            self._known |= {(text, special): ids for text, ids in zip(texts, found, strict=True)}
+            texts = [each for each, add_special_tokens in distinct if add_special_tokens == special]
+            if not texts:
+                continue
+            if units is None or special:
+                found = text.batch_ids(texts, add_special_tokens=special)
+            else:
+                found = units.batch_ids(texts)
+            self._known |= {(each, special): ids for each, ids in zip(texts, found, strict=True)}
 
     def ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The tokens of `text`, which other callers may get too: not to be changed. Raises UnknownToken."""

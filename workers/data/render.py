@@ -29,6 +29,7 @@ from workers.data.packing import pieces
 from workers.data.template import ChatTemplate, refuse_special, refuse_special_messages, strings
 from workers.data.turn import trained_turn
 from workers.data.two_sides import answer_ids, has_two_sides, question, written
+from workers.data.units import Units
 
 AnyRow = ChatRow | PromptRow | PreferenceRow | TextRow | LabelledRow | ContrastiveRow
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
@@ -129,6 +130,7 @@ class Renderer:
         self._context_tokens = context_tokens
         self._template = ChatTemplate(text, day)
         self._encodings = Encodings(text)  # of the row that `finish` reads
+        self._units = Units(text)  # for `encode`
 
     def prepare(self, row: AnyRow) -> Prepared:
         """The first half of `render`; what is wrong with the row is raised by `finish`."""
@@ -139,8 +141,8 @@ class Renderer:
         return Prepared(row)
 
     def encode(self, rows: Sequence[Prepared]) -> Encodings:
-        """What `finish` needs of these rows, encoded together; another thread may call it."""
-        return Encodings(self._text, (asked for row in rows for asked in self._asked(row)))
+        """What `finish` needs of these rows, encoded together; another thread may call it, one at a time."""
+        return Encodings(self._text, (asked for row in rows for asked in self._asked(row)), self._units)
 
     def render(self, row: AnyRow) -> list[Rendered]:
         """Both halves for a single row."""

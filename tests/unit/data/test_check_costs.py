@@ -107,12 +107,15 @@ def test_texts_of_many_rows_are_encoded_in_one_call(objective: str, monkeypatch:
         def __init__(self, rust: Tokenizer) -> None:
             self._rust = rust
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._rust, name)
+
         def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
             batches.append(len(texts))
             return encodes(self._rust, texts, **options)
 
-    found = BaseText._plain_rust.fget  # type: ignore[attr-defined]  # a property's function
-    monkeypatch.setattr(BaseText, "_plain_rust", property(lambda self: Rust(found(self))))
+    found = BaseText.rust.fget  # type: ignore[attr-defined]  # a property's function
+    monkeypatch.setattr(BaseText, "rust", property(lambda self: Rust(found(self))))
     num_rows = GROUP_LINES + 10
     check(lines_of(rows, num_rows), method, text)
     turns = sum(line.count(b'"assistant"') for line in lines_of(rows, num_rows))
