@@ -5,10 +5,13 @@ with every call. For messages of a role, a content and a name, all texts, and wi
 what the template sees. All other conversations go through `apply_chat_template` (`workers.data.template`).
 """
 
+from functools import cached_property
+
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from workers.data.messages import Messages
+from workers.data.whole_rendering import Beginnings, WholeRendering
 
 _PLAIN = frozenset({"role", "content", "name"})  # transformers gives none of them another name or value
 
@@ -18,6 +21,7 @@ class PlainRendering:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         """Raises jinja2's TemplateError."""
+        self._source = template
         self._template = _compile_jinja_template(template)
         self._context = {
             **self._template.globals,
@@ -31,6 +35,17 @@ class PlainRendering:
         names = self._context | {"messages": messages, "add_generation_prompt": answer_next}
         context = self._template.new_context(names, shared=True)
         return "".join(self._template.root_render_func(context))
+
+    def beginnings(self, messages: Messages) -> Beginnings | None:
+        """All beginnings of messages that `takes`, rendered once; None where they are not parts of one text.
+
+        Raises what the template raises.
+        """
+        return None if self._whole is None else self._whole.render(messages)
+
+    @cached_property
+    def _whole(self) -> WholeRendering | None:
+        return WholeRendering.of(self._template.environment, self._source, self._context)
 
 
 def takes(messages: Messages) -> bool:

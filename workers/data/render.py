@@ -296,8 +296,9 @@ class Renderer:
             tools = template_tools([{"function": function.model_dump()} for function in functions])
             refuse_special_messages(self._text.special, messages, tools)
             check_complete(self._template, messages, tools, answer_next=False)
+            beginnings = self._template.beginnings(messages, tools)
             for index in row.trained:
-                turns.append(trained_turn(self._template, messages[: index + 1], tools))
+                turns.append(trained_turn(self._template, messages[: index + 1], tools, beginnings))
         except RenderError as error:
             return _Conversation(row, messages, tools, turns, error)
         return _Conversation(row, messages, tools, turns)

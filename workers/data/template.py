@@ -11,12 +11,11 @@ from datetime import date, datetime
 from functools import cache, cached_property
 from typing import Any
 
-from jinja2 import TemplateError
-
 from service.domain.json import JsonObject
 from workers.data.base_text import BaseText
 from workers.data.messages import LEGACY_CALL_ID, REASONING, Dialect, Messages, RenderError, Tools
 from workers.data.plain_rendering import PlainRendering, is_plain, takes
+from workers.data.whole_rendering import TEMPLATE_ERRORS, Beginnings
 
 MARK, THOUGHT, NAME, ARGUMENT = "luthier-mark", "luthier-thought", "luthier_name", "luthier-argument"
 _KEY = {"type": "string", "description": "A key."}
@@ -43,6 +42,21 @@ class ChatTemplate:
         Raises RenderError with the template's own message.
         """
         return self._apply(self.dialect.spell(messages), tools, answer_next)
+
+    def beginnings(self, messages: Messages, tools: Tools | None) -> Beginnings | None:
+        """What `render` returns for all beginnings of these messages, rendered once; None where that is not possible.
+
+        Where the template raises, it is None too: which beginnings can be rendered shows when each is.
+        """
+        if tools is not None or self._plain is None or not (self.dialect.developer or _no_developer(messages)):
+            return None
+        spelled = self.dialect.spell(messages)
+        if not takes(spelled):
+            return None
+        try:
+            return self._plain.beginnings(spelled)
+        except TEMPLATE_ERRORS:
+            return None
 
     def on(self, day: date | None) -> "ChatTemplate":
         """The same template with another current date."""
@@ -190,7 +204,7 @@ class ChatTemplate:
                 tokenize=False,
                 add_generation_prompt=answer_next,
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except TEMPLATE_ERRORS as error:
             reason = f"the base's chat template rejects this conversation: {str(error)[:200]}"
             raise RenderError("messages", reason) from error
         assert isinstance(text, str)
@@ -265,6 +279,10 @@ def _dated(day: date) -> str:
     replaced = {"%%": _PERCENT} | written | {_PERCENT: "%"}  # in this order: %%d is not the day
     filters = "".join(f"|replace('{directive}', '{text}')" for directive, text in replaced.items())
     return "{% macro strftime_now(format) %}{{ format" + filters + " }}{% endmacro %}\n"
+
+
+def _no_developer(messages: Messages) -> bool:
+    return all(message["role"] != "developer" for message in messages)
 
 
 def _question(*after: JsonObject) -> Messages:

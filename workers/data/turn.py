@@ -16,21 +16,29 @@ from service.domain.json import JsonObject
 from workers.data.complete import find_words, left_out, words_of
 from workers.data.messages import REASONING, Messages, RenderError, Tools
 from workers.data.template import MARK, ChatTemplate, shared_start
+from workers.data.whole_rendering import Beginnings
 
 LETTERS_SHOWN = 80  # of a prompt in an error message
 _FIRST_TAG = re.compile(r"\s*(<[^<>/\s|｜]+>)")
 _LAST_TAG = re.compile(r"<([^<>/\s|｜]+)>\s*$")
 
 
-def trained_turn(template: ChatTemplate, messages: Messages, tools: Tools | None) -> tuple[str, str]:
-    """The prompt before the last message, and that message with the token that ends it. Raises RenderError."""
-    turn = _Turn(template, messages, tools)
+def trained_turn(
+    template: ChatTemplate, messages: Messages, tools: Tools | None, beginnings: Beginnings | None = None
+) -> tuple[str, str]:
+    """The prompt before the last message, and that message with the token that ends it. Raises RenderError.
+
+    `beginnings` are those of a conversation that begins with these messages, where they are known.
+    """
+    turn = _Turn(template, messages, tools, beginnings)
     answer = turn.answer()
     return turn.prompt, answer
 
 
 class _Turn:
-    def __init__(self, template: ChatTemplate, messages: Messages, tools: Tools | None) -> None:
+    def __init__(
+        self, template: ChatTemplate, messages: Messages, tools: Tools | None, beginnings: Beginnings | None
+    ) -> None:
         self._template = template
         self._tools = tools
         self._field = f"messages[{len(messages) - 1}]"
@@ -38,12 +46,16 @@ class _Turn:
             reason = "has no message before it to respond to; add a user message before it, or set its weight to 0"
             raise RenderError(self._field, reason)
         self._before = messages[:-1]
-        self.prompt = template.render(self._before, tools, answer_next=True)
+        prompt = None if beginnings is None else beginnings.render(len(self._before), answer_next=True)
+        self.prompt = template.render(self._before, tools, answer_next=True) if prompt is None else prompt
         self._message = self._with_thoughts_apart(messages[-1])
+        self._through = None  # the text with the last message, where it is known
+        if beginnings is not None and self._message is messages[-1]:
+            self._through = beginnings.render(len(messages), answer_next=False)
 
     def answer(self) -> str:
         """The text that the base should generate after `prompt`."""
-        through = self._render(self._message)
+        through = self._render(self._message) if self._through is None else self._through
         if through.startswith(self.prompt):
             said = through[len(self.prompt) :]
         else:

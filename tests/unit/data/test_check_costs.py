@@ -23,6 +23,7 @@ from workers.data.check import GROUP_LINES, check_file
 from workers.data.encodings import Encodings
 from workers.data.render import AnyRow, Prepared, Renderer
 from workers.data.template import ChatTemplate
+from workers.data.whole_rendering import WholeRendering
 
 MEBIBYTE = 1024 * 1024
 TOLD = {"role": "user", "content": "Where is order {}?"}
@@ -97,6 +98,7 @@ def test_texts_of_many_rows_are_encoded_in_one_call(objective: str, monkeypatch:
     calls: Counter[str] = Counter()
     counted(monkeypatch, calls, PreTrainedTokenizerBase, "__call__")
     counted(monkeypatch, calls, ChatTemplate, "_apply")
+    counted(monkeypatch, calls, WholeRendering, "render")
     counted(monkeypatch, calls, PreTrainedTokenizerBase, "apply_chat_template")
     batches: list[int] = []
     encodes = Tokenizer.encode_batch_fast
@@ -118,10 +120,10 @@ def test_texts_of_many_rows_are_encoded_in_one_call(objective: str, monkeypatch:
     monkeypatch.setattr(BaseText, "rust", property(lambda self: Rust(found(self))))
     num_rows = GROUP_LINES + 10
     check(lines_of(rows, num_rows), method, text)
-    turns = sum(line.count(b'"assistant"') for line in lines_of(rows, num_rows))
     assert len(batches) <= 4  # two groups, with and without the tokens that a tokenizer adds
     assert calls["__call__"] <= 4  # of special tokens
-    assert calls["_apply"] <= 2 * turns + 40  # and what is found out of a template
+    assert calls["_apply"] <= 40  # what is found out of a template
+    assert calls["render"] <= num_rows * (2 if objective == "dpo" else 1)  # one conversation, whatever its turns
     assert calls["apply_chat_template"] <= 40  # texts alone need none of its preparations
 
 

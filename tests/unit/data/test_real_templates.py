@@ -24,10 +24,14 @@ def test_the_page_of_templates_is_current() -> None:
 def test_conversations_of_texts_are_rendered_by_the_short_way_as_transformers_renders_them(kind: str) -> None:
     """Every family's template, each beginning of the conversation, with and without the beginning of an answer."""
     messages = [message for message in template_messages(ROWS[kind]["messages"]) if takes([message])]
-    num_equal = 0
+    num_equal, once = 0, set()
     for name, source in real_templates().items():
         text = family_text(name, source)
         short, spelled = PlainRendering(text.tokenizer, source), ChatTemplate(text).dialect.spell(messages)
+        try:
+            whole = short.beginnings(spelled) if takes(spelled) else None
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError):
+            whole = None
         for length, answer_next in product(range(1, len(spelled) + 1), (False, True)):
             begun = spelled[:length]
             if not takes(begun):  # a dialect of parts
@@ -42,7 +46,11 @@ def test_conversations_of_texts_are_rendered_by_the_short_way_as_transformers_re
                 continue
             assert short.render(begun, answer_next=answer_next) == expected, name
             num_equal += 1
+            if whole is not None and (known := whole.render(length, answer_next=answer_next)) is not None:
+                assert known == expected, name
+                once.add(name)
     assert num_equal >= 30
+    assert len(once) >= 8, "conversations of these families are rendered once"
 
 
 @pytest.mark.parametrize("kind", ROWS)
