@@ -5,8 +5,8 @@
 writes benchmarks/engine.txt and .svg. Ours are what the engine's thread computes (`workers.model.generate`): short
 prompts of one model together, then all rows token by token. The peer has the same prompts in one padded batch, and
 PEFT's LoRA where ours has one adapter; eight adapters among the rows of one batch it cannot have. Greedy, one thread,
-float32; in turns in one process, which both share. Prompts are those of the demo's rows. What a prompt costs the
-peer is a call for one token; what tokens cost it, a call for more of them less that.
+float32; in turns in one process, which both share. Prompts are those of the demo's rows. Of one call of the peer, what
+comes before its second pass is the prompts' and the first tokens', the rest the other tokens'; so it is with ours.
 """
 
 import argparse
@@ -128,8 +128,7 @@ class Sides:
         batch = DecodingBatch(self._ours)
         rows = [Row(ids, Sampling(temperature=0), adapters[place % len(adapters)]) for place, ids in enumerate(prompts)]
         began = time.process_time()
-        for prefilled in batch.prefill_all([[row] for row in rows]):
-            batch.join(prefilled)
+        batch.join(*batch.prefill_all([[row] for row in rows]))
         batch.sample()
         between = time.process_time()
         for _ in range(tokens - 1):
@@ -143,17 +142,18 @@ class Sides:
         ids_BT = torch.tensor([[*[0] * (longest - len(ids)), *ids] for ids in prompts])
         mask_BT = torch.tensor([[*[0] * (longest - len(ids)), *[1] * len(ids)] for ids in prompts])
 
-        def seconds(count: int) -> float:
-            began = time.process_time()
-            written = model.generate(
-                input_ids=ids_BT, attention_mask=mask_BT, max_new_tokens=count, min_new_tokens=count, do_sample=False,
-                eos_token_id=None, pad_token_id=0,
-            )  # fmt: skip
-            assert written.shape[1] == longest + count
-            return time.process_time() - began
-
-        one = seconds(1)
-        return Run(one, max(1e-6, seconds(tokens) - one))
+        passes: list[float] = []
+        embedding: nn.Module = model.get_input_embeddings()
+        hook = embedding.register_forward_pre_hook(lambda *_: passes.append(time.process_time()))
+        began = time.process_time()
+        written = model.generate(
+            input_ids=ids_BT, attention_mask=mask_BT, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
+            eos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+        ended = time.process_time()
+        hook.remove()
+        assert written.shape[1] == longest + tokens
+        return Run(passes[1] - began, ended - passes[1])
 
 
 def make_adapter(base: Path, folder: Path, seed: int) -> None:

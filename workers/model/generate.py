@@ -3,7 +3,7 @@
 Handles tensors and tokens; does not depend on requests, text or threads (the embedded engine's `batcher` calls it from
 one thread).
 
-Why our own loop over the model and a DynamicCache: `generate()` of transformers runs a batch until its longest row
+Why our own loop over the model: `generate()` of transformers runs a batch until its longest row
 ends, so a new row would have to wait; its continuous batching packs all rows into one of shape (1, tokens), where rows
 cannot have different adapters. Here every prompt is prefilled in pieces by itself, or with short ones of the same
 adapter; then its part of the cache is padded on the left to the length of the others, and all rows decode together.
@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from workers.model.adapters import Adapter, rows_use
 from workers.model.load import LoadedBase
+from workers.model.positions import last_positions
+from workers.model.row_cache import cache_of, joined, keep_rows, states
 from workers.model.sampling import Sampling, Token, choose, score
 from workers.tunings.base import Chunk, Inputs, plain_inputs
 
@@ -113,15 +113,13 @@ class DecodingBatch:
         return [found[place] for place in range(len(prompts))]
 
     @torch.inference_mode()
-    def join(self, newcomers: Prefilled) -> None:
+    def join(self, *newcomers: Prefilled) -> None:
         """Adds the newcomers after the rows in progress."""
-        if self.rows:
-            for cache, theirs in zip(self._caches, newcomers.caches, strict=True):
-                _append(cache, theirs)
-            self._logits_BV = torch.cat([self._logits_BV, newcomers.logits_NV])
-        else:
-            self._caches, self._logits_BV = newcomers.caches, newcomers.logits_NV
-        self.rows = [*self.rows, *newcomers.rows]
+        everyone = [(self._caches, self._logits_BV)] if self.rows else []
+        everyone += [(one.caches, one.logits_NV) for one in newcomers]
+        self._caches = [joined(parts) for parts in zip(*(caches for caches, _ in everyone), strict=True)]
+        self._logits_BV = torch.cat([logits_NV for _, logits_NV in everyone])
+        self.rows = [*self.rows, *(row for one in newcomers for row in one.rows)]
 
     @torch.inference_mode()
     def sample(self) -> list[Token]:
@@ -147,10 +145,7 @@ class DecodingBatch:
         kept_N = torch.tensor(kept, device=self._device)
         # After `sample` a row's newest token is not cached yet, so the slice is at most one position too long.
         for cache, lengths in zip(self._caches, zip(*map(self.lengths, self.rows), strict=True), strict=True):
-            longest = max(lengths)
-            for layer, keys, values in _layers(cache):
-                layer.keys = keys.index_select(0, kept_N)[:, :, -longest:]
-                layer.values = values.index_select(0, kept_N)[:, :, -longest:]
+            keep_rows(cache, kept_N, max(lengths))
         self._logits_BV = self._logits_BV.index_select(0, kept_N)
 
     @torch.inference_mode()
@@ -162,13 +157,14 @@ class DecodingBatch:
     def _next_logits(self) -> Tensor:
         """logits_BV after the token that `sample` drew for each row, which joins the cache."""
         (cache,) = self._caches
-        lengths_B1 = torch.tensor([self.lengths(row) for row in self.rows], device=self._device)
+        lengths = [self.lengths(row) for row in self.rows]
+        lengths_B1 = torch.tensor(lengths, device=self._device)
         size = cache.get_seq_length() + 1
-        places_S = torch.arange(size, device=self._device)
+        padded = min(lengths) < (size,)
         with rows_use([row.adapter for row in self.rows], self._device):
             output = self._model(
                 input_ids=torch.tensor([[row.generated[-1]] for row in self.rows], device=self._device),
-                attention_mask=(places_S >= size - lengths_B1).long(),
+                attention_mask=last_positions(lengths_B1, size) if padded else None,
                 position_ids=lengths_B1 - 1,
                 past_key_values=cache,
                 logits_to_keep=1,
@@ -235,12 +231,10 @@ class DecodingBatch:
         found = []
         for place, rows in enumerate(prompts):
             row, length = firsts[place], lengths[place]
-            own = DynamicCache()
-            for number, (_, keys, values) in enumerate(_layers(cache)):
-                own.update(
-                    keys[place : place + 1, :, :length].clone(), values[place : place + 1, :, :length].clone(), number
-                )
-            own.batch_repeat_interleave(len(rows))
+            of_row = [(keys[place : place + 1], values[place : place + 1]) for keys, values in states(cache)]
+            own = cache_of([(keys[:, :, :length], values[:, :, :length]) for keys, values in of_row])
+            if len(rows) > 1:
+                own.batch_repeat_interleave(len(rows))
             logits_1V = logits_NKV[place, length - 1][None] if scored else logits_NKV[0, place][None]
             targets = row.prompt[1:] if row.score_prompt else ()
             scores = score(logits_NKV[place, : length - 1], targets, row.num_top or 0) if targets else []
@@ -287,23 +281,3 @@ def _only(rows_N: Tensor, places_N: Tensor, model: PreTrainedModel) -> Iterator[
         yield
     finally:
         hook.remove()
-
-
-def _append(cache: DynamicCache, newcomers: DynamicCache) -> None:
-    """Appends the newcomers' rows to those of `cache`; the shorter ones are padded on the left with masked zeros."""
-    size = max(cache.get_seq_length(), newcomers.get_seq_length())
-    for (layer, keys, values), (_, new_keys, new_values) in zip(_layers(cache), _layers(newcomers), strict=True):
-        layer.keys = torch.cat([_filled(keys, size), _filled(new_keys, size)])
-        layer.values = torch.cat([_filled(values, size), _filled(new_values, size)])
-
-
-def _filled(states: Tensor, size: int) -> Tensor:
-    """Keys or values, of the shape rows, heads, positions, width."""
-    return pad(states, (0, 0, size - states.shape[2], 0))
-
-
-def _layers(cache: DynamicCache) -> Iterator[tuple[DynamicLayer, Tensor, Tensor]]:
-    """Every layer with its keys and values. A cache made without a config keeps all positions in every layer."""
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
-        yield layer, layer.keys, layer.values

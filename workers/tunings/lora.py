@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
@@ -107,12 +108,14 @@ class LoraTuning(PeftLayers):
         assert isinstance(layer, LoraLayer)
         if self._settings.use_dora:
             return None
-        a, b, scaling = layer.lora_A[self._name], layer.lora_B[self._name], layer.scaling[self._name]
+        a_RI, b_OR = layer.lora_A[self._name].weight, layer.lora_B[self._name].weight
+        scaling = layer.scaling[self._name]
+        assert isinstance(a_RI, Tensor) and isinstance(b_OR, Tensor)
 
         def add(
             x: Tensor, y: Tensor
         ) -> Tensor:  # no dropout: rows have different adapters only when nothing is trained
-            added: Tensor = y + b(a(x.float())) * scaling
+            added: Tensor = y + F.linear(F.linear(x.float(), a_RI), b_OR) * scaling
             return added.to(y.dtype)
 
         return add

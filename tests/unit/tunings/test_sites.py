@@ -19,6 +19,7 @@ from tests.given.tuned import tuned_logits
 from workers.model.adapters import Adapter, rows_use
 from workers.model.load import weights_digest
 from workers.tunings import Tuning, create_tuning
+from workers.tunings.peft_layers import PeftLayers
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +96,24 @@ def test_rows_of_a_batch_choose_their_adapters_exactly(family: str) -> None:
         assert torch.equal(mixed[row], alone[one][row])
     assert not any(torch.equal(alone[0], other) for other in alone[1:])
     assert torch.equal(logits(model), alone[0])  # no row's adapter is left behind
+
+
+@every_kind
+@every_family
+def test_engines_compute_a_layer_of_peft_to_the_same_bits(family: str, spec: dict[str, Any]) -> None:
+    """Where nothing is trained a site does without PEFT's own way through the layer, where the method can."""
+    if spec is MISS and family == "gpt2":
+        return  # `test_compatibility` has the reason
+    model = make_family(family)
+    tuning = attach(model, spec, 1)
+    through_peft: list[None] = []
+    for layer in tuning.layers if isinstance(tuning, PeftLayers) else ():
+        layer.register_forward_pre_hook(lambda *_: through_peft.append(None))
+    expected, calls = logits(model, tuning), len(through_peft)
+    assert calls > 0, "guard: a trainer computes through PEFT's layers"
+    with torch.inference_mode():
+        assert torch.equal(logits(model, tuning), expected)
+    assert len(through_peft) - calls < calls or spec is DORA, "guard: PEFT's layers are not called"
 
 
 @every_kind

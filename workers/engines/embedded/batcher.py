@@ -75,13 +75,15 @@ class Lane:
         """Computes the prompts, each of which some choices share; does not touch the rows in progress."""
         return self._batch.prefill_all([[choice.row for choice in choices] for choices in prompts])
 
-    def join(self, request: GenerationRequest, choices: Sequence[Choice], prefilled: Prefilled) -> News:
-        """Appends them to the rows in progress, unless they end with their prompt."""
-        if choices[0].row.ends:
-            return begun(request, choices, prefilled.scores)
-        self._running |= dict.fromkeys(choices, request)
-        self._batch.join(prefilled)
-        return begun(request, choices, prefilled.scores)
+    def join(self, groups: Sequence[Group], prefilled: Sequence[Prefilled]) -> News:
+        """Appends the choices of all groups to the rows in progress; none of them ends with its prompt."""
+        for request, choices in groups:
+            self._running |= dict.fromkeys(choices, request)
+        self._batch.join(*prefilled)
+        news: News = []
+        for (request, choices), theirs in zip(groups, prefilled, strict=True):
+            news += begun(request, choices, theirs.scores)
+        return news
 
     def drop_unwanted(self) -> None:
         """Ends the rows whose clients have disconnected."""
@@ -241,8 +243,13 @@ class Batcher:
         for (request, choices), theirs in zip(groups, prefilled, strict=True):
             self.counts.prompt_tokens += len(choices[0].row.prompt)
             self._scores.keep(choices[0].row, theirs.scores)
+            if choices[0].row.ends:
+                with self._failing(lane, news):
+                    news += begun(request, choices, theirs.scores)
+        going_on = [place for place, (_, choices) in enumerate(groups) if not choices[0].row.ends]
+        if going_on:
             with self._failing(lane, news):
-                news += lane.join(request, choices, theirs)
+                news += lane.join([groups[place] for place in going_on], [prefilled[place] for place in going_on])
 
     def _step(self, lane: Lane, news: News) -> None:
         pieces, num_tokens = lane.step()
