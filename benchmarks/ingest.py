@@ -3,12 +3,12 @@
     python -m benchmarks.ingest [--minutes 20] [--upload-megabytes 1000] [--check-megabytes 200]
 
 writes benchmarks/ingest.txt and .svg. Uploads go over HTTP to `luthierd serve` on local storage, to a FastAPI route
-that takes an `UploadFile`, hashes and keeps it, and to one that parses each line besides. Checks read the file for the
-bundled base: ours is `check_file`, which a job's validation calls; the peers are a loop over lines with
-`apply_chat_template`, and `datasets.map`'s way, a thousand rows at a time with the prompt apart for the mask. Rows of
-three kinds are checked: of few words; the same behind a system prompt of about 300 tokens that all share; and of 50,000
-made-up words, each as often as in a language (Zipf's law). Each run is a process of its own, in turns; memory is the
-process' highest, above what it had before the file.
+that takes an `UploadFile`, hashes and keeps it, and to one that parses each line besides, as ours checks each. Checks
+read the file for the bundled base: ours is `check_file`, which a job's validation calls; the peers are a loop over
+lines with `apply_chat_template`, and `datasets.map`'s way, a thousand rows at a time with the prompt apart for the
+mask. Rows of three kinds are checked: of few words; the same behind a system prompt of about 300 tokens that all share;
+and of 50,000 made-up words, each as often as in a language (Zipf's law). Each run is a process of its own, in turns;
+memory is the process' highest, above what it had before the file.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from service.storage import StorageError
 from service.storage.base import CHUNK_BYTES
 from service.storage.hashed import Hashed
 
+PIECES = 4096  # of a chunk: few enough that what holds them stays small beside their bytes
 STORAGE_UNAVAILABLE = "The object storage is not available right now; please try again."
 
 
@@ -55,14 +56,18 @@ async def _shown(source: AsyncIterator[bytes], look: Callable[[bytes], None]) ->
 
 async def _bounded(source: AsyncIterator[bytes], limit_bytes: int, too_large: LuthierError) -> AsyncIterator[bytes]:
     """Chunks of even size: small ones are merged, so that storage gets few."""
-    gathered, num_bytes = bytearray(), 0
+    gathered: list[bytes] = []
+    num_bytes = num_gathered = 0
     async for chunk in source:
         num_bytes += len(chunk)
         if num_bytes > limit_bytes:
             raise too_large
-        gathered += chunk
-        if len(gathered) >= CHUNK_BYTES:
-            yield bytes(gathered)
-            gathered.clear()
-    if gathered:
-        yield bytes(gathered)
+        gathered.append(chunk)
+        num_gathered += len(chunk)
+        if len(gathered) == PIECES:
+            gathered = [b"".join(gathered)]
+        if num_gathered >= CHUNK_BYTES:
+            yield b"".join(gathered)
+            gathered, num_gathered = [], 0
+    if num_gathered:
+        yield b"".join(gathered)

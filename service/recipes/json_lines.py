@@ -86,7 +86,8 @@ def is_plainly_an_object(line: bytes) -> bool:
         line.decode("utf-8")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    if line.count(b"[") + line.count(b"{") > SURE_CONTAINERS:
+    # In CPython before 3.13, `count` takes twice as long as copying without what is counted.
+    if 2 * len(line) - len(line.replace(b"[", b"")) - len(line.replace(b"{", b"")) > SURE_CONTAINERS:
         return False
     return len(line) < SURE_DIGITS or _DIGITS.isdisjoint(line[::SURE_DIGITS])
 

@@ -36,9 +36,9 @@ class UploadCheck:
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes, which may end anywhere."""
-        first = chunk.find(b"\n")
         if self._is_decided():
             return
+        first = chunk.find(b"\n")
         if first < 0:
             self._begun += chunk[: self._kept_bytes - len(self._begun)]
             return
@@ -46,7 +46,8 @@ class UploadCheck:
         self._end_line(self._begun)
         self._begun.clear()
         last = chunk.rfind(b"\n")
-        self._whole_lines(chunk, first + 1, last)
+        if not self._is_decided():
+            self._whole_lines(chunk, first + 1, last)
         self._begun += chunk[last + 1 : last + 1 + self._kept_bytes]
 
     def finish(self) -> str | None:
@@ -65,7 +66,6 @@ class UploadCheck:
         details = "; ".join(self._shown) + more
         return details[0].upper() + details[1:]
 
-    @property
     def _in_rows(self) -> bool:
         """Whether the file is one of JSON lines, and the line before this one was not blank."""
         return self._head is None and self._blank_since is None
@@ -75,14 +75,18 @@ class UploadCheck:
 
     def _whole_lines(self, chunk: bytes, start: int, last: int) -> None:
         """The lines from `start` to the last LF of a chunk."""
-        while start <= last and not self._is_decided():
+        in_rows = self._in_rows()
+        while start <= last:
             end = chunk.find(b"\n", start)
             line = chunk[start:end]
-            if self._in_rows and len(line) <= self._row_limit_bytes and is_plainly_an_object(line):
-                self._number += 1
-            else:
-                self._end_line(line[: self._kept_bytes])
             start = end + 1
+            if in_rows and len(line) <= self._row_limit_bytes and is_plainly_an_object(line):
+                self._number += 1
+                continue
+            self._end_line(line[: self._kept_bytes])
+            if self._is_decided():
+                return
+            in_rows = self._in_rows()
 
     def _end_line(self, line: bytes | bytearray) -> None:
         """Takes a line of which all is there, or as much as is kept."""

@@ -76,6 +76,8 @@ class FormReader:
         self._headers: dict[str, str] = {}
         self._header = (bytearray(), bytearray())
         self._parts = 0
+        self._chunk = b""  # what the parser is given
+        self._within_data = False  # all of it was a part's bytes up to its end
         try:
             self._parser = self._make_parser(boundary)
         except FormParserError as error:
@@ -107,6 +109,10 @@ class FormReader:
         self._left_bytes -= len(chunk)
         if self._left_bytes < 0:
             raise TooLarge("The form is larger than its file may be.", param="file", code="file_too_large")
+        if self._within_data and b"\r" not in chunk:  # where no CR is, no boundary is or begins (RFC 2046, 5.1.1)
+            self._events.append(chunk)
+            return
+        self._chunk, self._within_data = chunk, False
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -121,7 +127,7 @@ class FormReader:
                 "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
                 "on_header_end": self._on_header_end,
                 "on_headers_finished": self._on_headers_finished,
-                "on_part_data": lambda data, start, end: self._events.append(bytes(data[start:end])),
+                "on_part_data": self._on_part_data,
                 "on_part_end": lambda: self._events.append(End.PART),
                 "on_end": lambda: self._events.append(End.FORM),
             },
@@ -132,6 +138,10 @@ class FormReader:
         self._parts += 1
         if self._parts > PARTS_LIMIT:
             raise InvalidRequest(f"The form has more than {PARTS_LIMIT} parts.")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._events.append(data[start:end])
+        self._within_data = data is self._chunk and end == len(data)  # else the rest may begin a boundary
 
     def _on_header_end(self) -> None:
         name, value = self._header

@@ -36,6 +36,7 @@ async def test_a_file_comes_back_as_it_went_in_however_it_was_cut(
     client: httpx.AsyncClient, order: str, chunk_bytes: int
 ) -> None:
     content = random.Random(chunk_bytes).randbytes(3000) + b"\r\n--" + BOUNDARY.encode()[:-1] + b"\r\n\r" + b"-" * 50
+    content += b"\n" * 5000 + b"\r\r\n" + BOUNDARY.encode() + b"\n--\r\n--\r"
     parts = [field("purpose", "fine-tune"), file_part(content)]
     body = b"".join(parts if order == "purpose first" else reversed(parts)) + END
     made = await client.post("/files", content=in_chunks(body, chunk_bytes), headers=HEADERS)
