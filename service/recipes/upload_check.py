@@ -17,6 +17,7 @@ from service.recipes.json_lines import (
 
 PROBLEMS_SHOWN = 20
 PROBLEMS_COUNTED = 10_000  # after which no further line is looked at
+BLANK_COUNTED = 100_000  # as well: a file of line feeds would take minutes
 HEAD_LINES = 2  # by which `foreign_file` decides
 
 
@@ -31,6 +32,7 @@ class UploadCheck:
         self._foreign: str | None = None
         self._number = 0
         self._blank_since: int | None = None
+        self._num_blank = 0
         self._num_problems = 0
         self._shown: list[str] = []
 
@@ -61,7 +63,7 @@ class UploadCheck:
         if not self._shown:
             return None
         hidden = self._num_problems - len(self._shown)
-        least = "at least " if self._num_problems >= PROBLEMS_COUNTED else ""
+        least = "at least " if self._is_decided() else ""
         more = f"; and {least}{hidden:,} more line{'s' if hidden > 1 else ''}" if hidden else ""
         details = "; ".join(self._shown) + more
         return details[0].upper() + details[1:]
@@ -71,7 +73,10 @@ class UploadCheck:
         return self._head is None and self._blank_since is None
 
     def _is_decided(self) -> bool:
-        return self._foreign is not None or self._num_problems >= PROBLEMS_COUNTED
+        """Whether nothing more is looked at."""
+        if self._foreign is not None:
+            return True
+        return self._num_problems >= PROBLEMS_COUNTED or self._num_blank >= BLANK_COUNTED
 
     def _whole_lines(self, chunk: bytes, start: int, last: int) -> None:
         """The lines from `start` to the last LF of a chunk."""
@@ -109,6 +114,7 @@ class UploadCheck:
         self._number += 1
         if is_blank(line, self._number):
             self._blank_since = self._blank_since or self._number
+            self._num_blank += 1
             return
         if self._blank_since is not None:  # blank lines at the end of a file are fine
             self._add(self._blank_since, blank_lines(self._blank_since, self._number - 1))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from service.recipes.json_lines import SURE_CONTAINERS, is_plainly_an_object, read_object
-from service.recipes.upload_check import PROBLEMS_COUNTED, UploadCheck
+from service.recipes.upload_check import BLANK_COUNTED, PROBLEMS_COUNTED, UploadCheck
 
 LIMIT = 60
 MEBIBYTE = 1024 * 1024
@@ -133,6 +133,14 @@ def test_only_the_first_problems_are_shown_and_the_others_counted() -> None:
     assert (checked([line * 21]) or "").endswith("; and 1 more line")
     many = checked([line * (PROBLEMS_COUNTED // 2)] * 4) or ""
     assert many.endswith(f"; and at least {PROBLEMS_COUNTED - 20:,} more lines")
+
+
+def test_a_file_of_line_feeds_is_left_to_the_job() -> None:
+    few, many = b"\n" * 40_000, b"\n" * BLANK_COUNTED
+    found = "Line 2: is blank, and so are all lines up to 80000; remove blank lines; line 80001: is not an object"
+    assert checked([GOOD + few, few + b"[]"]) == found
+    assert checked([GOOD + many[:9], many, b"[]\n" * 9]) is None
+    assert checked([GOOD + b"\n[]\n" + many, b"[]\n" * 9]) == "Line 2: is not an object"
 
 
 def test_a_line_over_the_limit_is_not_held() -> None:
