@@ -32,6 +32,5 @@ def serve_api(settings: Settings, number: int | None) -> None:
 def _prepare_interpreter() -> None:
     """For many requests at once: the thread of the loop is busy, and what they make is freed without a collection."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.collect()
     gc.freeze()  # what was imported and made by now lives as long as the process
     gc.set_threshold(COLLECTED_OBJECTS)
