@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, GgufConfig, LlamaForCausalLM
 
-from benchmarks import engine, fair_share, gateway, growth, ingest, journey, run
+from benchmarks import engine, engine_peers, fair_share, gateway, growth, ingest, journey, llama_gguf, run
 from tests.given.running_service import RunningService
+from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
 LITTLE = 20_000  # bytes
@@ -44,10 +47,33 @@ def test_files_are_measured_beside_what_others_do_with_them(tmp_path: Path) -> N
 
 
 def test_generating_is_measured_beside_transformers(tmp_path: Path) -> None:
-    lines = engine.measure(0.0, 1, ["tiny"], [2], 3, tmp_path)
+    lines = engine.measure(0.0, 1, ["tiny"], [2], 3, [], tmp_path)
     of = [f"{who}, {what}" for what in (engine.BASE, engine.ONE) for who in (engine.LUTHIER, engine.PEER)]
     assert [line[:30].strip() for line in lines[4:9]] == [*of, f"{engine.LUTHIER}, {engine.EIGHT}"]
     assert (tmp_path / "engine.svg").exists()
+
+
+def test_a_peer_of_the_engine_that_does_not_start_is_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engine_peers.PYTHONS, "vllm", tmp_path / "python")
+    monkeypatch.setitem(engine_peers.PYTHONS, "llama.cpp", Path(sys.executable))  # where it is not installed
+    with engine.peers_of("tiny", engine.OTHERS, tmp_path) as (peers, told):
+        assert not peers
+    assert told[0] == f"without vllm: not installed, {engine_peers.REMEDIES['vllm']}"
+    assert "No module named 'xllamacpp'" in told[1]
+
+
+def test_llama_cpp_gets_the_weights_of_the_base(tmp_path: Path) -> None:
+    make_tiny_base(tmp_path / "base")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    llama_gguf.write(tmp_path / "base", tmp_path / "base.gguf")
+    read = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="base.gguf", quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(read(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_jobs_are_measured_as_their_users_see_them(measured_service: RunningService, tmp_path: Path) -> None:
