@@ -170,17 +170,17 @@ def first_token(client: OpenAI, model: str) -> None:
 class ByHand:
     """A warm process: a base in memory, to which PEFT loads an adapter from a folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Path = TINY, dtype: str = "float32", device: str = "cpu") -> None:
         torch.set_num_threads(1)
-        self._tokenizer = AutoTokenizer.from_pretrained(TINY)
-        self._base: Any = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(base)
+        self._base: Any = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype)).to(device).eval()
 
     @torch.inference_mode()
     def seconds(self, folder: Path) -> float:
         """From a folder to a token."""
         began = time.perf_counter()
         tuned: Any = PeftModel.from_pretrained(self._base, folder).eval()
-        ids = self._tokenizer(QUESTION, return_tensors="pt")
+        ids = self._tokenizer(QUESTION, return_tensors="pt").to(self._base.device)
         tuned.generate(**ids, max_new_tokens=1, do_sample=False, pad_token_id=0)
         seconds = time.perf_counter() - began
         self._base = tuned.unload()

@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -107,12 +108,18 @@ def measure(
 
 
 @contextmanager
-def service_on(name: str, folder: Path, scratch: Path) -> Iterator[RunningService]:
+def service_on(
+    name: str,
+    folder: Path,
+    scratch: Path,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    settings: Mapping[str, object] | None = None,
+) -> Iterator[RunningService]:
     base = Base(
-        id="measured", source=str(folder), context_tokens=1024, learning_rate={"lora": RATE},
+        id="measured", source=str(folder), dtype=dtype, context_tokens=1024, learning_rate={"lora": RATE},
         serving=Serving(tunings=frozenset({"lora"})),
     )  # fmt: skip
-    as_installed = {"trainer_threads": 0, "engine_threads": 2}
+    as_installed = {"trainer_threads": 0, "engine_threads": 2, **(settings or {})}
     with running(scratch / f"service-{name}", base, **as_installed) as service:
         yield service
 
@@ -156,11 +163,21 @@ def threads(base: str) -> int:
     return usual_threads(PARAMETERS[base], available_cpus())
 
 
-def peers(kind: str, folder: Path, threads: int, rows: Rows, jobs: int, epochs: int, scratch: Path) -> Run:
+def peers(
+    kind: str,
+    folder: Path,
+    threads: int,
+    rows: Rows,
+    jobs: int,
+    epochs: int,
+    scratch: Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> Run:
     """One process for each job, or one for all of them."""
     given = {
         "kind": kind, "base": str(folder), "threads": threads, "rows": rows, "jobs": jobs, "epochs": epochs,
-        "batch_size": BATCH, "learning_rate": RATE,
+        "batch_size": BATCH, "learning_rate": RATE, "dtype": dtype, "device": device,
     }  # fmt: skip
     job = scratch / "job.json"
     job.write_text(json.dumps(given), encoding="utf-8")

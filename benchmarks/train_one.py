@@ -45,6 +45,8 @@ OUTPUT = Path(__file__).parent
 SHAPES = {  # hidden, intermediate, layers, heads, heads of keys and values, vocabulary
     "12m": (288, 768, 8, 6, 6, 8192),
     "135m": (576, 1536, 30, 9, 3, 49152),
+    "0.5b": (896, 4864, 24, 14, 2, 151936),
+    "8b": (4096, 14336, 32, 32, 8, 128256),
 }
 BATCH = 8
 LIMIT_SECONDS = 1800.0  # of one run
@@ -181,20 +183,27 @@ def table(title: str, found: dict[str, list[Run]]) -> list[str]:
     return [*lines, ""]
 
 
-def make_base(name: str, folder: Path) -> Path:
-    """The bundled base, or a Llama of random weights in another shape with the bundled one's tokenizer."""
+def make_base(name: str, folder: Path, dtype: str = "float32", device: str = "cpu") -> Path:
+    """The bundled base, or a Llama of random weights in another shape with the bundled one's tokenizer.
+
+    The weights are drawn in `dtype` on `device`: for 8 billion that takes a CPU minutes.
+    """
     if name == "tiny":
         return TINY
     if not folder.exists():
         hidden, intermediate, layers, heads, shared, vocabulary = SHAPES[name]
         torch.manual_seed(0)
-        LlamaForCausalLM(
-            LlamaConfig(
-                hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-                num_attention_heads=heads, num_key_value_heads=shared, vocab_size=vocabulary,
-                max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-            )
-        ).save_pretrained(folder)  # fmt: skip
+        config = LlamaConfig(
+            hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=shared, vocab_size=vocabulary,
+            max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        )  # fmt: skip
+        torch.set_default_dtype(getattr(torch, dtype))
+        try:
+            with torch.device(device):
+                LlamaForCausalLM(config).save_pretrained(folder)
+        finally:
+            torch.set_default_dtype(torch.float32)
         for file in TINY.iterdir():
             if not (folder / file.name).exists() and file.suffix != ".safetensors":
                 (folder / file.name).write_bytes(file.read_bytes())

@@ -32,7 +32,7 @@ def main(job: Path, result: Path) -> None:
         id="base", source=given["base"], dtype=given["dtype"], context_tokens=1024,
         serving=Serving(tunings=frozenset({"lora"})),
     )  # fmt: skip
-    base = load_base(entry, torch.device("cpu"))
+    base = load_base(entry, torch.device(given.get("device", "cpu")))
     rows = DatasetBuilder()
     for ids, labels in given["rows"]:
         rows.add(ids, [int(label >= 0) for label in labels])
@@ -58,9 +58,17 @@ def main(job: Path, result: Path) -> None:
                 "tokens": data.cost_tokens(examples),
             }
         )
-    found = {"steps": steps, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    found |= {"gemm_flops": gemm_flops(base.model.dtype), "shape": shape(base.model)}
+    found = {"steps": steps, "peak_bytes": peak_bytes(base.device)}
+    if base.device.type == "cpu":
+        found |= {"gemm_flops": gemm_flops(base.model.dtype), "shape": shape(base.model)}
     result.write_text(json.dumps(found), encoding="utf-8")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Of the device's memory, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def shape(model: torch.nn.Module) -> dict[str, int]:

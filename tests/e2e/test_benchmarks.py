@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import train_many, train_one
+from benchmarks import on_gpu, train_many, train_one
 from tests.given.running_service import RunningService
 from tests.servers import missing
 from tests.servers.trl import PYTHON, REMEDY
@@ -21,6 +21,16 @@ def test_one_job_is_measured_against_trl(tmp_path: Path) -> None:
     assert list(losses) == list(train_one.CONTENDERS)
     assert all(0 < loss < 15 for of_one in losses.values() for loss in of_one), "of three steps, each of other rows"
     assert (tmp_path / "train_one.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_the_script_for_a_gpu_runs_without_one(measured_service: RunningService, tmp_path: Path) -> None:
+    lines = on_gpu.measure(
+        ["tiny"], 1, 1, 0.0, "cpu", tmp_path, serve=lambda *_: nullcontext(measured_service), epochs=1
+    )
+    assert [line[:20].strip() for line in lines if "(" in line] == [
+        "luthier", "a loop", "luthier", "a process per job", "one warm process", "luthier", "luthier", "by hand, warm"
+    ]  # fmt: skip
+    assert (tmp_path / "on_gpu.svg").exists()
 
 
 def test_many_jobs_are_measured_against_processes(measured_service: RunningService, tmp_path: Path) -> None:
