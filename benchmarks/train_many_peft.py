@@ -1,8 +1,8 @@
 """Jobs as users write them without a service: `python -m benchmarks.train_many_peft JOB.json [RESULT.json]`.
 
 Started by `benchmarks.train_many` and `benchmarks.on_gpu`. `process`: one job with the Trainer of transformers and
-PEFT, then the process ends. `serial`: all jobs one after another in one process that keeps its base, in a loop of nothing
-but torch and PEFT. `loop`: the same of one job, measured step by step.
+PEFT, then the process ends. `serial`: all jobs one after another in one process that keeps its base, in a loop of
+nothing but torch and PEFT. `loop`: the same of one job, measured step by step.
 """
 
 import json
