@@ -13,6 +13,7 @@ memory is the process' highest, above what it had before the file.
 
 import argparse
 import asyncio
+import gc
 import hashlib
 import json
 import os
@@ -259,6 +260,8 @@ def run_check(name: str, path: Path) -> Run:
         CHECKS[1]: lambda: _per_line(path, tokenizer),
         CHECKS[2]: lambda: _batches(path, tokenizer),
     }
+    gc.collect()
+    gc.freeze()  # as a worker does once it has imported
     before, began, cpu = _peak(), time.perf_counter(), time.process_time()
     work[name]()
     return Run(time.process_time() - cpu, time.perf_counter() - began, (_peak() - before) / MEGABYTE)

@@ -58,11 +58,12 @@ class Encoder:
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`. Raises UnknownToken."""
         start, kept = self._cut if text.startswith(self._text) else (0, 0)
-        ids = self._ids[:kept] + self._encodings.ids(text[start:], add_special_tokens=False)
+        new = self._encodings.ids(text[start:], add_special_tokens=False)
+        ids = self._ids[:kept] + new
         self._text, self._ids, self._cut = text, ids, (start, kept)
         if specials := list(self._base.special.finditer(text, start)):
             special_id = self._base.special_id(specials[-1][0])
-            self._cut = specials[-1].start(), len(ids) - 1 - ids[::-1].index(special_id)
+            self._cut = specials[-1].start(), len(ids) - 1 - new[::-1].index(special_id)
         return ids
 
 

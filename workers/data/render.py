@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.recipes.formats.chat import Answer, ChatRow
+from service.domain.json import JsonObject
+from service.recipes.formats.chat import Answer, AssistantMessage, ChatRow, Message, SystemMessage, UserMessage
 from service.recipes.formats.completion import PromptRow
 from service.recipes.formats.contrastive import ContrastiveRow
 from service.recipes.formats.labelled import LabelledRow
@@ -290,9 +291,8 @@ class Renderer:
         messages: Messages = []
         tools: Tools | None = None
         try:
-            wire = [message.model_dump(exclude_none=True) for message in row.messages[: row.trained[-1] + 1]]
+            messages = _template_messages(row.messages[: row.trained[-1] + 1])
             functions = [tool.function for tool in row.tools] + row.functions
-            messages = template_messages(wire)
             tools = template_tools([{"function": function.model_dump()} for function in functions])
             refuse_special_messages(self._text.special, messages, tools)
             check_complete(self._template, messages, tools, answer_next=False)
@@ -355,6 +355,27 @@ class Renderer:
         return RenderError(
             field, f"is too long for the base ({num_tokens} tokens, at most {self._context_tokens}); shorten it"
         )
+
+
+def _template_messages(messages: Sequence[Message]) -> Messages:
+    """What `template_messages` makes of these; those of a role, a content and a name need little for that."""
+    plain = [_plain_message(message) for message in messages]
+    known = [message for message in plain if message is not None]
+    if len(known) == len(messages):
+        return known
+    return template_messages([message.model_dump(exclude_none=True) for message in messages])
+
+
+def _plain_message(message: Message) -> JsonObject | None:
+    match message:
+        case UserMessage() | SystemMessage():
+            pass
+        case AssistantMessage(reasoning_content=None, reasoning=None, tool_calls=[], function_call=None, content=str()):
+            pass
+        case _:
+            return None
+    plain = {"role": message.role, "content": message.content}
+    return plain if message.name is None else plain | {"name": message.name}
 
 
 def _beyond(unknown: UnknownToken, messages: Messages, tools: Tools | None) -> RenderError:

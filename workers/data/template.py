@@ -242,7 +242,7 @@ class ChatTemplate:
 
 def refuse_special(pattern: re.Pattern[str], value: Any, field: str) -> None:
     """Raises RenderError if a text of the user's would be tokenised as a special token."""
-    for text in strings(value):
+    for text in (value,) if isinstance(value, str) else strings(value):
         if found := pattern.search(text):
             raise RenderError(field, f"contains {found[0]!r}, a special token of the base; write it differently")
 

@@ -87,15 +87,16 @@ class Units:
         """As `BaseText.batch_ids` without tokens that the tokenizer adds: one call for what is not known yet."""
         if not (self._cuts.words or self._cuts.tokens):
             return self._text.batch_ids(texts, add_special_tokens=False)
-        cut = [[self._words(segment) for segment in self._cuts.segments(text)] for text in texts]
-        segments = list(chain.from_iterable(cut))
-        first = self._first.missing({words[0] for words in segments})
-        later = self._after_space.missing(set(chain.from_iterable(words[1:] for words in segments)))
+        segments = [self._cuts.segments(text) for text in texts]
+        words_of = {segment: self._words(segment) for segment in set(chain.from_iterable(segments))}
+        first = self._first.missing({words[0] for words in words_of.values()})
+        later = self._after_space.missing(set(chain.from_iterable(words[1:] for words in words_of.values())))
         new = [*first, *(" " + unit for unit in later)]
         found = self._text.batch_ids(new, add_special_tokens=False) if new else []
         self._first.learn(first, found[: len(first)])
         self._after_space.learn(later, found[len(first) :])
-        return [self._joined(segments) for segments in cut]
+        ids_of = {segment: self._joined(words) for segment, words in words_of.items()}
+        return [list(chain.from_iterable(map(ids_of.__getitem__, each))) for each in segments]
 
     @cached_property
     def _cuts(self) -> Cuts:
@@ -109,13 +110,11 @@ class Units:
     def _words(self, segment: str) -> list[str]:
         return _SPACE.split(segment) if self._cuts.words else [segment]
 
-    def _joined(self, segments: list[list[str]]) -> list[int]:
-        first, after_space = self._first.ids, self._after_space.ids
-        ids: list[int] = []
-        for words in segments:
-            ids += first[words[0]]
-            for word in words[1:]:
-                ids += after_space[word]
+    def _joined(self, words: list[str]) -> list[int]:
+        after_space = self._after_space.ids
+        ids = list(self._first.ids[words[0]])
+        for word in words[1:]:
+            ids += after_space[word]
         return ids
 
 

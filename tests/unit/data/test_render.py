@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from service.recipes.dataset import parse_row
+from service.recipes.formats.chat import ChatRow
 from service.recipes.formats.completion import PromptRow
 from service.recipes.objectives.supervised import SupervisedSettings
 from tests.given.templates import SHAPES, tokenizer_for
@@ -25,10 +26,35 @@ from tests.given.templates.rendering import (
     trained_texts,
 )
 from workers.data.base_text import BaseText
-from workers.data.messages import RenderError
+from workers.data.messages import RenderError, template_messages
 from workers.data.render import Rendered, Renderer, encode_chat, encode_prompt
 
 THOUGHTS = "<think>\n\n</think>\n\n"
+
+
+def test_messages_of_texts_alone_are_those_that_every_other_way_makes() -> None:
+    """Of requests, which come as dictionaries, all messages go the long way."""
+    told: dict[str, Any] = {"role": "user", "content": "Hello"}
+    answers: list[dict[str, Any]] = [
+        {"role": "assistant", "content": "Yes."},
+        {"role": "assistant", "content": "Yes.", "name": "maria", "weight": 0.5},
+        {"role": "assistant", "content": "Yes.", "reasoning": ""},
+        {"role": "assistant", "content": "Yes.", "tool_calls": [], "refusal": None},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    ]
+    before: list[list[dict[str, Any]]] = [
+        [told],
+        [{"role": "developer", "content": ""}, told | {"name": "jo"}],
+        [SYSTEM, {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+    ]
+    renderer = Renderer(BaseText(tokenizer_for("chatml")))
+    for messages in ([*some, answer] for some in before for answer in answers):
+        parsed = parse_row(json.dumps({"messages": messages}).encode(), 2, SupervisedSettings)
+        assert isinstance(parsed, tuple) and isinstance(parsed[1], ChatRow)
+        (conversation,) = renderer.prepare(parsed[1]).conversations
+        wire = [message.model_dump(exclude_none=True) for message in parsed[1].messages]
+        assert list(map(list, conversation.messages)) == list(map(list, template_messages(wire)))  # in this order
+        assert conversation.messages == template_messages(wire)
 
 
 @pytest.mark.parametrize(
