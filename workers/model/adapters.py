@@ -15,18 +15,20 @@ import torch
 from transformers import PreTrainedModel
 
 from workers.model.head import Head, read_head
-from workers.tunings import Tuning, load_tuning, read_tuning
+from workers.tunings import Tuning, load_tuning, read_tuning, saved_kind
 from workers.tunings.sites import Rows
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
     """An attached tuning. `template_date` is the current date that the chat template got in its training; `head` is the
-    output layer of a model that classifies or scores."""
+    output layer of a model that classifies or scores. `packs`: its rows may go through the model one behind the
+    other."""
 
     tuning: Tuning
     template_date: date | None = None
     head: Head | None = None
+    packs: bool = False
 
 
 class Adapters:
@@ -45,7 +47,7 @@ class Adapters:
         tuning = read_tuning(folder, self._model, f"adapter{next(self._numbers)}")
         head = read_head(folder, self._model.config.get_text_config().hidden_size, self._model.device)
         load_tuning(tuning, folder)
-        return Adapter(tuning, head=head)
+        return Adapter(tuning, head=head, packs=not saved_kind(folder).unpacked_because)
 
     def detach(self, adapter: Adapter) -> None:
         """Frees its memory. No row may be using it."""

@@ -3,10 +3,11 @@
 Handles tensors and tokens; does not depend on requests, text or threads (the embedded engine's `batcher` calls it from
 one thread).
 
-Why our own loop over the model: `generate()` of transformers runs a batch until its longest row
-ends, so a new row would have to wait; its continuous batching packs all rows into one of shape (1, tokens), where rows
-cannot have different adapters. Here every prompt is prefilled in pieces by itself, or with short ones of the same
-adapter; then its part of the cache is padded on the left to the length of the others, and all rows decode together.
+Why our own loop over the model: `generate()` of transformers runs a batch until its longest row ends, so a new row
+would have to wait; its continuous batching packs all rows into one of shape (1, tokens), where rows cannot have
+different adapters. Here every prompt is prefilled in pieces by itself, or with short ones of the same adapter: one
+behind the other, or padded on the right. Then its part of the cache is padded on the left to the length of the
+others, and all rows decode together.
 What differs for encoder-decoders is in `workers.model.two_sided`.
 
 Shapes: B rows, S cached positions of the longest row, T tokens of a prompt's piece, N some of the rows, V vocabulary.
@@ -16,6 +17,7 @@ import random
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from workers.model.load import LoadedBase
 from workers.model.positions import last_positions
 from workers.model.row_cache import cache_of, joined, keep_rows, states
 from workers.model.sampling import Sampling, Token, choose, score
+from workers.model.segments import Segments, arguments, attending
 from workers.tunings.base import Chunk, Inputs, plain_inputs
 
 PIECE_TOKENS = (
@@ -72,6 +75,14 @@ class Prefilled:
     scores: Sequence[Token]
 
 
+@dataclass(frozen=True)
+class Laid:
+    """Prompts as the model gets them in one pass."""
+
+    arguments: dict[str, Any]
+    places: Sequence[tuple[int, int]]  # of each prompt: the row that it is in, and where its first token is in that
+
+
 class DecodingBatch:
     """The rows in progress. If a method other than `prefill` raises, call `clear`: the rows cannot continue.
 
@@ -80,6 +91,7 @@ class DecodingBatch:
     """
 
     def __init__(self, base: LoadedBase, adapter: Adapter | None = None) -> None:
+        self._base = base
         self._model = adapter.tuning.model if adapter else base.model
         self._device = base.device
         self.clear()
@@ -189,17 +201,28 @@ class DecodingBatch:
                     scores += score(logits_TV[-len(piece) :][: len(targets)], targets, row.num_top or 0)
         return (cache,), logits_TV[-1:], scores
 
+    def _packs(self, adapter: Adapter | None) -> bool:
+        """Whether prompts go through the model one behind the other and not padded. Tried once, with gradients."""
+        if adapter and not adapter.packs:
+            return False
+        with torch.inference_mode(mode=False):
+            return not self._base.unpacked_because
+
     def _groups(self, firsts: Sequence[Row]) -> list[list[int]]:
-        """The places of rows that are prefilled together: of one adapter, at most PIECE_TOKENS with their padding, none
-        of them shorter than half of the longest; those that end with their prompts apart."""
+        """The places of rows that are prefilled together: of one adapter, at most PIECE_TOKENS; those that end with
+        their prompts apart. Where they are padded, padding counts, and none is shorter than half of the longest."""
         groups: list[list[int]] = []
         longest_first = sorted(range(len(firsts)), key=lambda place: -len(firsts[place].prompt))
         for place in longest_first:
             row, length = firsts[place], len(firsts[place].prompt)
+            packs = len(firsts) > 1 and self._packs(row.adapter)
             for group in groups:
                 first = firsts[group[0]]
                 width = len(first.prompt)
-                fits = width * (len(group) + 1) <= PIECE_TOKENS and width <= 2 * length
+                if packs:
+                    fits = sum(len(firsts[other].prompt) for other in group) + length <= PIECE_TOKENS
+                else:
+                    fits = width * (len(group) + 1) <= PIECE_TOKENS and width <= 2 * length
                 alike = first.adapter is row.adapter and first.ends == row.ends
                 if fits and alike and not num_virtual_tokens(row.adapter):
                     group.append(place)
@@ -209,45 +232,76 @@ class DecodingBatch:
         return groups
 
     def _together(self, prompts: Sequence[Sequence[Row]]) -> list[Prefilled]:
-        """Padded on the right, which no token before it sees; then each has its own part of the cache."""
+        """One behind the other, or padded on the right, which no token before it sees; then each has its own part of
+        the cache."""
         firsts = [rows[0] for rows in prompts]
         lengths = [len(row.prompt) for row in firsts]
-        longest, adapter = max(lengths), firsts[0].adapter
-        lengths_N = torch.tensor(lengths, device=self._device)
-        ids_NT = torch.tensor(
-            [[*row.prompt, *[0] * (longest - len(row.prompt))] for row in firsts], device=self._device
-        )
-        mask_NT = (torch.arange(longest, device=self._device) < lengths_N[:, None]).long()
-        chunk = Chunk(ids_NT, mask_NT if min(lengths) < longest else None, lengths_N)
+        packs, adapter = self._packs(firsts[0].adapter), firsts[0].adapter
         scored = any(row.score_prompt for row in firsts)
         cache = DynamicCache()
         with rows_use([adapter] * len(firsts), self._device):
-            inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
-            if firsts[0].ends:
-                return self._scored_alone(prompts, inputs)
-            rows_N = torch.arange(len(firsts), device=self._device)
-            with nullcontext() if scored else _only(rows_N, lengths_N - 1, self._model):
-                logits_NKV = self._model(**inputs.tensors, past_key_values=cache).logits
+            laid = self._packed(firsts, adapter) if packs else self._padded(firsts, adapter)
+            with attending(self._model) if packs else nullcontext():
+                if firsts[0].ends:
+                    return self._scored_alone(prompts, laid)
+                last_N = [(row, begin + length - 1) for (row, begin), length in zip(laid.places, lengths, strict=True)]
+                with nullcontext() if scored else _only(*_columns(last_N, self._device), self._model):
+                    logits_NKV = self._model(**laid.arguments, past_key_values=cache).logits
         found = []
-        for place, rows in enumerate(prompts):
-            row, length = firsts[place], lengths[place]
-            of_row = [(keys[place : place + 1], values[place : place + 1]) for keys, values in states(cache)]
-            own = cache_of([(keys[:, :, :length], values[:, :, :length]) for keys, values in of_row])
+        for place, (rows, length, (at, begin)) in enumerate(zip(prompts, lengths, laid.places, strict=True)):
+            row, end = firsts[place], begin + length
+            of_row = [(keys[at : at + 1], values[at : at + 1]) for keys, values in states(cache)]
+            own = cache_of([(keys[:, :, begin:end], values[:, :, begin:end]) for keys, values in of_row])
             if len(rows) > 1:
                 own.batch_repeat_interleave(len(rows))
-            logits_1V = logits_NKV[place, length - 1][None] if scored else logits_NKV[0, place][None]
+            logits_1V = logits_NKV[at, end - 1][None] if scored else logits_NKV[0, place][None]
             targets = row.prompt[1:] if row.score_prompt else ()
-            scores = score(logits_NKV[place, : length - 1], targets, row.num_top or 0) if targets else []
+            scores = score(logits_NKV[at, begin : end - 1], targets, row.num_top or 0) if targets else []
             found.append(Prefilled(rows, (own,), logits_1V.expand(len(rows), -1), scores))
         return found
 
-    def _scored_alone(self, prompts: Sequence[Sequence[Row]], inputs: Inputs) -> list[Prefilled]:
+    def _padded(self, firsts: Sequence[Row], adapter: Adapter | None) -> Laid:
+        ids_NT, mask_NT, lengths_N = self._collated(firsts)
+        chunk = Chunk(ids_NT, None if bool(mask_NT.all()) else mask_NT, lengths_N)
+        inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
+        return Laid(inputs.tensors, [(row, 0) for row in range(len(firsts))])
+
+    def _packed(self, firsts: Sequence[Row], adapter: Adapter | None) -> Laid:
+        ids_NT, mask_NT, lengths_N = self._collated(firsts)
+        segments = Segments(tuple(len(row.prompt) for row in firsts), self._device)
+        begins_N = torch.tensor(segments.begins, device=self._device)
+        chunk = Chunk(ids_NT, mask_NT, lengths_N, begins_B=begins_N)
+        inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
+        places_S = segments.padded_S(ids_NT.shape[1])
+        tensors = {
+            name: tensor.flatten(0, 1).index_select(0, places_S)[None]
+            for name, tensor in inputs.tensors.items()
+            if name != "attention_mask"
+        }
+        return Laid(tensors | arguments(segments), [(0, begin) for begin in segments.begins])
+
+    def _collated(self, firsts: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+        """ids_NT and mask_NT of prompts that are padded on the right, and their lengths_N."""
+        longest = max(len(row.prompt) for row in firsts)
+        lengths_N = torch.tensor([len(row.prompt) for row in firsts], device=self._device)
+        ids_NT = torch.tensor(
+            [[*row.prompt, *[0] * (longest - len(row.prompt))] for row in firsts], device=self._device
+        )
+        return ids_NT, (torch.arange(longest, device=self._device) < lengths_N[:, None]).long(), lengths_N
+
+    def _scored_alone(self, prompts: Sequence[Sequence[Row]], laid: Laid) -> list[Prefilled]:
         """Rows that end with their prompts: no cache, and no padding through the output layer."""
         lengths = [len(rows[0].prompt) for rows in prompts]
-        rows_K = torch.repeat_interleave(torch.tensor(lengths, device=self._device))
-        places_K = torch.cat([torch.arange(length, device=self._device) for length in lengths])
+        of_rows = torch.tensor([row for row, _ in laid.places], device=self._device)
+        rows_K = torch.repeat_interleave(of_rows, torch.tensor(lengths, device=self._device))
+        places_K = torch.cat(
+            [
+                torch.arange(begin, begin + length, device=self._device)
+                for (_, begin), length in zip(laid.places, lengths, strict=True)
+            ]
+        )
         with _only(rows_K, places_K, self._model):
-            logits_KV = self._model(**inputs.tensors, use_cache=False).logits[0]
+            logits_KV = self._model(**laid.arguments, use_cache=False).logits[0]
         found = []
         for rows, logits_TV in zip(prompts, torch.split(logits_KV, lengths), strict=True):
             row = rows[0]
@@ -270,6 +324,11 @@ class DecodingBatch:
             for index, token in zip(wanting, scores, strict=True):
                 tokens[index] = Token(token.id, token.logprob, token.top[: self.rows[index].num_top])
         return tokens
+
+
+def _columns(pairs: Sequence[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    firsts, seconds = zip(*pairs, strict=True)
+    return torch.tensor(firsts, device=device), torch.tensor(seconds, device=device)
 
 
 @contextmanager

@@ -32,13 +32,18 @@ def create_tuning(settings: TuningSettings, model: PreTrainedModel, name: str) -
     return TUNINGS.find(type(settings))(model, name, settings)
 
 
+def saved_kind(folder: Path) -> type[TuningSettings]:
+    """The kind of tuning that was saved in `folder`. Raises AdapterMismatch."""
+    peft_type = read_config(folder).get("peft_type")
+    recipe = next((recipe for recipe in RECIPES if recipe.peft_type == peft_type), None)
+    if recipe is None:
+        raise AdapterMismatch(f"This installation has no tuning for adapters of the type {peft_type!r}.")
+    return recipe
+
+
 def read_tuning(folder: Path, model: PreTrainedModel, name: str) -> Tuning:
     """The tuning that was saved in `folder`, neither attached nor loaded. Raises AdapterMismatch."""
-    config = read_config(folder)
-    recipe = next((recipe for recipe in RECIPES if recipe.peft_type == config.get("peft_type")), None)
-    if recipe is None:
-        raise AdapterMismatch(f"This installation has no tuning for adapters of the type {config.get('peft_type')!r}.")
-    return create_tuning(TUNINGS.find(recipe).settings_of(config), model, name)
+    return create_tuning(TUNINGS.find(saved_kind(folder)).settings_of(read_config(folder)), model, name)
 
 
 def load_tuning(tuning: Tuning, folder: Path) -> None:

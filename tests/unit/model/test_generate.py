@@ -8,7 +8,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from tests.given.engines import LORA, PROMPT, greedy, load_tiny, logits_of, save_adapter
-from tests.given.own_tunings import OWN_SPECS, offer_own
+from tests.given.own_tunings import OWN_SPECS, LastOfPromptSettings, offer_own
 from workers.engines.embedded.batcher import lane_of
 from workers.model.adapters import Adapters
 from workers.model.generate import PIECE_TOKENS, DecodingBatch, Row
@@ -56,9 +56,10 @@ def test_mixed_batch_says_what_each_adapter_says_alone(loaded: LoadedBase, tmp_p
     assert len({tuple(answer) for answer in expected}) == len(expected)
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("scored", [True, False])
 def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone(
-    loaded: LoadedBase, tmp_path: Path, scored: bool
+    loaded: LoadedBase, tmp_path: Path, scored: bool, packed: bool
 ) -> None:
     folders = [None, save_adapter(loaded, tmp_path / "a", 1), save_adapter(loaded, tmp_path / "b", 2, PROMPT)]
     adapters = Adapters(loaded.model)
@@ -79,6 +80,8 @@ def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone
         return [(row, [token.logprob for token in one.scores]) for row, one in zip(made, computed, strict=True)]
 
     alone = rows(together=False)
+    assert loaded.unpacked_because == ""
+    vars(loaded)["unpacked_because"] = "" if packed else "as if its layers had refused"
     passes: list[None] = []
     outputs: list[int] = []
     counting = [
@@ -90,7 +93,8 @@ def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone
     found = rows(together=True)
     for hook in counting:
         hook.remove()
-    assert len(passes) - 6 == 5, "guard: 9 and 6; 17, 12 and 9; 1 alone; those of virtual tokens alone"
+    expected_passes = 4 if packed else 5  # 9, 6 and 1; 17, 12 and 9; those of virtual tokens alone; padded also 1 alone
+    assert len(passes) - 6 == expected_passes, "guard"
     if not scored:
         assert sum(outputs[:-6]) == len(prompts), "guard: the output layer computes one position of each prompt"
     for (row, scores), (expected, expected_scores) in zip(found, alone, strict=True):
@@ -196,6 +200,37 @@ def test_long_prompt_is_fed_in_pieces(
     assert [token.id for token in prefilled.scores] == prompt[1:]
     expected = [float(logprobs_V[token]) for logprobs_V, token in zip(expected_TV, prompt[1:], strict=False)]
     assert [token.logprob for token in prefilled.scores] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["loreft", "bottleneck", "partial", *OWN_SPECS])
+def test_two_prompts_of_any_tuning_are_computed_together_as_each_alone(
+    loaded: LoadedBase, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer_own(monkeypatch)
+    specs = {
+        "loreft": {"type": "loreft", "loreft": {"first": 2, "last": 2}},
+        "bottleneck": {"type": "bottleneck", "bottleneck": {}},
+        "partial": {"type": "partial", "partial": {"parameters": "last:1"}},
+        **OWN_SPECS,
+    }
+    monkeypatch.setattr(LastOfPromptSettings, "unpacked_because", "as an extension's may be")
+    adapter = Adapters(loaded.model).attach(save_adapter(loaded, tmp_path / "a", 1, specs[kind]))
+    batch = DecodingBatch(loaded, lane_of(adapter))
+    assert loaded.unpacked_because == ""
+    sizes: list[int] = []
+    layer = adapter.tuning.model.base_model.layers[0]
+    layer.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    rows = [Row(ids_of(length, length), GREEDY, adapter, 0, score_prompt=True) for length in (9, 6, 2)]
+    alone = [batch.prefill([row]) for row in rows]
+    for one, expected in zip(batch.prefill_all([[row] for row in rows]), alone, strict=True):
+        assert torch.allclose(one.logits_NV, expected.logits_NV, atol=1e-4)
+        logprobs = [token.logprob for token in expected.scores]
+        assert [token.logprob for token in one.scores] == pytest.approx(logprobs, abs=1e-4)
+    together = sizes[len(rows) :]  # rows of each pass
+    if kind == LastOfPromptSettings.name:
+        assert sorted(together) == [1, 2], "9 and 6 are padded; 2 is shorter than half of them"
+    else:
+        assert together == [1] * (3 if adapter.tuning.num_virtual_tokens else 1)
 
 
 def test_draws_follow_the_probabilities() -> None:
