@@ -142,6 +142,7 @@ class Sides:
             serving=Serving(tunings=frozenset({"lora"})),
         )  # fmt: skip
         self._ours: LoadedBase = load_base(entry, torch.device("cpu"))
+        self.packs = not self._ours.unpacked_because  # tried here once, before anything is measured
         for number in range(ADAPTERS):
             make_adapter(folder, adapters / str(number), number)
         attached = Adapters(self._ours.model)
