@@ -6,6 +6,7 @@ padded by spaces to a multiple of 8, then the arrays: those of larger elements f
 """
 
 import json
+import mmap
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,3 +50,13 @@ def _write(values: NDArray[Any], file: BinaryIO) -> None:
     step = CHUNK_BYTES // values.itemsize
     for begin in range(0, len(flat), step):
         file.write(np.ascontiguousarray(flat[begin : begin + step]).tobytes())
+        forget_pages(values)
+
+
+def forget_pages(values: NDArray[Any]) -> None:
+    """Of an array that is mapped from a file, what was read is no longer in this process' memory; it is in the file."""
+    owner: object = values
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)

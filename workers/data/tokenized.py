@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from workers.data.safetensors_file import write_safetensors
+from workers.data.safetensors_file import forget_pages, write_safetensors
 
 VERSION = 2
 SPOOL_BYTES = 1024 * 1024
@@ -160,7 +160,9 @@ class TokenizedDataset:
 
     @property
     def num_trained_tokens(self) -> int:
-        return int(self.trained.sum(dtype=np.int64))
+        count = int(self.trained.sum(dtype=np.int64))
+        forget_pages(self.trained)
+        return count
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file; equal rows result in equal bytes."""
@@ -330,10 +332,13 @@ class DatasetBuilder:
 
 def _rising(offsets: NDArray[np.int64]) -> bool:
     """Whether each is above the one before; looked at in pieces, for there may be many."""
-    return all(
-        bool(np.all(np.diff(offsets[begin : begin + CHUNK_NUMBERS + 1]) > 0))
-        for begin in range(0, len(offsets) - 1, CHUNK_NUMBERS)
-    )
+    try:
+        return all(
+            bool(np.all(np.diff(offsets[begin : begin + CHUNK_NUMBERS + 1]) > 0))
+            for begin in range(0, len(offsets) - 1, CHUNK_NUMBERS)
+        )
+    finally:
+        forget_pages(offsets)
 
 
 def _as_bytes(labels: Sequence[str]) -> NDArray[np.uint8]:
