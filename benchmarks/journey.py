@@ -7,6 +7,7 @@ of the demo's rows, one epoch, batches of 8) is posted, its events are read as a
 asked for a streamed token. Cold is the same with a trainer that was killed just before. The peers: a script with
 transformers' Trainer and PEFT, started for the job, until its own first step; and, for the token, a warm process by
 hand: it has the base in memory, loads the finished adapter from its folder with PEFT and generates one token. In turns.
+Then the same with vLLM as the engine, where it is installed (`make servers`).
 """
 
 import argparse
@@ -16,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,10 @@ from benchmarks.bars import Spread, draw
 from benchmarks.comparison import in_turns, machine
 from benchmarks.train_many import BATCH, RATE, ROWS, service_on
 from benchmarks.train_one import TINY, Rows, demo_texts, tokenised
+from service.recipes.base import Base, Serving
 from tests.given.journey import artifact_folder, upload
-from tests.given.running_service import ROOT, RunningService, kill, wait_for
+from tests.given.running_service import ROOT, RunningService, answers, descendants, kill, wait_for, write_catalogue
+from tests.servers.vllm import INSTALLED, START_SECONDS
 
 OUTPUT = Path(__file__).parent
 LIMIT_SECONDS = 600.0
@@ -68,6 +72,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch, service_on("tiny", TINY, Path(scratch)) as service:
         lines = measure(service, Path(scratch), options.minutes, options.rounds, options.output)
+    with tempfile.TemporaryDirectory() as scratch:
+        lines += with_vllm(Path(scratch), options.rounds)
     (options.output / "journey.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -103,6 +109,58 @@ def measure(service: RunningService, scratch: Path, minutes: float, rounds: int,
     print("\n".join(lines), flush=True)
     draw(output / "journey.svg", "A small job on the bundled base", "seconds", groups)
     return lines
+
+
+def with_vllm(scratch: Path, rounds: int) -> list[str]:
+    """The lines of vLLM, printed."""
+    if not (ROOT / INSTALLED).exists():
+        lines = ["vLLM is left out: it is not installed (make servers)", ""]
+    else:
+        with vllm_service(scratch) as service:
+            client, hand = service.client(), ByHand()
+            texts = demo_texts()[:ROWS]
+            content = "\n".join(
+                json.dumps({"prompt": prompt, "completion": completion}) for prompt, completion in texts
+            )
+            file = upload(client, content.encode())
+            ours(service, client, file, hand)
+            runs = [ours(service, client, file, hand) for _ in range(rounds)]
+        group = {
+            LUTHIER: _spread(runs, "first_token"), BY_HAND: _spread(runs, "by_hand"), AGAIN: _spread(runs, "again")
+        }  # fmt: skip
+        lines = table(f"{FIRST_TOKEN}, vLLM", group)
+    print("\n".join(lines), flush=True)
+    return lines
+
+
+@contextmanager
+def vllm_service(scratch: Path) -> Iterator[RunningService]:
+    """The bundled base, trained by `luthierd up` and served by `luthier-worker vllm` on the same data folder."""
+    base = Base(
+        id="measured", source=str(TINY), context_tokens=1024, learning_rate={"lora": RATE},
+        serving=Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=16),
+    )  # fmt: skip
+    catalogue = write_catalogue(scratch / "bases.toml", base)
+    service = RunningService(scratch / "service", {"LUTHIER_CATALOGUE": str(catalogue), "LUTHIER_TRAINER_THREADS": "0"})
+    service.folder.mkdir()
+    more = {"LUTHIER_VLLM_PYTHON": str(ROOT / INSTALLED), "LUTHIER_VLLM_KV_CACHE_GIB": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "workers", "vllm", "--base", base.id, "--die-with-parent"]
+    with (
+        (scratch / "vllm.log").open("wb") as log,
+        subprocess.Popen(
+            command, cwd=ROOT, env=service.variables() | more, stdin=subprocess.PIPE, stdout=log, stderr=log
+        ) as vllm,
+    ):
+        try:
+            health = f"http://127.0.0.1:{service.engine_port}/health"
+            wait_for(lambda: vllm.poll() is not None or answers(health), START_SECONDS, "vLLM")
+            assert vllm.poll() is None, (scratch / "vllm.log").read_text(encoding="utf-8", errors="replace")[-3000:]
+            service.start()
+            yield service
+        finally:
+            service.end()
+            for pid in [vllm.pid, *descendants(vllm.pid)]:
+                kill(pid)
 
 
 def _spread(runs: Sequence[Run], name: str) -> Spread:

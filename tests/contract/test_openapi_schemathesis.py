@@ -185,7 +185,7 @@ def test_any_request_gets_an_answer_that_the_document_describes(label: str, serv
     counts = f"{total} cases, {served.reached} reached an operation, answers {dict(sorted(statuses.items()))}"
     sys.stdout.write(f"\n{label}: {counts}\n")
     assert total >= num_cases(operation) or not _has_input(operation)
-    assert served.reached >= total / 2 or label in WITHOUT_OPERATION
+    assert served.reached >= total / 3 or label in WITHOUT_OPERATION
 
 
 def num_cases(operation: Any) -> int:

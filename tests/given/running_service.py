@@ -58,7 +58,7 @@ class RunningService:
         """Returns when API and engine answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as stream:
-            self.process = start_process(["-m", "service", "up"], self._environment(), stream)
+            self.process = start_process(["-m", "service", "up"], self.variables(), stream)
         for port in (self.port, self.engine_port):
             wait_for(lambda port=port: answers(f"http://127.0.0.1:{port}/health"), START_SECONDS, f"port {port}")  # type: ignore[misc]
 
@@ -72,7 +72,7 @@ class RunningService:
         """`luthierd` with these arguments; answers what it printed."""
         command = [sys.executable, "-m", "service", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, env=self._environment(), check=True, capture_output=True, text=True, timeout=60
+            command, cwd=ROOT, env=self.variables(), check=True, capture_output=True, text=True, timeout=60
         ).stdout
 
     def processes(self, *words: str) -> list[int]:
@@ -89,7 +89,8 @@ class RunningService:
             kill(pid)
         self.process.wait(10)
 
-    def _environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """The environment of its processes."""
         others = {name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")}
         return others | {
             "LUTHIER_DATA_DIR": str(self.folder),
