@@ -21,7 +21,7 @@ TOKENS = PerMinute(requests=1000, tokens=1000)
 
 @pytest.fixture
 async def clients(own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[RedisConnection]]:
-    """Two processes' clients. A Redis that is late counts as away: here that is later, since the machine may be busy."""
+    """Two processes' clients. A Redis that is late counts as away: here later, for a busy machine."""
     monkeypatch.setattr(of_limits, "RESPONSE_SECONDS", 2.0)
     monkeypatch.setattr(of_redis, "CONNECT_SECONDS", 2.0)
     monkeypatch.setattr(of_redis, "RESPONSE_SECONDS", 2.0)
