@@ -28,6 +28,13 @@ def test_the_same_rows_are_computed_once_and_the_longest_unused_are_dropped() ->
     assert len(computed) == 4
 
 
+@pytest.mark.parametrize("other", [[[1, 9], [3]], [[1], [2, 3]], [[1, 2, 3]]], ids=["tokens", "cut", "one row"])
+def test_states_of_other_rows_are_not_taken(other: list[list[int]]) -> None:
+    kept = KeptStates()
+    kept.of([[1, 2], [3]], lambda: torch.zeros(1, 1))
+    assert kept.of(other, lambda: torch.ones(1, 1)).item() == 1
+
+
 def test_states_of_another_number_of_threads_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = KeptStates()
     kept.of([[1]], lambda: torch.zeros(1, 1))
