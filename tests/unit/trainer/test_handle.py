@@ -26,6 +26,19 @@ async def test_a_process_that_does_not_become_ready_is_nobodys_fault(command: li
     await handle.stop()
 
 
+@pytest.mark.parametrize(
+    ("written", "events"), [('{"type": "rea', []), ("a row of a user\n", ["trainer.garbled"])], ids=["cut", "garbled"]
+)
+async def test_a_report_that_is_cut_is_no_error_and_no_log_quotes_one(written: str, events: list[str]) -> None:
+    """A process that is killed, or ends because its parent was silent, may be in the middle of a line."""
+    handle = TrainerHandle([sys.executable, "-c", f"print({written!r}, end='')"])
+    with capture_logs() as logs:
+        assert await stay(handle) == [Crashed("one", guilty=False)]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == events
+    assert "row of a user" not in str(logs)
+    await handle.stop()
+
+
 async def test_restarts_wait_longer_and_longer() -> None:
     handle = TrainerHandle(["false"], backoff_seconds=0.02, backoff_limit_seconds=0.08)
     with capture_logs() as logs:

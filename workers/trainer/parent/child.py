@@ -152,10 +152,10 @@ class Child:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         try:
-            while line := await self._process.stdout.readline():
+            while (line := await self._process.stdout.readline()).endswith(b"\n"):  # else it ended within a line
                 await self._deliver(decode_report(line))
-        except ValueError:  # not a report, or a line over the limit
-            log.exception("trainer.garbled", pid=self.pid)
+        except ValueError as error:  # not a report, or a line over the limit; its text may be of a user's rows
+            log.error("trainer.garbled", pid=self.pid, reason=type(error).__name__)
         finally:
             await self._end()
 
