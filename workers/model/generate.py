@@ -272,12 +272,7 @@ class DecodingBatch:
         begins_N = torch.tensor(segments.begins, device=self._device)
         chunk = Chunk(ids_NT, mask_NT, lengths_N, begins_B=begins_N)
         inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
-        places_S = segments.padded_S(ids_NT.shape[1])
-        tensors = {
-            name: tensor.flatten(0, 1).index_select(0, places_S)[None]
-            for name, tensor in inputs.tensors.items()
-            if name != "attention_mask"
-        }
+        tensors = segments.packed(inputs.tensors, ids_NT.shape[1])
         return Laid(tensors | arguments(segments), [(0, begin) for begin in segments.begins])
 
     def _collated(self, firsts: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:

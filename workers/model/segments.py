@@ -6,7 +6,7 @@ Which bases can is found by trying (`refusal`): models of transformers differ in
 Shapes: B rows, T tokens of the longest row, S tokens of all rows, A heads, D width of a head, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,10 +59,15 @@ class Segments:
         places = [torch.arange(self.lengths[row]) for row in self.order]
         return torch.cat(places)[None].to(self.device, non_blocking=True)
 
-    def padded_S(self, width: int) -> Tensor:
-        """Where each token is among those of all rows, each padded to `width`."""
+    def packed(self, padded: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
+        """Tensors of rows that are each padded to `width`, as one row without padding and mask."""
         places = [torch.arange(self.lengths[row]) + row * width for row in self.order]
-        return torch.cat(places).to(self.device, non_blocking=True)
+        places_S = torch.cat(places).to(self.device, non_blocking=True)
+        return {
+            name: tensor.flatten(0, 1).index_select(0, places_S)[None]
+            for name, tensor in padded.items()
+            if name != "attention_mask"
+        }
 
     @cached_property
     def runs(self) -> Sequence[tuple[int, int, int]]:

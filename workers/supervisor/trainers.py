@@ -51,7 +51,7 @@ class Trainers:
     @property
     def running(self) -> bool:
         """Whether one has a process."""
-        return any(handle.pid is not None for handle in self._handles)
+        return bool(self.pids)
 
     @property
     def pids(self) -> list[int]:

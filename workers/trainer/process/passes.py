@@ -320,12 +320,7 @@ class Passes:
         chunk = Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B, begins_B=begins_B)
         inputs = self._tuning.inputs(chunk) if tuned else plain_inputs(chunk)
         assert inputs.cache is None and inputs.num_before == num_before, "the method's settings say why not"
-        places_S = segments.padded_S(num_before + batch.input_ids_BT.shape[1])
-        tensors = {
-            name: tensor.flatten(0, 1).index_select(0, places_S)[None]
-            for name, tensor in inputs.tensors.items()
-            if name != "attention_mask"
-        }
+        tensors = segments.packed(inputs.tensors, num_before + batch.input_ids_BT.shape[1])
         return Packed(Inputs(tensors), segments, num_before)
 
     @staticmethod
