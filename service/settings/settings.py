@@ -244,8 +244,9 @@ class Settings(BaseSettings):
         "CPU, 8 at most. Part of the bit-exact fingerprint; a job that continues keeps those that it began with.",
     )  # fmt: skip
     trainers: int = Field(
-        0, ge=0, description="Trainer processes of one base in a worker, over which its jobs are spread; 0: as many as "
-        "the CPUs carry, 4 at most, for a base below 20 million parameters on CPUs, else 1.",
+        0, ge=0, description="Trainer processes of one base in a worker, over which its jobs are spread; 0: on a GPU "
+        "or one CPU 1; else as many as keep the CPUs busy, 2 to 4, as far as half of the memory that is free beside "
+        "the first has room for the others.",
     )  # fmt: skip
     engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where trainer and embedded engine compute.")

@@ -1,7 +1,7 @@
 """The size of a base and of a tuning on it in memory, known from the base's config.json alone.
 
 The model is built on torch's meta device, where tensors have shapes and no numbers. Does not depend on jobs: a check
-calls it, in a worker that has not loaded the base.
+calls it, in a worker that has not loaded the base. A trainer, which has, asks for what another one would need.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LOGIT_COPIES = 3  # of a chunk of logits: themselves, their logarithms, and thei
 
 @dataclass(frozen=True)
 class Footprint:
-    """A base without its numbers."""
+    """What a base needs; `model` may be without its numbers."""
 
     model: PreTrainedModel
     weights_bytes: int
@@ -39,7 +39,17 @@ def footprint(base: Base) -> Footprint:
     config = AutoConfig.from_pretrained(base.source, revision=commit_of(base), trust_remote_code=False)
     model = empty_model(base.kind, config, getattr(torch, base.dtype))
     model.requires_grad_(False)
-    return Footprint(model, _weights_bytes(model, base), token_bytes(model), config.get_text_config().vocab_size)
+    return Footprint(model, _weights_bytes(model, base), token_bytes(model), _vocabulary(model))
+
+
+def loaded_footprint(model: PreTrainedModel) -> Footprint:
+    """Of a base that is in memory."""
+    weights_bytes = int(model.get_memory_footprint())  # type: ignore[no-untyped-call]
+    return Footprint(model, weights_bytes, token_bytes(model), _vocabulary(model))
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)
 
 
 def _weights_bytes(model: PreTrainedModel, base: Base) -> int:

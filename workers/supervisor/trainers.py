@@ -1,9 +1,9 @@
 """The trainers of one base in a worker: one process, or several where each would leave processors unused.
 
-A small base computes fastest with one thread, so one trainer keeps one core busy however many jobs it holds. Jobs are
-spread over as many trainers as the machine has cores for; a job stays with its trainer until it leaves, and computes
-the same bits in any. Those after the first start when there is a job for them and end when they have had none for a
-while. Does not know which base is in memory: `workers.supervisor.residence` does.
+One trainer of a small base keeps one core busy however many jobs it holds; the threads of a large one wait for each
+other. Jobs are spread over as many trainers as keep the CPUs busy; a job stays with its trainer until it leaves, and
+computes the same bits in any. Those after the first start when there is a job for them and end when they have had
+none for a while. Does not know which base is in memory: `workers.supervisor.residence` does.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ from tests.given.families import FAMILIES, ROWS
 from tests.given.tiny_models import make_tiny_base
 from tests.given.tunings import KINDS
 from workers.model import nf4
-from workers.model.footprint import footprint, token_bytes
+from workers.model.footprint import footprint, loaded_footprint, token_bytes
 from workers.model.kind import empty_model, load_model
 from workers.tunings import create_tuning
 
@@ -25,6 +25,7 @@ def test_weights_take_what_they_take_once_they_are_loaded(tmp_path: Path) -> Non
     model = load_model(base.kind, base.source, None, {"dtype": torch.bfloat16})
     loaded = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     assert footprint(base).weights_bytes == loaded
+    assert loaded_footprint(model).weights_bytes == loaded + sum(buffer.nbytes for buffer in model.buffers())
     packed = footprint(base.model_copy(update={"quantization": nf4.NAME})).weights_bytes
     nf4.quantise(model)
     layers = [module for module in model.modules() if isinstance(module, nf4.Nf4Linear)]

@@ -18,10 +18,14 @@ def test_small_bases_have_one_thread_and_others_what_the_machine_has_up_to_eight
     assert [usual_threads(135_000_000, cpus) for cpus in (1, 2, 64)] == [1, 2, 8]
 
 
-def test_a_small_base_has_as_many_trainers_as_use_the_cpus_and_a_large_one_is_kept_once() -> None:
-    assert [usual_trainers(4_000_000, cpus, 1) for cpus in (1, 2, 64)] == [1, 2, 4]
-    assert [usual_trainers(4_000_000, cpus, 2) for cpus in (1, 2, 6)] == [1, 1, 3]
-    assert usual_trainers(135_000_000, 64, 1) == 1
+def test_as_many_trainers_as_keep_the_cpus_busy_and_two_where_threads_wait_for_each_other() -> None:
+    assert [usual_trainers(cpus, 1, 1, 1000) for cpus in (1, 2, 64)] == [1, 2, 4]
+    assert [usual_trainers(cpus, cpus, 1, 1000) for cpus in (1, 2, 8)] == [1, 2, 2]
+    assert [usual_trainers(cpus, 8, 1, 1000) for cpus in (8, 24, 64)] == [2, 3, 4]
+
+
+def test_those_after_the_first_share_half_of_the_memory_that_is_free() -> None:
+    assert [usual_trainers(64, 8, 100, free) for free in (0, 199, 200, 599, 600, 10_000)] == [1, 1, 2, 3, 4, 4]
 
 
 @pytest.mark.parametrize(("written", "cpus"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])

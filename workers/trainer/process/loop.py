@@ -20,11 +20,13 @@ from service.domain.job import Metrics
 from service.settings import logs
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import DiskFull, disk_errors
+from workers.model.footprint import loaded_footprint
 from workers.model.load import BaseUnusable, LoadedBase, choose_device, environment, load_or_explain
 from workers.model.nf4 import num_parameters
 from workers.trainer.launch import TrainerConfig
 from workers.trainer.process.channel import Channel, Order
 from workers.trainer.process.faults import device_memory
+from workers.trainer.process.plan import LIMIT_TOKENS
 from workers.trainer.process.slot import Phase, Slot, Step
 from workers.trainer.process.snapshot import SnapshotWrite
 from workers.trainer.process.threads import available_cpus, usual_threads, usual_trainers
@@ -81,12 +83,13 @@ class Trainer:
 
     def run(self) -> None:
         """Runs until the channel ends the process."""
+        memory = device_memory(self._base.device)
         ready = Ready(
             revision=self._base.revision,
             hashes=self._base.hashes,
             environment=self._environment,
-            memory=device_memory(self._base.device),
-            trainers=self._useful_trainers(),
+            memory=memory,
+            trainers=self._useful_trainers(memory.free_bytes),
         )
         self._channel.say(ready)
         self._channel.watch()
@@ -101,10 +104,12 @@ class Trainer:
                 with self._on_account_of(turn):
                     self._advance(turn, self._stays[turn])
 
-    def _useful_trainers(self) -> int:
+    def _useful_trainers(self, free_bytes: int) -> int:
         if self._base.device.type != "cpu":
             return 1
-        return usual_trainers(num_parameters(self._base.model), available_cpus(), torch.get_num_threads())
+        size = loaded_footprint(self._base.model)
+        copy_bytes = size.weights_bytes + size.activation_bytes(LIMIT_TOKENS)
+        return usual_trainers(available_cpus(), torch.get_num_threads(), copy_bytes, free_bytes)
 
     def _obey(self, command: Order) -> None:
         job_id = command.job_id
