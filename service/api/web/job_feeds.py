@@ -1,10 +1,12 @@
 """One poller per followed job and process, however many clients follow it: they share what it finds.
 
-The database is polled because workers in other processes write events. A follower that is further behind than what the
-poller remembers reads the database itself until it has caught up. Used by `routes.jobs`.
+The database is polled because workers in other processes write events: often right after one was found, since a new
+job and one that trains have the next soon, and less and less often while there are none. A follower that is further
+behind than what the poller remembers reads the database itself until it has caught up. Used by `routes.jobs`.
 """
 
 import asyncio
+from asyncio import sleep
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,8 @@ from service.operations.jobs import NextEvents
 from service.operations.keys import Caller
 
 REMEMBERED_EVENTS = 1000
+SHORTEST = 1 / 8  # of the longest time between two polls: the one after events were found
+GROWTH = 1.5  # from one poll without events to the next
 
 
 class JobFeed:
@@ -25,7 +29,7 @@ class JobFeed:
         self._ctx = ctx
         self._caller = caller  # of the first follower: the job is its project's
         self._job_id = job_id
-        self._poll_seconds = poll_seconds
+        self._poll_seconds = poll_seconds  # at most, between two polls
         self._sequence = sequence  # of the last event that was found
         self._recent: deque[Event] = deque(maxlen=REMEMBERED_EVENTS)
         self._ended = False
@@ -52,6 +56,7 @@ class JobFeed:
         return NextEvents(found[:limit], ended=self._ended and len(found) <= limit)
 
     async def _poll(self, limit: int) -> None:
+        pause = SHORTEST * self._poll_seconds
         try:
             while not self._ended:
                 found = await jobs.next_events(self._ctx, self._caller, self._job_id, self._sequence, limit)
@@ -61,9 +66,11 @@ class JobFeed:
                     self._sequence = found.events[-1].sequence
                 self._looked.set()
                 if found.events or found.ended:
+                    pause = SHORTEST * self._poll_seconds
                     self._notify()
-                if len(found.events) < limit:
-                    await asyncio.sleep(self._poll_seconds)
+                if not found.ended and len(found.events) < limit:
+                    await sleep(pause)
+                    pause = min(self._poll_seconds, GROWTH * pause)
         except Exception as error:
             self._error = error
             self._looked.set()

@@ -11,9 +11,10 @@ import pytest
 from openai.types.fine_tuning import FineTuningJobEvent
 
 from service.api.routes import jobs as event_stream
-from service.api.web import auth
+from service.api.web import auth, job_feeds
 from service.installation.context import Context
 from service.operations import jobs, keys
+from service.operations.keys import Caller
 from tests.conftest import ClientOf
 from tests.given.jobs_by_http import JOBS, create, listed
 from tests.given.stored_jobs import tell
@@ -189,6 +190,31 @@ async def test_many_followers_share_one_poller(
     expected = await listed(client, id)
     assert all(told(response.text) == expected for response in responses)
     assert looks < 40 * 3  # each reads at most what was there before it came; by itself it would look ten times
+
+
+async def test_it_looks_often_right_after_an_event_and_ever_less_without(
+    ctx: Context, caller: Caller, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = (await create(client))["id"]
+    pauses: list[float] = []
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 8:
+            await tell(ctx, id, 1)
+        if len(pauses) == 10:
+            await jobs.cancel(ctx, caller, id)
+
+    monkeypatch.setattr(job_feeds, "sleep", noted)
+    feed = job_feeds.JobFeed(ctx, caller, id, 0, 8.0)
+    found, ended = 0, False
+    async with asyncio.timeout(30):
+        while not ended:
+            batch = await feed.next(found, 100, 30)
+            found, ended = found + len(batch.events), batch.ended
+    assert found == len(await listed(client, id))
+    assert pauses[:8] == [1.0, 1.5, 2.25, 3.375, 5.0625, 7.59375, 8.0, 8.0]
+    assert pauses[8:] == [1.0, 1.5]
 
 
 async def test_a_revoked_keys_stream_ends(
