@@ -215,7 +215,7 @@ OPERATIONS: dict[str, Operation] = {
     "list 1 file": lambda one: files.page(one.ctx, one.caller, purpose=None, after=None, limit=1, ascending=False),
     "claim for training, give back": _claim,
     "counts of /metrics": lambda one: counts.count_jobs(one.ctx),
-    "waiting and held, of /health": lambda one: counts.waiting_and_held(one.ctx, 60),
+    "waiting and held, of luthierd doctor": lambda one: counts.waiting_and_held(one.ctx, 60),
     "sweeps": lambda one: _sweeps(one.ctx),
 }
 

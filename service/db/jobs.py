@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, insert, null, or_, select, update
 
 from service.db import webhooks
 from service.db.clock import database_now
@@ -196,28 +196,60 @@ async def held(tx: Transaction) -> int:
 
 
 async def unfinished(tx: Transaction) -> list[Unfinished]:
-    """Every base and status in which there are jobs that have not ended."""
+    """Every base and status in which there are jobs that have not ended.
+
+    All are counted by an index alone; rows are read of those that a worker holds or has begun, and of the oldest.
+    """
     lost = work.c.lease_expires_at < database_now()
-    waits = and_(
-        jobs.c.status.in_(("validating_files", "queued")),
-        jobs.c.started_at.is_(None),
-        or_(work.c.lease_expires_at.is_(None), lost),
+    of_each = select(jobs.c.status, jobs.c.base, func.count().label("jobs")).where(jobs.c.status.in_(ACTIVE))
+    count = of_each.group_by(jobs.c.status, jobs.c.base).subquery()
+    oldest = (
+        select(jobs.c.created_at)
+        .select_from(_JOBS_AND_WORK)
+        .where(
+            jobs.c.status == count.c.status,
+            jobs.c.base == count.c.base,
+            jobs.c.status.in_(("validating_files", "queued")),
+            jobs.c.started_at.is_(None),
+            or_(work.c.lease_expires_at.is_(None), lost),
+        )
+        .order_by(jobs.c.sequence)
+        .limit(1)
+        .scalar_subquery()
     )
-    query = (
+    held = (
         select(
-            jobs.c.base,
             jobs.c.status,
-            func.count().label("jobs"),
+            jobs.c.base,
             func.count().filter(is_alive()).label("held"),
             func.count().filter(lost).label("lost"),
-            func.count().filter(jobs.c.publication.is_not(null())).label("trained"),
-            func.min(jobs.c.created_at).filter(waits).label("unstarted_since"),
         )
-        .select_from(_JOBS_AND_WORK)
-        .where(jobs.c.status.in_(ACTIVE))
-        .group_by(jobs.c.base, jobs.c.status)
+        .select_from(_WORK_ON_JOBS)
+        .where(work.c.lease_expires_at.is_not(None), jobs.c.status.in_(ACTIVE))
+        .group_by(jobs.c.status, jobs.c.base)
     )
-    return [Unfinished(**row._mapping) for row in await tx.connection.execute(query)]
+    trained = (
+        select(jobs.c.status, jobs.c.base, func.count().label("trained"))
+        .where(jobs.c.status == "running", jobs.c.publication.is_not(null()))
+        .group_by(jobs.c.status, jobs.c.base)
+    )
+    holdings = {(row.status, row.base): row for row in await tx.connection.execute(held)}
+    announced = {(row.status, row.base): row.trained for row in await tx.connection.execute(trained)}
+    found = []
+    for row in await tx.connection.execute(select(count, oldest.label("unstarted_since"))):
+        holding = holdings.get((row.status, row.base))
+        found.append(
+            Unfinished(
+                base=row.base,
+                status=row.status,
+                jobs=row.jobs,
+                held=0 if holding is None else holding.held,
+                lost=0 if holding is None else holding.lost,
+                trained=announced.get((row.status, row.base), 0),
+                unstarted_since=row.unstarted_since,
+            )
+        )
+    return found
 
 
 async def unfinished_by_project(tx: Transaction) -> list[ProjectJobs]:

@@ -204,7 +204,7 @@ jobs = Table(
     Column("key_id", String(64)),  # of the API key that created it, with the key's name at that time
     Column("key_name", String(64)),
     Index(None, "project_id", "sequence"),
-    Index(None, "status", "sequence"),
+    Index(None, "status", "base", "sequence"),
     Index(None, "project_id", "status"),
     Index(None, "training_file", "status"),
     Index(None, "validation_file", "status"),

@@ -11,8 +11,8 @@ from sqlalchemy import update
 
 from service.db.tables import jobs
 from service.installation.context import Context
+from service.operations import counts, sweeps
 from service.operations import jobs as job_operations
-from service.operations import sweeps
 from service.operations.keys import Caller
 from tests.given.jobs_by_http import JOBS, create
 from tests.given.many_jobs import add_many
@@ -97,3 +97,4 @@ async def _as_workers_and_chores(ctx: Context, caller: Caller) -> None:
         await due(ctx, 10)
     await sweeps.expire_uploads(ctx)
     await sweeps.any_due(ctx)
+    await counts.count_jobs(ctx)
