@@ -15,7 +15,7 @@ from service.recipes.base import Base, Serving
 from service.recipes.base_description import BaseDescription, Dtype
 from service.recipes.base_folder import folder_problems
 from workers.model.fast_dtype import bfloat16_is_faster
-from workers.model.gguf import MISSING, dequantise, named_licence
+from workers.model.gguf import MISSING, dequantise, named_licence, parsed_once
 from workers.model.kind import kind_of
 from workers.model.load import BaseUnusable, commit_of, load_text
 
@@ -50,8 +50,9 @@ def longest_context(config: PreTrainedConfig) -> int | None:
 def _described(source: str, device: torch.device, folder: Path) -> BaseDescription:
     licence = None
     if source.endswith(".gguf"):
-        licence = named_licence(Path(source))
-        dequantise(Path(source), folder, torch.float32 if device.type == "cpu" else torch.bfloat16)
+        with parsed_once():
+            licence = named_licence(Path(source))
+            dequantise(Path(source), folder, torch.float32 if device.type == "cpu" else torch.bfloat16)
         source = str(folder)
     base = Base(id="described", source=source, context_tokens=16, serving=Serving(tunings=frozenset()))
     if problems := folder_problems(base):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import gguf
 import huggingface_hub.constants
 import pytest
 import torch
@@ -80,6 +81,21 @@ def test_a_gguf_file_becomes_a_folder_with_the_same_weights(base: Base, tmp_path
     ids = torch.arange(6, 40)[None]
     torch.testing.assert_close(made.model(ids).logits, given(ids).logits)
     assert [path.name for path in (tmp_path / "bases").iterdir()] == ["small"]
+
+
+def test_a_gguf_file_is_parsed_once(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    class Counted(GGUFReader):
+        def __init__(self, path: str) -> None:
+            parsed.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    file = write_gguf(base, tmp_path / "small.gguf")
+    describe(str(file), CPU, tmp_path / "bases" / "small")
+    assert parsed == [str(file)]
+    assert gguf.GGUFReader is Counted, "whoever reads a file afterwards parses it"
 
 
 def test_half_a_gguf_file_is_one_sentence_and_leaves_nothing(base: Base, tmp_path: Path) -> None:
