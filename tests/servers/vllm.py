@@ -20,6 +20,9 @@ START_SECONDS = 180.0
 STOP_SECONDS = 60.0
 HEAD_DIM = 32  # vLLM has no smaller attention on a CPU
 INSTALLED = Path(".cache/vllm/bin/python")
+# The engine's own process computes, as vLLM does it on one GPU. On CPUs it would start one more process, whose imports
+# take 9 CPU seconds, as vLLM of tests.production does, and which waits for steps by spinning.
+ONE_PROCESS = "--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
 def vllm_python() -> Path:
@@ -71,7 +74,7 @@ class Vllm:
 
     def start(self) -> None:
         """Returns when it answers."""
-        command = f"-m workers vllm --base {self.base.id} --die-with-parent -- --max-num-seqs 16"
+        command = f"-m workers vllm --base {self.base.id} --die-with-parent -- --max-num-seqs 16 {ONE_PROCESS}"
         with (self.folder / "log").open("ab") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, *command.split()],

@@ -43,7 +43,9 @@ def test_the_environment_is_quiet_and_loads_our_plugin_alone(tmp_path: Path) -> 
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert Path(environment["LUTHIER_DATA_DIR"]).is_absolute()
     assert environment["VLLM_API_KEY"] == (tmp_path / "x" / "engine-key").read_text().strip() != ""
-    assert "HF_HUB_OFFLINE" not in serve_environment(Settings(engine_api_key="off"), BASE, False, tmp_path)
+    assert environment["TORCHDYNAMO_DISABLE"] == "1", "it would compile with g++, at a user's first request"
+    on_gpu = serve_environment(Settings(engine_api_key="off"), BASE, False, tmp_path)
+    assert "TORCHDYNAMO_DISABLE" not in on_gpu and "HF_HUB_OFFLINE" not in on_gpu
 
 
 def test_a_catalogue_that_vllm_cannot_serve_is_refused(tmp_path: Path) -> None:

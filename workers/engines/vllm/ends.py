@@ -2,19 +2,16 @@
 
 A chat template may end answers with a token that neither generation_config.json nor the tokenizer calls an end, such as
 ChatML's on a base that only continued texts; then vLLM would continue behind the tuned model's answer. So vLLM is given
-a generation_config.json of ours, which has the end tokens alone: sampling stays OpenAI's. Run in vLLM's environment by
-`serve`, as a module, before vLLM starts.
+a generation_config.json of ours, which has the end tokens alone: sampling stays OpenAI's. Runs in vLLM's environment
+before vLLM starts, and needs no torch.
 """
 
 import json
-import sys
 from pathlib import Path
 
 from transformers import AutoTokenizer, GenerationConfig
 
 from service.recipes.base import Base
-from service.recipes.catalogue import read_catalogue
-from service.settings.settings import Settings
 from workers.data.base_text import BaseText
 from workers.data.template import ChatTemplate
 
@@ -37,8 +34,3 @@ def write_ends(base: Base, folder: Path) -> None:
     """Makes the folder that vLLM's --generation-config names."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps({"eos_token_id": end_ids(base)}), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    settings = Settings()
-    write_ends(read_catalogue(settings.catalogue).of_engine(settings.engine_base), Path(sys.argv[1]))

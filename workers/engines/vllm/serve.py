@@ -111,7 +111,7 @@ def _ends(settings: Settings) -> Path:
 
 def _write_ends(settings: Settings, environment: Mapping[str, str]) -> None:
     """In vLLM's environment, which has tokenizers. Raises ValueError for a base that cannot be read."""
-    command = [str(settings.vllm_python.absolute()), "-P", "-m", "workers.engines.vllm.ends", str(_ends(settings))]
+    command = [str(settings.vllm_python.absolute()), "-P", "-m", "workers.engines.vllm", str(_ends(settings))]
     try:
         _printed(command, environment, ENDS_SECONDS)
     except _Failed as error:
@@ -192,5 +192,6 @@ def serve_environment(settings: Settings, base: Base, on_cpu: bool, lifeline: Pa
         added |= {
             "VLLM_CPU_KVCACHE_SPACE": str(settings.vllm_kv_cache_gib),
             "VLLM_WORKER_MULTIPROC_METHOD": "fork",
+            "TORCHDYNAMO_DISABLE": "1",  # nor what --enforce-eager leaves, such as the ranks of log-probabilities
         }
     return added
