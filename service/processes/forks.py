@@ -24,7 +24,7 @@ from service.processes.child import LINE_LIMIT_BYTES, ChildProcess, kill_group, 
 from service.processes.fork_server import Request
 
 log = structlog.get_logger()
-ADDRESS = "LUTHIER_FORK_SERVER"  # where the server of an ancestor listens
+ADDRESS = "_LUTHIER_FORK_SERVER"  # where the server of an ancestor listens; no setting, so it begins unlike one
 # What trainers, engines and workers spend their start with.
 MODULES = ("torch", "transformers", "peft", "fastapi", "sqlalchemy.ext.asyncio", "boto3")
 # Read when torch's libraries load, so they must be the same in the server and its forks.

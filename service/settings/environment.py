@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from service.settings.settings import Settings
 
 PREFIX = "LUTHIER_"
-_OURS = ("LUTHIER_FORK_SERVER",)  # of a process for those below it, see `service.processes.forks`
 log = structlog.get_logger()
 
 
@@ -38,7 +37,7 @@ def extensions(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 def warn_of_unknown(environment: Mapping[str, str] = os.environ) -> None:
     """Logs each LUTHIER_ variable that is no setting: a misspelt one would be ignored silently."""
-    known = [*(_variable((name,)) for name in Settings.model_fields), *_OURS]
+    known = [_variable((name,)) for name in Settings.model_fields]
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)

@@ -13,6 +13,13 @@ from tests.servers.trl import PYTHON, REMEDY
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of two steps, and of three where steps are what is measured."""
+    monkeypatch.setattr(train_many, "ROWS", 2 * train_many.BATCH)
+    monkeypatch.setattr(on_gpu, "STEPS", 3)
+
+
 def test_one_job_is_measured_against_trl(tmp_path: Path) -> None:
     if not PYTHON.exists():
         missing("TRL", REMEDY)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples.demo.known_base import BaseMissing, catalogue_with, fetch
+from tests.given.forked_process import forking_environment
 from tests.given.running_service import alive, descendants, wait_for
 from tests.servers import missing
 
@@ -32,7 +33,9 @@ def accuracy(printed: str, model: str) -> int:
 
 def test_the_demo_shows_a_tuned_model_that_knows_more_than_its_base():
     command = [*DEMO, "--rows", "240"]  # half of them, and held to what all are held to
-    demo = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    demo = subprocess.run(
+        command, cwd=ROOT, env=forking_environment(), capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert accuracy(demo.stdout, "base") <= 20
     assert accuracy(demo.stdout, "tuned") >= 80
@@ -48,8 +51,9 @@ def test_the_demo_of_the_real_base_tunes_serves_and_measures_it():
     except BaseMissing as reason:
         missing("SmolLM2-135M-Instruct", str(reason))
     demo = subprocess.run(
-        [*REAL, "--rows", "10", "--questions", "1"], cwd=ROOT, capture_output=True, text=True, timeout=3 * LIMIT_SECONDS
-    )
+        [*REAL, "--rows", "10", "--questions", "1"],
+        cwd=ROOT, env=forking_environment(), capture_output=True, text=True, timeout=3 * LIMIT_SECONDS,
+    )  # fmt: skip
     assert "10 of them tune the base 'smollm2-135m'; 1 others test it" in demo.stdout, demo.stdout + demo.stderr
     assert "The job has successfully completed" in demo.stdout, demo.stdout + demo.stderr
     assert re.search(r"2/2 +steps  train_loss \d", demo.stdout), demo.stdout

@@ -1,12 +1,12 @@
 """The guides' worked examples as users run them; that of classifiers is in `test_classifiers`."""
 
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 
+from tests.given.forked_process import forking_environment
 from tests.given.running_service import ROOT, RunningService
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ def run(*command: str, **environment: str) -> str:
     """What the example prints, spaces put together; its exit code is 0."""
     example = subprocess.run(
         [sys.executable, *command],
-        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT_SECONDS,
+        cwd=ROOT, env=forking_environment() | environment, capture_output=True, text=True, timeout=LIMIT_SECONDS,
     )  # fmt: skip
     assert example.returncode == 0, example.stdout + example.stderr
     return " ".join(example.stdout.split())

@@ -59,6 +59,14 @@ def fork_address() -> str:
     return os.environ.pop(ADDRESS, "")
 
 
+def forking_environment() -> dict[str, str]:
+    """This process's environment, in which a program that would start a fork server of its own uses that of the tests.
+
+    Its children are forks of that, so they are not below it and do not end with it when it is killed.
+    """
+    return {**os.environ, ADDRESS: fork_address()}
+
+
 def start_process(
     arguments: Sequence[str], environment: Mapping[str, str], log: BinaryIO, stdin: int | None = None
 ) -> Started:
