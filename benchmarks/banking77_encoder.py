@@ -25,7 +25,7 @@ from service.recipes.formats.labelled import TextWithLabel
 from service.recipes.objectives.classification import ClassificationSettings
 from service.recipes.recipe import Recipe
 from service.recipes.tunings.lora import LoraSettings
-from workers.data.labels import Labels, LabelSet
+from workers.data.labels import Labels, LabelSet, row_labels
 from workers.data.render import Renderer
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.model.load import LoadedBase, environment, load_base
@@ -113,9 +113,10 @@ def _dataset(
 ) -> tuple[TokenizedDataset, LabelSet | None]:
     renderer, builder, labels = Renderer(base.text, 256), DatasetBuilder(), Labels(given)
     for number, row in enumerate(rows, start=1):
-        if problem := labels.find(row, number):
+        named = row_labels(row)
+        if problem := labels.find(named, number):
             raise SystemExit(str(problem))
-        labels.add(row)
+        labels.add(named)
         (rendered,) = renderer.render(row)
         builder.add(rendered.ids, rendered.trained)
     dataset = labels.column(builder.build())

@@ -4,11 +4,12 @@
 
 writes benchmarks/ingest.txt and .svg. Uploads go over HTTP to `luthierd serve` on local storage, to a FastAPI route
 that takes an `UploadFile`, hashes and keeps it, and to one that parses each line besides, as ours checks each. Checks
-read the file for the bundled base: ours is `check_file`, which a job's validation calls; the peers are a loop over
-lines with `apply_chat_template`, and `datasets.map`'s way, a thousand rows at a time with the prompt apart for the
-mask. Rows of three kinds are checked: of few words; the same behind a system prompt of about 300 tokens that all share;
-and of 50,000 made-up words, each as often as in a language (Zipf's law). Each run is a process of its own, in turns;
-memory is the process' highest, above what it had before the file.
+read the file for the bundled base as a job's validation does: ours are a large file's check in processes, as many as
+CPUs may be used, and `check_file`, which reads in one; the peers are a loop over lines with `apply_chat_template`, and
+`datasets.map`'s way, a thousand rows at a time with the prompt apart for the mask. Rows of three kinds are checked: of
+few words; the same behind a system prompt of about 300 tokens that all share; and of 50,000 made-up words, each as
+often as in a language (Zipf's law). Each run is a process of its own, in turns, beside a fork server that has imported;
+memory is the process' highest, above what it had before the file, with all that its processes have for themselves.
 """
 
 import argparse
@@ -24,14 +25,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import date
 from itertools import accumulate, product
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks.bars import Spread, draw, machine
+from service.processes.forks import fork_server, start_fork
 from tests.given.running_service import ROOT, answers, free_ports, wait_for
 
 OUTPUT = Path(__file__).parent
@@ -39,15 +43,16 @@ TINY = ROOT / "workers" / "toy_base" / "luthier-tiny"
 MEGABYTE = 1_000_000
 CHUNK_BYTES = 1024 * 1024
 BATCH = 1000
+ROW_LIMIT_BYTES = 8 * CHUNK_BYTES
 UPLOADS = ("luthierd serve", "UploadFile", "UploadFile, json per line")
-CHECKS = ("check_file", "per line", "batches")
+CHECKS = ("in processes", "check_file", "per line", "batches")
 FEW_WORDS, SHARED_PROMPT, MANY_WORDS = "few words", "shared prompt", "many words"
 # Of each kind of rows, the contenders.
-CHECKED = {FEW_WORDS: CHECKS, SHARED_PROMPT: CHECKS[:2], MANY_WORDS: CHECKS[:2]}
+CHECKED = {FEW_WORDS: CHECKS, SHARED_PROMPT: CHECKS[:3], MANY_WORDS: CHECKS[:3]}
 # Of each kind: ours, the peer that the goal names, and how many times as fast ours shall be.
 GOALS = (
     ("luthierd serve", "UploadFile, json per line", 2),
-    *((f"check_file, {rows}", f"per line, {rows}", 3) for rows in CHECKED),
+    *((f"in processes, {rows}", f"per line, {rows}", 3) for rows in CHECKED),
 )
 WORDS = "the card payment was declined at a shop please help me to find out why 支払い 拒否 されました café order"
 PROMPT_WORDS = 105  # about 300 of the bundled base's tokens
@@ -232,39 +237,87 @@ def run_check(name: str, path: Path) -> Run:
     """What the run cost, without what was imported and loaded before."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    from service.recipes.json_lines import split_lines  # noqa: PLC0415
-    from service.recipes.objective import find_objective  # noqa: PLC0415
-    from workers.data.base_text import BaseText  # noqa: PLC0415
-    from workers.data.check import check_file  # noqa: PLC0415
-
     tokenizer = AutoTokenizer.from_pretrained(TINY)
-    objective = find_objective("supervised")
-
-    def ours() -> None:
-        with path.open("rb") as file, tempfile.TemporaryDirectory() as folder:
-            dataset = check_file(
-                split_lines(iter(lambda: file.read(CHUNK_BYTES), b""), 8 * CHUNK_BYTES),
-                BaseText(tokenizer),
-                context_tokens=4096,
-                row_limit_bytes=8 * CHUNK_BYTES,
-                examples_minimum=1,
-                param="training_file",
-                file_id="file-1",
-                objective=objective,
-                folder=Path(folder),
-            )
-            dataset.save(Path(folder) / "rows")
-
+    if name == CHECKS[0]:
+        with fork_server(), tempfile.TemporaryDirectory() as folder:
+            return asyncio.run(_in_processes(path, path.stat().st_size, Path(folder)))
     work = {
-        CHECKS[0]: ours,
-        CHECKS[1]: lambda: _per_line(path, tokenizer),
-        CHECKS[2]: lambda: _batches(path, tokenizer),
+        CHECKS[1]: lambda: _check_file(path, tokenizer),
+        CHECKS[2]: lambda: _per_line(path, tokenizer),
+        CHECKS[3]: lambda: _batches(path, tokenizer),
     }
     gc.collect()
     gc.freeze()  # as a worker does once it has imported
     before, began, cpu = _peak(), time.perf_counter(), time.process_time()
     work[name]()
     return Run(time.process_time() - cpu, time.perf_counter() - began, (_peak() - before) / MEGABYTE)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    from service.recipes.objective import find_objective  # noqa: PLC0415
+
+    return {
+        "context_tokens": 4096,
+        "examples_minimum": 1,
+        "param": "training_file",
+        "file_id": "file-1",
+        "objective": find_objective("supervised"),
+        "folder": folder,
+    }
+
+
+def _check_file(path: Path, tokenizer: object) -> None:
+    from service.recipes.json_lines import split_lines  # noqa: PLC0415
+    from workers.data.base_text import BaseText  # noqa: PLC0415
+    from workers.data.check import check_file  # noqa: PLC0415
+
+    with path.open("rb") as file, tempfile.TemporaryDirectory() as folder:
+        lines = split_lines(iter(lambda: file.read(CHUNK_BYTES), b""), ROW_LIMIT_BYTES)
+        dataset = check_file(lines, BaseText(tokenizer), row_limit_bytes=ROW_LIMIT_BYTES, **_about(Path(folder)))  # type: ignore[arg-type]
+        dataset.save(Path(folder) / "rows")
+
+
+async def _in_processes(path: Path, file_bytes: int, folder: Path) -> Run:
+    """The same by processes. Theirs is what they cost the fork server, and what memory each has for itself at most."""
+    from service.recipes.base import Base, Serving  # noqa: PLC0415
+    from workers.data.check import FileCheck  # noqa: PLC0415
+    from workers.data.content_key import text_digest  # noqa: PLC0415
+    from workers.jobs.check_processes import CheckProcesses, read_in_processes  # noqa: PLC0415
+    from workers.jobs.part_reader import PartOrder  # noqa: PLC0415
+    from workers.model.load import load_text  # noqa: PLC0415
+
+    base = Base(id="tiny", source=str(TINY), context_tokens=4096, serving=Serving(tunings=frozenset({"lora"})))
+    text = text_digest(load_text(base))
+    waiting = await start_fork([sys.executable, "-m", "this"], os.environ, stdout=subprocess.PIPE)
+    assert waiting.stdout is not None
+    await waiting.stdout.read()
+    await waiting.wait()  # the server has imported
+    (server,) = psutil.Process().children()
+    gc.collect()
+    gc.freeze()
+    highest: dict[int, int] = {}
+
+    async def watch() -> None:
+        while True:
+            for child in server.children():
+                with suppress(psutil.Error):
+                    highest[child.pid] = max(highest.get(child.pid, 0), child.memory_full_info().uss)
+            await asyncio.sleep(0.25)
+
+    watching, below = asyncio.create_task(watch()), server.cpu_times()
+    before, began, cpu = _peak(), time.perf_counter(), time.process_time()
+    with path.open("rb") as file, CheckProcesses(0).taken(file_bytes) as count:
+        check = FileCheck([file.readline() for _ in range(2)], **_about(folder))
+        order = PartOrder(
+            path=str(path), file_bytes=file_bytes, base=base, objective="supervised", row_limit_bytes=ROW_LIMIT_BYTES,
+            day=date(2026, 1, 1), glances=False,
+        )  # fmt: skip
+        await read_in_processes(check, order, count, text)
+    check.finish().save(folder / "rows")
+    own, wall, after = time.process_time() - cpu, time.perf_counter() - began, server.cpu_times()
+    watching.cancel()
+    theirs = after.children_user + after.children_system - below.children_user - below.children_system
+    return Run(own + theirs, wall, (_peak() - before + sum(highest.values())) / MEGABYTE)
 
 
 def _peak() -> int:

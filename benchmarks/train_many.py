@@ -29,10 +29,11 @@ import psutil
 from benchmarks.bars import Spread, draw
 from benchmarks.comparison import in_turns, machine
 from benchmarks.train_one import OUTPUT, Rows, demo_texts, make_base, tokenised
+from service.processes.cpus import available_cpus
 from service.recipes.base import Base, Serving
 from tests.given.journey import upload
 from tests.given.running_service import ROOT, RunningService, descendants, running, wait_for_status
-from workers.trainer.process.threads import available_cpus, usual_threads
+from workers.trainer.process.threads import usual_threads
 
 ROWS, EPOCHS, BATCH, RATE = 50, 3, 8, 2e-3
 PARAMETERS = {"tiny": 4_000_000, "12m": 12_000_000, "135m": 135_000_000}

@@ -214,6 +214,10 @@ class Settings(BaseSettings):
 
     slots: int = Field(4, ge=1, description="Jobs that a worker trains at a time, in turns or in several trainers.")
     validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
+    check_processes: int = Field(
+        0, ge=0, description="Processes in which one worker reads large files that it checks, of all checks together; "
+        "0: as many as the CPUs carry, 4 at most; 1: files are read in the worker's own.",
+    )  # fmt: skip
     lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
     poll_seconds: float = Field(
         0.1, gt=0, description="How often a worker looks for a ring in Redis, or without Redis for a commit in a "

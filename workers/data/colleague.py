@@ -1,7 +1,8 @@
 """What a good colleague would point out in a file: each with how often it is so, and some lines to look at.
 
 Sees every row once, in constant time and memory per row: hashes of 64 bits, and a MinHash signature (Broder 1997) of
-its words for the first NEAR_ROWS rows. Never keeps or repeats the text of a row.
+its words for the first NEAR_ROWS rows. Never keeps or repeats the text of a row. What is seen of a row (`glance`)
+depends on that row alone and may come from another process.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from rensa import RMinHash
 from safetensors.numpy import load_file, save_file
 
 from service.domain.check import Advice
+from workers.data.lines import Glance
 from workers.data.personal import KINDS, kinds_in
 from workers.data.render import AnyRow
 from workers.data.row_words import row_words
@@ -32,6 +34,29 @@ _WORD = re.compile(r"\w+")
 _EMPTY = re.compile(r"[\s.…,;:_\-–—'\"]*")
 
 
+def glance(row: AnyRow, sign: bool) -> Glance:
+    """What a colleague needs of the row; `sign`: with its signature."""
+    words = row_words(row)
+    return Glance(
+        _hash(words.whole),
+        _hash(words.question),
+        _hash(words.answer),
+        _signature(words.said) if sign else None,
+        _EMPTY.fullmatch(words.answer) is not None,
+        len(words.answer) <= LABEL_LETTERS,
+        sorted(kinds_in(words.whole)),
+    )
+
+
+def _signature(said: str) -> bytes | None:
+    words = _WORD.findall(said.lower())[:WORDS_READ]
+    if len(words) < FEWEST_WORDS:
+        return None  # too short to be nearly anything
+    minhash = RMinHash(num_perm=PERMUTATIONS, seed=1)
+    minhash.update([" ".join(words[place : place + SHINGLE]) for place in range(len(words) - SHINGLE + 1)])
+    return array("I", minhash.digest()).tobytes()
+
+
 class Colleague:
     """Looks at the rows of one file in their order, then says what there is to say."""
 
@@ -45,25 +70,30 @@ class Colleague:
         self._num_personal: Counter[str] = Counter()
         self._labels: Counter[int] | None = Counter()  # by the answer's hash; None: not a classification
 
-    def see(self, row: AnyRow) -> None:
-        """The next row of the file."""
-        line, words = len(self._rows) + 1, row_words(row)
-        answer = _hash(words.answer)
-        self._rows.append(_hash(words.whole))
-        self._questions.append(_hash(words.question))
-        self._answers.append(answer)
-        if line <= NEAR_ROWS:
-            self._sign(line, words.said)
-        if _EMPTY.fullmatch(words.answer):
+    @property
+    def signs(self) -> bool:
+        """Whether the next row's signature is compared; once it is not, no later one is."""
+        return len(self._rows) < NEAR_ROWS
+
+    def see(self, seen: Glance) -> None:
+        """The next row of the file, with its signature as long as `signs`."""
+        if self.signs and seen.signature is not None:
+            self._signatures.frombytes(seen.signature)
+            self._near_lines.append(len(self._rows) + 1)
+        self._rows.append(seen.row)
+        self._questions.append(seen.question)
+        self._answers.append(seen.answer)
+        line = len(self._rows)
+        if seen.empty:
             self._num_empty += 1
             self._empty += [line] * (len(self._empty) < LINES_SHOWN)
-        for kind in kinds_in(words.whole):
+        for kind in seen.kinds:
             self._num_personal[kind] += 1
             lines = self._personal.setdefault(kind, [])
             lines += [line] * (len(lines) < LINES_SHOWN)
         if self._labels is not None:
-            self._labels[answer] += 1
-            if len(words.answer) > LABEL_LETTERS or len(self._labels) > LABELS_MOST:
+            self._labels[seen.answer] += 1
+            if not seen.label or len(self._labels) > LABELS_MOST:
                 self._labels = None
 
     def advice(self) -> list[Advice]:
@@ -87,15 +117,6 @@ class Colleague:
             np.array(self._near_lines, dtype=np.int64),
             np.array(self._signatures, dtype=np.uint32).reshape(-1, PERMUTATIONS),
         )
-
-    def _sign(self, line: int, said: str) -> None:
-        words = _WORD.findall(said.lower())[:WORDS_READ]
-        if len(words) < FEWEST_WORDS:
-            return  # too short to be nearly anything
-        minhash = RMinHash(num_perm=PERMUTATIONS, seed=1)
-        minhash.update([" ".join(words[place : place + SHINGLE]) for place in range(len(words) - SHINGLE + 1)])
-        self._signatures.extend(minhash.digest())
-        self._near_lines.append(line)
 
     def _duplicates(self) -> list[Advice]:
         lines = _repeats(np.array(self._rows, dtype=np.int64)) + 1

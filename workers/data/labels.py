@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
 
 from service.recipes.dataset import Problem
 from service.recipes.formats.labelled import (
@@ -36,6 +37,20 @@ class LabelSet:
         return cls(dataset.labels, dataset.row_label_sets is not None) if dataset.labels else None
 
 
+class RowLabels(Struct, frozen=True, array_like=True):
+    """What a row says of its labels, as `LabelledRow` has it; `votes` are annotator -> label, of a row with votes."""
+
+    field: str
+    has_several: bool
+    names: list[str]
+    votes: dict[str, str] | None
+
+
+def row_labels(row: LabelledRow) -> RowLabels:
+    """The labels of the row."""
+    return RowLabels(row.field, row.has_several, row.names, row.votes if isinstance(row, VotedRow) else None)
+
+
 class Labels:
     """Of one file. `given` are the training file's labels, for a validation file; without them all names are new."""
 
@@ -50,9 +65,9 @@ class Labels:
         self._annotators: dict[str, int] = {}
         self._votes: list[tuple[int, int, int]] = []  # row, annotator, place of the label
 
-    def add(self, row: LabelledRow) -> None:
+    def add(self, row: RowLabels) -> None:
         """Takes a row whose labels are right (`find`), in the order of the dataset's rows."""
-        if isinstance(row, VotedRow):
+        if row.votes is not None:
             for annotator, name in row.votes.items():
                 vote = len(self._rows), self._annotators.setdefault(annotator, len(self._annotators))
                 self._votes.append((*vote, self._places[name]))
@@ -60,7 +75,7 @@ class Labels:
         else:
             self._rows.append([self._places[name] for name in row.names])
 
-    def find(self, row: LabelledRow, number: int) -> Problem | None:
+    def find(self, row: RowLabels, number: int) -> Problem | None:
         """What is wrong with the labels of the row of line `number`; names that are new are known from here on."""
         field = row.field
         if self._several is None:

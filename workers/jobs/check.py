@@ -36,7 +36,7 @@ from service.domain.event import NewEvent
 from service.domain.file import Segment
 from service.domain.memory import Memory, has_room
 from service.domain.storage_keys import beside_dataset
-from service.operations.check_work import HeldCheck
+from service.operations.check_work import HeldCheck, check_crashed
 from service.operations.durations import Forecast, forecast
 from service.operations.room import room
 from service.recipes.base import Base
@@ -44,10 +44,11 @@ from service.recipes.dataset import Problem
 from service.recipes.remedies import finding
 from workers.data.check import DatasetInvalid
 from workers.data.colleague import Colleague, Sketch, leaks
-from workers.data.render import AnyRow, Rendered
+from workers.data.lines import Glance
 from workers.data.row_masks import counts, write_masks
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
+from workers.jobs.check_processes import HERE_ALONE, CheckProcesses, ProcessEnded
 from workers.jobs.datasets import FileDatasets, Subject
 from workers.jobs.loading import Tokenizers
 from workers.jobs.memory import memory_need
@@ -62,7 +63,15 @@ DESCRIPTION_VERSION = 2  # of all that is stored beside tokenised rows; raised w
 class CheckRun:
     """One claim of one check."""
 
-    def __init__(self, held: HeldCheck, base: Base, tokenizers: Tokenizers, scratch: Path) -> None:
+    def __init__(
+        self,
+        held: HeldCheck,
+        base: Base,
+        tokenizers: Tokenizers,
+        scratch: Path,
+        processes: CheckProcesses | None = None,
+    ) -> None:
+        """`processes` are those that all checks of this worker share; without them, files are read in this one."""
         self._ctx = held.ctx
         self._held = held
         self._check = held.check
@@ -70,7 +79,9 @@ class CheckRun:
         self._tokenizers = tokenizers
         self._folder = scratch / f"{self._check.id}-{held.attempt}"
         subject = Subject("check", self._check.id, self._check.objective, template_date(self._check))
-        self._datasets = FileDatasets(held, subject, base, tokenizers, self._folder)
+        self._datasets = FileDatasets(
+            held, subject, base, tokenizers, self._folder, processes or CheckProcesses(HERE_ALONE)
+        )
 
     async def run(self) -> None:
         """Ends the check. Raises LeaseLost, BaseNotLoaded, and what unavailable parts raise."""
@@ -83,8 +94,19 @@ class CheckRun:
         except JobError as error:
             await self._held.fail(error)
             log.info("check.failed", check_id=self._check.id, code=error.code)
+        except ProcessEnded:
+            await self._charge()
         finally:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _charge(self) -> None:
+        """Counts a crash, and fails the check at the limit; else another claim tries again."""
+        crashes = await self._held.charge_crash()
+        log.warning("check.crashed", check_id=self._check.id, crashes=crashes)
+        if crashes >= self._ctx.settings.crash_limit:
+            await self._held.fail(check_crashed(self._check, crashes))
+        else:
+            await self._held.postpone()
 
     async def _result(self) -> CheckResult:
         check, minimum = self._check, self._ctx.settings.examples_minimum
@@ -219,9 +241,13 @@ class _Rows:
         self.sequences = array("i")  # how many each row has
         self.colleague = Colleague()
 
-    def __call__(self, row: AnyRow, line: int, sequences: Sequence[Rendered]) -> None:
-        self.sequences.append(len(sequences))
-        self.colleague.see(row)
+    @property
+    def signs(self) -> bool:
+        return self.colleague.signs
+
+    def see(self, seen: Glance, num_sequences: int) -> None:
+        self.sequences.append(num_sequences)
+        self.colleague.see(seen)
 
 
 def _invalid(invalid: DatasetInvalid) -> FileReport:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -27,13 +28,15 @@ from service.recipes.json_lines import split_lines
 from service.recipes.objective import find_objective
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
-from workers.data.check import Observer, check_file
+from workers.data.check import HEAD_LINES, FileCheck, Observer, check_file
 from workers.data.content_key import content_key
 from workers.data.labels import LabelSet
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.files.transfer import ObjectCorrupt, storage_retry
+from workers.jobs.check_processes import CheckProcesses, ProcessesUnusable, read_in_processes
 from workers.jobs.loading import Tokenizers
+from workers.jobs.part_reader import PartOrder
 from workers.jobs.staging import fetch_file, fetch_segments, store_file
 
 log = structlog.get_logger()
@@ -65,8 +68,17 @@ class Subject:
 class FileDatasets:
     """Reads the files of one subject, into a folder that exists."""
 
-    def __init__(self, held: DatasetHolder, subject: Subject, base: Base, tokenizers: Tokenizers, folder: Path) -> None:
+    def __init__(
+        self,
+        held: DatasetHolder,
+        subject: Subject,
+        base: Base,
+        tokenizers: Tokenizers,
+        folder: Path,
+        processes: CheckProcesses,
+    ) -> None:
         self._held = held
+        self._processes = processes
         self._ctx = held.ctx
         self.subject = subject
         self._base = base
@@ -127,7 +139,10 @@ class FileDatasets:
     async def read(
         self, segments: Sequence[Segment], file_id: str, param: str, minimum: int, observer: Observer | None = None
     ) -> TokenizedDataset:
-        """Fetches and checks the file; `observer` sees its rows. Raises DatasetInvalid or JobError."""
+        """Fetches and checks the file, a large one in several processes; `observer` sees its rows.
+
+        Raises DatasetInvalid, JobError, and ProcessEnded: then the attempt has crashed, though this process has not.
+        """
         path = self._folder / param
         try:
             await fetch_segments(self._ctx.storage, segments, path)
@@ -135,8 +150,15 @@ class FileDatasets:
             log.warning("data.unavailable", subject=self.subject.id, file_id=file_id, reason=type(error).__name__)
             message = f"The {param.replace('_', ' ')} is missing or damaged in storage; please upload it again."
             raise JobError("data_unavailable", message, param) from error
-        labels = await self._known_labels(param)
-        return await asyncio.to_thread(self._read, path, file_id, param, minimum, observer, labels)
+        about = _About(path, file_id, param, minimum, observer, await self._known_labels(param))
+        file_bytes = (await asyncio.to_thread(path.stat)).st_size
+        with self._processes.taken(file_bytes) as count:
+            if count:
+                try:
+                    return await self._read_in_processes(about, file_bytes, count)
+                except ProcessesUnusable as error:
+                    log.warning("check.processes_unusable", base=self._base.id, reason=str(error))
+            return await asyncio.to_thread(self._read, about)
 
     async def share(
         self,
@@ -186,30 +208,63 @@ class FileDatasets:
             labels=labels,
         )
 
-    def _read(
-        self,
-        path: Path,
-        file_id: str,
-        param: str,
-        minimum: int,
-        observer: Observer | None,
-        labels: LabelSet | None,
-    ) -> TokenizedDataset:
+    def _read(self, about: "_About") -> TokenizedDataset:
         limit = self._ctx.settings.row_limit_bytes
         return check_file(
-            split_lines(_chunks(path), limit),
+            split_lines(_chunks(about.path), limit),
             self._tokenizers.of(self._base),
             context_tokens=self._base.context_tokens,
             row_limit_bytes=limit,
-            examples_minimum=minimum,
-            param=param,
-            file_id=file_id,
+            examples_minimum=about.minimum,
+            param=about.param,
+            file_id=about.file_id,
             objective=find_objective(self.subject.objective),
             day=self.subject.day,
-            observer=observer,
-            labels=labels,
-            folder=path.parent,
+            observer=about.observer,
+            labels=about.labels,
+            folder=about.path.parent,
         )
+
+    async def _read_in_processes(self, about: "_About", file_bytes: int, count: int) -> TokenizedDataset:
+        """The same with so many processes. Raises ProcessesUnusable where `observer` has seen no row yet."""
+        check = await asyncio.to_thread(self._begin, about)
+        order = PartOrder(
+            path=str(about.path.absolute()),
+            file_bytes=file_bytes,
+            base=self._base,
+            objective=self.subject.objective,
+            row_limit_bytes=self._ctx.settings.row_limit_bytes,
+            day=self.subject.day,
+            glances=about.observer is not None,
+        )
+        digest = await asyncio.to_thread(self._tokenizers.digest, self._base)
+        await read_in_processes(check, order, count, digest)
+        return await asyncio.to_thread(check.finish)
+
+    def _begin(self, about: "_About") -> FileCheck:
+        return FileCheck(
+            list(islice(split_lines(_chunks(about.path), self._ctx.settings.row_limit_bytes), HEAD_LINES)),
+            context_tokens=self._base.context_tokens,
+            examples_minimum=about.minimum,
+            param=about.param,
+            file_id=about.file_id,
+            objective=find_objective(self.subject.objective),
+            observer=about.observer,
+            labels=about.labels,
+            folder=about.path.parent,
+        )
+
+
+@dataclass(frozen=True)
+class _About:
+    """A file that was fetched, and what its check is for."""
+
+    path: Path
+    file_id: str
+    param: str
+    minimum: int
+    observer: Observer | None
+    labels: LabelSet | None
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ from workers.integrations.tracker import Run, Tracker
 from workers.jobs.announce import JobAnnouncement
 from workers.jobs.announce_import import ImportAnnouncement
 from workers.jobs.check import CheckRun
+from workers.jobs.check_processes import CheckProcesses
 from workers.jobs.import_adapter import AdapterImport
 from workers.jobs.loading import Tokenizers
 from workers.jobs.merge import ModelMerging
@@ -46,6 +47,7 @@ class Parts:
     residence: Residence
     scratch: Path
     tokenizers: Tokenizers
+    check_processes: CheckProcesses
     integrations: set[Run]  # they may end after their jobs
 
 
@@ -71,11 +73,13 @@ class Runner(Generic[H]):
 
 
 async def _validate(parts: Parts, held: HeldJob) -> None:
-    await JobValidation(held, parts.ctx.catalogue.bases[held.job.base], parts.tokenizers, parts.scratch).run()
+    base = parts.ctx.catalogue.bases[held.job.base]
+    await JobValidation(held, base, parts.tokenizers, parts.scratch, parts.check_processes).run()
 
 
 async def _check(parts: Parts, held: HeldCheck) -> None:
-    await CheckRun(held, parts.ctx.catalogue.bases[held.check.base], parts.tokenizers, parts.scratch).run()
+    base = parts.ctx.catalogue.bases[held.check.base]
+    await CheckRun(held, base, parts.tokenizers, parts.scratch, parts.check_processes).run()
 
 
 async def _announce(parts: Parts, held: HeldJob) -> None:

@@ -25,6 +25,7 @@ from service.storage import StorageError
 from service.work import claims
 from service.work.held import HeldWork
 from workers.integrations.tracker import let_finish
+from workers.jobs.check_processes import CheckProcesses
 from workers.jobs.loading import BaseNotLoaded, Tokenizers
 from workers.supervisor.kinds import Parts, Runner, runners
 from workers.supervisor.residence import Residence
@@ -56,7 +57,8 @@ class Supervisor:
         tokenizers = Tokenizers()
         self._ctx = ctx
         self._residence = Residence(trainers, ctx.catalogue, tokenizers, ctx.queue.put)
-        self._parts = Parts(ctx, self._residence, scratch, tokenizers, set())
+        processes = CheckProcesses(ctx.settings.check_processes)
+        self._parts = Parts(ctx, self._residence, scratch, tokenizers, processes, set())
         self._owner = ids.worker_id()
         self._running: dict[str, Running] = {}  # by work id, the longest-held first
         self._leaving: set[str] = set()

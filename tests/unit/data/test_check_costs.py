@@ -19,8 +19,9 @@ from service.recipes.objective import find_objective
 from tests.given.templates import tokenizer_for
 from workers.data import tokenized
 from workers.data.base_text import BaseText
-from workers.data.check import GROUP_LINES, check_file
+from workers.data.check import check_file
 from workers.data.encodings import Encodings
+from workers.data.lines import GROUP_LINES
 from workers.data.render import AnyRow, Prepared, Renderer
 from workers.data.template import ChatTemplate
 from workers.data.whole_rendering import WholeRendering

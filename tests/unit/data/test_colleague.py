@@ -13,7 +13,7 @@ from service.recipes.objective import ObjectiveSettings, find_objective
 from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.objectives.supervised import SupervisedSettings
 from workers.data import colleague
-from workers.data.colleague import Colleague, leaks
+from workers.data.colleague import Colleague, glance, leaks
 from workers.data.personal import kinds_in
 from workers.data.render import AnyRow
 
@@ -34,7 +34,7 @@ def seen(rows: Sequence[dict[str, Any]], objective: type[ObjectiveSettings] = Su
         parsed = parse_row(json.dumps(row).encode(), number, objective)
         assert isinstance(parsed, tuple), parsed
         assert isinstance(parsed[1], AnyRow)
-        found.see(parsed[1])
+        found.see(glance(parsed[1], found.signs))
     return found
 
 

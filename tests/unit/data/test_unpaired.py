@@ -10,6 +10,7 @@ from service.recipes.objectives.kto import KtoSettings
 from tests.given.templates import tokenizer_for
 from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file
+from workers.data.lines import Glance
 from workers.data.mismatch import with_mismatched
 from workers.data.row_masks import row_masks
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
@@ -106,15 +107,27 @@ def test_a_mismatched_row_is_cut_to_the_context_and_equal_prompts_take_the_row_b
     assert [made.row(row)[0].tolist() for row in (1, 3)] == [[1, 2, 20], [1, 2, 10, 11]]
 
 
+class Seen:
+    """How many sequences each row has that is right."""
+
+    signs = False
+
+    def __init__(self) -> None:
+        self.sequences: list[int] = []
+
+    def see(self, seen: Glance, num_sequences: int) -> None:
+        self.sequences.append(num_sequences)
+
+
 def test_the_masks_of_a_file_show_the_answers_and_not_the_mismatched_rows() -> None:
     rows = [chat(GOOD, True), chat(BAD, False), chat(GOOD, True, weight=0)]
-    sequences: list[int] = []
+    rows_seen = Seen()
     lines = (json.dumps(row).encode() for row in rows)
     dataset = check_file(
         lines, BaseText(tokenizer_for("bundled")), context_tokens=512, row_limit_bytes=10_000, examples_minimum=1,
         param="training_file", file_id="file-X", objective=KtoSettings,
-        observer=lambda row, number, found: sequences.append(len(found)),
+        observer=rows_seen,
     )  # fmt: skip
-    masks = row_masks(dataset, sequences, tokenizer_for("bundled"))
+    masks = row_masks(dataset, rows_seen.sequences, tokenizer_for("bundled"))
     shown = ["".join(piece.text for one in mask.sequences for piece in one.pieces if piece.trained) for mask in masks]
     assert shown == ["A day.<|end|>", "Who knows?<|end|>", ""]

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.processes.cpus import available_cpus
 from tests.given.slots import adapter, run, seat
 from tests.given.tiny_models import make_tiny_base
 from workers.model.load import load_base
-from workers.trainer.process.threads import available_cpus, usual_threads, usual_trainers
+from workers.trainer.process.threads import usual_threads, usual_trainers
 
 pytestmark = pytest.mark.slow
 

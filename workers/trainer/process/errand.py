@@ -11,12 +11,13 @@ from typing import TypeVar
 import torch
 
 from service.domain.errors import JobError
+from service.processes.cpus import available_cpus
 from service.processes.parent import end_with_parent
 from workers.files.disk import disk_errors
 from workers.model.load import BaseUnusable, LoadedBase, load_or_explain
 from workers.model.nf4 import num_parameters
 from workers.trainer.errands import ORDER, RESULT, Order, Refusal, Result
-from workers.trainer.process.threads import available_cpus, usual_threads
+from workers.trainer.process.threads import usual_threads
 
 T = TypeVar("T", bound=Order)
 R = TypeVar("R", bound=Result)

@@ -17,6 +17,7 @@ import torch
 
 from service.domain.errors import JobError
 from service.domain.job import Metrics
+from service.processes.cpus import available_cpus
 from service.settings import logs
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import DiskFull, disk_errors
@@ -29,7 +30,7 @@ from workers.trainer.process.faults import device_memory
 from workers.trainer.process.plan import LIMIT_TOKENS
 from workers.trainer.process.slot import Phase, Slot, Step
 from workers.trainer.process.snapshot import SnapshotWrite
-from workers.trainer.process.threads import available_cpus, usual_threads, usual_trainers
+from workers.trainer.process.threads import usual_threads, usual_trainers
 from workers.trainer.process.turns import Turns
 from workers.trainer.protocol import (
     Checkpointed,

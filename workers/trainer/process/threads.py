@@ -5,17 +5,14 @@ size and the machine by a rule, and not from a race at each start, which a busy 
 that continues elsewhere takes its number along. `benchmarks/trainer_threads.py` shows what each number costs.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 SMALL_PARAMETERS = 20_000_000  # 2 threads were slower than 1 at 4 M; where it turns was not measured
 MOST_THREADS = 8  # beyond, steps of a few thousand tokens gain little
 MOST_TRAINERS = 4  # of one base in a worker
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usual_threads(num_parameters: int, num_cpus: int) -> int:
@@ -32,16 +29,6 @@ def usual_trainers(num_cpus: int, threads: int, copy_bytes: int, free_bytes: int
     """
     useful = min(num_cpus, MOST_TRAINERS, max(num_cpus // threads, 2))
     return max(1, min(useful, 1 + free_bytes // (2 * copy_bytes)))
-
-
-def available_cpus(quota: Path = _QUOTA) -> int:
-    """The CPUs that this process may use: by its affinity, and by the quota of its container (cgroup v2, `cpu.max`)."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        limit, period = quota.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return found
-    return found if limit == "max" else max(1, min(found, int(limit) // int(period)))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from service.recipes.objective import OBJECTIVES
 from service.recipes.objectives.classification import ClassificationSettings
 from service.recipes.recipe import Recipe
 from service.recipes.tuning import TuningSettings, tuning_of
-from workers.data.labels import Labels
+from workers.data.labels import Labels, row_labels
 from workers.data.messages import RenderError
 from workers.data.render import Rendered, Renderer, encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
@@ -171,8 +171,9 @@ def _texts(renderer: Renderer) -> TokenizedDataset:
     for number, row in enumerate(TEXTS, start=1):
         (rendered,) = renderer.render(row)
         builder.add(rendered.ids, rendered.trained)
-        assert labels.find(row, number) is None
-        labels.add(row)
+        found = row_labels(row)
+        assert labels.find(found, number) is None
+        labels.add(found)
     return labels.column(builder.build())
 
 
