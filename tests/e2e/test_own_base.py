@@ -1,6 +1,5 @@
 """A stranger's own folder, by the README's section alone: added, checked, tuned in three ways, and called."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from tests.given.cloned import clone
+from tests.given.forked_process import forking_environment
 from tests.given.running_service import ROOT, RunningService
 from tests.given.tiny_models import CONTEXT_TOKENS, VOCABULARY
 from workers.toy_base.tokenizer import save_tokenizer, train_tokenizer
@@ -59,7 +59,8 @@ def test_a_strangers_folder_is_added_tuned_in_three_ways_and_called(tmp_path: Pa
     (folder / ".venv").symlink_to(Path(sys.prefix))
     make_qwen3(folder / STRANGERS)
     service = RunningService(folder / "data")
-    others = {name: value for name, value in os.environ.items() if not name.startswith(("LUTHIER_", "OPENAI_"))}
+    inherited = forking_environment().items()
+    others = {name: value for name, value in inherited if not name.startswith(("LUTHIER_", "OPENAI_"))}
 
     def run(script: str, **told: str) -> str:
         done = subprocess.run(
