@@ -27,6 +27,7 @@ from service.queue.redis import UNAVAILABLE, RedisConnection, end
 log = structlog.get_logger()
 LISTENERS = "luthier:bell:listeners"  # sorted set: a listener's queue -> when it was last seen, by Redis' clock
 PUT_SECONDS = 0.5
+RINGING_LIMIT = 100  # at a time: with Redis frozen, each waits for the timeout of its connection
 PRESENT_SECONDS = 1.0  # between two heartbeats: for so long a listener may be unknown after Redis lost its keys
 GONE_SECONDS = 15.0
 STOP_SECONDS = 2.0
@@ -46,16 +47,22 @@ class ArqQueue:
         self._poll_seconds = poll_seconds
         self._own = EmbeddedQueue(sweep_seconds)
         self._queue = f"luthier:bell:{ids.worker_id()}"
+        self._ringing: set[asyncio.Task[None]] = set()
 
     async def put(self, id: str) -> None:
+        """Returns after PUT_SECONDS at the latest. A ring that takes longer may still be heard: a command that is
+        cancelled would leave its connection unusable.
+        """
         await self._own.put(id)
-        try:
-            async with asyncio.timeout(PUT_SECONDS):
-                for queue in await self._others():
-                    await self._redis.enqueue_job("look", id, _queue_name=queue, _expires=MESSAGE_SECONDS)
-                    await self._redis.expire(queue, MESSAGE_SECONDS)  # else a dead listener's queue would stay
-        except UNAVAILABLE as error:
-            log.warning("bell.not_rung", job_id=id, reason=type(error).__name__)
+        if len(self._ringing) >= RINGING_LIMIT:
+            log.warning("bell.not_rung", job_id=id, reason="others are waiting")
+            return
+        ringing = asyncio.create_task(self._ring(id))
+        self._ringing.add(ringing)
+        ringing.add_done_callback(self._ringing.discard)
+        done, _ = await asyncio.wait({ringing}, timeout=PUT_SECONDS)
+        if not done:
+            log.warning("bell.late", job_id=id)
 
     async def serve(self, handler: Handler) -> None:
         stopping = asyncio.Event()
@@ -71,7 +78,18 @@ class ArqQueue:
         await self._connection.check()
 
     async def close(self) -> None:
+        if self._ringing:
+            await asyncio.wait(self._ringing, timeout=STOP_SECONDS)
+            await end(*self._ringing)
         await self._connection.close()
+
+    async def _ring(self, id: str) -> None:
+        try:
+            for queue in await self._others():
+                await self._redis.enqueue_job("look", id, _queue_name=queue, _expires=MESSAGE_SECONDS)
+                await self._redis.expire(queue, MESSAGE_SECONDS)  # else a dead listener's queue would stay
+        except UNAVAILABLE as error:
+            log.warning("bell.not_rung", job_id=id, reason=type(error).__name__)
 
     async def _others(self) -> list[str]:
         """The queues of the living listeners, without this process' own."""

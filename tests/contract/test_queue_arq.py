@@ -1,6 +1,7 @@
 """What the bell on Redis must do beyond the contract: reach every process, lose nothing for long, leave no litter."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ import pytest
 from arq.connections import ArqRedis
 
 from service.queue import Queue, create_queue
-from service.queue.arq import LISTENERS, MESSAGE_SECONDS
+from service.queue.arq import LISTENERS, MESSAGE_SECONDS, RINGING_LIMIT
 from service.queue.redis import RedisConnection
 from tests.servers.valkey import Valkey
 
@@ -178,6 +179,24 @@ async def test_a_redis_that_hangs_holds_no_ring_up(queue_of: QueueOf, own_valkey
         finally:
             own_valkey.thaw()
         await rung(api, worker)
+
+
+async def test_rings_that_redis_holds_up_leave_no_connection_behind_and_are_bounded(
+    own_valkey: Valkey, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A connection that is left open would be a warning, which fails a test."""
+    connection = RedisConnection(own_valkey.url)
+    bell = create_queue(connection, poll_seconds=0.02, sweep_seconds=NEVER_SECONDS)
+    await appear(connection.client)
+    own_valkey.freeze()
+    try:
+        await asyncio.gather(*(bell.put(f"ftjob-{number}") for number in range(RINGING_LIMIT + 20)))
+    finally:
+        own_valkey.thaw()
+    await bell.close()
+    said = capfd.readouterr().out
+    assert said.count("bell.late") == RINGING_LIMIT and said.count("others are waiting") == 20
+    gc.collect()
 
 
 async def appear(redis: ArqRedis) -> None:
