@@ -58,7 +58,7 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
     "gateway": ("gateway", "--minutes 1", "--minutes 0 --requests 20 --streams 4"),
     "ingest": (
         "ingest",
-        "--minutes 1 --upload-megabytes 500 --check-megabytes 20",
+        "--minutes 1 --upload-megabytes 500 --check-megabytes 60",
         "--minutes 0 --upload-megabytes 2 --check-megabytes 1",
     ),
     "engine": ("engine", "--minutes 2", "--minutes 0 --bases tiny --rows 1,4 --tokens 4 --peers="),
