@@ -292,7 +292,7 @@ async def _in_processes(path: Path, file_bytes: int, folder: Path) -> Run:
     assert waiting.stdout is not None
     await waiting.stdout.read()
     await waiting.wait()  # the server has imported
-    server = _server(os.environ[ADDRESS])
+    server = _listening_at(os.environ[ADDRESS])
     gc.collect()
     gc.freeze()
     highest: dict[int, int] = {}
@@ -312,7 +312,7 @@ async def _in_processes(path: Path, file_bytes: int, folder: Path) -> Run:
             path=str(path), file_bytes=file_bytes, base=base, objective="supervised", row_limit_bytes=ROW_LIMIT_BYTES,
             day=date(2026, 1, 1), glances=False,
         )  # fmt: skip
-        await read_in_processes(check, order, count, text)
+        await read_in_processes(check, order, count or 2, text)  # by two where the file is so small
     check.finish().save(folder / "rows")
     own, wall, after = time.process_time() - cpu, time.perf_counter() - began, server.cpu_times()
     watching.cancel()
@@ -320,7 +320,7 @@ async def _in_processes(path: Path, file_bytes: int, folder: Path) -> Run:
     return Run(own + theirs, wall, (_peak() - before + sum(highest.values())) / MEGABYTE)
 
 
-def _server(address: str) -> psutil.Process:
+def _listening_at(address: str) -> psutil.Process:
     """The fork server that listens there; a fork of its own looks like it for a moment."""
     found = [one for one in psutil.process_iter(["cmdline"]) if address in (one.info["cmdline"] or ())]
     return min(found, key=lambda one: one.create_time())
