@@ -63,7 +63,7 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
     ),
     "engine": ("engine", "--minutes 2", "--minutes 0 --bases tiny --rows 1,4 --tokens 4 --peers="),
     "idle": ("idle", "--seconds 60", "--seconds 1 --settle 0"),
-    "growth": ("growth", "--minutes 1", "--minutes 0 --jobs 20 --events 40 --models 3 --files 5"),
+    "growth": ("growth", "--minutes 2", "--minutes 0 --jobs 20 --events 40 --models 3 --files 5"),
 }
 
 
