@@ -214,8 +214,7 @@ OPERATIONS: dict[str, Operation] = {
     "upload a file, delete it": _upload_and_delete,
     "list 1 file": lambda one: files.page(one.ctx, one.caller, purpose=None, after=None, limit=1, ascending=False),
     "claim for training, give back": _claim,
-    "counts of /metrics": lambda one: counts.count_jobs(one.ctx),
-    "waiting and held, of luthierd doctor": lambda one: counts.waiting_and_held(one.ctx, 60),
+    "counts of /metrics and luthierd doctor": lambda one: counts.count_jobs(one.ctx),
     "sweeps": lambda one: _sweeps(one.ctx),
 }
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,10 @@ from service.recipes.catalogue import CatalogueError
 from service.settings.settings import Settings
 from service.storage import StorageError, StorageUnusable
 from service.storage.base import one_chunk, read
-from service.work import claims
 
 State = Literal["ok", "warning", "problem"]
 FREE_BYTES = 1024**3
-WAITING_SECONDS = 60
+WAITING_SECONDS = 60  # so long a new job may wait before that is a problem
 PART_SECONDS = 30.0
 
 
@@ -212,21 +212,24 @@ async def _engines(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 async def _workers(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     try:
         await schema.check(ctx.database)
-        waiting, held = await counts.waiting_and_held(ctx, WAITING_SECONDS)
-        living = await claims.living_workers(ctx)
+        found = await counts.count_jobs(ctx)
     except (Unavailable, schema.SchemaError):
         yield "problem", "cannot be checked without a database of this version"
         return
-    for worker in living:
+    for worker in found.workers:
         for base, reason in sorted(worker.bases.items()):
             if reason == LOADING:
                 yield "warning", f"{worker.id} on {worker.host} is still loading {base}"
             elif reason:
                 yield "problem", f"{worker.id} on {worker.host} cannot load {base}: {reason}. See its log"
-    if waiting and not held:
-        yield "problem", f"{waiting} jobs wait for over a minute and no worker holds any: start `luthier-worker train`"
+    held = sum(count.held for count in found.unfinished)
+    waiting = sum(count.jobs - count.held for count in found.unfinished if count.status != "paused")
+    made = [count.unstarted_since for count in found.unfinished if count.unstarted_since is not None]
+    oldest = min(made, default=0)  # none: all have begun before
+    if waiting and not held and oldest < time.time() - WAITING_SECONDS:
+        yield "problem", f"{waiting} jobs wait and no worker holds any: start `luthier-worker train`"
     else:
-        yield "ok", f"{held} jobs are held by workers, {waiting} wait for over a minute"
+        yield "ok", f"{held} jobs are held by workers, {waiting} wait"
 
 
 PARTS: dict[str, Look] = {

@@ -181,20 +181,6 @@ async def mark_swept(tx: Transaction, id: str) -> None:
     await tx.connection.execute(update(jobs).where(jobs.c.id == id).values(swept_at=int(time.time())))
 
 
-async def waiting(tx: Transaction, seconds: int) -> int:
-    """Jobs that nobody holds although they were made more than `seconds` ago; paused ones are not waiting."""
-    unheld = or_(work.c.lease_expires_at.is_(None), work.c.lease_expires_at < database_now())
-    old = jobs.c.created_at < int(time.time()) - seconds
-    of_jobs = select(func.count()).select_from(_WORK_ON_JOBS)
-    return int((await tx.connection.execute(of_jobs.where(work.c.paused.is_(False), unheld, old))).scalar_one())
-
-
-async def held(tx: Transaction) -> int:
-    """Jobs whose lease a worker keeps."""
-    query = select(func.count()).select_from(_WORK_ON_JOBS).where(is_alive())
-    return int((await tx.connection.execute(query)).scalar_one())
-
-
 async def unfinished(tx: Transaction) -> list[Unfinished]:
     """Every base and status in which there are jobs that have not ended.
 

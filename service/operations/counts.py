@@ -33,9 +33,3 @@ async def by_project(ctx: Context) -> Sequence[ProjectJobs]:
     """The jobs that have not ended, of each project in each status."""
     async with ctx.database.reading() as tx:
         return await jobs.unfinished_by_project(tx)
-
-
-async def waiting_and_held(ctx: Context, seconds: int) -> tuple[int, int]:
-    """Jobs that nobody holds although they were made more than `seconds` ago, and jobs that a worker holds."""
-    async with ctx.database.reading() as tx:
-        return await jobs.waiting(tx, seconds), await jobs.held(tx)

@@ -131,12 +131,6 @@ async def claimable_kinds(ctx: Context, kinds: Sequence[Kind[Any]]) -> set[str]:
         return await work.claimable_kinds(tx, [kind.name for kind in kinds])
 
 
-async def living_workers(ctx: Context) -> list[WorkerState]:
-    """The workers whose leases have not expired, and their states."""
-    async with ctx.database.reading() as tx:
-        return await workers.living(tx, ctx.settings.lease_seconds)
-
-
 def makes_room(giver: str, receiver: str, holdings: Mapping[str, int]) -> bool:
     """Whether a project with these holdings gives a place to another one that waits."""
     if giver == receiver:

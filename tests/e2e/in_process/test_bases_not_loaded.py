@@ -9,8 +9,8 @@ import pytest
 
 from service.installation.context import Context
 from service.operations import jobs
+from service.operations.counts import count_jobs
 from service.operations.keys import Caller
-from service.work import claims
 from tests.given.work import work_of
 from tests.given.worker import END_SECONDS, create, ended, installation, worker
 
@@ -27,7 +27,7 @@ async def reason(ctx: Context, base: str, wanted: bool) -> str:
     """Why the one worker has not the base ready, once it has (or, unless `wanted`, has not) such a reason."""
     async with asyncio.timeout(END_SECONDS):
         while True:
-            for found in await claims.living_workers(ctx):
+            for found in (await count_jobs(ctx)).workers:
                 if (found.bases[base] not in ("", "loading")) is wanted:
                     return found.bases[base]
             await asyncio.sleep(0.05)
@@ -53,5 +53,5 @@ async def test_jobs_wait_until_their_base_loads(ctx: Context, caller: Caller, mi
         (job,) = await ended(ctx, caller, waiting)
         assert job.status == "succeeded", job.error
         assert await reason(ctx, "broken", False) == ""
-        (found,) = await claims.living_workers(ctx)
+        (found,) = (await count_jobs(ctx)).workers
         assert 0 < found.memory["broken"].free_bytes < found.memory["broken"].total_bytes

@@ -1,6 +1,7 @@
 """`luthierd doctor`: each part that is broken is named, with what to do; a whole installation gets no complaint."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from service.commands.doctor import Finding, examine
 from service.domain.work import WorkerState
 from service.installation.context import Context
+from service.operations.keys import Caller
 from service.settings.settings import Settings
 from service.work import claims
+from tests.given.stored_jobs import BASES, add_job, expire, move, state
+from tests.given.work import claim_training
 
 
 def of(findings: list[Finding], part: str) -> list[Finding]:
@@ -134,3 +138,23 @@ async def test_a_worker_that_cannot_load_its_base_is_named(ctx: Context, key: st
     assert [finding.state for finding in found] == ["problem", "warning", "ok"]
     assert "worker_1 on gpu-7 cannot load luthier-tiny: its tokenizer" in found[0].message
     assert "loading other" in found[1].message
+
+
+async def test_jobs_that_wait_while_no_worker_holds_any_are_a_problem(ctx: Context, caller: Caller, key: str) -> None:
+    async def found() -> tuple[str, str]:
+        finding = of(await examine(ctx.settings), "workers")[-1]
+        return finding.state, finding.message
+
+    assert await found() == ("ok", "0 jobs are held by workers, 0 wait")
+    new, old = await add_job(ctx, caller, "queued"), await add_job(ctx, caller, "queued")  # a second after 1970 began
+    assert await found() == ("problem", "2 jobs wait and no worker holds any: start `luthier-worker train`")
+    held = await claim_training(ctx, "one", BASES)
+    assert held is not None
+    assert await found() == ("ok", "1 jobs are held by workers, 1 wait")
+    await expire(ctx, held.job.id)  # its worker is lost
+    assert (await found())[0] == "problem"
+    for id in (new.id, old.id):
+        await move(ctx, id, (await state(ctx, id)).status, created_at=int(time.time()))
+    assert await found() == ("ok", "0 jobs are held by workers, 2 wait")  # for a moment, which they may
+    await move(ctx, old.id, "queued", started_at=1)
+    assert (await found())[0] == "problem"  # a resumed job: when it began to wait is not known

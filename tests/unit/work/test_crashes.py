@@ -4,6 +4,7 @@ from service.domain.job import Snapshot
 from service.domain.memory import DeviceMemory
 from service.domain.work import WorkerState
 from service.installation.context import Context
+from service.operations.counts import count_jobs
 from service.operations.job_work import VALIDATE
 from service.operations.keys import Caller
 from service.work import claims
@@ -122,6 +123,6 @@ async def test_a_worker_says_how_it_is_at_every_beat_and_is_forgotten_when_it_st
     room = {"a": DeviceMemory("cuda", total_bytes=2**36, free_bytes=2**35)}
     for worker in (WorkerState("one", "here", {"a": "loading"}), WorkerState("one", "here", {"a": ""}, room)):
         await claims.renew(ctx, worker, [])
-        assert await claims.living_workers(ctx) == [worker]
+        assert (await count_jobs(ctx)).workers == [worker]
     await claims.release_all(ctx, "one")
-    assert await claims.living_workers(ctx) == []
+    assert (await count_jobs(ctx)).workers == []
