@@ -18,6 +18,8 @@ from tests.given.scripted_api import Script, cuts, fails, scripted_api, sends, s
 from tests.given.scripted_engine import ScriptedEngine
 from tests.given.stored_jobs import add_job, claimed, tell
 
+pytestmark = pytest.mark.slow
+
 DONE = b"data: [DONE]\n\n"
 
 

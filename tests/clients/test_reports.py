@@ -24,6 +24,8 @@ from tests.given.stored_checks import do_check
 from tests.given.stored_jobs import BASES, move, steps
 from tests.given.work import claim_training
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "is <b>|bold|</b> `code` \x00 & [link](x)"
 
 

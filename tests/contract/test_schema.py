@@ -18,6 +18,8 @@ from service.db.connection import Database
 from service.db.tables import metadata
 from service.domain.job import FINAL
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Config()
 SCRIPTS.set_main_option("script_location", str(schema.MIGRATIONS))
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(SCRIPTS).walk_revisions()][::-1]  # oldest first

@@ -19,6 +19,8 @@ from tests.conftest import ClientOf
 from tests.given.jobs_by_http import JOBS, create, listed
 from tests.given.stored_jobs import tell
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from workers.data.plain_rendering import PlainRendering, takes
 from workers.data.render import Renderer, encode_chat
 from workers.data.template import ChatTemplate
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_page_of_templates_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(real_templates()), "run: python -m docs.make_templates"

@@ -27,6 +27,8 @@ from workers.objectives.head import save_head
 from workers.tunings import open_tuning
 from workers.tunings.base import Chunk
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TEXTS = ["a", "some longer text, which needs padding", "bc", "x" * 90]
 LABELS = ["high", "low", "mid"]

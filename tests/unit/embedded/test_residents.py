@@ -29,6 +29,8 @@ from tests.given.engines import (
 from workers.engines.embedded.engine import EngineLimits
 from workers.model.load import LoadedBase, load_base
 
+pytestmark = pytest.mark.slow
+
 PROMPT_TEXT = "Once upon a time"
 NUM_TOKENS = 10
 

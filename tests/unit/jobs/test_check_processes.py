@@ -40,6 +40,8 @@ from workers.jobs.check_processes import (
 from workers.jobs.part_reader import MODULE
 from workers.model.load import load_text
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def text() -> BaseText:

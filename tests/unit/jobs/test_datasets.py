@@ -32,6 +32,8 @@ from workers.jobs.loading import Tokenizers
 from workers.jobs.staging import stage_job
 from workers.jobs.validate import JobValidation
 
+pytestmark = pytest.mark.slow
+
 ROWS = 12
 
 

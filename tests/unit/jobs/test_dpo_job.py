@@ -16,6 +16,8 @@ from workers.model.load import LoadedBase, environment
 from workers.trainer.process.slot import Phase, Slot
 from workers.trainer.protocol import JobSpec
 
+pytestmark = pytest.mark.slow
+
 LOG_2 = math.log(2)
 BETA = 0.3
 LORA = {"type": "lora", "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}}

@@ -29,6 +29,8 @@ from workers.jobs.check_processes import CheckProcesses
 from workers.jobs.loading import Tokenizers
 from workers.jobs.validate import JobValidation
 
+pytestmark = pytest.mark.slow
+
 ROWS = 30
 
 

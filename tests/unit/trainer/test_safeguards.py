@@ -19,6 +19,8 @@ from workers.model.load import LoadedBase, load_base
 from workers.trainer.process.slot import Phase
 from workers.trainer.protocol import Checkpointed, JobSpec, Left, Stepped
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, STEPS = 6, 4  # of an epoch: the loss on VALID, random rows, falls for an epoch or two and then rises
 STEADY = {"type": "lora", "lora": {**LORA["lora"], "dropout": 0.0}}  # else chance decides where it does
 BEST = Safeguards(checkpoint_selection="best")

@@ -33,6 +33,8 @@ from workers.model.two_sided import batch_for
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3
 IDS = torch.randint(3, FAMILY_VOCABULARY, (2 * STEPS, 8), generator=torch.Generator().manual_seed(1)).tolist()
 DATA, PAIRS = rows_of(IDS), two_sided([(ids[:4], ids[4:]) for ids in IDS])
