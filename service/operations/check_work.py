@@ -32,11 +32,10 @@ async def _begin(tx: Transaction, work: Work) -> Check | None:
 async def _abandon(tx: Transaction, work: Work, crashes: int) -> None:
     check = await checks.find(tx, None, work.subject_id, lock=True)
     if check is not None and check.status not in FINAL:
-        await _fail(tx, check, check_crashed(check, crashes) if crashes else JobError("server_error", SERVICE_ERROR))
+        await _fail(tx, check, _crashed(check, crashes) if crashes else JobError("server_error", SERVICE_ERROR))
 
 
-def check_crashed(check: Check, crashes: int) -> JobError:
-    """The error of a check whose every attempt has ended its process."""
+def _crashed(check: Check, crashes: int) -> JobError:
     files = f"the training file {check.training_file}"
     if check.validation_file is not None:
         files += f" and the validation file {check.validation_file}"

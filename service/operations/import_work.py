@@ -40,10 +40,10 @@ async def _begin(tx: Transaction, work: Work) -> ModelImport | None:
 async def _abandon(tx: Transaction, work: Work, crashes: int) -> None:
     imported = await model_imports.find(tx, None, work.subject_id, lock=True)
     if imported is not None and imported.status not in FINAL:
-        await _fail(tx, imported, crashed(crashes) if crashes else JobError("server_error", SERVICE_ERROR))
+        await _fail(tx, imported, _crashed(crashes) if crashes else JobError("server_error", SERVICE_ERROR))
 
 
-def crashed(crashes: int) -> JobError:
+def _crashed(crashes: int) -> JobError:
     """The error of an import that ended the process which read it so many times."""
     return JobError("worker_crashed", CRASHED.format(crashes=crashes), "file")
 

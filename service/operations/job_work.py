@@ -67,8 +67,7 @@ def _abandon(error_of: Callable[[Job, int], JobError]) -> Callable[[Transaction,
     return abandon
 
 
-def validation_crashed(job: Job, crashes: int) -> JobError:
-    """The error of a job when every attempt to check its files has ended the process."""
+def _validation_crashed(job: Job, crashes: int) -> JobError:
     files = f"the training file {job.training_file}"
     if job.validation_file is not None:
         files += f" and the validation file {job.validation_file}"
@@ -96,6 +95,6 @@ def _announcement_crashed(job: Job, crashes: int) -> JobError:
     )
 
 
-VALIDATE = register(Kind("validate", _begin_validation, _abandon(validation_crashed)))
+VALIDATE = register(Kind("validate", _begin_validation, _abandon(_validation_crashed)))
 TRAIN = register(Kind("train", _begin_training, _abandon(_training_crashed)))
 ANNOUNCE = register(Kind("announce", _begin_announcement, _abandon(_announcement_crashed)))

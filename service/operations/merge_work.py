@@ -34,10 +34,10 @@ async def _begin(tx: Transaction, work: Work) -> ModelMerge | None:
 async def _abandon(tx: Transaction, work: Work, crashes: int) -> None:
     merge = await model_merges.find(tx, work.subject_id, lock=True)
     if merge is not None and merge.status not in FINAL:
-        await _fail(tx, merge, crashed(crashes) if crashes else JobError("server_error", SERVICE_ERROR))
+        await _fail(tx, merge, _crashed(crashes) if crashes else JobError("server_error", SERVICE_ERROR))
 
 
-def crashed(crashes: int) -> JobError:
+def _crashed(crashes: int) -> JobError:
     """The error of a merge that ended the process which made it so many times."""
     return JobError(
         "worker_crashed",

@@ -65,7 +65,7 @@ class HeldWork(Generic[S]):
     async def postpone(self) -> None:
         """Releases it because it cannot be done now; it is claimed again later, after a longer pause each time."""
         async with self.transaction() as tx:
-            await work.postpone(tx, self.id, delay_seconds(await work.count_postponement(tx, self.id)))
+            await self._postpone(tx)
 
     async def done(self) -> None:
         """There is nothing left to do."""
@@ -78,6 +78,19 @@ class HeldWork(Generic[S]):
             await find(self.claim.work.kind).abandon(tx, self.claim.work, 0)
             await work.remove(tx, [self.id])
 
+    async def crashed(self) -> int:
+        """Counts the crash of another process that did it, and releases it: at the crash limit its subject ends with
+        its kind's error, else it is claimed again later. Returns how many there were since the last progress.
+        """
+        async with self.transaction() as tx:
+            self._crashes = await work.count_crash(tx, self.id)
+            if self._crashes >= self.ctx.settings.crash_limit:
+                await find(self.claim.work.kind).abandon(tx, self.claim.work, self._crashes)
+                await work.remove(tx, [self.id])
+            else:
+                await self._postpone(tx)
+            return self._crashes
+
     async def charge_crash(self) -> int:
         """Counts a crash while it is held; returns how many there were since the last progress."""
         async with self.transaction() as tx:
@@ -88,6 +101,9 @@ class HeldWork(Generic[S]):
         """Records progress: earlier crashes do not count any more. Inside a `transaction`."""
         await work.note_progress(tx, self.id)
         self._crashes = 0
+
+    async def _postpone(self, tx: Transaction) -> None:
+        await work.postpone(tx, self.id, delay_seconds(await work.count_postponement(tx, self.id)))
 
     def ring(self, tx: Transaction) -> None:
         """Notifies workers after the commit."""

@@ -36,7 +36,7 @@ from service.domain.event import NewEvent
 from service.domain.file import Segment
 from service.domain.memory import Memory, has_room
 from service.domain.storage_keys import beside_dataset
-from service.operations.check_work import HeldCheck, check_crashed
+from service.operations.check_work import HeldCheck
 from service.operations.durations import Forecast, forecast
 from service.operations.room import room
 from service.recipes.base import Base
@@ -48,7 +48,7 @@ from workers.data.lines import Glance
 from workers.data.row_masks import counts, write_masks
 from workers.data.tokenized import TokenizedDataset
 from workers.files.disk import disk_errors
-from workers.jobs.check_processes import HERE_ALONE, CheckProcesses, ProcessEnded
+from workers.jobs.check_processes import CheckProcesses, ProcessEnded
 from workers.jobs.datasets import FileDatasets, Subject
 from workers.jobs.loading import Tokenizers
 from workers.jobs.memory import memory_need
@@ -71,7 +71,7 @@ class CheckRun:
         scratch: Path,
         processes: CheckProcesses | None = None,
     ) -> None:
-        """`processes` are those that all checks of this worker share; without them, files are read in this one."""
+        """`processes` as `FileDatasets`."""
         self._ctx = held.ctx
         self._held = held
         self._check = held.check
@@ -79,9 +79,7 @@ class CheckRun:
         self._tokenizers = tokenizers
         self._folder = scratch / f"{self._check.id}-{held.attempt}"
         subject = Subject("check", self._check.id, self._check.objective, template_date(self._check))
-        self._datasets = FileDatasets(
-            held, subject, base, tokenizers, self._folder, processes or CheckProcesses(HERE_ALONE)
-        )
+        self._datasets = FileDatasets(held, subject, base, tokenizers, self._folder, processes)
 
     async def run(self) -> None:
         """Ends the check. Raises LeaseLost, BaseNotLoaded, and what unavailable parts raise."""
@@ -95,18 +93,9 @@ class CheckRun:
             await self._held.fail(error)
             log.info("check.failed", check_id=self._check.id, code=error.code)
         except ProcessEnded:
-            await self._charge()
+            log.warning("check.crashed", check_id=self._check.id, crashes=await self._held.crashed())
         finally:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
-
-    async def _charge(self) -> None:
-        """Counts a crash, and fails the check at the limit; else another claim tries again."""
-        crashes = await self._held.charge_crash()
-        log.warning("check.crashed", check_id=self._check.id, crashes=crashes)
-        if crashes >= self._ctx.settings.crash_limit:
-            await self._held.fail(check_crashed(self._check, crashes))
-        else:
-            await self._held.postpone()
 
     async def _result(self) -> CheckResult:
         check, minimum = self._check, self._ctx.settings.examples_minimum

@@ -34,7 +34,7 @@ from workers.data.labels import LabelSet
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.files.transfer import ObjectCorrupt, storage_retry
-from workers.jobs.check_processes import CheckProcesses, ProcessesUnusable, read_in_processes
+from workers.jobs.check_processes import HERE_ALONE, CheckProcesses, ProcessesUnusable, read_in_processes
 from workers.jobs.loading import Tokenizers
 from workers.jobs.part_reader import PartOrder
 from workers.jobs.staging import fetch_file, fetch_segments, store_file
@@ -75,10 +75,11 @@ class FileDatasets:
         base: Base,
         tokenizers: Tokenizers,
         folder: Path,
-        processes: CheckProcesses,
+        processes: CheckProcesses | None = None,
     ) -> None:
+        """`processes` are those that all checks of this worker share; without them, files are read in this one."""
         self._held = held
-        self._processes = processes
+        self._processes = processes or CheckProcesses(HERE_ALONE)
         self._ctx = held.ctx
         self.subject = subject
         self._base = base

@@ -18,7 +18,7 @@ from service.domain.model import Manifest, check_suffix, model_name
 from service.domain.model_import import OBJECTIVE, named_after
 from service.operations import bases, lookups
 from service.operations.bases import BaseRecord
-from service.operations.import_work import HeldImport, crashed
+from service.operations.import_work import HeldImport
 from service.recipes.base import Base
 from service.storage import ObjectMissing
 from workers.files.artifacts import store_artifact
@@ -58,7 +58,7 @@ class AdapterImport:
             await self._held.fail(error)
             log.info("import.failed", import_id=self._imported.id, code=error.code)
         except ErrandCrashed:
-            await self._charge()
+            log.warning("import.crashed", import_id=self._imported.id, crashes=await self._held.crashed())
         finally:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -128,12 +128,3 @@ class AdapterImport:
         await storage_retry(store_artifact)(self._ctx.storage, self._folder / "artifact", manifest)
         key, sha256 = await store_agreement(self._ctx.storage, imported.id, name, found.rows)
         return Publication(name, 0, {}, sample=key, sample_sha256=sha256)
-
-    async def _charge(self) -> None:
-        """Counts a crash, and fails the import at the limit; else another claim tries again."""
-        crashes = await self._held.charge_crash()
-        log.warning("import.crashed", import_id=self._imported.id, crashes=crashes)
-        if crashes >= self._ctx.settings.crash_limit:
-            await self._held.fail(crashed(crashes))
-        else:
-            await self._held.postpone()

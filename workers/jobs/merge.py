@@ -14,7 +14,7 @@ import structlog
 from service.domain.errors import JobError
 from service.domain.model import MANIFEST
 from service.domain.storage_keys import artifact_prefix, merged_key
-from service.operations.merge_work import HeldMerge, crashed
+from service.operations.merge_work import HeldMerge
 from service.operations.model_content import DATE
 from service.recipes.base import Base
 from service.storage import ObjectMissing
@@ -51,7 +51,7 @@ class ModelMerging:
             await self._held.fail(error)
             log.info("merge.failed", model=self._merge.model, code=error.code)
         except ErrandCrashed:
-            await self._charge()
+            log.warning("merge.crashed", model=self._merge.model, crashes=await self._held.crashed())
         finally:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -81,15 +81,6 @@ class ModelMerging:
             raise JobError("artifact_unusable", message, "model") from error
         await asyncio.to_thread((self._folder / MANIFEST).write_text, manifest.model_dump_json(indent=2))
         return manifest.base_hashes.get("weights", "")
-
-    async def _charge(self) -> None:
-        """Counts a crash, and fails the merge at the limit; else another claim tries again."""
-        crashes = await self._held.charge_crash()
-        log.warning("merge.crashed", model=self._merge.model, crashes=crashes)
-        if crashes >= self._ctx.settings.crash_limit:
-            await self._held.fail(crashed(crashes))
-        else:
-            await self._held.postpone()
 
 
 def _pack(folder: Path, archive: Path) -> None:

@@ -12,13 +12,12 @@ import structlog
 
 from service.domain.errors import JobError
 from service.domain.job import template_date
-from service.operations.job_work import validation_crashed
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
 from service.recipes.objective import find_objective, own_settings
 from workers.data.check import DatasetInvalid
 from workers.files.disk import disk_errors
-from workers.jobs.check_processes import HERE_ALONE, CheckProcesses, ProcessEnded
+from workers.jobs.check_processes import CheckProcesses, ProcessEnded
 from workers.jobs.datasets import FileDatasets, Subject
 from workers.jobs.loading import Tokenizers
 from workers.jobs.plan import plan_job
@@ -37,15 +36,13 @@ class JobValidation:
         scratch: Path,
         processes: CheckProcesses | None = None,
     ) -> None:
-        """`processes` are those that all checks of this worker share; without them, files are read in this one."""
+        """`processes` as `FileDatasets`."""
         self._ctx = held.ctx
         self._held = held
         self._base = base
         self._folder = scratch / f"{held.job.id}-{held.attempt}-validation"
         subject = Subject("job", held.job.id, held.job.objective, template_date(held.job))
-        self._datasets = FileDatasets(
-            held, subject, base, tokenizers, self._folder, processes or CheckProcesses(HERE_ALONE)
-        )
+        self._datasets = FileDatasets(held, subject, base, tokenizers, self._folder, processes)
 
     async def run(self) -> None:
         """Brings the job to `queued` or `failed`. Raises LeaseLost, BaseNotLoaded, and what unavailable parts raise."""
@@ -59,18 +56,9 @@ class JobValidation:
         except JobError as error:
             await self._held.fail(error)
         except ProcessEnded:
-            await self._charge()
+            log.warning("job.check_crashed", job_id=self._held.job.id, crashes=await self._held.crashed())
         finally:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
-
-    async def _charge(self) -> None:
-        """Counts a crash, and fails the job at the limit; else another claim tries again."""
-        crashes = await self._held.charge_crash()
-        log.warning("job.check_crashed", job_id=self._held.job.id, crashes=crashes)
-        if crashes >= self._ctx.settings.crash_limit:
-            await self._held.fail(validation_crashed(self._held.job, crashes))
-        else:
-            await self._held.postpone()
 
     async def _check_and_store(self) -> None:
         job = self._held.job
