@@ -1,5 +1,5 @@
 """One claim of a check: both files are read as a job's validation reads them, described, and looked at for what a good
-colleague would point out.
+colleague would point out; of a valid job, also the plan and what it needs of a worker's memory.
 
 Needs no slot and no trainer. What is known of a valid file lies beside its tokenised rows, for every check of the same
 content; what an invalid one says is in the check's result.
@@ -23,6 +23,7 @@ from service.domain.check import (
     SKETCH,
     Advice,
     CheckResult,
+    Counts,
     Description,
     Failure,
     FileParam,
@@ -34,7 +35,8 @@ from service.domain.dataset import StoredDataset
 from service.domain.errors import JobError
 from service.domain.event import NewEvent
 from service.domain.file import Segment
-from service.domain.memory import Memory, has_room
+from service.domain.json import JsonObject
+from service.domain.memory import Memory, MemoryNeed, has_room
 from service.domain.storage_keys import beside_dataset
 from service.operations.check_work import HeldCheck
 from service.operations.durations import Forecast, forecast
@@ -42,6 +44,8 @@ from service.operations.room import room
 from service.recipes.base import Base
 from service.recipes.dataset import Problem
 from service.recipes.remedies import finding
+from service.recipes.tuning import tuning_of
+from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid
 from workers.data.colleague import Colleague, Sketch, leaks
 from workers.data.lines import Glance
@@ -51,9 +55,12 @@ from workers.files.disk import disk_errors
 from workers.jobs.check_processes import CheckProcesses, ProcessEnded
 from workers.jobs.datasets import FileDatasets, Subject
 from workers.jobs.loading import Tokenizers
-from workers.jobs.memory import memory_need
 from workers.jobs.plan import plan_job
 from workers.jobs.staging import fetch_file, store_file
+from workers.model.footprint import footprint
+from workers.trainer.process.plan import LIMIT_TOKENS
+from workers.tunings import create_tuning
+from workers.tunings.virtual_tokens import tokenized
 
 log = structlog.get_logger()
 STORED = (MASKS, MASKS_INDEX, DESCRIPTION, SKETCH)
@@ -152,19 +159,19 @@ class CheckRun:
     ) -> tuple[Description, Sketch]:
         """Reads the file and stores what is found beside its tokenised rows. Raises DatasetInvalid or JobError."""
         rows = _Rows()
-        tokenized = await self._datasets.read(segments, file_id, param, minimum, rows)
+        dataset = await self._datasets.read(segments, file_id, param, minimum, rows)
         if shared is None or not await self._datasets.is_stored(shared.object_key):
-            shared = await self._datasets.share(tokenized, segments, param, minimum, missing=shared)
-        await asyncio.to_thread(self._write, tokenized, rows)
+            shared = await self._datasets.share(dataset, segments, param, minimum, missing=shared)
+        await asyncio.to_thread(self._write, dataset, rows)
         for name in STORED:
             await store_file(self._ctx.storage, self._folder / name, beside_dataset(shared.object_key, name))
         await self._held.described(shared.object_key, DESCRIPTION_VERSION)
         return await asyncio.to_thread(self._read)
 
-    def _write(self, tokenized: TokenizedDataset, rows: "_Rows") -> None:
+    def _write(self, dataset: TokenizedDataset, rows: "_Rows") -> None:
         tokenizer = self._tokenizers.of(self._base).tokenizer
-        write_masks(tokenized, rows.sequences, tokenizer, self._folder / MASKS, self._folder / MASKS_INDEX)
-        found = counts(tokenized, rows.sequences, self._base.context_tokens)
+        write_masks(dataset, rows.sequences, tokenizer, self._folder / MASKS, self._folder / MASKS_INDEX)
+        found = counts(dataset, rows.sequences, self._base.context_tokens)
         description = Description(found, rows.colleague.advice())
         (self._folder / DESCRIPTION).write_bytes(DESCRIBED.dump_json(description))
         rows.colleague.sketch().save(self._folder / SKETCH)
@@ -195,7 +202,7 @@ class CheckRun:
         text = self._tokenizers.of(base)
         try:
             batch_size = int(plan.hyperparameters["batch_size"])
-            need = await asyncio.to_thread(memory_need, base, text, tuning, counted, batch_size)
+            need = await asyncio.to_thread(_memory_need, base, text, tuning, counted, batch_size)
         except JobError as error:  # the job would end with it
             return _Room(warnings=[Advice(error.code, error.message, error.param)])
         except (OSError, ValueError, RuntimeError) as error:  # an architecture may look at its numbers
@@ -249,6 +256,23 @@ def _invalid(invalid: DatasetInvalid) -> FileReport:
         problems=[finding(problem) for problem in problems],
         counts=None,
     )
+
+
+def _memory_need(base: Base, text: BaseText, tuning: JsonObject, counted: Counts, batch_size: int) -> MemoryNeed:
+    """By part. Blocks for a moment.
+
+    Raises OSError, ValueError or RuntimeError where the base's config.json does not say, and JobError where the job
+    would fail for its tuning.
+    """
+    size = footprint(base)
+    parameter_bytes = create_tuning(tokenized(tuning_of(tuning), text.tokenizer), size.model, "checked").memory_bytes()
+    return MemoryNeed.of(size.weights_bytes, parameter_bytes, size.activation_bytes(_widest(counted, batch_size)))
+
+
+def _widest(counted: Counts, batch_size: int) -> int:
+    """Tokens of the largest micro-batch, at most: an example that is longer than the limit goes alone."""
+    example = counted.longest_tokens * -(-counted.sequences // max(1, counted.examples))
+    return max(example, min(LIMIT_TOKENS, batch_size * example))
 
 
 def _does_not_fit(found: Memory) -> Advice:
