@@ -72,9 +72,9 @@ class ObjectiveSettings(MethodFields):
     formats: ClassVar[tuple[type[Format], ...]]  # of the rows that it reads
     rows_per_example: ClassVar[int] = 1
     fewest_examples: ClassVar[int] = 1  # of a step: fewer would learn nothing
-    packed: ClassVar[bool] = False  # an example is as many rows as fit into the context (`workers.data.packing`)
+    packed: ClassVar[bool] = False  # an example is as many rows as fit into the context (`workers.data.examples`)
     unpaired: ClassVar[bool] = (
-        False  # one answer with a label is an example (`workers.data.mismatch` adds its second row)
+        False  # one answer with a label is an example (`workers.data.examples` adds its second row)
     )
     task: ClassVar[TaskName] = "generate"  # what its models are for
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal"})  # of the bases that it trains

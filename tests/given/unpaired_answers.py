@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.given.tiny_models import VOCABULARY
-from workers.data.mismatch import with_mismatched
+from workers.data.examples import with_mismatched
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.toy_base.tokenizer import SPECIAL_TOKENS
 

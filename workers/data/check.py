@@ -28,10 +28,9 @@ from service.recipes.json_lines import blank_lines
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
 from workers.data.colleague import glance
+from workers.data.examples import packed, with_mismatched
 from workers.data.labels import Labels, LabelSet
 from workers.data.lines import BlankLine, ForeignLine, Glance, InvalidLine, Line, LineReader, OtherFormatLine, RowLine
-from workers.data.mismatch import with_mismatched
-from workers.data.packing import packed
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 
 HEAD_LINES = 2  # that show whether a file holds JSON lines at all

@@ -25,8 +25,8 @@ from service.recipes.formats.text import TextRow
 from workers.data.base_text import BaseText, UnknownToken
 from workers.data.complete import check_complete, check_words
 from workers.data.encodings import Asked, Encoder, Encodings, encoded_for
+from workers.data.examples import pieces
 from workers.data.messages import Messages, RenderError, Tools, template_messages, template_tools
-from workers.data.packing import pieces
 from workers.data.template import ChatTemplate, refuse_special, refuse_special_messages, strings
 from workers.data.turn import trained_turn
 from workers.data.two_sides import answer_ids, has_two_sides, question, written

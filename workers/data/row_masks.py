@@ -33,7 +33,7 @@ def write_masks(
 
 
 def row_masks(dataset: TokenizedDataset, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[RowMask]:
-    """The masks of all rows of the file, in order. Mismatched rows (`workers.data.mismatch`) are not shown: they are of
+    """The masks of all rows of the file, in order. Mismatched rows (`workers.data.examples`) are not shown: they are of
     no row of the file, and only measured."""
     begin, stored = 0, _stored(dataset, rows)
     for line, num_sequences in enumerate(rows, start=1):

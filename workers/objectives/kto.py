@@ -1,7 +1,7 @@
 """Kahneman-Tversky optimization (Ethayarajh et al., 2024, arXiv 2402.01306): wanted answers become likelier than the
 policy's own drift from its reference would make them, unwanted ones less likely.
 
-Row 2k of a batch is an answer with its label, row 2k + 1 its mismatched one (`workers.data.mismatch`).
+Row 2k of a batch is an answer with its label, row 2k + 1 its mismatched one (`workers.data.examples`).
 Shapes: B rows, P answers.
 """
 

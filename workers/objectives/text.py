@@ -1,6 +1,6 @@
 """Continued pre-training on plain text: the supervised loss, over every token of the documents' pieces.
 
-What is trained of a piece, and that each goes through the base alone, is said by the rows (`workers.data.packing`).
+What is trained of a piece, and that each goes through the base alone, is said by the rows (`workers.data.examples`).
 """
 
 from service.recipes.objectives.supervised import SupervisedSettings

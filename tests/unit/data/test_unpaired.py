@@ -10,8 +10,8 @@ from service.recipes.objectives.kto import KtoSettings
 from tests.given.templates import tokenizer_for
 from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file
+from workers.data.examples import with_mismatched
 from workers.data.lines import Glance
-from workers.data.mismatch import with_mismatched
 from workers.data.row_masks import row_masks
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 

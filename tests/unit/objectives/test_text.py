@@ -19,7 +19,7 @@ from tests.given.templates import tokenizer_for
 from tests.given.tiny_models import VOCABULARY, make_tiny_base
 from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid, check_file
-from workers.data.packing import packed, pieces
+from workers.data.examples import packed, pieces
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.model.load import LoadedBase, environment, load_base
 from workers.objectives import create_objective

@@ -24,7 +24,7 @@ from service.recipes.objectives.text import TextSettings
 from service.recipes.tuning import TUNINGS, TuningSettings, tuning_of
 from tests.given.compatibility import family
 from tests.given.families import FAMILIES, FAMILY_VOCABULARY, load_family
-from workers.data.packing import packed
+from workers.data.examples import packed
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.model import output_layer
 from workers.model.load import LoadedBase
