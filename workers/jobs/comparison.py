@@ -1,4 +1,5 @@
-"""Whether an engine computes a trained adapter: its effect in the trainer against its effect in the engine.
+"""Whether an engine computes a trained adapter: its effect in the trainer against its effect in the engine; and of a
+model with a head, what the head returns in both.
 
 The effect of an adapter on a token is  log p(token) with it - without it,  both in one program. So the number formats
 and kernels of trainer and engine, which change every log-probability a little, cancel but for their rounding noise; how
@@ -9,6 +10,10 @@ most one healthy adapter of 1,000 (`benchmarks/agreement_power.txt` and `agreeme
     base      the base differs between the programs by little of what distinguishes its tokens: the same weights
     slope     the engine's effect on the trainer's, over the tokens, is 1: the whole adapter, at its own strength
     residual  what remains of the engine's effect is noise: in every module what was trained there
+
+What heads return (probabilities of labels, scores, vectors of length 1) has one test: the same weights in the same
+number format differ by rounding alone. What the tuning changes of it says whether the comparison could see an engine
+that leaves the tuning out.
 
 Numbers only: knows no engine, no storage and no job. All log-probabilities are in nats.
 """
@@ -21,7 +26,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from workers.trainer.protocol import ScoredRow
+from workers.trainer.protocol import HeadRow, ScoredRow
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,6 +46,9 @@ DEVIATIONS = 4.5  # standard errors that the slope may differ from 1 by
 DECISIVE = 0.3  # a slope that may differ from 1 by more cannot be told from that of half an adapter
 TOKENS_PER_VALUE = 4.0  # the noise of neighbouring tokens is alike: so many count as one independent value
 DEVIATIONS_OF_NOISE = 3.7  # normal quantile: one healthy adapter in 10,000
+# Of what a head returns: of a probability, of the distance between two vectors, or of a score and as much again for
+# each unit of it. Float32 differs by 1e-6 (padding, threads).
+HEAD_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 class Verdict(Enum):
@@ -189,3 +197,50 @@ def _not_finite(ours: Floats, our_base: Floats) -> Comparison:
 
 def _flat(rows: Sequence[Sequence[float]]) -> Floats:
     return np.array([value for row in rows for value in row], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class HeadComparison:
+    """The greatest difference of any output of any row, as a share of what is tolerated: above 1 is too much."""
+
+    num_rows: int
+    difference: float  # between trainer and engine
+    effect: float  # between the trainer with the tuning and without it
+
+    @property
+    def contradicts(self) -> bool:
+        return not self.difference <= 1
+
+    @property
+    def decisive(self) -> bool:
+        """Whether an engine that leaves the tuning out would have been refused."""
+        return self.effect > 2
+
+
+def compare_heads(
+    rows: Sequence[HeadRow], served: Sequence[Sequence[float]], dtype: str, *, vectors: bool = False
+) -> HeadComparison:
+    """`served` are an engine's outputs for the rows; `dtype` is the base's. `vectors`: those of a row are one vector.
+
+    Raises ValueError where shapes differ.
+    """
+    if not rows or len(rows) != len(served):
+        raise ValueError("the engine did not compute the rows that the trainer did")
+    tolerance, greatest = HEAD_TOLERANCE[dtype], _apart if vectors else _greatest
+    difference = max(greatest(row.values, theirs, tolerance) for row, theirs in zip(rows, served, strict=True))
+    effect = max(greatest(row.values, row.base_values, tolerance) for row in rows)
+    return HeadComparison(len(rows), difference, effect)
+
+
+def _greatest(ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> float:
+    if len(ours) != len(theirs):
+        return math.inf
+    shares = [abs(a - b) / (tolerance * (1 + max(0.0, abs(a) - 1))) for a, b in zip(ours, theirs, strict=True)]
+    return math.inf if any(math.isnan(share) for share in shares) else max(shares)
+
+
+def _apart(ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> float:
+    if len(ours) != len(theirs):
+        return math.inf
+    share = math.dist(ours, theirs) / tolerance
+    return math.inf if math.isnan(share) else share

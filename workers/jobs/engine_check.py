@@ -24,8 +24,7 @@ from service.storage import ObjectMissing
 from workers.files.artifacts import ArtifactCorrupt, verify_stored
 from workers.files.transfer import storage_retry
 from workers.jobs.agreement import EngineRefused, Engines, EngineUnavailable
-from workers.jobs.comparison import BASE_SHARE, Comparison, Verdict, compare
-from workers.jobs.head_comparison import HeadComparison, compare_heads
+from workers.jobs.comparison import BASE_SHARE, Comparison, HeadComparison, Verdict, compare, compare_heads
 from workers.trainer.protocol import HeadRow, ScoredRow
 
 log = structlog.get_logger()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from workers.jobs.head_comparison import compare_heads
+from workers.jobs.comparison import compare_heads
 from workers.trainer.protocol import HeadRow
 
 ROWS = [
