@@ -1,19 +1,23 @@
 """The rows that announce a job, scored by its passes: with the weights of the moment and without them.
 
-Which rows, how many and what their effect is says `agreement`; what a head returns, `head_agreement`. While engines
-get the adapter in another form, that form scores the same rows, and what it loses is counted.
+Which rows, how many and what their effect is says `agreement`. Of a model with a head they are some texts with what the
+head returns; an engine computes the same rows before the model is announced (`workers.jobs.announce`). What the tuning
+changes is stored too, so that it is known whether the comparison could see an engine that leaves the tuning out. While
+engines get the adapter in another form, that form scores the same rows, and what it loses is counted.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor
 
+from service.domain.errors import JobError
 from workers.data.tokenized import TokenizedDataset
 from workers.model.head import Head
 from workers.model.load import LoadedBase
 from workers.model.output_layer import LOGITS
-from workers.trainer.process import agreement, head_agreement
+from workers.trainer.process import agreement
 from workers.trainer.process.agreement import Beginning, Candidate, EffectMeter
 from workers.trainer.process.faults import check_finite
 from workers.trainer.process.passes import Passes
@@ -21,6 +25,9 @@ from workers.trainer.process.served_form import Served
 from workers.trainer.protocol import HeadRow, ScoredRow
 
 Inside = Callable[[], AbstractContextManager[None]]
+HEAD_ROWS = 32
+HEAD_TOKENS = 4096
+UNNOTICED = 1e-3  # the distance between two vectors of length 1, below which no search finds another text
 
 
 class Scoring:
@@ -85,18 +92,19 @@ class Scoring:
         Raises JobError where nothing but the tuning could change it, and that does not.
         """
         rows = []
-        for ids in head_agreement.texts(self._files, self._row_tokens):
+        for ids in _texts(self._files, self._row_tokens):
             with self._working():
-                values = head_agreement.tuned_values(self._passes, head, ids)
+                values = self._passes.values(ids, head, tuned=True)
             with self._in_force():  # the tuning is not active
-                row = head_agreement.row(self._passes, head, ids, values)
+                base_values = self._passes.values(ids, head, tuned=False)
+                row = HeadRow(ids=ids, values=values, base_values=base_values)
                 if self._served is not None:
                     row = row.model_copy(update={"values": self._served.values(ids, head)})
                     self._served.count_outputs(values, row.values, row.base_values)
                 rows.append(row)
             check_finite("output for a row", sum(values), step)
         if not head.parameters and not self.continued:
-            head_agreement.check_moved(rows)
+            _check_moved(rows)
         return rows
 
     def has_effect(self, step: int) -> bool:
@@ -171,3 +179,28 @@ class Scoring:
                 self._served.count_row(row.ids, tuned_KV, served_KV, base_KV)
                 tuned_KV = served_KV
             return agreement.scored(row, tuned_KV, base_KV), tuned_KV, base_KV
+
+
+def _texts(files: Iterable[TokenizedDataset], num_tokens: int) -> Iterator[list[int]]:
+    """Tokens of some rows for a head, each at most `num_tokens` of them."""
+    seen = 0
+    for count, row in enumerate(agreement.candidates(files, num_tokens)):
+        if count == HEAD_ROWS or seen + len(row.ids) > HEAD_TOKENS:
+            return
+        seen += len(row.ids)
+        yield row.ids
+
+
+def _check_moved(rows: Sequence[HeadRow]) -> None:
+    """Of a model that returns vectors. Raises JobError where they are the base's: it is useless, and looks like a
+    model."""
+    moved = max((math.dist(row.values, row.base_values) for row in rows), default=math.inf)
+    if moved <= UNNOTICED:
+        raise JobError(
+            "adapter_without_effect",
+            f"The trained model returns the vectors of its base: over {len(rows)} texts of the job's own rows none is "
+            f"further than {moved:.2g} from the base's (less than {UNNOTICED:.2g} is not noticeable). The learning "
+            "rate is probably far too small: learning_rate_multiplier multiplies the base's own rate, so that 1 is the "
+            "usual value. Try 1, more epochs, or other examples.",
+            param="hyperparameters.learning_rate_multiplier",
+        )
