@@ -2,6 +2,8 @@
 those that return the vector.
 
 The trainer's objectives create and train it; the embedded engine loads it from an artifact. Both compute with it here.
+Its file is safetensors beside the adapter's, listed in the artifact's manifest; an objective with other parameters of
+its own has them there, too. The same weights give the same bytes.
 Shapes: B rows, T tokens, H hidden, C outputs (labels, or one score).
 """
 
@@ -11,7 +13,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from service.domain.model import HEAD_CONFIG, HeadConfig
@@ -19,6 +21,8 @@ from workers.tunings import AdapterMismatch
 
 HEAD = "head.safetensors"
 WEIGHT, BIAS = "weight", "bias"  # their names in the file
+NAMES_SHOWN = 5  # labels in a message
+_PRIVATE = 0o600
 
 
 class Head:
@@ -99,3 +103,57 @@ def read_head(folder: Path, hidden_size: int, device: torch.device) -> Head | No
         for name, parameter in head.parameters.items():
             parameter.copy_(saved[name]).requires_grad_(False)
     return head
+
+
+class HeadMismatch(Exception):
+    """A saved head is broken or has another shape; the message says what is wrong."""
+
+
+def save_head(folder: Path, parameters: Mapping[str, Tensor], config: HeadConfig | None = None) -> None:
+    """Writes the file, unless the objective has no parameters; with a `config` that file too."""
+    if config is not None:
+        (folder / HEAD_CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / HEAD_CONFIG).chmod(_PRIVATE)
+    if parameters:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
+        save_file(plain, folder / HEAD, metadata={"format": "pt"})
+        (folder / HEAD).chmod(_PRIVATE)
+
+
+def load_head(folder: Path, parameters: Mapping[str, nn.Parameter], config: HeadConfig | None = None) -> None:
+    """Copies a saved head into `parameters`; without a file, or without parameters, nothing changes.
+
+    A head for another problem (a score, where labels are wanted) is not continued either. Raises HeadMismatch before
+    anything is changed.
+    """
+    saved_config = read_config(folder)
+    if config is not None and saved_config is not None and saved_config != config:
+        if saved_config.problem_type != config.problem_type:
+            return
+        raise HeadMismatch(_difference(saved_config, config))
+    if not parameters or not (folder / HEAD).exists():
+        return
+    try:
+        saved = load_file(folder / HEAD)
+    except SafetensorError as error:
+        raise HeadMismatch(f"{HEAD} is broken.") from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if shapes != wanted:
+        raise HeadMismatch(f"The saved head has other shapes than this job's: {shapes} and not {wanted}.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+
+
+def _difference(saved: HeadConfig, wanted: HeadConfig) -> str:
+    if saved.labels != wanted.labels:
+        return (
+            f"its labels are {len(saved.labels)} ({_shown(saved.labels)}), those of the training file "
+            f"{len(wanted.labels)} ({_shown(wanted.labels)}): give it the same ones, or start from the base."
+        )
+    return f"it reads the vector '{saved.pooling}' and not '{wanted.pooling}': leave 'pooling' as it was."
+
+
+def _shown(labels: list[str]) -> str:
+    return ", ".join(labels[:NAMES_SHOWN]) + (", ..." if len(labels) > NAMES_SHOWN else "")

@@ -20,10 +20,9 @@ from tests.given.engines import PROMPT, calling, local_store, make_engine, publi
 from tests.given.tiny_models import CONTEXT_TOKENS, make_tiny_base
 from workers.data.render import Renderer, encode_prompt
 from workers.engines.embedded.reading import _passes
-from workers.model.head import HEAD, Head
+from workers.model.head import HEAD, Head, save_head
 from workers.model.load import LoadedBase, load_base
 from workers.model.states import hidden_states
-from workers.objectives.head import save_head
 from workers.tunings import open_tuning
 from workers.tunings.base import Chunk
 

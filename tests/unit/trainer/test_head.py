@@ -14,8 +14,8 @@ from service.storage.local import LocalStore
 from tests.given.own_objectives import GuessSettings
 from tests.given.slots import ADAPTER_FILES, LORA, PROMPT, every_tuning, run, seat
 from workers.files.artifacts import ArtifactCorrupt, store_artifact, verify_artifact
+from workers.model.head import HEAD
 from workers.model.load import LoadedBase
-from workers.objectives.head import HEAD
 from workers.trainer.process.slot import Slot
 
 FILES = (*ADAPTER_FILES, HEAD)

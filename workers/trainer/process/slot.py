@@ -22,9 +22,9 @@ from service.recipes.tasks import KIND_COLUMNS, TASKS
 from workers.data.batches import epoch_order, steps_per_epoch
 from workers.data.tokenized import TokenizedDataset
 from workers.files.folders import whole_folder
+from workers.model.head import HeadMismatch, load_head, save_head
 from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
-from workers.objectives.head import HeadMismatch, load_head, save_head
 from workers.trainer.process.decision import Evaluation
 from workers.trainer.process.faults import OUT_OF_MEMORY, check_finite, check_room, job_errors, ran_out
 from workers.trainer.process.forgetting import GeneralText
