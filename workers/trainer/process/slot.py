@@ -27,13 +27,12 @@ from workers.model.load import LoadedBase, tensors_digest
 from workers.objectives import HeadObjective, Sampled, SamplingObjective, create_objective
 from workers.trainer.process.decision import Evaluation
 from workers.trainer.process.faults import OUT_OF_MEMORY, check_finite, check_room, job_errors, ran_out
-from workers.trainer.process.forgetting import GeneralText
 from workers.trainer.process.optimizer import JobOptimizer
 from workers.trainer.process.passes import Passes, Sums
 from workers.trainer.process.randomness import RandomState
 from workers.trainer.process.reference import Reference
 from workers.trainer.process.rollout import Rollout, TuningSampler
-from workers.trainer.process.safeguarding import Guard
+from workers.trainer.process.safeguarding import GeneralText, Guard
 from workers.trainer.process.scoring import Scoring
 from workers.trainer.process.served_form import Served, check_convertible, save_form, served
 from workers.trainer.process.snapshot import Snapshot, State, read_snapshot
