@@ -3,7 +3,7 @@
 import torch
 from transformers import LlamaConfig
 
-from workers.model.fast_dtype import LEAST_HIDDEN, bfloat16_is_faster, product_seconds
+from workers.model.describe import LEAST_HIDDEN, bfloat16_is_faster, product_seconds
 
 SMOLLM2 = LlamaConfig(hidden_size=576, intermediate_size=1536)
 Shape = tuple[int, int, int]
