@@ -10,9 +10,8 @@ from service.domain.model import is_model_name, model_name
 from service.recipes.base import Base, Serving
 from service.recipes.catalogue import CatalogueError, read_catalogue
 from service.settings.settings import Settings
-from workers.engines.vllm.rows import masked, needs_fix
+from workers.engines.vllm.fixes import known_only, masked, rows_need_fix
 from workers.engines.vllm.serve import serve_command, serve_environment, serve_vllm
-from workers.engines.vllm.vocabulary import known_only
 
 SERVING = Serving(engine="vllm", tunings=frozenset({"lora"}), max_rank=20, tool_call_parser="hermes")
 BASE = Base(
@@ -87,7 +86,11 @@ def test_masked_kernels_get_zeros_for_base_rows() -> None:
         torch.ones(3, 2), torch.ones(1), torch.ones(1), torch.tensor([0, -1, 1]), 1.0
     )
     assert seen[0].tolist() == [[1, 1], [0, 0], [1, 1]]
-    assert needs_fix("0.32.0+cpu", True) and not needs_fix("0.33.0+cpu", True) and not needs_fix("0.32.0", False)
+    assert (
+        rows_need_fix("0.32.0+cpu", True)
+        and not rows_need_fix("0.33.0+cpu", True)
+        and not rows_need_fix("0.32.0", False)
+    )
 
 
 def test_tokens_that_only_the_tokenizer_knows_are_refused_after_vllms_own_check() -> None:

@@ -28,10 +28,9 @@ from service.settings import logs
 from service.settings.settings import Settings
 from service.storage import ObjectMissing, StorageError
 from workers.engines.vllm.fit import Unservable, check_folder, check_manifest
+from workers.engines.vllm.fixes import fix_rows, refuse_unknown_tokens, rows_need_fix
 from workers.engines.vllm.middleware import DRAIN_SIGNAL, DrainingMiddleware, Refused
-from workers.engines.vllm.rows import apply_fix, needs_fix
 from workers.engines.vllm.serve import ADAPTERS, LIFELINE
-from workers.engines.vllm.vocabulary import refuse_unknown_tokens
 from workers.files.artifacts import ArtifactCorrupt
 from workers.files.disk_cache import ArtifactTooLarge, CacheFull, DiskCache
 
@@ -50,8 +49,8 @@ def register() -> None:
     settings = Settings()
     logs.configure(settings.log_level)
     bound_every_server(ConnectionLimits(write_seconds=settings.write_seconds))
-    if needs_fix(vllm.__version__, current_platform.is_cpu()):
-        apply_fix()
+    if rows_need_fix(vllm.__version__, current_platform.is_cpu()):
+        fix_rows()
     refuse_unknown_tokens()
     base = read_catalogue(settings.catalogue).of_engine(settings.engine_base)
     cache = DiskCache(open_storage(settings), settings.vllm_dir / ADAPTERS, settings.engine_cache_bytes)
