@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 
-from workers.engines.embedded.kept_scores import KeptScores
+from workers.engines.embedded.batcher import KeptScores
 from workers.model.adapters import Adapter
 from workers.model.generate import Row
 from workers.model.sampling import Sampling, Token

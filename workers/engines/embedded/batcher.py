@@ -5,12 +5,13 @@ prompts of new requests, one token for every row, the next forward pass.
 
 A lane is a batch of rows that go through one model together. The base's lane holds the rows of the base and of all
 adapters that mix. An adapter that does not mix, such as one with a private copy of the base, has a lane of its own
-while it has rows. Every turn computes every lane, so a lane waits for at most one token of each other lane. Adapters
-are attached and detached in the same thread, between turns. Has no HTTP and no names of models.
+while it has rows. Every turn computes every lane, so a lane waits for at most one token of each other lane. A prompt
+that the base has scored lately is not computed again. Adapters are attached and detached in the same thread, between
+turns. Has no HTTP and no names of models.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,10 +22,9 @@ import structlog
 
 from service.domain.errors import LuthierError, Unavailable
 from workers.engines.embedded.choice import Choice, Piece
-from workers.engines.embedded.kept_scores import KeptScores
 from workers.engines.embedded.request import GenerationRequest
 from workers.model.adapters import Adapter
-from workers.model.generate import Prefilled
+from workers.model.generate import Prefilled, Row
 from workers.model.load import LoadedBase
 from workers.model.sampling import Token
 from workers.model.two_sided import batch_for
@@ -33,11 +33,13 @@ log = structlog.get_logger()
 PREFILL_TOKENS = 2048  # prompt tokens per turn, one prompt at least: rows in progress wait for these
 WAITING_LIMIT = 1024  # sequences in the queue
 RESERVED = 4  # one of so many rows is never given to a request that has all the others
+KEPT_TOKENS = 32_768  # whose scores are kept
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Group = tuple[GenerationRequest, list[Choice]]  # choices that share a prompt
 News = list[tuple[GenerationRequest, Piece | LuthierError]]
+ScoreKey = tuple[tuple[int, ...], tuple[int, ...], int | None]
 
 
 class GenerationFailed(LuthierError):
@@ -110,6 +112,45 @@ class Lane:
     def _keep(self, choices: Iterable[Choice]) -> None:
         self._running = {choice: self._running[choice] for choice in choices}
         self._batch.keep({choice.row for choice in self._running})
+
+
+class KeptScores:
+    """The base's log-probabilities of prompts that were scored, of `limit_tokens` together at most. Used in the thread
+    only.
+
+    Workers compare every new model with its base on rows of the job's file, so jobs on one file ask for the base's
+    scores of the same rows each time. Of the base alone: a model is mostly scored once. The longest unused are dropped.
+    """
+
+    def __init__(self, limit_tokens: int = KEPT_TOKENS) -> None:
+        self._limit_tokens = limit_tokens
+        self._num_tokens = 0
+        self._kept: OrderedDict[ScoreKey, Sequence[Token]] = OrderedDict()
+
+    def of(self, row: Row) -> Sequence[Token] | None:
+        """What the row asks for, where that is kept."""
+        if not _kept_for(row) or (key := _score_key(row)) not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def keep(self, row: Row, scores: Sequence[Token]) -> None:
+        """Keeps what was computed for the row, if that may be asked for again."""
+        if not _kept_for(row) or (key := _score_key(row)) in self._kept:
+            return
+        self._kept[key] = scores
+        self._num_tokens += len(scores)
+        while self._num_tokens > self._limit_tokens:
+            _, dropped = self._kept.popitem(last=False)
+            self._num_tokens -= len(dropped)
+
+
+def _kept_for(row: Row) -> bool:
+    return row.ends and row.score_prompt and row.adapter is None
+
+
+def _score_key(row: Row) -> ScoreKey:
+    return tuple(row.prompt), tuple(row.written), row.num_top
 
 
 def begun(request: GenerationRequest, choices: Sequence[Choice], scores: Sequence[Token]) -> News:
