@@ -1,4 +1,5 @@
-"""The base model in memory: loaded once per process, frozen, with the hashes that identify it.
+"""The base model in memory: loaded once per process, frozen, with the hashes that identify it and what it computed for
+rows that may come again.
 
 Does not depend on jobs, tunings or engines; the trainer and the embedded engine both load their base here.
 """
@@ -6,15 +7,18 @@ Does not depend on jobs, tunings or engines; the trainer and the embedded engine
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import structlog
 import torch
 from huggingface_hub import ResolvedRevision
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -32,7 +36,6 @@ from service.recipes.tasks import KINDS, BaseKind
 from service.recipes.tuning import BaseSize
 from workers.data.base_text import BaseText
 from workers.model import nf4, segments
-from workers.model.kept_states import KeptStates
 from workers.model.kind import kind_of, load_model
 from workers.model.output_layer import plain_output_layer
 from workers.model.positions import check_decodes_together
@@ -40,6 +43,7 @@ from workers.model.positions import check_decodes_together
 log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
 QUANTIZATION = "quantization"  # among the hashes of a base whose weights are packed: how they are
+KEPT_BYTES = 64 * 1024 * 1024  # of states
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -75,7 +79,7 @@ class LoadedBase:
         return segments.refusal(self.model)
 
     @cached_property
-    def kept_states(self) -> KeptStates:
+    def kept_states(self) -> "KeptStates":
         """What it computed without a tuning for rows that may come again."""
         return KeptStates()
 
@@ -83,6 +87,45 @@ class LoadedBase:
     def has_plain_output_layer(self) -> bool:
         """Whether its logits are those of one linear layer. Tried once, while no tuning is active."""
         return self.kind == "causal" and plain_output_layer(self.model) is not None
+
+
+class KeptStates:
+    """What a base computed for some rows, kept for the next job that has the same ones: `limit_bytes` at most.
+
+    Jobs on one file, as of a search for good settings or of a pipeline that trains daily, are announced by the same
+    rows, and without a tuning a base gives them the same numbers each time. Kept are the states before the output
+    layer, states_KH of K places and H hidden, which are small; the layer is applied again. The longest unused are
+    dropped.
+    """
+
+    def __init__(self, limit_bytes: int = KEPT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(states_KH.nbytes for states_KH in self._kept.values())
+
+    def of(self, rows: Sequence[Sequence[int]], compute: Callable[[], Tensor]) -> Tensor:
+        """The states of these rows in one pass, which no caller changes; `compute` is called where they are unknown.
+
+        The number of threads decides last bits, so states of another number are not taken.
+        """
+        key = _rows_key(rows)
+        states_KH = self._kept.pop(key, None)
+        if states_KH is None:
+            states_KH = compute()
+        self._kept[key] = states_KH
+        while len(self._kept) > 1 and self.num_bytes > self._limit_bytes:
+            self._kept.popitem(last=False)
+        return states_KH
+
+
+def _rows_key(rows: Sequence[Sequence[int]]) -> bytes:
+    found = hashlib.sha256(np.array([torch.get_num_threads(), *map(len, rows)], dtype=np.int64).tobytes())
+    for row in rows:
+        found.update(np.array(row, dtype=np.int64).tobytes())
+    return found.digest()
 
 
 class BaseUnusable(ValueError):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workers.model.kept_states import KeptStates
+from workers.model.load import KeptStates
 
 
 def test_the_same_rows_are_computed_once_and_the_longest_unused_are_dropped() -> None:

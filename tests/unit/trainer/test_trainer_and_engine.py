@@ -17,8 +17,7 @@ from tests.given.recipes import recipe
 from tests.given.slots import LORA, PROMPT, TRAIN, VALID, adapter, every_tuning, run, seat
 from tests.given.tiny_models import make_tiny_base, random_rows, rows_of
 from workers.jobs.comparison import Comparison, Verdict, compare
-from workers.model.kept_states import KeptStates
-from workers.model.load import LoadedBase, environment, load_base
+from workers.model.load import KeptStates, LoadedBase, environment, load_base
 from workers.trainer.process import agreement
 from workers.trainer.process.slot import Slot
 from workers.trainer.protocol import JobSpec, ScoredRow
