@@ -12,9 +12,8 @@ from service.settings.settings import Settings
 from tests.given.stored_jobs import BASES, a_model, claimed, move, state, stored_events
 from tests.given.work import claim_announcement
 from workers.integrations.tracker import Tracker
-from workers.jobs import learning
-from workers.jobs.announce import JobAnnouncement
-from workers.jobs.learning import Learning
+from workers.jobs import announce
+from workers.jobs.announce import JobAnnouncement, Learning
 
 STEPS = 40
 
@@ -64,7 +63,7 @@ def test_a_training_that_taught_little_says_so_with_its_numbers(
 async def test_an_announced_job_says_what_its_own_first_and_last_steps_taught(
     ctx: Context, caller: Caller, monkeypatch: pytest.MonkeyPatch, last_loss: float, accuracy: float, said: str | None
 ) -> None:
-    monkeypatch.setattr(learning, "BATCH", 7)
+    monkeypatch.setattr(announce, "BATCH", 7)
     claim = await claimed(ctx, caller)
     await move(ctx, claim.job.id, "running", total_steps=STEPS)
     losses = [1.0] * 4 + [9.0] * (STEPS - 8) + [last_loss] * 4  # those between say nothing
