@@ -11,11 +11,13 @@ from datetime import date, datetime
 from functools import cache, cached_property
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
 from service.domain.json import JsonObject
 from workers.data.base_text import BaseText
 from workers.data.messages import LEGACY_CALL_ID, REASONING, Dialect, Messages, RenderError, Tools
-from workers.data.plain_rendering import PlainRendering, is_plain, takes
-from workers.data.whole_rendering import TEMPLATE_ERRORS, Beginnings
+from workers.data.whole_rendering import TEMPLATE_ERRORS, Beginnings, WholeRendering
 
 MARK, THOUGHT, NAME, ARGUMENT = "luthier-mark", "luthier-thought", "luthier_name", "luthier-argument"
 _KEY = {"type": "string", "description": "A key."}
@@ -26,6 +28,7 @@ _DIRECTIVES = (*"aAbBcdDeFhHIjklmMpSTuUVwWxXyYGgCR", "-d", "-m", "-H", "-I", "-j
 _PERCENT = "\ue000"  # in no format
 _TAG_BEFORE = re.compile(r"(<[^<>/\s|｜]+>)\s*$")
 _TAG_BEHIND = re.compile(r"\s*(</[^<>\s|｜]+>)")
+_PLAIN = frozenset({"role", "content", "name"})  # transformers gives none of them another name or value
 
 
 class ChatTemplate:
@@ -51,7 +54,7 @@ class ChatTemplate:
         if tools is not None or self._plain is None or not (self.dialect.developer or _no_developer(messages)):
             return None
         spelled = self.dialect.spell(messages)
-        if not takes(spelled):
+        if not PlainRendering.takes(spelled):
             return None
         try:
             return self._plain.beginnings(spelled)
@@ -194,7 +197,7 @@ class ChatTemplate:
 
     def _apply(self, messages: Messages, tools: Tools | None, answer_next: bool) -> str:
         try:
-            if tools is None and self._plain is not None and takes(messages):
+            if tools is None and self._plain is not None and PlainRendering.takes(messages):
                 return self._plain.render(messages, answer_next=answer_next)
             template = self._source(tools)
             text = self.text.tokenizer.apply_chat_template(
@@ -216,10 +219,10 @@ class ChatTemplate:
         return _dated(self._day) + template if self._day is not None and "strftime_now" in template else template
 
     @cached_property
-    def _plain(self) -> PlainRendering | None:
-        """The short way for conversations that are texts alone; None where the tokenizer has its own."""
+    def _plain(self) -> "PlainRendering | None":
+        """None where the tokenizer has a way of its own to apply a template."""
         tokenizer = self.text.tokenizer
-        return PlainRendering(tokenizer, self._source(None)) if is_plain(tokenizer) else None
+        return PlainRendering(tokenizer, self._source(None)) if _is_plain(tokenizer) else None
 
     def _shows(self, dialect: Dialect, messages: Messages, *marks: str, tools: Tools | None = None) -> bool:
         try:
@@ -238,6 +241,56 @@ class ChatTemplate:
     def _called(self, num_calls: int) -> str:
         """The rendered text after the first argument of an assistant's calls."""
         return self.render(_question(_call(num_calls)), [_TOOL], answer_next=False).partition(ARGUMENT)[2]
+
+
+class PlainRendering:
+    """The short way for conversations that are texts alone: the template that transformers compiled, with what every
+    rendering's context begins with.
+
+    `apply_chat_template` copies every message, drops nulls, gives reasoning its other names and builds a new context
+    with every call. For messages of a role, a content and a name, all texts, and without tools, nothing of this changes
+    what the template sees. All other conversations go through `apply_chat_template`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+        """Raises jinja2's TemplateError."""
+        self._source = template
+        self._template = _compile_jinja_template(template)
+        self._context = {
+            **self._template.globals,
+            **tokenizer.special_tokens_map,
+            "tools": None,
+            "documents": None,
+        }
+
+    @staticmethod
+    def takes(messages: Messages) -> bool:
+        """Whether `apply_chat_template` would leave these messages as they are."""
+        return bool(messages) and all(
+            _PLAIN.issuperset(message) and all(type(value) is str for value in message.values()) for message in messages
+        )
+
+    def render(self, messages: Messages, *, answer_next: bool) -> str:
+        """What `apply_chat_template` returns for messages that it `takes`. Raises what the template raises."""
+        names = self._context | {"messages": messages, "add_generation_prompt": answer_next}
+        context = self._template.new_context(names, shared=True)
+        return "".join(self._template.root_render_func(context))
+
+    def beginnings(self, messages: Messages) -> Beginnings | None:
+        """All beginnings of messages that it `takes`, rendered once; None where they are not parts of one text.
+
+        Raises what the template raises.
+        """
+        return None if self._whole is None else self._whole.render(messages)
+
+    @cached_property
+    def _whole(self) -> WholeRendering | None:
+        return WholeRendering.of(self._template.environment, self._source, self._context)
+
+
+def _is_plain(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer has no way of its own to apply a template."""
+    return type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
 
 
 def refuse_special(pattern: re.Pattern[str], value: Any, field: str) -> None:

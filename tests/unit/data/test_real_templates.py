@@ -11,9 +11,8 @@ from tests.given.templates.families import ROWS, family_text
 from tests.given.templates.rendering import chat_row, spans, trained_texts
 from tests.servers.chat_templates import real_templates
 from workers.data.messages import RenderError, template_messages
-from workers.data.plain_rendering import PlainRendering, takes
 from workers.data.render import Renderer, encode_chat
-from workers.data.template import ChatTemplate
+from workers.data.template import ChatTemplate, PlainRendering
 
 pytestmark = pytest.mark.slow
 
@@ -25,18 +24,18 @@ def test_the_page_of_templates_is_current() -> None:
 @pytest.mark.parametrize("kind", ROWS)
 def test_conversations_of_texts_are_rendered_by_the_short_way_as_transformers_renders_them(kind: str) -> None:
     """Every family's template, each beginning of the conversation, with and without the beginning of an answer."""
-    messages = [message for message in template_messages(ROWS[kind]["messages"]) if takes([message])]
+    messages = [message for message in template_messages(ROWS[kind]["messages"]) if PlainRendering.takes([message])]
     num_equal, once = 0, set()
     for name, source in real_templates().items():
         text = family_text(name, source)
         short, spelled = PlainRendering(text.tokenizer, source), ChatTemplate(text).dialect.spell(messages)
         try:
-            whole = short.beginnings(spelled) if takes(spelled) else None
+            whole = short.beginnings(spelled) if PlainRendering.takes(spelled) else None
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError):
             whole = None
         for length, answer_next in product(range(1, len(spelled) + 1), (False, True)):
             begun = spelled[:length]
-            if not takes(begun):  # a dialect of parts
+            if not PlainRendering.takes(begun):  # a dialect of parts
                 continue
             try:
                 expected = text.tokenizer.apply_chat_template(
