@@ -27,8 +27,8 @@ from service.recipes.format import FORMATS, Format
 from service.recipes.json_lines import blank_lines
 from service.recipes.objective import ObjectiveSettings
 from workers.data.base_text import BaseText
-from workers.data.colleague import glance
 from workers.data.examples import packed, with_mismatched
+from workers.data.glance import glance
 from workers.data.labels import Labels, LabelSet
 from workers.data.lines import BlankLine, ForeignLine, Glance, InvalidLine, Line, LineReader, OtherFormatLine, RowLine
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset

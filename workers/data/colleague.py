@@ -1,12 +1,10 @@
 """What a good colleague would point out in a file: each with how often it is so, and some lines to look at.
 
 Sees every row once, in constant time and memory per row: hashes of 64 bits, and a MinHash signature (Broder 1997) of
-its words for the first NEAR_ROWS rows. Never keeps or repeats the text of a row. What is seen of a row (`glance`)
-depends on that row alone and may come from another process.
+its words for the first NEAR_ROWS rows. Never keeps or repeats the text of a row; what is seen of one is in
+`workers.data.glance`.
 """
 
-import hashlib
-import re
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -14,47 +12,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rensa import RMinHash
 from safetensors.numpy import load_file, save_file
 
 from service.domain.check import Advice
+from workers.data.glance import PERMUTATIONS
 from workers.data.lines import Glance
-from workers.data.personal import KINDS, kinds_in
-from workers.data.render import AnyRow
-from workers.data.row_words import row_words
+from workers.data.personal import KINDS
 
 LINES_SHOWN = 10
 NEAR_ROWS = 100_000  # of a file, from its beginning, that are compared for likeness
 LIKE = 0.7  # the share of equal values in two signatures, which estimates the Jaccard similarity of the rows' words
-PERMUTATIONS, BAND = 64, 4  # rows with a likeness of 0.8 share one of 16 bands with a probability of 0.9998
-WORDS_READ, SHINGLE, FEWEST_WORDS = 2000, 3, 6
-LABEL_LETTERS, LABELS_MOST, ROWS_PER_LABEL = 40, 50, 5  # what looks like a classification
+BAND = 4  # of PERMUTATIONS: rows with a likeness of 0.8 share one of 16 bands with a probability of 0.9998
+LABELS_MOST, ROWS_PER_LABEL = 50, 5  # what looks like a classification
 FEWEST_ROWS, IMBALANCE = 20, 10  # the most frequent label is so many times as frequent as the rarest
-_WORD = re.compile(r"\w+")
-_EMPTY = re.compile(r"[\s.…,;:_\-–—'\"]*")
-
-
-def glance(row: AnyRow, sign: bool) -> Glance:
-    """What a colleague needs of the row; `sign`: with its signature."""
-    words = row_words(row)
-    return Glance(
-        _hash(words.whole),
-        _hash(words.question),
-        _hash(words.answer),
-        _signature(words.said) if sign else None,
-        _EMPTY.fullmatch(words.answer) is not None,
-        len(words.answer) <= LABEL_LETTERS,
-        sorted(kinds_in(words.whole)),
-    )
-
-
-def _signature(said: str) -> bytes | None:
-    words = _WORD.findall(said.lower())[:WORDS_READ]
-    if len(words) < FEWEST_WORDS:
-        return None  # too short to be nearly anything
-    minhash = RMinHash(num_perm=PERMUTATIONS, seed=1)
-    minhash.update([" ".join(words[place : place + SHINGLE]) for place in range(len(words) - SHINGLE + 1)])
-    return array("I", minhash.digest()).tobytes()
 
 
 class Colleague:
@@ -222,12 +192,6 @@ def leaks(training: Sketch, validation: Sketch) -> list[Advice]:
         message = f"{_rows(len(near))} nearly the same words as a row of the training file"
         found.append(_advice("nearly_leaked_rows", message, near, "validation_file"))
     return found
-
-
-def _hash(text: str) -> int:
-    """64 bits: of ten million rows, two that differ look equal with a probability of 1 in 370,000."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
 
 
 def _repeats(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -136,7 +136,7 @@ def _messages(order: PartOrder, enough: Event) -> Iterator[Message]:
 
 
 def _look() -> Look:
-    from workers.data.colleague import glance  # noqa: PLC0415  half of the imports, and only checks need it
+    from workers.data.glance import glance  # noqa: PLC0415  half of the imports, and only checks need it
 
     return glance
 

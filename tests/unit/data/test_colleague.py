@@ -13,7 +13,8 @@ from service.recipes.objective import ObjectiveSettings, find_objective
 from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.objectives.supervised import SupervisedSettings
 from workers.data import colleague
-from workers.data.colleague import Colleague, glance, leaks
+from workers.data.colleague import Colleague, leaks
+from workers.data.glance import glance
 from workers.data.personal import kinds_in
 from workers.data.render import AnyRow
 
