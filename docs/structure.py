@@ -49,9 +49,11 @@ WITH_A_REASON = {  # patterns of paths; the first that fits
     f"{VLLM}/*": "vLLM's flags and classes",
 }
 COMMAND_LINES = ("__main__", "cli")
-Reason = Literal["command", "implementation", "row", "noun", "rest"]
+START = "__name__ == '__main__'"  # what a module asks that is run as a program
+Reason = Literal["command", "process", "implementation", "row", "noun", "rest"]
 ALONE: dict[Reason, str] = {
     "command": "started by a command line",
+    "process": "a process of its own",
     "implementation": "picked by its folder",
     "row": "one of several that are registered",
     "noun": "the same noun in another room",
@@ -159,7 +161,7 @@ def figures(modules: Iterable[Module], program: str = "") -> Figures:
         for target in targets:
             importers[target].add(name)
     alone = [
-        (module.name, importer, why_alone(module.name, importer, imported[importer]))
+        (module.name, importer, why_alone(module.name, importer, imported[importer], is_program(module.tree)))
         for module in ours
         if len(importers[module.name]) == SHARED_BY
         for importer in importers[module.name]
@@ -241,10 +243,11 @@ def floors(between: Graph, groups: Sequence[set[str]]) -> int:
     return max(height.values(), default=0)
 
 
-def why_alone(name: str, importer: str, imported: Collection[str]) -> Reason:
+def why_alone(name: str, importer: str, imported: Collection[str], runs: bool = False) -> Reason:
     """Why a module may stand apart from the only one that imports it.
 
     command         that one is a command line, which imports what was chosen
+    process         it `runs` by itself too, started by `python -m`, and imports only what that process needs
     implementation  that one is the folder's own `__init__`, which picks among what implements a port
     row             that one registers several of another folder: routes of an application, kinds of work
     noun            both are about the same: a method's settings and its tensors, a noun's route and its wire models
@@ -254,11 +257,18 @@ def why_alone(name: str, importer: str, imported: Collection[str]) -> Reason:
     ours, _, theirs = importer.rpartition(".")
     if theirs in COMMAND_LINES:
         return "command"
+    if runs:
+        return "process"
     if importer == folder:
         return "implementation"
     if ours != folder and sum(other.rpartition(".")[0] == folder for other in imported) >= ROW:
         return "row"
     return "noun" if noun == theirs else "rest"
+
+
+def is_program(tree: ast.Module) -> bool:
+    """Whether the module is run by itself: at its top level it asks whether it is `__main__`."""
+    return any(isinstance(node, ast.If) and START in ast.unparse(node.test) for node in tree.body)
 
 
 def reason_of(path: str) -> str:

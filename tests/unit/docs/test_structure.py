@@ -63,6 +63,24 @@ def test_an_importer_counts_once_and_wherever_it_is(tree: Path) -> None:
     assert counted(tree).alone == ()  # domain/job has two, one of them in the workers
 
 
+@pytest.mark.parametrize("more", ["", " and ready()"])
+def test_a_module_that_is_run_by_itself_is_a_process_of_its_own(tree: Path, more: str) -> None:
+    errors = tree / "service/api/web/errors.py"
+    started = f'if __name__ == "__main__"{more}:\n    name(1)\n'
+    errors.write_text(f"{TREE['service/api/web/errors.py']}\n{started}", encoding="utf-8")
+    both = counted(tree)
+    assert both.alone == (("service.api.web.errors", "service.api.app", "process"),)
+    table = dict(rows({"both": both}))
+    assert (table["  a process of its own"], table["  the rest, listed below"]) == (["1"], ["0"])
+
+
+def test_a_module_that_only_has_the_words_is_none(tree: Path) -> None:
+    errors = tree / "service/api/web/errors.py"
+    said = "TEXT = 'if __name__ == \"__main__\":'\n"
+    errors.write_text(f"{said}{TREE['service/api/web/errors.py']}", encoding="utf-8")
+    assert counted(tree).alone == (("service.api.web.errors", "service.api.app", "rest"),)
+
+
 def test_functions_untyped_dicts_and_the_name_of_a_method_are_counted(tree: Path) -> None:
     both = counted(tree)
     assert (both.function_lines_median, both.function_lines_p90) == (2.5, 3)
