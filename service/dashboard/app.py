@@ -1,7 +1,13 @@
-"""Adds the dashboard to the API's application: pages at `/ui`, their calls of the API, headers, errors as pages."""
+"""Adds the dashboard to the API's application: pages at `/ui`, their calls of the API, headers, errors as pages.
+
+Scripts of pages call the API at `/ui/v1/...`, which is `/v1/...` for the sign-in of the request's cookie: the same
+routes, events and streams. What is not read-only needs the page's CSRF token. A browser's `/` leads to the pages;
+clients get the API's own response.
+"""
 
 import json
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +18,23 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.web.errors import clean, unexpected
+from service.api.web.addresses import API
+from service.api.web.auth import SIGNED_IN
+from service.api.web.errors import clean, envelope, unexpected
 from service.api.web.traffic import Traffic
-from service.dashboard.calls import PageCalls
 from service.dashboard.routes import checks, compare, files, jobs, keys, models, new_job, playground, sign_in, system
 from service.dashboard.routes.system import Examine
 from service.dashboard.web.attempts import Attempts
 from service.dashboard.web.pages import STATIC, UI, page
-from service.dashboard.web.visitors import SignInNeeded
-from service.domain.errors import LuthierError, RateLimited
+from service.dashboard.web.visitors import CSRF_HEADER, SignInNeeded, check_csrf, token_of
+from service.domain.errors import Forbidden, LuthierError, RateLimited
+from service.installation.context import Context
+from service.operations import sessions
+from service.operations.keys import Caller
 
 NOUNS = (sign_in, new_job, jobs, files, checks, models, playground, compare, system, keys)  # new_job before jobs/{id}
+CALLS = f"{UI}{API}"
+READING = ("GET", "HEAD")
 CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -56,14 +68,54 @@ def add_dashboard(app: FastAPI, examine: Examine | None = None) -> FastAPI:
     pages.add_exception_handler(LuthierError, _known)
     pages.add_exception_handler(HTTPException, _refused)
     pages.add_exception_handler(Exception, _crashed)
-    app.mount(UI, PageHeaders(pages))
+    app.mount(UI, _PageHeaders(pages))
     traffic: Traffic = app.state.traffic
     traffic.add(UI, pages.routes)
-    app.add_middleware(PageCalls, site=app)
+    app.add_middleware(_PageCalls, site=app)
     return app
 
 
-class PageHeaders:
+class _PageCalls:
+    """Middleware in front of the API: what scripts of pages ask of it, and browsers that open `/`."""
+
+    def __init__(self, app: ASGIApp, site: FastAPI) -> None:
+        self._app = app
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["path"] == "/" and _is_browser(scope):
+            await RedirectResponse(f"{UI}/", status_code=303, headers={"Vary": "Accept"})(scope, receive, send)
+        elif scope["path"].startswith(f"{CALLS}/"):
+            await self._call(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        if scope["method"] not in READING:
+            try:
+                check_csrf(request, request.headers.get(CSRF_HEADER, ""))
+            except Forbidden as error:
+                await envelope(error)(scope, receive, send)
+                return
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        called = {"path": scope["path"].removeprefix(UI), "raw_path": raw.removeprefix(UI.encode())}
+        context: Context = self._site.state.context
+        await self._app({**scope, **called, SIGNED_IN: partial(_caller, context, token_of(request))}, receive, send)
+
+
+async def _caller(ctx: Context, token: str) -> Caller:
+    return (await sessions.find(ctx, token)).caller
+
+
+def _is_browser(scope: Scope) -> bool:
+    accept = Request(scope).headers.get("accept", "")
+    return scope["method"] in READING and "text/html" in accept
+
+
+class _PageHeaders:
     """Middleware: what browsers may do with a page, and how long they may keep what it loads."""
 
     def __init__(self, app: ASGIApp) -> None:
