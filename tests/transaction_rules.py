@@ -35,9 +35,9 @@ SEVERAL = {  # operations that open more than one, and why
 LOOPS = {  # over many operations, each of which counts for itself; they open none of their own
     "service.operations.chores.run",
     "service.operations.chores.sweep",
-    "service.operations.delivering.run",
-    "service.operations.delivering.Deliveries.begin_due",
     "service.operations.orphans.OrphanSweep.sweep",
+    "service.operations.webhook_deliveries.run",
+    "service.operations.webhook_deliveries.Deliveries.begin_due",
 }
 STORAGE_AND_QUEUE = ("put", "open", "size", "delete", "list")
 

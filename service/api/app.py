@@ -23,7 +23,7 @@ from service.api.web.headers import EXPOSED, ResponseHeaders
 from service.api.web.job_feeds import JobFeeds
 from service.api.web.traffic import Traffic
 from service.installation.context import Context
-from service.operations import chores, delivering
+from service.operations import chores, webhook_deliveries
 from service.queue.redis import end
 
 
@@ -32,7 +32,7 @@ def create_app(ctx: Context, number: int | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        sweeping, sending = asyncio.create_task(chores.run(ctx)), asyncio.create_task(delivering.run(ctx))
+        sweeping, sending = asyncio.create_task(chores.run(ctx)), asyncio.create_task(webhook_deliveries.run(ctx))
         yield
         await end(sweeping)
         await end(sending)

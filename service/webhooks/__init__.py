@@ -3,5 +3,5 @@
     targets   which URLs and which network addresses may be called
     sender    one POST to such a URL, bound to the addresses that were checked
 
-What is sent is in `service.domain.webhook`, when it is sent in `service.operations.delivering`.
+What is sent is in `service.domain.webhook`, when it is sent in `service.operations.webhook_deliveries`.
 """

@@ -36,7 +36,6 @@ from service.installation.context import Context
 from service.installation.create import create_context
 from service.operations import (
     checks,
-    delivering,
     files,
     jobs,
     keys,
@@ -45,6 +44,7 @@ from service.operations import (
     model_imports,
     models,
     uploads,
+    webhook_deliveries,
     webhook_endpoints,
 )
 from service.settings.settings import Settings
@@ -102,7 +102,7 @@ COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
         ("create", "page", "retrieve", "update", "promote", "rollback", "delete", "history"),
     ),
     (webhook_endpoints, ("create", "page", "retrieve", "update", "rotate_secret", "delete")),
-    (delivering, ("try_endpoint",)),
+    (webhook_deliveries, ("try_endpoint",)),
     (model_content, ("find",)),
     (model_imports, ("create", "retrieve", "page")),
     (keys, ("create", "retrieve", "page", "revoke")),

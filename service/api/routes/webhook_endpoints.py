@@ -21,7 +21,7 @@ from service.api.web.auth import ApiRoute
 from service.api.web.deps import CallerDep, ContextDep
 from service.api.web.pagination import After, CursorList, Limit, as_cursor_list
 from service.domain.webhook import EVENT_TYPES
-from service.operations import delivering, webhook_endpoints
+from service.operations import webhook_deliveries, webhook_endpoints
 from service.operations.webhook_endpoints import EndpointUpdate
 
 router = APIRouter(tags=["Webhooks"], route_class=ApiRoute)
@@ -91,7 +91,7 @@ async def test(
     ctx: ContextDep, caller: CallerDep, webhook_endpoint_id: Id, body: TestWebhookEndpoint
 ) -> WebhookEndpointTestResult:
     """Send a sample event to a webhook endpoint, and say what it responded."""
-    status = await delivering.try_endpoint(ctx, caller, webhook_endpoint_id, body.event_type)
+    status = await webhook_deliveries.try_endpoint(ctx, caller, webhook_endpoint_id, body.event_type)
     return WebhookEndpointTestResult(
         webhook_endpoint_id=webhook_endpoint_id, event_type=body.event_type, status_code=status
     )

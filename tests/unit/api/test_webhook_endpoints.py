@@ -14,12 +14,11 @@ from openai.types.webhooks import FineTuningJobSucceededWebhookEvent
 from service.domain.errors import JobError
 from service.domain.webhook import EVENT_TYPES, GIVE_UP_SECONDS, pause_seconds
 from service.installation.context import Context
-from service.operations import checks, delivering, jobs
+from service.operations import checks, jobs, webhook_deliveries
 from service.operations.check_work import CHECK, HeldCheck
-from service.operations.delivering import Deliveries
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
-from service.operations.webhook_deliveries import claim, due_in
+from service.operations.webhook_deliveries import Deliveries, claim, due_in
 from service.settings.settings import Settings
 from service.webhooks.sender import Sent
 from service.work import claims
@@ -169,7 +168,7 @@ async def test_a_killed_process_delivers_nothing_twice_under_another_id(
     await ended(ctx, caller)
     killed = await claim(ctx, "killed")
     assert killed is not None and await claim(ctx, "another") is None
-    await delivering.Deliveries(ctx)._send(killed)  # and nothing is recorded
+    await webhook_deliveries.Deliveries(ctx)._send(killed)  # and nothing is recorded
     for _ in range(5):  # processes that are killed again and again cost no delivery
         await expire(ctx, killed.subject.delivery.id)
         again = await claim(ctx, "also killed")
@@ -255,28 +254,28 @@ async def test_one_projects_slow_receiver_has_few_places(
 ) -> None:
     await made(client, hook.url)
     hook.silent = True
-    for _ in range(delivering.AT_ONCE_OF_A_PROJECT + 2):
+    for _ in range(webhook_deliveries.AT_ONCE_OF_A_PROJECT + 2):
         await ended(ctx, caller)
     deliveries = Deliveries(ctx)
     async with asyncio.TaskGroup() as sending, asyncio.timeout(60):
         await deliveries.begin_due(sending)
-        while len(hook.received) < delivering.AT_ONCE_OF_A_PROJECT:
+        while len(hook.received) < webhook_deliveries.AT_ONCE_OF_A_PROJECT:
             await asyncio.sleep(0.01)
         await deliveries.begin_due(sending)
-        assert len(hook.received) == delivering.AT_ONCE_OF_A_PROJECT
+        assert len(hook.received) == webhook_deliveries.AT_ONCE_OF_A_PROJECT
         hook.silent = False
     await deliver(ctx)
-    assert len({one.id for one in hook.received}) == delivering.AT_ONCE_OF_A_PROJECT + 2
+    assert len({one.id for one in hook.received}) == webhook_deliveries.AT_ONCE_OF_A_PROJECT + 2
 
 
 async def test_the_api_delivers_by_itself_and_gives_back_what_it_is_sending_when_it_ends(
     ctx: Context, client: httpx.AsyncClient, caller: Caller, hook: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivering, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(webhook_deliveries, "POLL_SECONDS", 0.01)
     await made(client, hook.url)
     hook.silent = True
     await ended(ctx, caller)
-    running = asyncio.create_task(delivering.run(ctx))
+    running = asyncio.create_task(webhook_deliveries.run(ctx))
     async with asyncio.timeout(30):
         await hook.arrived.wait()
     running.cancel()

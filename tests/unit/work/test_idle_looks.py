@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.operations import chores, delivering
+from service.operations import chores, webhook_deliveries
 from service.settings.settings import Settings
 from tests.given.installation import installed
 from tests.given.statements import statements
@@ -56,10 +56,10 @@ async def test_chores_ask_once_whether_anything_is_due(tmp_path: Path) -> None:
 
 
 async def test_deliveries_ask_again_only_after_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivering, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(webhook_deliveries, "POLL_SECONDS", 0.001)
     async with installed(Settings(data_dir=tmp_path, engine_urls="")) as ctx:
         with statements(ctx) as sent:
-            running = asyncio.create_task(delivering.run(ctx))
+            running = asyncio.create_task(webhook_deliveries.run(ctx))
             try:
                 async with asyncio.timeout(60):
                     for expected in (None, None, 1, 1):  # the first marks of a new file are not its last ones
