@@ -1,17 +1,33 @@
-"""A response while it is made: what an engine says becomes output items, and each step an event of the stream.
+"""A response while it is made, as the bytes that a client of /v1/responses receives, streamed or whole.
 
-A whole chat completion goes the same way as chunks do, so that both give the same items. Text and reasoning end where
-something else begins; calls stay open until the end, since engines may send fragments of several in turn.
+What an engine says (`chat`) becomes output items, and each step an event of the stream. A whole chat completion goes
+the same way as chunks do, so that both give the same items. Text and reasoning end where something else begins; calls
+stay open until the end, since engines may send fragments of several in turn. A stream that breaks ends in events that
+say so.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
+import orjson
 from pydantic import BaseModel
 
-from service.api.responses.chat import UNREADABLE, Call, Choice, Chunk, Completion, Logprob, Said, Usage
+from service.api.responses.chat import (
+    UNREADABLE,
+    Call,
+    Choice,
+    Chunk,
+    Completion,
+    Logprob,
+    Said,
+    Usage,
+    chunks,
+    completion,
+)
+from service.api.responses.places import Places
 from service.api.schemas.response_objects import (
     IncompleteDetails,
     InputDetails,
@@ -29,6 +45,7 @@ from service.api.schemas.response_objects import (
     ResponseObject,
     ResponseUsage,
 )
+from service.api.schemas.responses import CreateResponseRequest, FunctionTool
 from service.domain import ids
 from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Unavailable
 from service.domain.json import JsonObject
@@ -42,8 +59,88 @@ INCOMPLETE: dict[str, Literal["max_output_tokens", "content_filter"]] = {
 Event = JsonObject
 
 
+def begun(body: CreateResponseRequest, model: str) -> ResponseObject:
+    """The response before the engine has said anything; `model` is what serves it."""
+    reasoning = body.reasoning
+    text = body.text.model_dump(exclude_none=True) if body.text else {}
+    choice = body.tool_choice
+    return ResponseObject(
+        id=ids.response_id(),
+        created_at=int(time.time()),
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        max_tool_calls=body.max_tool_calls,
+        model=model,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        prompt_cache_key=body.prompt_cache_key,
+        prompt_cache_retention=body.prompt_cache_retention,
+        reasoning={"effort": reasoning.effort if reasoning else None, "summary": None},
+        safety_identifier=body.safety_identifier,
+        temperature=body.temperature,
+        text={"format": {"type": "text"}} | text,
+        tool_choice="auto" if choice is None else choice if isinstance(choice, str) else choice.model_dump(),
+        tools=[_shown(tool) for tool in body.tools or () if isinstance(tool, FunctionTool)],
+        top_logprobs=body.top_logprobs or 0,
+        top_p=body.top_p,
+        user=body.user,
+        metadata=body.metadata or {},
+    )
+
+
+def _shown(tool: FunctionTool) -> JsonObject:
+    """A tool as OpenAI repeats it."""
+    given = tool.model_dump(exclude_none=True)
+    return {"parameters": None, "strict": None} | given
+
+
+def whole(response: ResponseObject, body: bytes) -> bytes:
+    """The response to a request that is not streamed. Raises Unavailable for a body that cannot be read."""
+    return orjson.dumps(_written(response, completion(body)).model_dump())
+
+
+def _written(response: ResponseObject, made: Completion) -> ResponseObject:
+    """The response with a whole chat completion in it. Raises Unavailable."""
+    [only] = made.choices
+    choice = Choice(delta=only.message, finish_reason=only.finish_reason, logprobs=only.logprobs)
+    writer = _ResponseWriter(response)
+    for _ in writer.add(Chunk(choices=[choice], usage=made.usage)):
+        pass
+    for _ in writer.end():
+        pass
+    return writer.response
+
+
+async def streamed(response: ResponseObject, places: Places, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The events of a response, as the engine's arrive."""
+    writer = _ResponseWriter(response)
+    yield _encoded(writer.begin())
+    try:
+        async with aclosing(events):
+            async for ready in events:
+                said: list[Event] = []
+                unreadable: Unavailable | None = None
+                try:
+                    for chunk in chunks(ready):
+                        said.extend(writer.add(chunk))
+                except Unavailable as error:
+                    unreadable = error
+                if said:
+                    yield _encoded(said)
+                if unreadable is not None:
+                    await events.athrow(unreadable)  # so that the engine counts as failed, not the client as gone
+        yield _encoded(writer.end())
+    except LuthierError as error:
+        own = places.caller_error(error) if isinstance(error, InvalidRequest) else error
+        yield _encoded(writer.fail(own))
+
+
+def _encoded(events: Iterable[Event]) -> bytes:
+    """Events of one moment, as one piece."""
+    return b"".join(b"event: %s\ndata: %s\n\n" % (str(event["type"]).encode(), orjson.dumps(event)) for event in events)
+
+
 @dataclass
-class Writing:
+class _Writing:
     """Text or reasoning that is being said: its place in the output, and its pieces so far."""
 
     item: OutputMessage | OutputReasoning
@@ -61,7 +158,7 @@ class Writing:
 
 
 @dataclass
-class Calling:
+class _Calling:
     """A call whose arguments are being written."""
 
     item: OutputCall
@@ -73,15 +170,15 @@ class Calling:
         return {"item_id": self.item.id, "output_index": self.index}
 
 
-class ResponseWriter:
+class _ResponseWriter:
     """Of one response; `response` is how far it has come. Call `begin`, `add` for all that is said, then an end."""
 
     def __init__(self, response: ResponseObject) -> None:
         self.response = response
         self._sequence = 0
         self._items: list[OutputItem] = []
-        self._writing: Writing | None = None
-        self._calls: dict[int, Calling] = {}
+        self._writing: _Writing | None = None
+        self._calls: dict[int, _Calling] = {}
         self._finish_reason: str | None = None
 
     def begin(self) -> Iterator[Event]:
@@ -141,7 +238,7 @@ class ResponseWriter:
     def _begin(self, item: OutputMessage | OutputReasoning) -> Iterator[Event]:
         """Opens a message or reasoning, after whatever is being written."""
         yield from self._finish_writing("completed")
-        self._writing = Writing(item, len(self._items))
+        self._writing = _Writing(item, len(self._items))
         self._items.append(item)
         yield self._event("response.output_item.added", output_index=self._writing.index, item=item)
         part = OutputText() if isinstance(item, OutputMessage) else ReasoningText()
@@ -172,14 +269,14 @@ class ResponseWriter:
             yield from self._finish_writing("completed")
             call_id = fragment.id or ids.call_id()
             item = OutputCall(id=ids.function_call_id(), call_id=call_id, name=fragment.function.name)
-            call = self._calls[index] = Calling(item, len(self._items))
+            call = self._calls[index] = _Calling(item, len(self._items))
             self._items.append(item)
             yield self._event("response.output_item.added", output_index=call.index, item=item)
         if arguments := fragment.function.arguments:
             call.pieces.append(arguments)
             yield self._event("response.function_call_arguments.delta", **call.place, delta=arguments)
 
-    def _finish_call(self, call: Calling, status: ItemStatus) -> Iterator[Event]:
+    def _finish_call(self, call: _Calling, status: ItemStatus) -> Iterator[Event]:
         call.item.arguments = "".join(call.pieces)
         call.item.status = status
         done = {"name": call.item.name, "arguments": call.item.arguments}
@@ -200,18 +297,6 @@ class ResponseWriter:
         return event | {name: _plain(value) for name, value in fields.items()}
 
 
-def written(response: ResponseObject, completion: Completion) -> ResponseObject:
-    """The response with a whole chat completion in it. Raises Unavailable."""
-    [whole] = completion.choices
-    choice = Choice(delta=whole.message, finish_reason=whole.finish_reason, logprobs=whole.logprobs)
-    writer = ResponseWriter(response)
-    for _ in writer.add(Chunk(choices=[choice], usage=completion.usage)):
-        pass
-    for _ in writer.end():
-        pass
-    return writer.response
-
-
 def _plain(value: object) -> object:
     """A copy as JSON: an event says how far its item had come."""
     if isinstance(value, BaseModel):
@@ -219,7 +304,7 @@ def _plain(value: object) -> object:
     return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
-def _fill(writing: Writing, status: ItemStatus) -> OutputText | ReasoningText:
+def _fill(writing: _Writing, status: ItemStatus) -> OutputText | ReasoningText:
     """Puts into the item what was said so far."""
     text = "".join(writing.pieces)
     writing.item.status = status

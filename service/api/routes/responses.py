@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 from fastapi import APIRouter, Response
 from pydantic import ValidationError
 
-from service.api.responses.events import begun, streamed, whole
 from service.api.responses.request import chat_request
+from service.api.responses.writer import begun, streamed, whole
 from service.api.routes import inference
 from service.api.routes.inference import RespondDep
 from service.api.schemas.errors import ErrorEnvelope

@@ -8,9 +8,9 @@ import pytest
 from openai.types.responses import Response, ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 from pydantic import ValidationError
 
-from service.api.responses.events import begun, streamed
 from service.api.responses.places import Place, Places
 from service.api.responses.request import chat_request
+from service.api.responses.writer import begun, streamed
 from service.api.schemas.inference import CreateChatCompletionRequest
 from service.api.schemas.responses import ITEM_LIMIT, CreateResponseRequest
 from service.domain.errors import InvalidRequest, RateLimited
