@@ -11,8 +11,6 @@ a machine without a GPU, and measures nothing that matters.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,10 +25,10 @@ import torch
 
 from benchmarks import journey, train_many
 from benchmarks.bars import Spread, draw
-from benchmarks.comparison import in_turns, machine
+from benchmarks.comparison import in_turns, machine, run_process
 from benchmarks.train_one import OUTPUT, Rows, demo_texts, make_base, tokenised
 from tests.given.journey import upload
-from tests.given.running_service import ROOT, RunningService
+from tests.given.running_service import RunningService
 
 LIMIT_SECONDS = 600.0  # of one process
 STEPS = 12
@@ -129,12 +127,8 @@ def steps(contender: str, base: Path, setting: Setting) -> Steps:
     job, result = setting.scratch / "job.json", setting.scratch / "result.json"
     job.write_text(json.dumps(given), encoding="utf-8")
     module = "benchmarks.train_one_ours" if contender == "luthier" else "benchmarks.train_many_peft"
-    ended = subprocess.run(
-        [sys.executable, "-m", module, str(job), str(result)], cwd=ROOT, timeout=LIMIT_SECONDS, capture_output=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}, text=True,
-    )  # fmt: skip
-    if ended.returncode:
-        sys.exit(f"{contender} failed:\n{ended.stderr[-3000:]}")
+    deterministic = {"HF_HUB_OFFLINE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    run_process([sys.executable, "-m", module, str(job), str(result)], deterministic, LIMIT_SECONDS)
     found = json.loads(result.read_text(encoding="utf-8"))
     later = found["steps"][1:]
     tokens = sum(step["tokens"] for step in later)

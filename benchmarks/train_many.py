@@ -12,9 +12,7 @@ to the last end.
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,12 +25,12 @@ from typing import Literal
 import psutil
 
 from benchmarks.bars import Spread, draw
-from benchmarks.comparison import in_turns, machine
+from benchmarks.comparison import in_turns, machine, run_process
 from benchmarks.train_one import OUTPUT, Rows, demo_texts, make_base, tokenised
 from service.processes.cpus import available_cpus
 from service.recipes.base import Base, Serving
 from tests.given.journey import upload
-from tests.given.running_service import ROOT, RunningService, descendants, running, wait_for_status
+from tests.given.running_service import RunningService, descendants, running, wait_for_status
 from workers.trainer.process.threads import usual_threads
 
 ROWS, EPOCHS, BATCH, RATE = 50, 3, 8, 2e-3
@@ -184,12 +182,8 @@ def peers(
     job.write_text(json.dumps(given), encoding="utf-8")
     before, begin = children_cpu(), time.monotonic()
     for _ in range(jobs if kind == "process" else 1):
-        ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.train_many_peft", str(job)], cwd=ROOT, timeout=LIMIT_SECONDS,
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True,
-        )  # fmt: skip
-        if ended.returncode:
-            sys.exit(f"{kind} failed:\n{ended.stderr[-3000:]}")
+        offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+        run_process([sys.executable, "-m", "benchmarks.train_many_peft", str(job)], offline, LIMIT_SECONDS)
     return Run(children_cpu() - before, time.monotonic() - begin)
 
 

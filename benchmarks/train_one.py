@@ -13,8 +13,6 @@ output layer and trained token) by the processor's own rate for one large produc
 import argparse
 import csv
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +28,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.bars import Spread, draw
-from benchmarks.comparison import in_turns, machine
+from benchmarks.comparison import in_turns, machine, run_process
 from service.recipes.base import Base, Serving
 from service.recipes.formats.completion import PromptRow
 from tests.given.running_service import ROOT
@@ -139,16 +137,10 @@ class Job:
         }  # fmt: skip
         job, result = self.scratch / "job.json", self.scratch / "result.json"
         job.write_text(json.dumps(given), encoding="utf-8")
-        ours = contender == "luthier"
-        python = [sys.executable, "-m", "benchmarks.train_one_ours"]
-        command = python if ours else [str(PYTHON), str(OUTPUT / "train_one_trl.py")]
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(
-            [*command, str(job), str(result)], cwd=ROOT, env=os.environ | quiet, timeout=LIMIT_SECONDS,
-            capture_output=True, text=True,
-        )  # fmt: skip
-        if ended.returncode:
-            sys.exit(f"{contender} failed:\n{ended.stderr[-3000:]}")
+        python = [sys.executable, "-m", "benchmarks.train_one_ours"]
+        command = python if contender == "luthier" else [str(PYTHON), str(OUTPUT / "train_one_trl.py")]
+        run_process([*command, str(job), str(result)], quiet, LIMIT_SECONDS)
         return _run(json.loads(result.read_text(encoding="utf-8")))
 
 

@@ -1,11 +1,18 @@
-"""The benchmarks of training run at their smallest size: they measure every contender on the same work, and draw."""
+"""The benchmarks of training run at their smallest size: they measure every contender on the same work, and draw.
 
+What they start are processes of their own, whose imports are most of what they cost here: of those that need no other
+environment the first test starts one as a benchmark does, the others fork theirs.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from benchmarks import on_gpu, train_many, train_one
+from tests.given.forked_process import forking_environment, start_process
 from tests.given.running_service import RunningService
 from tests.servers import missing
 from tests.servers.trl import PYTHON, REMEDY
@@ -20,6 +27,20 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_gpu, "STEPS", 3)
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Contenders' processes are forks of one that has imported."""
+
+    def run_process(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> None:
+        assert command[0] == sys.executable
+        with (tmp_path / "peer.log").open("wb") as log:
+            code = start_process(command[1:], {**forking_environment(), **environment}, log).wait(seconds)
+        assert code == 0, (tmp_path / "peer.log").read_text(errors="replace")
+
+    for module in (train_many, on_gpu):
+        monkeypatch.setattr(module, "run_process", run_process)
+
+
 def test_one_job_is_measured_against_trl(tmp_path: Path) -> None:
     if not PYTHON.exists():
         missing("TRL", REMEDY)
@@ -30,6 +51,7 @@ def test_one_job_is_measured_against_trl(tmp_path: Path) -> None:
     assert (tmp_path / "train_one.svg").read_text(encoding="utf-8").startswith("<?xml")
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_script_for_a_gpu_runs_without_one(measured_service: RunningService, tmp_path: Path) -> None:
     lines = on_gpu.measure(
         ["tiny"], 1, 1, 0.0, "cpu", tmp_path, serve=lambda *_: nullcontext(measured_service), epochs=1
@@ -40,6 +62,7 @@ def test_the_script_for_a_gpu_runs_without_one(measured_service: RunningService,
     assert (tmp_path / "on_gpu.svg").exists()
 
 
+@pytest.mark.usefixtures("forked")
 def test_many_jobs_are_measured_against_processes(measured_service: RunningService, tmp_path: Path) -> None:
     """One job is enough to run every line of it, on a service that others measure too."""
     lines = train_many.measure(0.0, 1, 1, ["tiny"], 1, tmp_path, serve=lambda *_: nullcontext(measured_service))

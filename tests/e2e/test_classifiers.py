@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.given.forked_process import forking_environment
 from tests.given.running_service import ROOT, RunningService
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def test_lora_on_the_attention_of_distilbert_learns_two_classes() -> None:
     command = [sys.executable, "examples/distilbert_two_classes.py"]
     one_thread = {"OMP_NUM_THREADS": "1"}  # two of so small a model wait for each other, spinning
     example = subprocess.run(
-        command, cwd=ROOT, env=os.environ | one_thread, capture_output=True, text=True, timeout=LIMIT_SECONDS
+        command, cwd=ROOT, env=forking_environment() | one_thread, capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
     assert example.returncode == 0, example.stdout + example.stderr
     assert "held-out reviews are right" in example.stdout

@@ -33,6 +33,7 @@ async def test_the_gateway_is_measured_beside_its_engine(tmp_path: Path) -> None
     assert text.count("\nthe API, a tuned model ") == len(gateway.CLIENTS) + 1
 
 
+@pytest.mark.usefixtures("forks")
 def test_files_are_measured_beside_what_others_do_with_them(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     ingest.write_rows(rows, LITTLE)

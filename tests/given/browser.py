@@ -22,9 +22,13 @@ FEATURES_OFF = (
 )
 REMEDY = "run tests/servers/install_chromium.sh as root (make servers does)"
 WAIT_MILLISECONDS = 15_000
-TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]
-  .filter((one) => one.getBoundingClientRect().right > innerWidth)
-  .map((one) => `too wide: ${one.tagName} ${one.className} ${one.getBoundingClientRect().right}`)"""
+TOO_WIDE = """() => new Promise((resolve) => {
+  const found = () => document.documentElement.scrollWidth <= innerWidth ? [] :
+    [...document.querySelectorAll("body *")]
+      .filter((one) => one.getBoundingClientRect().right > innerWidth)
+      .map((one) => `too wide: ${one.tagName} ${one.className} ${one.getBoundingClientRect().right}`);
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => resolve(found()))));
+})"""
 
 SHIFTED = """() => new Promise((resolve) => {
   let sum = 0;
@@ -97,7 +101,7 @@ def _note_foreign(visit: Visit, url: str) -> None:
 
 
 async def too_wide(page: Page) -> list[str]:
-    """What makes the page wider than its window, if anything does."""
+    """What makes the page wider than its window, if anything does, once it has followed the window's last size."""
     found: list[str] = await page.evaluate(TOO_WIDE)
     return found
 

@@ -119,7 +119,8 @@ async def test_an_engine_that_is_away_delays_the_announcement_and_holds_no_slot(
             job = await reached(ctx, caller, id, trained)
             assert job.status == "running"
             assert job.fine_tuned_model is None
-        await waits(ctx, caller, second)
+        for id in (first, second):
+            await waits(ctx, caller, id)
         async with engine(ctx, port):
             both = await ended(ctx, caller, first, second)
     assert [job.status for job in both] == ["succeeded", "succeeded"]
