@@ -167,7 +167,7 @@ class Postgres:
         subprocess.run(
             [
                 str(self._bin / "initdb"), "-D", str(self._data), "-U", USER, "--no-sync", "--encoding=UTF8",
-                "--no-locale", "--auth=scram-sha-256", f"--pwfile={password}",
+                "--no-locale", "--auth=scram-sha-256", f"--pwfile={password}", "-c", "scram_iterations=1",
             ],
             check=True, capture_output=True, timeout=WAIT_SECONDS, cwd=self.folder, **_user(),
         )  # fmt: skip

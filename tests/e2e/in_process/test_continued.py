@@ -45,8 +45,8 @@ async def test_a_deleted_parents_bytes_stay_until_the_job_is_final(ctx: Context,
     async with worker(ctx):
         parent = await train(ctx, caller, tuning=LORA)
         assert parent.fine_tuned_model is not None
-        calm = await train(ctx, caller, epochs=30, model=parent.fine_tuned_model)
-    id = await create(ctx, caller, 1, epochs=30, model=parent.fine_tuned_model)
+        calm = await train(ctx, caller, epochs=12, model=parent.fine_tuned_model)
+    id = await create(ctx, caller, 1, epochs=12, model=parent.fine_tuned_model)
     await models.delete(ctx, caller, parent.fine_tuned_model)
     await chores.sweep(ctx)
     assert (artifact(ctx, parent.fine_tuned_model) / "manifest.json").exists()
