@@ -12,6 +12,7 @@ fork's process id, and once it has ended its exit status, each a line. Ends when
 child does, by their own stdin.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -23,10 +24,12 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from setproctitle import setproctitle
 
@@ -146,8 +149,12 @@ def _let_signals_be() -> None:
     signal.set_wakeup_fd(-1)
 
 
-def become(request: Request, streams: Sequence[int]) -> None:
-    """Makes this fork the process that `request` asks for, and runs its module as `python -m` does."""
+def become(request: Request, streams: Sequence[int]) -> NoReturn:
+    """Makes this fork the process that `request` asks for, runs its module as `python -m` does, and ends.
+
+    It ends without taking every object apart, as children of `multiprocessing` do: of what the server has imported that
+    takes 0.3 CPU seconds. Threads are waited for, what was registered with `atexit` runs, and its output is flushed.
+    """
     os.setsid()
     setproctitle(" ".join([sys.executable, "-m", request.module, *request.arguments]))  # before environ moves
     for number, stream in enumerate(streams):
@@ -160,7 +167,28 @@ def become(request: Request, streams: Sequence[int]) -> None:
     os.environ.update(request.environment)
     os.chdir(request.folder)
     sys.argv = [request.module, *request.arguments]
-    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    code = _run(request.module)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for output in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # the module may have closed or replaced it
+            output.flush()
+    os._exit(code)
+
+
+def _run(module: str) -> int:
+    """The exit status of the module. A KeyboardInterrupt goes on, since Python then ends by the signal."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)  # noqa: T201
+        return 1
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
 
 
 def _say(connection: socket.socket, number: int) -> None:
@@ -188,10 +216,9 @@ def main() -> None:
         request = Server(listener).run()
     if request is not None:
         become(*request)
-    else:
-        with contextlib.suppress(OSError):  # who started us removes its folder, unless it was killed
-            Path(address).unlink()
-            Path(address).parent.rmdir()
+    with contextlib.suppress(OSError):  # who started us removes its folder, unless it was killed
+        Path(address).unlink()
+        Path(address).parent.rmdir()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What tests let a fork server run: `python -m tests.given.forked WORD...`, one thing for each first word."""
 
+import atexit
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -49,6 +51,29 @@ def tune() -> None:
     sys.stdout.write(json.dumps([without, [name for name in slow if name in sys.modules]]) + "\n")
 
 
+class Left:
+    """Says so when an interpreter that ends takes it apart."""
+
+    def __del__(self) -> None:
+        os.write(1, b"taken apart\n")
+
+
+LEFT: list[Left] = []
+
+
+def end() -> None:
+    """Leaves a thread that goes on for a moment, something to do at the end, output that waits, and an object."""
+    LEFT.append(Left())
+    atexit.register(sys.stdout.write, "at the end\n")
+
+    def go_on() -> None:
+        time.sleep(0.2)
+        sys.stdout.write("the thread\n")
+
+    threading.Thread(target=go_on).start()
+    sys.exit("a reason")
+
+
 def main() -> None:
     word = sys.argv[1]
     if word == "tell":
@@ -57,6 +82,8 @@ def main() -> None:
         tune()
     elif word == "exit":
         sys.exit(int(sys.argv[2]))
+    elif word == "end":
+        end()
     elif word == "raise":
         raise RuntimeError("on purpose")
     elif word == "die":

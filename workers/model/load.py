@@ -10,7 +10,7 @@ import platform
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -256,8 +256,14 @@ def environment(device: torch.device, quantization: str | None = None) -> dict[s
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": str(torch.get_num_threads()),
-        **{package: version(package) for package in packages},
+        **{package: _version(package) for package in packages},
     }
+
+
+@cache
+def _version(package: str) -> str:
+    """Of what this process has loaded; read from the installed files once."""
+    return version(package)
 
 
 def _end_ids(generation: GenerationConfig | None) -> frozenset[int]:

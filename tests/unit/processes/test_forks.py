@@ -82,6 +82,14 @@ async def test_its_end_is_reported(words: list[str], code: int) -> None:
     fork.send_signal(signal.SIGTERM)  # to nobody
 
 
+async def test_it_ends_as_a_process_does_without_taking_apart_what_the_server_has_imported() -> None:
+    fork = await start_fork(command("end"), os.environ, stdout=PIPE)
+    assert fork.stdout is not None
+    async with asyncio.timeout(SECONDS):
+        assert await fork.stdout.read() == b"the thread\nat the end\n"
+    assert await ended(fork) == 1, "sys.exit with a text"
+
+
 async def test_forks_run_side_by_side_and_their_group_can_be_killed() -> None:
     forks = await asyncio.gather(*(start_fork(command("stay"), os.environ, stdout=PIPE) for _ in range(5)))
     left = []
