@@ -177,13 +177,13 @@ def become(request: Request, streams: Sequence[int]) -> NoReturn:
 
 
 def _run(module: str) -> int:
-    """The exit status of the module. A KeyboardInterrupt goes on, since Python then ends by the signal."""
+    """The exit status of the module. A KeyboardInterrupt passes through: Python then ends by the signal."""
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return (end.code or 0) & 0xFF
-        print(end.code, file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"{end.code}\n")
         return 1
     except Exception:
         sys.excepthook(*sys.exc_info())
