@@ -5,7 +5,7 @@
 Importing torch and transformers takes 4 CPU seconds, and trainers, engines and workers all need them. The server
 imports them once and then forks: a fork runs `python -m MODULE` with the arguments, environment, folder and standard
 streams of the request, in a session of its own. Before a fork the server runs nothing but imports of libraries, so a
-fork differs from a new process only in how long it takes to start.
+fork differs from a new process only in how long it takes to start and to end (`become`).
 
 One request per connection: a length, a JSON object, and the three streams as file descriptors. The response is the
 fork's process id, and once it has ended its exit status, each a line. Ends when its stdin does; its forks end as any

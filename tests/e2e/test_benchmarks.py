@@ -4,6 +4,7 @@ What they start are processes of their own, whose imports are most of what they 
 environment the first test starts one as a benchmark does, the others fork theirs.
 """
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import on_gpu, train_many, train_one
-from tests.given.forked_process import forking_environment, start_process
+from tests.given.forked_process import start_process
 from tests.given.running_service import RunningService
 from tests.servers import missing
 from tests.servers.trl import PYTHON, REMEDY
@@ -34,7 +35,7 @@ def forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run_process(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> None:
         assert command[0] == sys.executable
         with (tmp_path / "peer.log").open("wb") as log:
-            code = start_process(command[1:], {**forking_environment(), **environment}, log).wait(seconds)
+            code = start_process(command[1:], {**os.environ, **environment}, log).wait(seconds)
         assert code == 0, (tmp_path / "peer.log").read_text(errors="replace")
 
     for module in (train_many, on_gpu):
