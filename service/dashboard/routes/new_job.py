@@ -77,11 +77,11 @@ async def _values(
 ) -> dict[str, object]:
     caller = visitor.caller
     stored = await files.page(ctx, caller, purpose=PURPOSE, after=None, limit=FILES_SHOWN, ascending=False)
-    offered = {file.id: file.filename for file in stored.items}
+    offered = {file.id: file for file in stored.items}
     for name in ("training_file", "validation_file"):
         if (id := given.get(name, "")) and id not in offered:
             try:
-                offered[id] = (await files.retrieve(ctx, caller, id)).filename
+                offered[id] = await files.retrieve(ctx, caller, id)
             except NotFound:
                 continue
     names = [model.id for model in await models.list_all(ctx, caller)]
@@ -90,7 +90,7 @@ async def _values(
     return {
         "given": defaultdict(str, given),
         "models": names,
-        "files": offered,
+        "files": list(offered.values()),
         "error": error.message if error is not None else "",
         **_method(given),
         **_request(request, given),

@@ -81,6 +81,17 @@ async def test_the_request_beside_the_form_is_what_the_form_shows(member: httpx.
     assert "&#34;model&#34;: &#34;luthier-tiny&#34;" in text.partition('id="request-curl"')[2].partition("</pre>")[0]
 
 
+async def test_files_of_one_name_are_told_apart_and_invalid_ones_say_so(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    right = await stored(ctx, caller, "a<b.jsonl", b"{}\n")
+    wrong = await stored(ctx, caller, "a<b.jsonl", b"{}\nnot JSON\n")
+    text = (await member.get(f"/ui/jobs/new?file={wrong}")).text.partition('id="training_file"')[2]
+    choices = text.partition("</select>")[0]
+    assert f'<option value="{right}">a&lt;b.jsonl · just now</option>' in choices
+    assert f'<option value="{wrong}" selected>a&lt;b.jsonl · just now · has invalid lines</option>' in choices
+
+
 async def test_a_job_is_created_from_the_form(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
     file = await stored(ctx, caller, "a.jsonl", b"{}")
     form = PLAIN | {"training_file": file, "csrf": await csrf_of(member), "tuning.r": "4", "suffix": "mine"}
