@@ -13,6 +13,7 @@ import typer.main
 from luthier import AsyncLuthier
 from luthier.cli.curve import sparkline
 from luthier.cli.main import app
+from luthier.cli.output import prose
 from luthier.configuration import config_path
 
 from service.installation.context import Context
@@ -337,6 +338,19 @@ async def test_a_terminal_is_asked_before_anything_starts(ctx: Context, sdk: Asy
         assert await terminal.ends() == 0
     assert "Nothing was started" in terminal.shown
     assert (await sdk.files.list()).data == [] and (await sdk.fine_tuning.checks.list()).data == []
+
+
+def test_sentences_are_broken_between_words_in_a_terminal_only(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "of [base] luthier-tiny two of the three jobs that an estimate needs"
+    prose(text)
+    assert capfd.readouterr().err == f"{text}\n", "a pipe gets a line"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "24")
+    prose(text)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 24 and " ".join(map(str.strip, lines)) == text
 
 
 def test_a_sparkline_is_as_high_as_its_values() -> None:

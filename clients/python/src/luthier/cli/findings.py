@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from luthier.cli.output import console, messages, note, print_table, size, span
+from luthier.cli.output import console, messages, note, print_table, prose, size, span
 from luthier.cli.session import EXIT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def show(result: "CheckResult", *, err: bool = False) -> None:
     if (planned := _planned(result)) != []:
         print_table(["the job", ""], planned, screen)
         if result.duration_unknown:
-            note(result.duration_unknown)
+            prose(result.duration_unknown)
     if (memory := result.memory) is not None:
         _show_memory(memory, screen)
     elif result.memory_unknown:
-        note(result.memory_unknown)
+        prose(result.memory_unknown)
     if result.warnings:
         lines = [(one.message, ", ".join(map(str, (one.lines or [])[:5]))) for one in result.warnings]
         print_table(["worth a look", "lines"], lines, screen)

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from luthier.cli.output import Format, Output, note, print_record, print_records, size, when
+from luthier.cli.output import Format, Output, note, print_record, print_records, prose, size, when
 from luthier.cli.session import EXIT_FAILED, client
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models. Example: luthier models ls")
@@ -86,7 +86,7 @@ def push(
         note(f"luthier: {made.error.message}")
         raise typer.Exit(EXIT_FAILED)
     if made.agreement is not None:
-        note(made.agreement.message)
+        prose(made.agreement.message)
     elif made.model is None:
         note(f"Follow it: luthier models import-status {made.id}")
 

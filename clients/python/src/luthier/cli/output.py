@@ -53,6 +53,14 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def prose(text: str) -> None:
+    """Sentences on stderr, which a terminal breaks between words."""
+    from rich.text import Text
+
+    screen = messages()
+    screen.print(Text(text), soft_wrap=not screen.is_terminal)
+
+
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
