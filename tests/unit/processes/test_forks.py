@@ -17,7 +17,7 @@ from service.processes.child import ChildProcess, KeptChild, kill_group, start_c
 from service.processes.forks import ADDRESS, fork_server, start_fork
 from tests.given.running_service import alive, wait_for
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
