@@ -17,7 +17,7 @@ from service.domain.check import ROW, Counts, LengthBucket, Piece, RowMask, Sequ
 from workers.data.tokenized import TokenizedDataset
 
 _CONTEXT = 16  # tokens before a piece that are decoded with it: some decoders change the beginning of a text
-_FIRST_BUCKET = 32
+_BUCKETS_PER_DOUBLING = 4
 
 
 def write_masks(
@@ -106,11 +106,12 @@ def _stored(dataset: TokenizedDataset, rows: Sequence[int]) -> int:
 
 
 def _histogram(lengths: NDArray[np.int64]) -> list[LengthBucket]:
-    """Buckets that double, from the first to the last that holds a sequence."""
-    edges = [0, _FIRST_BUCKET]
-    while edges[-1] <= lengths.max():
-        edges.append(edges[-1] * 2)
-    found, _ = np.histogram(lengths, bins=edges)
+    """Buckets from that of the shortest to that of the longest sequence; four of them double the length."""
+    powers = np.arange(int(lengths.max()).bit_length() * _BUCKETS_PER_DOUBLING + 1) / _BUCKETS_PER_DOUBLING
+    edges = np.unique([0, *np.ceil(np.exp2(powers)).astype(np.int64)])
+    first, last = np.searchsorted(edges, [lengths.min(), lengths.max()], side="right")
+    bounds = edges[first - 1 : last + 1].tolist()
+    found, _ = np.histogram(lengths, bins=bounds)
     return [
-        LengthBucket(below, above, int(count)) for below, above, count in zip(edges, edges[1:], found, strict=False)
+        LengthBucket(below, above, int(count)) for below, above, count in zip(bounds, bounds[1:], found, strict=False)
     ]

@@ -1,12 +1,13 @@
 """The text of a row's mask is the row as the base reads it, and its flags are the trained mask, token by token."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from service.domain.check import Piece
+from service.domain.check import Counts, LengthBucket, Piece
 from service.recipes.formats.completion import PromptRow
 from tests.given.templates import SHAPES, tokenizer_for
 from tests.given.templates.families import ROWS, family_text
@@ -100,13 +101,28 @@ def test_weights_part_what_is_trained() -> None:
     assert found == [(1, False, 0.0), (2, True, 1.0), (1, True, 0.5)]
 
 
-def test_counts_are_exact_and_buckets_double() -> None:
+def counted(*lengths: int) -> Counts:
+    builder = DatasetBuilder()
+    for length in lengths:
+        builder.add([5] * length, [0] * (length - 1) + [1])
+    return counts(builder.build(), [1] * len(lengths), 256)
+
+
+def test_counts_are_exact() -> None:
     builder = DatasetBuilder()
     for length in (1, 31, 32, 63, 64, 200):
         builder.add([5] * length, [0] * (length - 1) + [1])
     found = counts(builder.build(rows_per_example=2), [2, 2, 2], 256)
     assert (found.rows, found.sequences, found.examples) == (3, 6, 3)
     assert (found.tokens, found.trained_tokens, found.longest_tokens) == (391, 6, 200)
-    assert [(bucket.at_least, bucket.below, bucket.sequences) for bucket in found.lengths] == [
-        (0, 32, 2), (32, 64, 2), (64, 128, 1), (128, 256, 1),
-    ]  # fmt: skip
+
+
+def test_lengths_are_counted_in_four_buckets_of_each_doubling_from_the_shortest_to_the_longest() -> None:
+    buckets = [(bucket.at_least, bucket.below, bucket.sequences) for bucket in counted(33, 38, 39, 64, 64).lengths]
+    assert buckets == [(32, 39, 2), (39, 46, 1), (46, 54, 0), (54, 64, 0), (64, 77, 2)]
+    assert counted(1, 1).lengths == [LengthBucket(1, 2, 2)]
+    lengths = range(1, 200)
+    found = counted(*lengths).lengths
+    assert all(one.below == other.at_least for one, other in pairwise(found))
+    assert [one.sequences for one in found[:-1]] == [one.below - one.at_least for one in found[:-1]]
+    assert sum(one.sequences for one in found) == len(lengths)
