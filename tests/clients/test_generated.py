@@ -187,6 +187,35 @@ def test_python_39_reads_every_source(path: Path) -> None:
     assert newer_than_39(path.read_text(encoding="utf-8")) == []
 
 
+def quoted_names(text: str) -> list[int]:
+    """Lines where a type holds a class's name in quotes: Python before 3.11 leaves it text (`list["Plan"]`)."""
+    tree = ast.parse(text)
+    whole = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    plain = {
+        id(word)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal"
+        for word in ast.walk(node.slice)
+    }
+    annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    return [
+        word.lineno
+        for annotation in annotations
+        for word in ast.walk(annotation)
+        if isinstance(word, ast.Constant) and isinstance(word.value, str) and id(word) not in plain
+        if whole or word is not annotation
+    ]
+
+
+def test_no_type_holds_a_name_in_quotes_which_old_pythons_leave_text(openapi: dict[str, Any]) -> None:
+    assert quoted_names(generated(openapi)["models.py"]) == []
+
+
+def test_the_rule_of_quotes_can_be_broken() -> None:
+    lines = ("a: list['A']", "b: 'A'", "c: Optional[Literal['c']]", "d: Optional['A'] = None", "e: dict[str, 'A']")
+    assert quoted_names("\n".join(lines)) == [1, 4, 5]
+
+
 def test_this_rule_can_be_broken() -> None:
     assert newer_than_39("x: int | None = 1\nzip(a, b, strict=True)\n") == [1, 2]
     with pytest.raises(SyntaxError):

@@ -5,10 +5,12 @@ import os
 import pty
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+COMMAND = (sys.executable, "-m", "luthier")
 CALL_SECONDS = 60.0
 
 
@@ -21,14 +23,22 @@ class Called:
     stderr: str
 
 
-async def called(*arguments: str, stdin: str = "") -> Called:
-    """Without a terminal, in a process of its own: the service that it calls may run in this one."""
+async def called(
+    *arguments: str,
+    stdin: str | bytes = "",
+    program: Sequence[str | Path] = COMMAND,
+    environment: Mapping[str, str] | None = None,
+) -> Called:
+    """Without a terminal, in a process of its own: the service that it calls may run in this one.
+
+    `environment` is the whole one of the process; this one's if it is missing.
+    """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "luthier", *arguments), stdin=PIPE, stdout=PIPE, stderr=PIPE
+        *(*program, *arguments), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
     )
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            stdout, stderr = await process.communicate(stdin.encode())
+            stdout, stderr = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
     finally:
         if process.returncode is None:
             process.kill()

@@ -132,8 +132,8 @@ class Document:
             if default.endswith("None") and not taken and not kind.startswith(("Optional[", "None", "Any")):
                 kind = f"Optional[{kind}]"
             needed = json_name in required if taken else not default
-            quoted = kind.replace(OPEN, '"').replace(CLOSE, '"')
-            fields.append(Field(identifier(json_name), json_name, quoted, needed, default=default))
+            plain = kind.replace(OPEN, "").replace(CLOSE, "")
+            fields.append(Field(identifier(json_name), json_name, plain, needed, default=default))
         fields.sort(key=lambda one: not one.required)
         return Shape(self.class_name(name, taken), docstring(schema.get("description", ""), f"`{name}`.", 4), fields)
 

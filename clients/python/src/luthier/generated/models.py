@@ -1,7 +1,10 @@
 """The objects that the service sends (dataclasses) and those that it takes (typed dicts, `...Param`).
 
-Generated from openapi/openapi.json by `make sdk`; changes by hand are lost.
+Generated from openapi/openapi.json by `make sdk`; changes by hand are lost. Annotations are kept as text, whole: of a
+quoted name inside one, such as `list["Plan"]`, Python 3.9 and 3.10 would not find the class.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -248,9 +251,9 @@ class ChatChoice(Record):
     """`ChatChoice`."""
 
     index: int
-    message: "ResponseMessage"
+    message: ResponseMessage
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
-    logprobs: Optional["ChatLogprobs"] = None
+    logprobs: Optional[ChatLogprobs] = None
 
 
 @dataclass(frozen=True)
@@ -261,16 +264,16 @@ class ChatCompletion(Record):
     object: Literal["chat.completion"]
     created: int
     model: str
-    choices: list["ChatChoice"]
+    choices: list[ChatChoice]
     system_fingerprint: Optional[str] = None
-    usage: Optional["CompletionUsage"] = None
+    usage: Optional[CompletionUsage] = None
 
 
 @dataclass(frozen=True)
 class ChatLogprobs(Record):
     """`ChatLogprobs`."""
 
-    content: Optional[list["TokenLogprob"]]
+    content: Optional[list[TokenLogprob]]
 
 
 @dataclass(frozen=True)
@@ -305,8 +308,8 @@ class CheckObject(Record):
     hyperparameters: dict[str, Any]
     method: dict[str, Any]
     tuning: dict[str, Any]
-    error: Optional["CheckFailure"]
-    result: Optional["CheckResult"]
+    error: Optional[CheckFailure]
+    result: Optional[CheckResult]
     object: Literal["fine_tuning.check"] = "fine_tuning.check"
 
 
@@ -315,14 +318,14 @@ class CheckResult(Record):
     """Everything that was found."""
 
     valid: bool
-    training_file: "FileReport"
-    validation_file: Optional["FileReport"]
-    plan: Optional["Plan"]
-    warnings: list["Advice"]
+    training_file: FileReport
+    validation_file: Optional[FileReport]
+    plan: Optional[Plan]
+    warnings: list[Advice]
     prints_the_date: bool = False
-    duration: Optional["Duration"] = None
+    duration: Optional[Duration] = None
     duration_unknown: Optional[str] = None
-    memory: Optional["Memory"] = None
+    memory: Optional[Memory] = None
     memory_unknown: Optional[str] = None
 
 
@@ -330,7 +333,7 @@ class CheckResult(Record):
 class CheckRows(Record):
     """What is trained of some rows, as the base reads them; `total` rows are in the file."""
 
-    data: list["RowMask"]
+    data: list[RowMask]
     total: int
     has_more: bool
     object: Literal["fine_tuning.check.rows"] = "fine_tuning.check.rows"
@@ -362,7 +365,7 @@ class CheckpointObject(Record):
     created_at: int
     fine_tuned_model_checkpoint: str
     fine_tuning_job_id: str
-    metrics: "CheckpointMetrics"
+    metrics: CheckpointMetrics
     step_number: int
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
 
@@ -382,7 +385,7 @@ class ClassificationJobHyperparameters(Record):
 class ClassificationMethod(Record):
     """The loss of classification jobs, with what is known of its settings."""
 
-    classification: "ClassificationSettings"
+    classification: ClassificationSettings
     type: Literal["classification"] = "classification"
 
 
@@ -394,15 +397,15 @@ class ClassificationOutput(Record):
     object: Literal["list"]
     created: int
     model: str
-    data: list["Classified"]
-    usage: "CompletionUsage"
+    data: list[Classified]
+    usage: CompletionUsage
 
 
 @dataclass(frozen=True)
 class ClassificationSettings(Record):
     """`ClassificationSettings`."""
 
-    hyperparameters: "ClassificationJobHyperparameters"
+    hyperparameters: ClassificationJobHyperparameters
 
 
 @dataclass(frozen=True)
@@ -426,9 +429,9 @@ class Completion(Record):
     object: Literal["text_completion"]
     created: int
     model: str
-    choices: list["CompletionChoice"]
+    choices: list[CompletionChoice]
     system_fingerprint: Optional[str] = None
-    usage: Optional["CompletionUsage"] = None
+    usage: Optional[CompletionUsage] = None
 
 
 @dataclass(frozen=True)
@@ -438,7 +441,7 @@ class CompletionChoice(Record):
     index: int
     text: str
     finish_reason: Optional[Literal["stop", "length", "content_filter"]]
-    logprobs: Optional["CompletionLogprobs"]
+    logprobs: Optional[CompletionLogprobs]
 
 
 @dataclass(frozen=True)
@@ -474,7 +477,7 @@ class Counts(Record):
     trained_tokens: int
     longest_tokens: int
     context_tokens: int
-    lengths: list["LengthBucket"]
+    lengths: list[LengthBucket]
     truncated_rows: int = 0
 
 
@@ -495,7 +498,7 @@ class DpoJobHyperparameters(Record):
 class DpoMethod(Record):
     """The loss of dpo jobs, with what is known of its settings."""
 
-    dpo: "DpoSettings"
+    dpo: DpoSettings
     type: Literal["dpo"] = "dpo"
 
 
@@ -503,7 +506,7 @@ class DpoMethod(Record):
 class DpoSettings(Record):
     """`DpoSettings`."""
 
-    hyperparameters: "DpoJobHyperparameters"
+    hyperparameters: DpoJobHyperparameters
 
 
 @dataclass(frozen=True)
@@ -548,15 +551,15 @@ class EmbeddingList(Record):
 
     object: Literal["list"]
     model: str
-    data: list["EmbeddingObject"]
-    usage: "EmbeddingUsage"
+    data: list[EmbeddingObject]
+    usage: EmbeddingUsage
 
 
 @dataclass(frozen=True)
 class EmbeddingMethod(Record):
     """The loss of embedding jobs, with what is known of its settings."""
 
-    embedding: "EmbeddingSettings"
+    embedding: EmbeddingSettings
     type: Literal["embedding"] = "embedding"
 
 
@@ -573,7 +576,7 @@ class EmbeddingObject(Record):
 class EmbeddingSettings(Record):
     """`EmbeddingSettings`."""
 
-    hyperparameters: "EmbeddingJobHyperparameters"
+    hyperparameters: EmbeddingJobHyperparameters
 
 
 @dataclass(frozen=True)
@@ -638,10 +641,10 @@ class FileReport(Record):
     """One file. `problems` has the first PROBLEMS_KEPT of `num_problems`; `error` is what a job would fail with."""
 
     valid: bool
-    error: Optional["Failure"]
+    error: Optional[Failure]
     num_problems: int
-    problems: list["Finding"]
-    counts: Optional["Counts"]
+    problems: list[Finding]
+    counts: Optional[Counts]
 
 
 @dataclass(frozen=True)
@@ -711,36 +714,36 @@ class JobObject(Record):
     status: Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
     validation_file: Optional[str]
     training_file: str
-    hyperparameters: "JobHyperparameters"
+    hyperparameters: JobHyperparameters
     trained_tokens: Optional[int]
-    error: Optional["JobFailure"]
+    error: Optional[JobFailure]
     user_provided_suffix: Optional[str]
     seed: int
     estimated_finish: Optional[int]
     integrations: list[dict[str, Any]]
     metadata: Optional[dict[str, str]]
     method: Union[
-        "SupervisedMethod",
-        "ClassificationMethod",
-        "DpoMethod",
-        "EmbeddingMethod",
-        "KtoMethod",
-        "OrpoMethod",
-        "RewardModelMethod",
-        "SimpoMethod",
-        "TextMethod",
-        "OtherMethod",
+        SupervisedMethod,
+        ClassificationMethod,
+        DpoMethod,
+        EmbeddingMethod,
+        KtoMethod,
+        OrpoMethod,
+        RewardModelMethod,
+        SimpoMethod,
+        TextMethod,
+        OtherMethod,
     ]
-    progress: "Progress"
+    progress: Progress
     tuning: dict[str, Any]
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     usage_metrics: None = None
     shared_with_openai: bool = False
     eval_id: None = None
-    early_stopping: Optional["EarlyStopping"] = None
+    early_stopping: Optional[EarlyStopping] = None
     checkpoint_selection: Optional[Literal["last", "best"]] = None
     forgetting_report: Optional[bool] = None
-    api_key: Optional["ApiKeyReference"] = None
+    api_key: Optional[ApiKeyReference] = None
 
 
 @dataclass(frozen=True)
@@ -759,7 +762,7 @@ class KtoJobHyperparameters(Record):
 class KtoMethod(Record):
     """The loss of kto jobs, with what is known of its settings."""
 
-    kto: "KtoSettings"
+    kto: KtoSettings
     type: Literal["kto"] = "kto"
 
 
@@ -767,7 +770,7 @@ class KtoMethod(Record):
 class KtoSettings(Record):
     """`KtoSettings`."""
 
-    hyperparameters: "KtoJobHyperparameters"
+    hyperparameters: KtoJobHyperparameters
 
 
 @dataclass(frozen=True)
@@ -783,8 +786,8 @@ class LengthBucket(Record):
 class Memory(Record):
     """What the job needs, beside what the workers have that were running when it was checked."""
 
-    needs: "MemoryNeed"
-    workers: list["WorkerRoom"]
+    needs: MemoryNeed
+    workers: list[WorkerRoom]
 
 
 @dataclass(frozen=True)
@@ -810,8 +813,8 @@ class ModelAliasChangeObject(Record):
     created_at: int
     action: Literal["created", "updated", "promoted", "rolled_back", "deleted"]
     model: str
-    candidate: Optional["AliasCandidateObject"]
-    api_key: "ApiKeyReference"
+    candidate: Optional[AliasCandidateObject]
+    api_key: ApiKeyReference
     object: Literal["model_alias.change"] = "model_alias.change"
 
 
@@ -832,7 +835,7 @@ class ModelAliasObject(Record):
     created_at: int
     updated_at: int
     model: str
-    candidate: Optional["AliasCandidateObject"]
+    candidate: Optional[AliasCandidateObject]
     previous_model: Optional[str]
     object: Literal["model_alias"] = "model_alias"
 
@@ -875,8 +878,8 @@ class ModelImportObject(Record):
     finished_at: Optional[int]
     status: Literal["queued", "running", "succeeded", "failed"]
     model: Optional[str]
-    error: Optional["ModelImportFailure"]
-    agreement: Optional["ModelImportAgreement"]
+    error: Optional[ModelImportFailure]
+    agreement: Optional[ModelImportAgreement]
     object: Literal["model.import"] = "model.import"
 
 
@@ -908,7 +911,7 @@ class OrpoJobHyperparameters(Record):
 class OrpoMethod(Record):
     """The loss of orpo jobs, with what is known of its settings."""
 
-    orpo: "OrpoSettings"
+    orpo: OrpoSettings
     type: Literal["orpo"] = "orpo"
 
 
@@ -916,7 +919,7 @@ class OrpoMethod(Record):
 class OrpoSettings(Record):
     """`OrpoSettings`."""
 
-    hyperparameters: "OrpoJobHyperparameters"
+    hyperparameters: OrpoJobHyperparameters
 
 
 @dataclass(frozen=True)
@@ -954,7 +957,7 @@ class OutputLogprob(Record):
     token: str
     bytes: list[int]
     logprob: float
-    top_logprobs: list["OutputTopLogprob"]
+    top_logprobs: list[OutputTopLogprob]
 
 
 @dataclass(frozen=True)
@@ -965,7 +968,7 @@ class OutputMessage(Record):
     type: Literal["message"] = "message"
     status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
     role: Literal["assistant"] = "assistant"
-    content: Optional[list["OutputText"]] = None
+    content: Optional[list[OutputText]] = None
 
 
 @dataclass(frozen=True)
@@ -976,7 +979,7 @@ class OutputReasoning(Record):
     type: Literal["reasoning"] = "reasoning"
     status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
     summary: Optional[list[dict[str, Any]]] = None
-    content: Optional[list["ReasoningText"]] = None
+    content: Optional[list[ReasoningText]] = None
 
 
 @dataclass(frozen=True)
@@ -986,7 +989,7 @@ class OutputText(Record):
     type: Literal["output_text"] = "output_text"
     text: str = ""
     annotations: Optional[list[dict[str, Any]]] = None
-    logprobs: Optional[list["OutputLogprob"]] = None
+    logprobs: Optional[list[OutputLogprob]] = None
 
 
 @dataclass(frozen=True)
@@ -1111,14 +1114,14 @@ class ResponseObject(Record):
     status: Literal["in_progress", "completed", "incomplete", "failed"] = "in_progress"
     background: Literal[False] = False
     completed_at: Optional[int] = None
-    error: Optional["ResponseError"] = None
-    incomplete_details: Optional["IncompleteDetails"] = None
-    output: Optional[list[Union["OutputMessage", "OutputReasoning", "OutputCall"]]] = None
+    error: Optional[ResponseError] = None
+    incomplete_details: Optional[IncompleteDetails] = None
+    output: Optional[list[Union[OutputMessage, OutputReasoning, OutputCall]]] = None
     previous_response_id: None = None
     service_tier: Literal["default"] = "default"
     store: Literal[False] = False
     truncation: Literal["disabled"] = "disabled"
-    usage: Optional["ResponseUsage"] = None
+    usage: Optional[ResponseUsage] = None
 
 
 @dataclass(frozen=True)
@@ -1126,9 +1129,9 @@ class ResponseUsage(Record):
     """`ResponseUsage`."""
 
     input_tokens: int
-    input_tokens_details: "InputDetails"
+    input_tokens_details: InputDetails
     output_tokens: int
-    output_tokens_details: "OutputDetails"
+    output_tokens_details: OutputDetails
     total_tokens: int
 
 
@@ -1136,7 +1139,7 @@ class ResponseUsage(Record):
 class RewardModelMethod(Record):
     """The loss of reward_model jobs, with what is known of its settings."""
 
-    reward_model: "RewardModelSettings"
+    reward_model: RewardModelSettings
     type: Literal["reward_model"] = "reward_model"
 
 
@@ -1144,7 +1147,7 @@ class RewardModelMethod(Record):
 class RewardModelSettings(Record):
     """`RewardModelSettings`."""
 
-    hyperparameters: "JobHyperparameters"
+    hyperparameters: JobHyperparameters
 
 
 @dataclass(frozen=True)
@@ -1164,7 +1167,7 @@ class RowMask(Record):
     """The row on one line (from 1) of a file."""
 
     line: int
-    sequences: list["SequenceMask"]
+    sequences: list[SequenceMask]
 
 
 @dataclass(frozen=True)
@@ -1173,7 +1176,7 @@ class SequenceMask(Record):
 
     tokens: int
     trained_tokens: int
-    pieces: list["Piece"]
+    pieces: list[Piece]
 
 
 @dataclass(frozen=True)
@@ -1191,7 +1194,7 @@ class SimpoJobHyperparameters(Record):
 class SimpoMethod(Record):
     """The loss of simpo jobs, with what is known of its settings."""
 
-    simpo: "SimpoSettings"
+    simpo: SimpoSettings
     type: Literal["simpo"] = "simpo"
 
 
@@ -1199,14 +1202,14 @@ class SimpoMethod(Record):
 class SimpoSettings(Record):
     """`SimpoSettings`."""
 
-    hyperparameters: "SimpoJobHyperparameters"
+    hyperparameters: SimpoJobHyperparameters
 
 
 @dataclass(frozen=True)
 class SupervisedMethod(Record):
     """The loss of supervised jobs, with what is known of its settings."""
 
-    supervised: "SupervisedSettings"
+    supervised: SupervisedSettings
     type: Literal["supervised"] = "supervised"
 
 
@@ -1214,14 +1217,14 @@ class SupervisedMethod(Record):
 class SupervisedSettings(Record):
     """`SupervisedSettings`."""
 
-    hyperparameters: "JobHyperparameters"
+    hyperparameters: JobHyperparameters
 
 
 @dataclass(frozen=True)
 class TextMethod(Record):
     """The loss of text jobs, with what is known of its settings."""
 
-    text: "TextSettingsOutput"
+    text: TextSettingsOutput
     type: Literal["text"] = "text"
 
 
@@ -1229,7 +1232,7 @@ class TextMethod(Record):
 class TextSettingsOutput(Record):
     """`TextSettings-Output`."""
 
-    hyperparameters: "JobHyperparameters"
+    hyperparameters: JobHyperparameters
 
 
 @dataclass(frozen=True)
@@ -1239,7 +1242,7 @@ class TokenLogprob(Record):
     token: str
     logprob: float
     bytes: Optional[list[int]]
-    top_logprobs: list["TopLogprob"]
+    top_logprobs: list[TopLogprob]
 
 
 @dataclass(frozen=True)
@@ -1263,7 +1266,7 @@ class UploadObject(Record):
     status: Literal["pending", "completed", "cancelled", "expired"]
     expires_at: int
     object: Literal["upload"] = "upload"
-    file: Optional["FileObject"] = None
+    file: Optional[FileObject] = None
 
 
 @dataclass(frozen=True)
@@ -1354,7 +1357,7 @@ class AllowedToolsParam(TypedDict):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Sequence["NamedFunctionParam"]
+    tools: Sequence[NamedFunctionParam]
 
 
 class BottleneckSettingsParam(TypedDict, total=False):
@@ -1402,7 +1405,7 @@ class ClassificationHyperparametersParam(TypedDict, total=False):
 class ClassificationInputParam(TypedDict, total=False):
     """Settings of the method classification."""
 
-    hyperparameters: Optional["ClassificationHyperparametersParam"]
+    hyperparameters: Optional[ClassificationHyperparametersParam]
 
 
 class DpoHyperparametersParam(TypedDict, total=False):
@@ -1437,7 +1440,7 @@ class DpoHyperparametersParam(TypedDict, total=False):
 class DpoParam(TypedDict, total=False):
     """Settings of the method dpo."""
 
-    hyperparameters: Optional["DpoHyperparametersParam"]
+    hyperparameters: Optional[DpoHyperparametersParam]
 
 
 class EarlyStoppingParam(TypedDict, total=False):
@@ -1476,7 +1479,7 @@ class EmbeddingHyperparametersParam(TypedDict, total=False):
 class EmbeddingParam(TypedDict, total=False):
     """Settings of the method embedding."""
 
-    hyperparameters: Optional["EmbeddingHyperparametersParam"]
+    hyperparameters: Optional[EmbeddingHyperparametersParam]
 
 
 class FileExpirationAfterParam(TypedDict):
@@ -1524,7 +1527,7 @@ class _FunctionCallOutputItemParamRequired(TypedDict):
 
     call_id: str
     type: Literal["function_call_output"]
-    output: Union[Sequence["FunctionCallOutputItemOutputParam"], str]
+    output: Union[Sequence[FunctionCallOutputItemOutputParam], str]
 
 
 class FunctionCallOutputItemParam(_FunctionCallOutputItemParamRequired, total=False):
@@ -1592,7 +1595,7 @@ class IntegrationParam(TypedDict):
     """An integration: stored with the job as it was sent; an event reports where it cannot run."""
 
     type: Literal["wandb"]
-    wandb: "WandbParam"
+    wandb: WandbParam
 
 
 class KtoHyperparametersParam(TypedDict, total=False):
@@ -1620,7 +1623,7 @@ class KtoHyperparametersParam(TypedDict, total=False):
 class KtoParam(TypedDict, total=False):
     """Settings of the method kto."""
 
-    hyperparameters: Optional["KtoHyperparametersParam"]
+    hyperparameters: Optional[KtoHyperparametersParam]
 
 
 class LoraSettingsParam(TypedDict, total=False):
@@ -1683,7 +1686,7 @@ class _MessageItemParamRequired(TypedDict):
     """`MessageItem`."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: Union[Sequence["MessageItemContentParam"], str]
+    content: Union[Sequence[MessageItemContentParam], str]
 
 
 class MessageItemParam(_MessageItemParamRequired, total=False):
@@ -1715,15 +1718,15 @@ class _MethodParamRequired(TypedDict):
 class MethodParam(_MethodParamRequired, total=False):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
-    supervised: Optional["SupervisedParam"]
-    classification: Optional["ClassificationInputParam"]
-    dpo: Optional["DpoParam"]
-    embedding: Optional["EmbeddingParam"]
-    kto: Optional["KtoParam"]
-    orpo: Optional["OrpoParam"]
-    reward_model: Optional["RewardModelParam"]
-    simpo: Optional["SimpoParam"]
-    text: Optional["TextParam"]
+    supervised: Optional[SupervisedParam]
+    classification: Optional[ClassificationInputParam]
+    dpo: Optional[DpoParam]
+    embedding: Optional[EmbeddingParam]
+    kto: Optional[KtoParam]
+    orpo: Optional[OrpoParam]
+    reward_model: Optional[RewardModelParam]
+    simpo: Optional[SimpoParam]
+    text: Optional[TextParam]
     reinforcement: Optional[Mapping[str, Any]]
 
 
@@ -1765,7 +1768,7 @@ class OrpoHyperparametersParam(TypedDict, total=False):
 class OrpoParam(TypedDict, total=False):
     """Settings of the method orpo."""
 
-    hyperparameters: Optional["OrpoHyperparametersParam"]
+    hyperparameters: Optional[OrpoHyperparametersParam]
 
 
 class OtherPartParam(TypedDict):
@@ -1831,7 +1834,7 @@ class ReasoningItemParam(_ReasoningItemParamRequired, total=False):
 
     id: Optional[str]
     status: Optional[Literal["in_progress", "completed", "incomplete"]]
-    content: Optional[Sequence["InputReasoningPartParam"]]
+    content: Optional[Sequence[InputReasoningPartParam]]
     summary: Sequence[Any]
     encrypted_content: None
 
@@ -1855,12 +1858,12 @@ class _RequestMessageParamRequired(TypedDict):
 class RequestMessageParam(_RequestMessageParamRequired, total=False):
     """A message of any role. Fields that engines do not read may be null or empty: SDKs send responses back."""
 
-    content: Optional[Union[Sequence[Union["TextPartParam", "OtherPartParam"]], str]]
+    content: Optional[Union[Sequence[Union[TextPartParam, OtherPartParam]], str]]
     name: Optional[str]
     tool_call_id: Optional[str]
     refusal: Optional[str]
-    tool_calls: Optional[Sequence["ToolCallParam"]]
-    function_call: Optional["FunctionCallParam"]
+    tool_calls: Optional[Sequence[ToolCallParam]]
+    function_call: Optional[FunctionCallParam]
     audio: Optional[Mapping[str, Any]]
     annotations: Optional[Sequence[Mapping[str, Any]]]
     reasoning: Optional[str]
@@ -1870,7 +1873,7 @@ class RequestMessageParam(_RequestMessageParamRequired, total=False):
 class RewardModelParam(TypedDict, total=False):
     """Settings of the method reward_model."""
 
-    hyperparameters: Optional["HyperparametersParam"]
+    hyperparameters: Optional[HyperparametersParam]
 
 
 class SimpoHyperparametersParam(TypedDict, total=False):
@@ -1891,7 +1894,7 @@ class SimpoHyperparametersParam(TypedDict, total=False):
 class SimpoParam(TypedDict, total=False):
     """Settings of the method simpo."""
 
-    hyperparameters: Optional["SimpoHyperparametersParam"]
+    hyperparameters: Optional[SimpoHyperparametersParam]
 
 
 class StreamOptionsParam(TypedDict, total=False):
@@ -1910,13 +1913,13 @@ class StreamSettingsParam(TypedDict, total=False):
 class SupervisedParam(TypedDict, total=False):
     """Settings of the method supervised."""
 
-    hyperparameters: Optional["HyperparametersParam"]
+    hyperparameters: Optional[HyperparametersParam]
 
 
 class TextParam(TypedDict, total=False):
     """Settings of the method text."""
 
-    hyperparameters: Optional["HyperparametersParam"]
+    hyperparameters: Optional[HyperparametersParam]
 
 
 class _TextPartParamRequired(TypedDict):
@@ -1944,7 +1947,7 @@ class ToolCallParam(TypedDict):
 
     id: str
     type: Literal["function"]
-    function: "FunctionCallParam"
+    function: FunctionCallParam
 
 
 class TuningParam(TypedDict, total=False):
@@ -1954,16 +1957,16 @@ class TuningParam(TypedDict, total=False):
     serve_as: Optional[Literal["lora"]]
     serve_rank: Optional[int]
     serve_min_share: Optional[float]
-    lora: Optional["LoraSettingsParam"]
-    bottleneck: Optional["BottleneckSettingsParam"]
+    lora: Optional[LoraSettingsParam]
+    bottleneck: Optional[BottleneckSettingsParam]
     full: Optional[Mapping[str, Any]]
-    ia3: Optional["Ia3SettingsParam"]
-    loreft: Optional["LoreftSettingsParam"]
-    miss: Optional["MissSettingsParam"]
-    partial: Optional["PartialSettingsParam"]
-    prefix: Optional["PrefixSettingsParam"]
-    prompt: Optional["PromptSettingsParam"]
-    vera: Optional["VeraSettingsParam"]
+    ia3: Optional[Ia3SettingsParam]
+    loreft: Optional[LoreftSettingsParam]
+    miss: Optional[MissSettingsParam]
+    partial: Optional[PartialSettingsParam]
+    prefix: Optional[PrefixSettingsParam]
+    prompt: Optional[PromptSettingsParam]
+    vera: Optional[VeraSettingsParam]
 
 
 class VeraSettingsParam(TypedDict, total=False):
