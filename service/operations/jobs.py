@@ -147,7 +147,6 @@ async def resolve(ctx: Context, tx: Transaction, caller: Caller, new: NewJob) ->
 
     Raises InvalidRequest for whatever could only fail later.
     """
-    _check_objective(new.objective)
     _check_entities(ctx, new)
     origin = await _find_origin(ctx, tx, caller, new.model)
     tuning = origin.tuning(new.tuning)
@@ -313,16 +312,6 @@ async def _origin(ctx: Context, tx: Transaction, caller: Caller, name: str) -> O
         f"{', '.join((await aliases.base_names(ctx, tx))[:NAMES_SHOWN])}.",
         code="model_not_available",
     )
-
-
-def _check_objective(objective: str) -> None:
-    if OBJECTIVES.find(objective) is None:
-        offered = ", ".join(f"'{name}'" for name in OBJECTIVES.names)
-        raise InvalidRequest(
-            f"Invalid value: '{objective}'. This version fine-tunes with the methods: {offered}.",
-            param="method.type",
-            code="invalid_value",
-        )
 
 
 def _check_entities(ctx: Context, new: NewJob) -> None:

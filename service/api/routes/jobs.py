@@ -29,7 +29,7 @@ from service.installation.context import Context
 from service.operations import jobs
 from service.operations.jobs import NewJob
 from service.operations.keys import Caller
-from service.recipes.objective import OBJECTIVES, Hyperparameters, hyperparameters_type
+from service.recipes.objective import OBJECTIVES, Hyperparameters, find_objective, hyperparameters_type
 from service.recipes.safeguards import Safeguards
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["Fine-tuning"], route_class=ApiRoute)
@@ -201,8 +201,7 @@ def _hyperparameters(body: CreateCheck) -> Hyperparameters:
     merged: JsonObject = {}
     for part in given:
         merged |= part.model_dump(exclude_unset=True) if part is not None else {}
-    objective = OBJECTIVES.find(_objective(body))
-    return (Hyperparameters if objective is None else hyperparameters_type(objective))(**merged)
+    return hyperparameters_type(find_objective(_objective(body)))(**merged)
 
 
 async def _follow(

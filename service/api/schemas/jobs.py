@@ -115,8 +115,8 @@ def _method_settings(objective: type[ObjectiveSettings]) -> type[MethodSettings]
 
 
 def _method_type() -> type[MethodChoice]:
-    """`reinforcement` is OpenAI's: accepted here, and rejected by the operation, which lists the available methods."""
-    fields: dict[str, Any] = {"type": (Literal[(*OBJECTIVES.names, "reinforcement")], ...)}
+    """`reinforcement` is OpenAI's: no type here; its settings beside another type are idle, as any other method's."""
+    fields: dict[str, Any] = {"type": (Literal[(*OBJECTIVES.names,)], ...)}
     fields |= {objective.name: _optional(_method_settings(objective)) for objective in OBJECTIVES}
     fields |= {"reinforcement": (dict[str, Any] | None, None)}
     return create_model("Method", __base__=MethodChoice, __doc__=MethodChoice.__doc__, **fields)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.api.web.bodies import PLAIN
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.operations import keys
+from service.recipes.objective import OBJECTIVES
 from service.settings.settings import Settings
 from tests.conftest import ClientOf
 
@@ -62,7 +64,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
             {"method": {"type": "reinforcement"}},
             "method.type",
             "invalid_value",
-            "This version fine-tunes with the methods: 'supervised', ",
+            "Invalid value: 'reinforcement'. Supported values are: 'supervised', ",
         ),
         ({"tuning": {"type": "lora", "prompt": {}}}, "tuning.prompt", None, "the tuning's type is 'lora'"),
         ({"tuning": {"lora": {"r": 65}}}, "tuning.lora.r", None, "LoRA up to rank 64"),
@@ -83,6 +85,14 @@ async def test_a_wrong_job_is_refused_with_its_field_and_code(
     assert response.status_code == 400
     assert (error["param"], error["code"], error["type"]) == (param, code, "invalid_request_error")
     assert message in error["message"]
+
+
+async def test_a_refused_method_names_only_methods_that_are_not_refused(client: httpx.AsyncClient) -> None:
+    refused = error_of(await client.post(CREATE, json={**GOOD, "method": {"type": "ppo"}}))
+    named = re.findall(r"'(\w+)'", refused["message"].partition("Supported values are: ")[2])
+    assert named == OBJECTIVES.names
+    idle = {"type": "supervised", "reinforcement": {"grader": {}}}
+    assert error_of(await client.post(CREATE, json={**GOOD, "method": idle}))["param"] == "training_file"
 
 
 @pytest.mark.parametrize(

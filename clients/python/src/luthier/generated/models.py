@@ -1701,18 +1701,7 @@ class MessageItemParam(_MessageItemParamRequired, total=False):
 class _MethodParamRequired(TypedDict):
     """Which loss, with its settings; those of other types than `type` are not used, and an event reports them."""
 
-    type: Literal[
-        "supervised",
-        "classification",
-        "dpo",
-        "embedding",
-        "kto",
-        "orpo",
-        "reward_model",
-        "simpo",
-        "text",
-        "reinforcement",
-    ]
+    type: Literal["supervised", "classification", "dpo", "embedding", "kto", "orpo", "reward_model", "simpo", "text"]
 
 
 class MethodParam(_MethodParamRequired, total=False):
