@@ -35,7 +35,7 @@ from benchmarks.engine_peers import Absent, Peer
 from benchmarks.train_one import demo_texts, make_base, tokenised
 from service.recipes.base import Base, Serving
 from workers.model.adapters import Adapter, Adapters
-from workers.model.generate import DecodingBatch, Row
+from workers.model.generate import BatchRow, DecodingBatch
 from workers.model.load import LoadedBase, load_base
 from workers.model.sampling import Sampling
 
@@ -170,7 +170,9 @@ class Sides:
 
     def _generate(self, prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None], tokens: int) -> Run:
         batch = DecodingBatch(self._ours)
-        rows = [Row(ids, Sampling(temperature=0), adapters[place % len(adapters)]) for place, ids in enumerate(prompts)]
+        rows = [
+            BatchRow(ids, Sampling(temperature=0), adapters[place % len(adapters)]) for place, ids in enumerate(prompts)
+        ]
         began = time.process_time()
         batch.join(*batch.prefill_all([[row] for row in rows]))
         batch.sample()

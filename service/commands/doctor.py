@@ -36,7 +36,7 @@ PART_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """The result of one check of one part."""
 
     part: str
@@ -44,12 +44,12 @@ class Finding:
     message: str
 
 
-async def examine(settings: Settings, *, probe: bool = False) -> list[Finding]:
+async def examine(settings: Settings, *, probe: bool = False) -> list[Diagnosis]:
     """Every part once; takes at most `PART_SECONDS` for each. `probe`: whether storage is tried by writing."""
     try:
         ctx = create_context(settings, prepare=False)
     except (CatalogueError, ValueError, OSError) as error:
-        return [Finding("settings", "problem", str(error))]
+        return [Diagnosis("settings", "problem", str(error))]
     found = _no_installation(ctx)
     parts = {part: look for part, look in PARTS.items() if not found or part in WITHOUT_INSTALLATION}
     if probe and not found:
@@ -62,22 +62,22 @@ async def examine(settings: Settings, *, probe: bool = False) -> list[Finding]:
     return found
 
 
-def _no_installation(ctx: Context) -> list[Finding]:
+def _no_installation(ctx: Context) -> list[Diagnosis]:
     """The finding that there is no embedded database; a server says itself what it has."""
     url = ctx.database.url
     if url.get_backend_name() != "sqlite" or Path(url.database or "").is_file():
         return []
     folder = Path(url.database or "").parent
     text = f"{folder} holds no installation: `luthierd up` makes one, or set LUTHIER_DATA_DIR to the folder of yours"
-    return [Finding("disk", "problem", text)]
+    return [Diagnosis("disk", "problem", text)]
 
 
-async def _look(part: str, look: "Look", ctx: Context) -> list[Finding]:
+async def _look(part: str, look: "Look", ctx: Context) -> list[Diagnosis]:
     try:
         async with asyncio.timeout(PART_SECONDS):
-            return [Finding(part, state, message) async for state, message in look(ctx)]
+            return [Diagnosis(part, state, message) async for state, message in look(ctx)]
     except TimeoutError:
-        return [Finding(part, "problem", f"no response within {PART_SECONDS:g} seconds")]
+        return [Diagnosis(part, "problem", f"no response within {PART_SECONDS:g} seconds")]
 
 
 Look = Callable[[Context], AsyncIterator[tuple[State, str]]]

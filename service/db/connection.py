@@ -14,10 +14,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.db import postgres, sqlite
-from service.db.postgres import ConnectionLimits
+from service.db.postgres import PoolLimits
 from service.domain.errors import InvalidRequest, Unavailable
 
-__all__ = ["ConnectionLimits", "Database", "Transaction"]
+__all__ = ["Database", "PoolLimits", "Transaction"]
 
 UNAVAILABLE = "The database is not available right now; please try again."
 NOT_TEXT = {"22021", "22P05"}  # U+0000, which PostgreSQL's text cannot hold
@@ -43,12 +43,12 @@ class Transaction:
 class Database:
     """One pool of connections. `transaction()` writes, `reading()` sees one consistent state."""
 
-    def __init__(self, url: str | URL, limits: ConnectionLimits | None = None) -> None:
+    def __init__(self, url: str | URL, limits: PoolLimits | None = None) -> None:
         """Connects to nothing yet. Raises ValueError for a URL that cannot work."""
         self.url = _parse(url) if isinstance(url, str) else url
         self._embedded = self.url.get_backend_name() == "sqlite"
         self._file = sqlite.DatabaseFile(self.url) if self._embedded and self.url.database else None
-        self.engine = self._create_engine(limits or ConnectionLimits())
+        self.engine = self._create_engine(limits or PoolLimits())
         self._is_unavailable = sqlite.is_unavailable if self._embedded else postgres.is_unavailable
         event.listen(self.engine.sync_engine, "handle_error", self._translate)
 
@@ -128,7 +128,7 @@ class Database:
             return InvalidRequest("The request has the character U+0000 in a text, which cannot be stored.")
         return None
 
-    def _create_engine(self, limits: ConnectionLimits) -> AsyncEngine:
+    def _create_engine(self, limits: PoolLimits) -> AsyncEngine:
         return sqlite.create_engine(self.url) if self._embedded else postgres.create_engine(self.url, limits)
 
 

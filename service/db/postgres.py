@@ -32,7 +32,7 @@ UNAVAILABLE_STATES = {
 
 
 @dataclass(frozen=True)
-class ConnectionLimits:
+class PoolLimits:
     """How many connections one process holds, and how long it waits."""
 
     connections: int = 10
@@ -53,7 +53,7 @@ def adopt(url: URL) -> URL:
     return url.set(drivername="postgresql+asyncpg", query=query)
 
 
-def create_engine(url: URL, limits: ConnectionLimits) -> AsyncEngine:
+def create_engine(url: URL, limits: PoolLimits) -> AsyncEngine:
     """The pool; connects at its first use. A connection is tested before it is used again."""
     return create_async_engine(
         adopt(url),

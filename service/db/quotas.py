@@ -11,7 +11,7 @@ from service.domain.check import FINAL
 
 
 @dataclass(frozen=True)
-class Usage:
+class ProjectUsage:
     """`bytes` are those of living files, merged models and open uploads: announced, or stored where that is more."""
 
     files: int
@@ -23,7 +23,7 @@ class Usage:
     merges: int
 
 
-async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usage:
+async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> ProjectUsage:
     """Of one project. `lock`: no other transaction that locks adds to it before this one ends."""
     if lock:
         await tx.connection.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update())
@@ -52,7 +52,7 @@ async def usage(tx: Transaction, project_id: str, *, lock: bool = False) -> Usag
     ).where(model_merges.c.project_id == project_id)
     num_merges, merged_bytes = (await tx.connection.execute(merged)).one()
     held = max(int(upload_bytes or 0), int(stored_bytes or 0))
-    return Usage(
+    return ProjectUsage(
         files=int(num_files),
         bytes=int(file_bytes) + int(merged_bytes) + held,
         uploads=int(num_uploads),

@@ -11,11 +11,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 
-from service.db.connection import ConnectionLimits, Database
+from service.db.connection import Database, PoolLimits
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x4C555448  # any number that nothing else locks
-PATIENCE = ConnectionLimits(connections=1, command_seconds=3600, lock_seconds=600)
+PATIENCE = PoolLimits(connections=1, command_seconds=3600, lock_seconds=600)
 
 
 class SchemaError(Exception):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-NAME_LIMIT = 64
+ALIAS_LIMIT = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Action = Literal["created", "updated", "promoted", "rolled_back", "deleted"]
@@ -60,7 +60,7 @@ class AliasChange:
 
 def is_alias_name(text: str) -> bool:
     """Whether a model alias may have this name: one segment of a path, and never a tuned model's name."""
-    return len(text) <= NAME_LIMIT and _NAME.fullmatch(text) is not None
+    return len(text) <= ALIAS_LIMIT and _NAME.fullmatch(text) is not None
 
 
 def choose(alias: ModelAlias, end_user: str | None) -> Role:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from service.db.connection import ConnectionLimits, Database
+from service.db.connection import Database, PoolLimits
 from service.db.until_commit import UntilCommit
 from service.gateway.forward import Gateway
 from service.gateway.limits import PerMinute, create_limits
@@ -79,8 +79,8 @@ def _capacity(settings: Settings, catalogue: Catalogue, engines: Mapping[str, Se
     return Capacity(places, requests, settings.engine_timeout_seconds)
 
 
-def _database_limits(settings: Settings) -> ConnectionLimits:
-    return ConnectionLimits(
+def _database_limits(settings: Settings) -> PoolLimits:
+    return PoolLimits(
         connections=settings.database_connections,
         connect_seconds=settings.database_connect_seconds,
         command_seconds=settings.database_command_seconds,

@@ -12,7 +12,7 @@ from service.db.connection import Transaction
 from service.domain import ids
 from service.domain.errors import IllegalTransition, InvalidRequest, NotFound, QuotaExceeded
 from service.domain.model import MODEL_PREFIX
-from service.domain.model_alias import NAME_LIMIT, Action, AliasChange, Candidate, ModelAlias, is_alias_name
+from service.domain.model_alias import ALIAS_LIMIT, Action, AliasChange, Candidate, ModelAlias, is_alias_name
 from service.installation.context import Context
 from service.operations import aliases
 from service.operations.keys import Caller
@@ -133,8 +133,8 @@ def _check_name(name: str) -> None:
         )
     if not is_alias_name(name):
         raise InvalidRequest(
-            f"'{name[:NAME_LIMIT]}' cannot be a model alias: write at most {NAME_LIMIT} letters, digits, '.', '_' and "
-            "'-', beginning with a letter or digit.",
+            f"'{name[:ALIAS_LIMIT]}' cannot be a model alias: write at most {ALIAS_LIMIT} letters, digits, '.', '_' "
+            "and '-', beginning with a letter or digit.",
             param="name",
         )
 

@@ -21,7 +21,7 @@ from service.installation.context import Context
 from service.operations import aliases
 from service.operations.keys import Caller
 from service.operations.paging import Page, cut
-from service.recipes.base import NAME_LIMIT, Base
+from service.recipes.base import BASE_NAME_LIMIT, Base
 from service.recipes.tasks import TASKS, BaseKind, encoder_alone, wrong_endpoint
 
 BASE_OWNER = "luthier"
@@ -214,7 +214,7 @@ async def _not_found(ctx: Context, tx: Transaction, caller: Caller, name: str) -
     tuned = [model.name for model in await models.newest_callable(tx, caller.project_id, NAMES_COMPARED)]
     moving = [alias.name for alias in await model_aliases.names(tx, caller.project_id)]
     names = [*await aliases.base_names(ctx, tx), *moving, *tuned]
-    near = difflib.get_close_matches(name[:NAME_LIMIT], names, n=3)
+    near = difflib.get_close_matches(name[:BASE_NAME_LIMIT], names, n=3)
     return ModelNotFound(name, list(dict.fromkeys([*near, *names]))[:NAMES_SHOWN], total=len(names))
 
 

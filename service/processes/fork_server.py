@@ -78,7 +78,7 @@ class Request:
             raise
 
 
-class Server:
+class ForkServer:
     """Accepts requests and reports how the forks end, in one thread."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -213,7 +213,7 @@ def main() -> None:
     address, number, *modules = sys.argv[1:]
     with socket.socket(fileno=int(number)) as listener:
         _preload(modules)
-        request = Server(listener).run()
+        request = ForkServer(listener).run()
     if request is not None:
         become(*request)
     with contextlib.suppress(OSError):  # who started us removes its folder, unless it was killed

@@ -60,7 +60,7 @@ def serving(
     )
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn's server, which looks ten times a second whether it has to end; this one is woken by the signal.
 
     It still wakes up once a second, for the Date header of its responses.

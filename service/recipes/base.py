@@ -10,13 +10,13 @@ from service.recipes.tasks import BaseKind
 
 EngineKind = Literal["embedded", "vllm"]
 Quantization = Literal["nf4"]
-NAME_LIMIT = 255
+BASE_NAME_LIMIT = 255
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 
 
 def is_base_name(text: str) -> bool:
     """Whether a base may have `text` as its id or as an alias; a tuned model's name never is one."""
-    return re.fullmatch(_NAME, text) is not None and len(text) <= NAME_LIMIT
+    return re.fullmatch(_NAME, text) is not None and len(text) <= BASE_NAME_LIMIT
 
 
 class Serving(BaseModel):

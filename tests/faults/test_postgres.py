@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.api.app import create_app
 from service.db import events, schema
-from service.db.connection import ConnectionLimits, Database
+from service.db.connection import Database, PoolLimits
 from service.db.tables import job_events
 from service.db.tables import jobs as job_rows
 from service.domain.errors import LeaseLost, Unavailable
@@ -224,8 +224,8 @@ def raising(state: str) -> TextClause:
 
 
 async def test_a_server_without_a_free_connection_is_a_503(server: Postgres, database_url: str) -> None:
-    greedy = Database(database_url, ConnectionLimits(connections=80))
-    modest = Database(database_url, ConnectionLimits(connections=1, connect_seconds=1))
+    greedy = Database(database_url, PoolLimits(connections=80))
+    modest = Database(database_url, PoolLimits(connections=1, connect_seconds=1))
     held = []
     try:
         with pytest.raises(Unavailable):

@@ -25,7 +25,7 @@ from typing import BinaryIO, Protocol
 
 from setproctitle import setproctitle
 
-from service.processes.fork_server import Request, Server, become
+from service.processes.fork_server import ForkServer, Request, become
 from service.processes.forks import ADDRESS, fork_server
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def _own_fork_server() -> str:
     os.dup2(ours, 0)
     os.close(ours)
     setproctitle(" ".join([sys.executable, "-m", "service.processes.fork_server", str(address)]))
-    request = Server(listener).run()
+    request = ForkServer(listener).run()
     listener.close()
     if request is not None:
         become(*request)

@@ -28,7 +28,7 @@ PAUSE_SECONDS = 5.0  # before the next try, after the retries of each try
 
 
 @dataclass(frozen=True)
-class Upload:
+class BackgroundUpload:
     """One upload; `snapshot` is the folder of a snapshot, None for what must not be dropped."""
 
     work: Callable[[], Awaitable[None]]
@@ -40,7 +40,7 @@ class BackgroundUploads:
 
     def __init__(self, held: HeldJob) -> None:
         self._held = held
-        self._waiting: deque[Upload] = deque()  # the first one is in progress
+        self._waiting: deque[BackgroundUpload] = deque()  # the first one is in progress
         self._working: asyncio.Task[None] | None = None
         self._settling = False  # somebody waits in `settle`
         self._snapshots_needed = True
@@ -49,11 +49,11 @@ class BackgroundUploads:
         """Queues a snapshot, in the place of an older one that has not begun."""
         self._forget_snapshots()
         folder = Path(report.folder)
-        self._add(Upload(lambda: self._store(report.step, folder), folder))
+        self._add(BackgroundUpload(lambda: self._store(report.step, folder), folder))
 
     def publish(self, work: Callable[[], Awaitable[None]]) -> None:
         """Queues `work`, after everything that was queued before."""
-        self._add(Upload(work))
+        self._add(BackgroundUpload(work))
 
     def check(self) -> None:
         """Raises the error that ended the uploads, such as a lost lease."""
@@ -75,7 +75,7 @@ class BackgroundUploads:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
 
-    def _add(self, upload: Upload) -> None:
+    def _add(self, upload: BackgroundUpload) -> None:
         self.check()
         self._waiting.append(upload)
         if self._working is None or self._working.done():

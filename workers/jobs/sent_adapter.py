@@ -21,7 +21,7 @@ from service.storage.base import CHUNK_BYTES
 
 ENTRIES_LIMIT = 64
 DIRECTORY_LIMIT_BYTES = 64 * 1024  # of the archive's own directory, which Python reads as a whole
-NAME_LIMIT = 255
+PATH_LIMIT = 255
 # What PEFT, transformers and this service put beside an adapter: not needed here, and no harm.
 IGNORED = frozenset(
     {
@@ -97,7 +97,7 @@ def _wanted(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
     path = entry.filename
-    if len(path) > NAME_LIMIT or "\\" in path or path.startswith("/") or ":" in path or ".." in path.split("/"):
+    if len(path) > PATH_LIMIT or "\\" in path or path.startswith("/") or ":" in path or ".." in path.split("/"):
         raise _refused("it has an entry whose path leads out of its folder.")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):

@@ -37,7 +37,7 @@ PIECE_TOKENS = (
 
 
 @dataclass(eq=False)
-class Row:
+class BatchRow:
     """One sequence: its prompt, how its tokens are drawn, and those generated so far."""
 
     prompt: Sequence[int]
@@ -69,7 +69,7 @@ def num_virtual_tokens(adapter: Adapter | None) -> int:
 class Prefilled:
     """Rows whose prompt is computed. `scores` are those of the prompt from its second token on, if requested."""
 
-    rows: Sequence[Row]
+    rows: Sequence[BatchRow]
     caches: Sequence[DynamicCache]
     logits_NV: Tensor
     scores: Sequence[Token]
@@ -98,16 +98,16 @@ class DecodingBatch:
 
     def clear(self) -> None:
         """Drops all rows."""
-        self.rows: list[Row] = []
+        self.rows: list[BatchRow] = []
         self._caches: Sequence[DynamicCache] = ()  # the parts of the rows' cache; none without rows
         self._logits_BV = torch.empty(0)
 
-    def lengths(self, row: Row) -> tuple[int, ...]:
+    def lengths(self, row: BatchRow) -> tuple[int, ...]:
         """Positions before the row's next token in each part of the cache: virtual tokens, prompt, generated tokens."""
         return (num_virtual_tokens(row.adapter) + len(row.prompt) + len(row.generated),)
 
     @torch.inference_mode()
-    def prefill(self, rows: Sequence[Row]) -> Prefilled:
+    def prefill(self, rows: Sequence[BatchRow]) -> Prefilled:
         """Computes the one prompt and adapter that `rows` share. Does not affect the rows in progress."""
         caches, logits_1V, scores = self._prompt(rows[0])
         for cache in caches:
@@ -115,7 +115,7 @@ class DecodingBatch:
         return Prefilled(rows, caches, logits_1V.expand(len(rows), -1), scores)
 
     @torch.inference_mode()
-    def prefill_all(self, prompts: Sequence[Sequence[Row]]) -> list[Prefilled]:
+    def prefill_all(self, prompts: Sequence[Sequence[BatchRow]]) -> list[Prefilled]:
         """`prefill` of each, in their order. Short prompts of one model go through it together."""
         found: dict[int, Prefilled] = {}
         for group in self._groups([rows[0] for rows in prompts]):
@@ -146,7 +146,7 @@ class DecodingBatch:
         return tokens
 
     @torch.inference_mode()
-    def keep(self, rows: Collection[Row]) -> None:
+    def keep(self, rows: Collection[BatchRow]) -> None:
         """Drops every row that is not in `rows`, and padding that is no longer needed."""
         kept = [index for index, row in enumerate(self.rows) if row in rows]
         if len(kept) == len(self.rows):
@@ -184,7 +184,7 @@ class DecodingBatch:
         logits_BV: Tensor = output.logits[:, -1]
         return logits_BV
 
-    def _prompt(self, row: Row) -> tuple[Sequence[DynamicCache], Tensor, list[Token]]:
+    def _prompt(self, row: BatchRow) -> tuple[Sequence[DynamicCache], Tensor, list[Token]]:
         """The cache of one row, the logits after the prompt, and the prompt's scores if the row requests them."""
         cache = DynamicCache()
         scores: list[Token] = []
@@ -208,7 +208,7 @@ class DecodingBatch:
         with torch.inference_mode(mode=False):
             return not self._base.unpacked_because
 
-    def _groups(self, firsts: Sequence[Row]) -> list[list[int]]:
+    def _groups(self, firsts: Sequence[BatchRow]) -> list[list[int]]:
         """The places of rows that are prefilled together: of one adapter, at most PIECE_TOKENS; those that end with
         their prompts apart. Where they are padded, padding counts, and none is shorter than half of the longest."""
         groups: list[list[int]] = []
@@ -231,7 +231,7 @@ class DecodingBatch:
                 groups.append([place])
         return groups
 
-    def _together(self, prompts: Sequence[Sequence[Row]]) -> list[Prefilled]:
+    def _together(self, prompts: Sequence[Sequence[BatchRow]]) -> list[Prefilled]:
         """One behind the other, or padded on the right, which no token before it sees; then each has its own part of
         the cache."""
         firsts = [rows[0] for rows in prompts]
@@ -260,13 +260,13 @@ class DecodingBatch:
             found.append(Prefilled(rows, (own,), logits_1V.expand(len(rows), -1), scores))
         return found
 
-    def _padded(self, firsts: Sequence[Row], adapter: Adapter | None) -> Laid:
+    def _padded(self, firsts: Sequence[BatchRow], adapter: Adapter | None) -> Laid:
         ids_NT, mask_NT, lengths_N = self._collated(firsts)
         chunk = Chunk(ids_NT, None if bool(mask_NT.all()) else mask_NT, lengths_N)
         inputs = adapter.tuning.inputs(chunk) if adapter else plain_inputs(chunk)
         return Laid(inputs.tensors, [(row, 0) for row in range(len(firsts))])
 
-    def _packed(self, firsts: Sequence[Row], adapter: Adapter | None) -> Laid:
+    def _packed(self, firsts: Sequence[BatchRow], adapter: Adapter | None) -> Laid:
         ids_NT, mask_NT, lengths_N = self._collated(firsts)
         segments = Segments(tuple(len(row.prompt) for row in firsts), self._device)
         begins_N = torch.tensor(segments.begins, device=self._device)
@@ -275,7 +275,7 @@ class DecodingBatch:
         tensors = segments.packed(inputs.tensors, ids_NT.shape[1])
         return Laid(tensors | arguments(segments), [(0, begin) for begin in segments.begins])
 
-    def _collated(self, firsts: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    def _collated(self, firsts: Sequence[BatchRow]) -> tuple[Tensor, Tensor, Tensor]:
         """ids_NT and mask_NT of prompts that are padded on the right, and their lengths_N."""
         longest = max(len(row.prompt) for row in firsts)
         lengths_N = torch.tensor([len(row.prompt) for row in firsts], device=self._device)
@@ -284,7 +284,7 @@ class DecodingBatch:
         )
         return ids_NT, (torch.arange(longest, device=self._device) < lengths_N[:, None]).long(), lengths_N
 
-    def _scored_alone(self, prompts: Sequence[Sequence[Row]], laid: Laid) -> list[Prefilled]:
+    def _scored_alone(self, prompts: Sequence[Sequence[BatchRow]], laid: Laid) -> list[Prefilled]:
         """Rows that end with their prompts: no cache, and no padding through the output layer."""
         lengths = [len(rows[0].prompt) for rows in prompts]
         of_rows = torch.tensor([row for row, _ in laid.places], device=self._device)
@@ -305,7 +305,7 @@ class DecodingBatch:
             found.append(Prefilled(rows, (), logits_TV[-1:].expand(len(rows), -1), scores))
         return found
 
-    def _inputs(self, row: Row, start: int, piece: Sequence[int]) -> Inputs:
+    def _inputs(self, row: BatchRow, start: int, piece: Sequence[int]) -> Inputs:
         ids_1T = torch.tensor([list(piece)], device=self._device)
         chunk = Chunk(ids_1T, None, torch.tensor([len(row.prompt)], device=self._device), offset=start)
         return row.adapter.tuning.inputs(chunk) if row.adapter else plain_inputs(chunk)

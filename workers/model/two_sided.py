@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from workers.model.adapters import Adapter, rows_use
-from workers.model.generate import DecodingBatch, Row, num_virtual_tokens
+from workers.model.generate import BatchRow, DecodingBatch, num_virtual_tokens
 from workers.model.load import LoadedBase
 from workers.model.positions import last_positions
 from workers.model.sampling import Token, score
@@ -32,15 +32,15 @@ class TwoSidedBatch(DecodingBatch):
         self._start_id = base.text.decoder_start_id
         super().__init__(base, adapter)
 
-    def lengths(self, row: Row) -> tuple[int, ...]:
+    def lengths(self, row: BatchRow) -> tuple[int, ...]:
         written = 1 + len(row.written) + len(row.generated)
         return written, num_virtual_tokens(row.adapter) + len(row.prompt)
 
-    def _groups(self, firsts: Sequence[Row]) -> list[list[int]]:
+    def _groups(self, firsts: Sequence[BatchRow]) -> list[list[int]]:
         """Each alone."""
         return [[place] for place in range(len(firsts))]
 
-    def _prompt(self, row: Row) -> tuple[Sequence[DynamicCache], Tensor, list[Token]]:
+    def _prompt(self, row: BatchRow) -> tuple[Sequence[DynamicCache], Tensor, list[Token]]:
         caches = (DynamicCache(), DynamicCache())
         ids_1S = torch.tensor([list(row.prompt)], device=self._device)
         chunk = Chunk(ids_1S, None, torch.tensor([len(row.prompt)], device=self._device))

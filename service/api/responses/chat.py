@@ -16,7 +16,7 @@ UNREADABLE = "The engine's response cannot be read. Please try again."
 Read = TypeVar("Read", bound=BaseModel)
 
 
-class Function(BaseModel):
+class CalledFunction(BaseModel):
     name: str | None = None
     arguments: str | None = None
 
@@ -26,7 +26,7 @@ class Call(BaseModel):
 
     index: int | None = None  # in chunks
     id: str | None = None
-    function: Function = Function()
+    function: CalledFunction = CalledFunction()
 
 
 class Said(BaseModel):
@@ -57,7 +57,7 @@ class Details(BaseModel):
     reasoning_tokens: int | None = None
 
 
-class Usage(BaseModel):
+class TokenUsage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -81,18 +81,18 @@ class WholeChoice(BaseModel):
 
 class Chunk(BaseModel):
     choices: list[Choice] = Field(max_length=1)
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
-class Completion(BaseModel):
+class ChatCompletion(BaseModel):
     created: int
     choices: list[WholeChoice] = Field(min_length=1, max_length=1)
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
-def completion(body: bytes) -> Completion:
+def completion(body: bytes) -> ChatCompletion:
     """Raises Unavailable."""
-    return _read(Completion, body)
+    return _read(ChatCompletion, body)
 
 
 def chunks(events: bytes) -> Iterator[Chunk]:

@@ -18,12 +18,12 @@ from pydantic import BaseModel
 from service.api.responses.chat import (
     UNREADABLE,
     Call,
+    ChatCompletion,
     Choice,
     Chunk,
-    Completion,
     Logprob,
     Said,
-    Usage,
+    TokenUsage,
     chunks,
     completion,
 )
@@ -98,7 +98,7 @@ def whole(response: ResponseObject, body: bytes) -> bytes:
     return orjson.dumps(_written(response, completion(body)).model_dump())
 
 
-def _written(response: ResponseObject, made: Completion) -> ResponseObject:
+def _written(response: ResponseObject, made: ChatCompletion) -> ResponseObject:
     """The response with a whole chat completion in it. Raises Unavailable."""
     [only] = made.choices
     choice = Choice(delta=only.message, finish_reason=only.finish_reason, logprobs=only.logprobs)
@@ -327,7 +327,7 @@ def _spelled(token: Logprob) -> JsonObject:
     return {"token": token.token, "bytes": token.bytes or [], "logprob": token.logprob}
 
 
-def _usage(usage: Usage) -> ResponseUsage:
+def _usage(usage: TokenUsage) -> ResponseUsage:
     read, made = usage.prompt_tokens_details, usage.completion_tokens_details
     return ResponseUsage(
         input_tokens=usage.prompt_tokens,

@@ -13,7 +13,7 @@ LABELS_LIMIT = 512  # different labels of a file
 ROW_LABELS_LIMIT = 64
 ANNOTATORS_LIMIT = 256  # different annotators of a file, and votes of a row
 VOTED_LABELS_LIMIT = 64  # different labels of a file with votes
-NAME_LIMIT = 256
+LABEL_LIMIT = 256
 
 
 def _each_once(names: list[str]) -> list[str]:
@@ -22,7 +22,7 @@ def _each_once(names: list[str]) -> list[str]:
     return names
 
 
-LabelName = Annotated[str, StringConstraints(min_length=1, max_length=NAME_LIMIT)]
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=LABEL_LIMIT)]
 
 
 class LabelledRow(Row):

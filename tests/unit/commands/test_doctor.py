@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.commands.doctor import Finding, examine
+from service.commands.doctor import Diagnosis, examine
 from service.domain.work import WorkerState
 from service.installation.context import Context
 from service.operations.keys import Caller
@@ -16,11 +16,11 @@ from tests.given.stored_jobs import BASES, add_job, expire, move, state
 from tests.given.work import claim_training
 
 
-def of(findings: list[Finding], part: str) -> list[Finding]:
+def of(findings: list[Diagnosis], part: str) -> list[Diagnosis]:
     return [finding for finding in findings if finding.part == part]
 
 
-def problems(findings: list[Finding]) -> list[str]:
+def problems(findings: list[Diagnosis]) -> list[str]:
     return [f"{finding.part}: {finding.message}" for finding in findings if finding.state == "problem"]
 
 
@@ -43,7 +43,7 @@ async def test_an_old_schema_names_the_command(tmp_path: Path) -> None:
 
 
 async def test_an_installation_without_a_key_is_warned(ctx: Context) -> None:
-    assert Finding("database", "warning", "there is no API key yet: `luthierd keys create`") in await examine(
+    assert Diagnosis("database", "warning", "there is no API key yet: `luthierd keys create`") in await examine(
         ctx.settings
     )
 

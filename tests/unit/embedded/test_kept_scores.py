@@ -6,12 +6,12 @@ import pytest
 
 from workers.engines.embedded.batcher import KeptScores
 from workers.model.adapters import Adapter
-from workers.model.generate import Row
+from workers.model.generate import BatchRow
 from workers.model.sampling import Sampling, Token
 
 
-def row(prompt: list[int], *, ends: bool = True, score_prompt: bool = True, num_top: int = 1) -> Row:
-    return Row(prompt, Sampling(), num_top=num_top, score_prompt=score_prompt, ends=ends)
+def row(prompt: list[int], *, ends: bool = True, score_prompt: bool = True, num_top: int = 1) -> BatchRow:
+    return BatchRow(prompt, Sampling(), num_top=num_top, score_prompt=score_prompt, ends=ends)
 
 
 def test_scores_are_those_of_the_same_prompt_and_the_longest_unused_are_dropped() -> None:

@@ -13,7 +13,7 @@ from tests.given.own_tunings import OWN_SPECS, LastBlock, offer_own
 from workers.engines.embedded.choice import Choice
 from workers.engines.embedded.request import GenerationRequest
 from workers.engines.embedded.vocabulary import Vocabulary
-from workers.model.generate import Row
+from workers.model.generate import BatchRow
 from workers.model.load import weights_digest
 from workers.model.sampling import Sampling
 from workers.tunings.sites import Rows
@@ -44,10 +44,12 @@ class Shop:
             self.says[kind] = greedy(self.loaded, folder, self.prompt, NUM_TOKENS)
         assert len({tuple(ids) for ids in self.says.values()}) == len(self.says) == 5
 
-    async def submit(self, stack: AsyncExitStack, kind: str, limit: int = NUM_TOKENS) -> tuple[Row, GenerationRequest]:
+    async def submit(
+        self, stack: AsyncExitStack, kind: str, limit: int = NUM_TOKENS
+    ) -> tuple[BatchRow, GenerationRequest]:
         """A request to the model of that kind, which stays in memory until the stack ends."""
         _, adapter = await stack.enter_async_context(self.engine.model(self.names[kind]))
-        row = Row(self.prompt, Sampling(temperature=0.0), adapter)
+        row = BatchRow(self.prompt, Sampling(temperature=0.0), adapter)
         return row, self.engine.batcher.submit([[Choice(0, row, limit, self._vocabulary)]])
 
 
@@ -88,7 +90,7 @@ async def test_lanes_take_turns_token_by_token(shop: Shop) -> None:
 
 async def test_what_fails_in_one_lane_ends_no_row_of_another(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     async with AsyncExitStack() as stack:
-        asked: dict[str, tuple[Row, GenerationRequest]] = {}
+        asked: dict[str, tuple[BatchRow, GenerationRequest]] = {}
 
         def fail(self: LastBlock, rows: Rows | None = None) -> None:
             if self._parameters and any(row.generated for row, _ in asked.values()):

@@ -11,7 +11,7 @@ from tests.given.engines import LORA, PROMPT, greedy, load_tiny, logits_of, save
 from tests.given.own_tunings import OWN_SPECS, LastOfPromptSettings, offer_own
 from workers.engines.embedded.batcher import lane_of
 from workers.model.adapters import Adapters
-from workers.model.generate import PIECE_TOKENS, DecodingBatch, Row
+from workers.model.generate import PIECE_TOKENS, BatchRow, DecodingBatch
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling, choose
 
@@ -27,7 +27,7 @@ def ids_of(length: int, seed: int) -> list[int]:
     return torch.randint(6, 262, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def run(batch: DecodingBatch, rows: list[Row], num_tokens: int) -> None:
+def run(batch: DecodingBatch, rows: list[BatchRow], num_tokens: int) -> None:
     """Joins the rows one turn after the other; each leaves after `num_tokens`."""
     waiting = list(rows)
     while waiting or batch.rows:
@@ -50,7 +50,7 @@ def test_mixed_batch_says_what_each_adapter_says_alone(loaded: LoadedBase, tmp_p
     expected = [greedy(loaded, folder, prompt, 12) for folder, prompt in zip(folders, prompts, strict=True)]
     adapters = Adapters(loaded.model)
     attached = [folder and adapters.attach(folder) for folder in folders]
-    rows = [Row(prompt, GREEDY, adapter) for prompt, adapter in zip(prompts, attached, strict=True)]
+    rows = [BatchRow(prompt, GREEDY, adapter) for prompt, adapter in zip(prompts, attached, strict=True)]
     run(DecodingBatch(loaded), rows, 12)
     assert [row.generated for row in rows] == expected
     assert len({tuple(answer) for answer in expected}) == len(expected)
@@ -67,8 +67,10 @@ def test_prompts_of_one_model_are_computed_together_and_say_what_each_says_alone
     lengths, of = (9, 6, 17, 12, 9, 1, 7, 9), (0, 0, 1, 1, 1, 0, 2, 2)
     prompts = [ids_of(length, length) for length in lengths]
 
-    def rows(*, together: bool) -> list[tuple[Row, list[float | None]]]:
-        made = [Row(ids, GREEDY, attached[who], 1, score_prompt=scored) for ids, who in zip(prompts, of, strict=True)]
+    def rows(*, together: bool) -> list[tuple[BatchRow, list[float | None]]]:
+        made = [
+            BatchRow(ids, GREEDY, attached[who], 1, score_prompt=scored) for ids, who in zip(prompts, of, strict=True)
+        ]
         batch = DecodingBatch(loaded)
         every = [[row] for row in made]
         computed = batch.prefill_all(every) if together else [batch.prefill(one) for one in every]
@@ -111,7 +113,7 @@ def test_sliding_windows_see_as_far_as_they_should(loaded: LoadedBase) -> None:
     torch.manual_seed(0)
     sliding = replace(loaded, model=MistralForCausalLM(config).eval())
     prompts = [ids_of(length, length) for length in (9, 3, 17)]
-    rows = [Row(prompt, GREEDY) for prompt in prompts]
+    rows = [BatchRow(prompt, GREEDY) for prompt in prompts]
     run(DecodingBatch(sliding), rows, 12)
     assert [row.generated for row in rows] == [greedy(sliding, None, prompt, 12) for prompt in prompts]
 
@@ -124,31 +126,31 @@ def test_detached_adapters_leave_the_base_as_it_was(loaded: LoadedBase, tmp_path
     batch = DecodingBatch(loaded)
     for _ in range(2):
         adapter = adapters.attach(folder)
-        row = Row(prompt, GREEDY, adapter)
+        row = BatchRow(prompt, GREEDY, adapter)
         run(batch, [row], 8)
         assert row.generated == tuned
         assert greedy(loaded, None, prompt, 8) == before  # outside of a batch, no row's adapter is left behind
         adapters.detach(adapter)
-        row = Row(prompt, GREEDY)
+        row = BatchRow(prompt, GREEDY)
         run(batch, [row], 8)
         assert row.generated == before
 
 
 def test_seeded_row_does_not_depend_on_its_neighbours(loaded: LoadedBase) -> None:
     batch = DecodingBatch(loaded)
-    seeded = [Row(ids_of(6, 6), Sampling(seed=7)) for _ in range(2)]
+    seeded = [BatchRow(ids_of(6, 6), Sampling(seed=7)) for _ in range(2)]
     run(batch, [seeded[0]], 20)
-    run(batch, [Row(ids_of(30, 1), Sampling()), seeded[1], Row(ids_of(2, 2), Sampling())], 20)
+    run(batch, [BatchRow(ids_of(30, 1), Sampling()), seeded[1], BatchRow(ids_of(2, 2), Sampling())], 20)
     assert seeded[0].generated == seeded[1].generated
-    other = Row(ids_of(6, 6), Sampling(seed=8))
+    other = BatchRow(ids_of(6, 6), Sampling(seed=8))
     run(batch, [other], 20)
     assert other.generated != seeded[0].generated
 
 
 def test_rows_that_share_a_prompt_are_computed_once_and_draw_for_themselves(loaded: LoadedBase) -> None:
     batch = DecodingBatch(loaded)
-    alone = [Row(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
-    together = [Row(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
+    alone = [BatchRow(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
+    together = [BatchRow(ids_of(6, 6), Sampling(seed=seed)) for seed in range(3)]
     run(batch, alone, 10)
     batch.join(batch.prefill(together))
     for _ in range(10):
@@ -166,7 +168,7 @@ def test_logprobs_are_those_of_a_plain_forward_pass(loaded: LoadedBase, tmp_path
     expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt + answer), dim=-1)
     adapters = Adapters(loaded.model)
     batch = DecodingBatch(loaded)
-    row = Row(prompt, GREEDY, folder and adapters.attach(folder), num_top=3, score_prompt=True)
+    row = BatchRow(prompt, GREEDY, folder and adapters.attach(folder), num_top=3, score_prompt=True)
     prefilled = batch.prefill([row])
     batch.join(prefilled)
     tokens = list(prefilled.scores)
@@ -192,7 +194,7 @@ def test_long_prompt_is_fed_in_pieces(
     expected_TV = torch.log_softmax(logits_of(loaded, folder, prompt), dim=-1)
     adapter = folder and Adapters(loaded.model).attach(folder)
     batch = DecodingBatch(loaded, lane_of(adapter))
-    row = Row(prompt, GREEDY, adapter, num_top=0, score_prompt=True)
+    row = BatchRow(prompt, GREEDY, adapter, num_top=0, score_prompt=True)
     prefilled = batch.prefill([row])
     batch.join(prefilled)
     batch.sample()
@@ -220,7 +222,7 @@ def test_two_prompts_of_any_tuning_are_computed_together_as_each_alone(
     sizes: list[int] = []
     layer = adapter.tuning.model.base_model.layers[0]
     layer.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
-    rows = [Row(ids_of(length, length), GREEDY, adapter, 0, score_prompt=True) for length in (9, 6, 2)]
+    rows = [BatchRow(ids_of(length, length), GREEDY, adapter, 0, score_prompt=True) for length in (9, 6, 2)]
     alone = [batch.prefill([row]) for row in rows]
     for one, expected in zip(batch.prefill_all([[row] for row in rows]), alone, strict=True):
         assert torch.allclose(one.logits_NV, expected.logits_NV, atol=1e-4)

@@ -10,7 +10,7 @@ from tests.given.encoder_decoders import START, load_encoder_decoder, make_tiny_
 from tests.given.engines import LORA, PROMPT, save_adapter
 from tests.given.tuned import logits_behind
 from workers.model.adapters import Adapter, Adapters
-from workers.model.generate import DecodingBatch, Row
+from workers.model.generate import BatchRow, DecodingBatch
 from workers.model.load import BaseUnusable, LoadedBase, load_or_explain, load_text
 from workers.model.sampling import Sampling
 from workers.model.two_sided import batch_for
@@ -28,7 +28,7 @@ def ids_of(length: int, seed: int) -> list[int]:
     return torch.randint(6, 262, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def run(batch: DecodingBatch, rows: list[Row]) -> None:
+def run(batch: DecodingBatch, rows: list[BatchRow]) -> None:
     """Joins the rows one turn after the other, so that their decoders are at unlike places."""
     waiting = list(rows)
     while waiting or batch.rows:
@@ -41,7 +41,7 @@ def run(batch: DecodingBatch, rows: list[Row]) -> None:
 
 def test_rows_that_join_and_leave_are_what_the_library_generates_alone(loaded: LoadedBase) -> None:
     prompts = [ids_of(length, length) for length in (9, 3, 17, 5, 1)]
-    rows = [Row(prompt, GREEDY) for prompt in prompts]
+    rows = [BatchRow(prompt, GREEDY) for prompt in prompts]
     run(batch_for(loaded), rows)
     for row, prompt in zip(rows, prompts, strict=True):
         generated = loaded.model.generate(
@@ -59,8 +59,8 @@ def test_adapters_of_three_kinds_decode_beside_the_base_as_alone(loaded: LoadedB
     attached: list[Adapter | None] = [None, *map(adapters.attach, folders)]
     prompts = [ids_of(length, length) for length in (9, 3, 17, 5)]
 
-    def row(place: int) -> Row:
-        return Row(prompts[place], GREEDY, attached[place])
+    def row(place: int) -> BatchRow:
+        return BatchRow(prompts[place], GREEDY, attached[place])
 
     together, alone = [row(place) for place in range(4)], [row(place) for place in range(4)]
     run(batch_for(loaded), together)
@@ -76,11 +76,11 @@ def test_adapters_of_three_kinds_decode_beside_the_base_as_alone(loaded: LoadedB
 
 def test_a_seeded_row_does_not_depend_on_its_neighbours(loaded: LoadedBase) -> None:
     """Rows of unlike length on both sides: each token's probability is that of a plain pass over the row alone."""
-    rows = [Row(ids_of(length, length), Sampling(seed=length), num_top=0) for length in (30, 6, 2)]
-    alone = Row(rows[1].prompt, rows[1].sampling)
+    rows = [BatchRow(ids_of(length, length), Sampling(seed=length), num_top=0) for length in (30, 6, 2)]
+    alone = BatchRow(rows[1].prompt, rows[1].sampling)
     run(batch_for(loaded), [alone])
     batch, waiting = batch_for(loaded), list(rows)
-    found: dict[Row, list[float | None]] = {row: [] for row in rows}
+    found: dict[BatchRow, list[float | None]] = {row: [] for row in rows}
     while waiting or batch.rows:
         if waiting:
             batch.join(batch.prefill([waiting.pop(0)]))
@@ -100,7 +100,7 @@ def test_a_seeded_row_does_not_depend_on_its_neighbours(loaded: LoadedBase) -> N
 
 def test_what_was_written_before_is_scored_and_continued(loaded: LoadedBase) -> None:
     prompt, written = ids_of(8, 1), ids_of(5, 2)
-    row = Row(prompt, GREEDY, num_top=2, score_prompt=True, written=written)
+    row = BatchRow(prompt, GREEDY, num_top=2, score_prompt=True, written=written)
     batch = batch_for(loaded)
     prefilled = batch.prefill([row])
     batch.join(prefilled)

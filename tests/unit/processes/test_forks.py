@@ -158,9 +158,9 @@ async def test_a_server_ends_with_who_started_it_and_leaves_no_folder() -> None:
 
 AFTER = """
 import os, signal, socket
-from service.processes.fork_server import Server
+from service.processes.fork_server import ForkServer
 with socket.create_server(("127.0.0.1", 0)) as listener:
-    assert Server(listener).run() is None
+    assert ForkServer(listener).run() is None
 os.kill(os.getpid(), signal.SIGCHLD)  # as when a fork ends with its server
 """
 

@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from service.processes import http_server
-from service.processes.http_server import ConnectionLimits, JoinedWrites, Server, serving
+from service.processes.http_server import ConnectionLimits, HttpServer, JoinedWrites, serving
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
@@ -16,7 +16,7 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_a_signal_wakes_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "DATE_SECONDS", 3600.0)
-    server = Server(serving(_nothing, "127.0.0.1", 0, ConnectionLimits(), shutdown_seconds=1, lifespan=False))
+    server = HttpServer(serving(_nothing, "127.0.0.1", 0, ConnectionLimits(), shutdown_seconds=1, lifespan=False))
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:

@@ -9,10 +9,10 @@ import torch
 
 from service.recipes.base import Base
 from tests.given.tiny_models import make_tiny_base
-from workers.trainer.process.trial import Finding, try_base
+from workers.trainer.process.trial import TrialResult, try_base
 
 
-def tried(base: Base) -> list[Finding]:
+def tried(base: Base) -> list[TrialResult]:
     return list(try_base(base, torch.device("cpu")))
 
 

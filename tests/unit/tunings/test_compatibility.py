@@ -26,7 +26,7 @@ from tests.given.tiny_models import rows_of
 from tests.given.tuned import active_logits, logits_behind
 from tests.given.tunings import ELSEWHERE, KINDS, NEAR
 from workers.model.adapters import Adapter
-from workers.model.generate import Row
+from workers.model.generate import BatchRow
 from workers.model.load import LoadedBase, environment, weights_digest
 from workers.model.sampling import Sampling
 from workers.model.two_sided import batch_for
@@ -67,7 +67,7 @@ def trained_bytes(slot: Slot, folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
 
 
-def decoded(base: LoadedBase, rows: Sequence[Row], adapter: Adapter | None) -> tuple[list[list[int]], Tensor]:
+def decoded(base: LoadedBase, rows: Sequence[BatchRow], adapter: Adapter | None) -> tuple[list[list[int]], Tensor]:
     """The tokens of each row, and logits_BKV after the prompt and each token of it."""
     batch = batch_for(base, adapter)
     for row in rows:
@@ -80,8 +80,8 @@ def decoded(base: LoadedBase, rows: Sequence[Row], adapter: Adapter | None) -> t
     return [row.generated for row in rows], torch.stack(logits, dim=1)
 
 
-def row(adapter: Adapter | None) -> Row:
-    return Row(PROMPT, Sampling(temperature=0.0), adapter)
+def row(adapter: Adapter | None) -> BatchRow:
+    return BatchRow(PROMPT, Sampling(temperature=0.0), adapter)
 
 
 @dataclass(frozen=True)

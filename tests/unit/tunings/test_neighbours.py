@@ -19,7 +19,7 @@ from tests.given.tuned import tuned_logits
 from tests.given.tunings import KINDS
 from workers.data.batches import collate
 from workers.model.adapters import Adapter, Adapters
-from workers.model.generate import DecodingBatch, Row
+from workers.model.generate import BatchRow, DecodingBatch
 from workers.model.load import LoadedBase, environment, load_base, weights_digest
 from workers.model.sampling import Sampling
 from workers.trainer.process.slot import Slot
@@ -144,7 +144,7 @@ def test_rows_of_all_and_of_the_base_decode_together_as_alone(base: LoadedBase, 
         attached.append(adapters.attach(tmp_path))
     prompts = [random_rows(len(attached)).row(row)[0].tolist() for row in range(len(attached))]
 
-    def decode(rows: list[Row]) -> list[Tensor]:
+    def decode(rows: list[BatchRow]) -> list[Tensor]:
         """logits_NV of each row over ten tokens."""
         batch = DecodingBatch(base)
         for row in rows:
@@ -156,8 +156,8 @@ def test_rows_of_all_and_of_the_base_decode_together_as_alone(base: LoadedBase, 
             logits.append(batch._logits_BV.clone())
         return list(torch.stack(logits, dim=1))
 
-    def row(place: int, adapter: int) -> Row:
-        return Row(prompts[place], Sampling(temperature=0.0), attached[adapter])
+    def row(place: int, adapter: int) -> BatchRow:
+        return BatchRow(prompts[place], Sampling(temperature=0.0), attached[adapter])
 
     def furthest(adapters: Sequence[int]) -> float:
         """The greatest difference between a row's logits in the batch and alone."""

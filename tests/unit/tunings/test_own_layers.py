@@ -19,7 +19,7 @@ from tests.given.families import FAMILIES, FAMILY_VOCABULARY, make_family
 from tests.given.slots import LORA, adapter, run, seat
 from tests.given.tuned import tuned_logits
 from workers.model.adapters import Adapter
-from workers.model.generate import DecodingBatch, Row
+from workers.model.generate import BatchRow, DecodingBatch
 from workers.model.load import LoadedBase, weights_digest
 from workers.model.sampling import Sampling
 from workers.tunings import Tuning, create_tuning, open_tuning
@@ -212,7 +212,7 @@ def test_rows_of_all_kinds_and_of_the_base_decode_together_as_alone(base: Loaded
         """logits_NV of each row over eight tokens."""
         batch = DecodingBatch(base)
         for place in places:
-            batch.join(batch.prefill([Row(prompts[place], Sampling(temperature=0.0), adapters[place])]))
+            batch.join(batch.prefill([BatchRow(prompts[place], Sampling(temperature=0.0), adapters[place])]))
         seen = []
         for _ in range(8):
             batch.sample()
@@ -234,7 +234,7 @@ def test_decoding_with_the_cache_is_a_full_pass(base: LoadedBase, kind: str) -> 
     tuning = attached(base.model, kind, noise=0.3)
     prompt, num_tokens = list(range(20, 32)), 6
     batch = DecodingBatch(base)
-    row = Row(prompt, Sampling(temperature=0.0), Adapter(tuning))
+    row = BatchRow(prompt, Sampling(temperature=0.0), Adapter(tuning))
     batch.join(batch.prefill([row]))
     for _ in range(num_tokens):
         batch.sample()

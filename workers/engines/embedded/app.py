@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.domain.errors import LuthierError
 from service.installation.engine_key import engine_key
 from service.installation.storage import open_storage
-from service.processes.http_server import ConnectionLimits, Server, serving
+from service.processes.http_server import ConnectionLimits, HttpServer, serving
 from service.recipes.catalogue import read_catalogue
 from service.settings.settings import Settings
 from workers.engines.embedded.engine import Engine, EngineLimits
@@ -225,7 +225,7 @@ _HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Respon
 }
 
 
-class _Server(Server):
+class _Server(HttpServer):
     """Logs the address that it listens at: the port 0 means any free one."""
 
     def __init__(self, config: uvicorn.Config, base_id: str) -> None:

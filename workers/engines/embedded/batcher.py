@@ -24,7 +24,7 @@ from service.domain.errors import LuthierError, Unavailable
 from workers.engines.embedded.choice import Choice, Piece
 from workers.engines.embedded.request import GenerationRequest
 from workers.model.adapters import Adapter
-from workers.model.generate import Prefilled, Row
+from workers.model.generate import BatchRow, Prefilled
 from workers.model.load import LoadedBase
 from workers.model.sampling import Token
 from workers.model.two_sided import batch_for
@@ -127,14 +127,14 @@ class KeptScores:
         self._num_tokens = 0
         self._kept: OrderedDict[ScoreKey, Sequence[Token]] = OrderedDict()
 
-    def of(self, row: Row) -> Sequence[Token] | None:
+    def of(self, row: BatchRow) -> Sequence[Token] | None:
         """What the row asks for, where that is kept."""
         if not _kept_for(row) or (key := _score_key(row)) not in self._kept:
             return None
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def keep(self, row: Row, scores: Sequence[Token]) -> None:
+    def keep(self, row: BatchRow, scores: Sequence[Token]) -> None:
         """Keeps what was computed for the row, if that may be asked for again."""
         if not _kept_for(row) or (key := _score_key(row)) in self._kept:
             return
@@ -145,11 +145,11 @@ class KeptScores:
             self._num_tokens -= len(dropped)
 
 
-def _kept_for(row: Row) -> bool:
+def _kept_for(row: BatchRow) -> bool:
     return row.ends and row.score_prompt and row.adapter is None
 
 
-def _score_key(row: Row) -> ScoreKey:
+def _score_key(row: BatchRow) -> ScoreKey:
     return tuple(row.prompt), tuple(row.written), row.num_top
 
 

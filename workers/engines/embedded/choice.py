@@ -9,7 +9,7 @@ from typing import Literal
 
 from workers.engines.embedded.text import TextStream
 from workers.engines.embedded.vocabulary import Entry, Vocabulary
-from workers.model.generate import Row
+from workers.model.generate import BatchRow
 from workers.model.sampling import Token
 
 FinishReason = Literal["stop", "length"]
@@ -29,7 +29,7 @@ class Choice:
     """A sequence that is being generated, `limit` tokens at most. Used by the batcher's thread, but for `wanted`."""
 
     def __init__(
-        self, index: int, row: Row, limit: int, vocabulary: Vocabulary, stops: Sequence[str] = (), echo: str = ""
+        self, index: int, row: BatchRow, limit: int, vocabulary: Vocabulary, stops: Sequence[str] = (), echo: str = ""
     ) -> None:
         self.index = index
         self.row = row

@@ -24,7 +24,7 @@ from workers.engines.embedded.wire import (
     EmbeddingRequest,
 )
 from workers.model.adapters import Adapter
-from workers.model.generate import Row, num_virtual_tokens
+from workers.model.generate import BatchRow, num_virtual_tokens
 from workers.model.load import LoadedBase
 
 COMPLETION_TOKENS = 16  # OpenAI's default of `max_tokens`
@@ -68,7 +68,7 @@ class RequestParser:
         limit = room if request.token_limit is None else request.token_limit
         choices = []
         for index in range(request.n):
-            row = Row(ids, request.sampling(index), adapter, num_top=request.num_top, ends=limit == 0)
+            row = BatchRow(ids, request.sampling(index), adapter, num_top=request.num_top, ends=limit == 0)
             choices.append(Choice(index, row, limit, self._vocabulary, stops=request.stops))
         return Order([choices], len(ids))
 
@@ -145,7 +145,7 @@ class RequestParser:
         scored = request.echo and request.logprobs is not None
         choices = []
         for index in range(request.n):
-            row = Row(
+            row = BatchRow(
                 ids, request.sampling(index), adapter, num_top=request.logprobs, score_prompt=scored, ends=limit == 0,
                 written=written,
             )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import replace
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import TokenizedDataset
 from workers.model.adapters import Adapter
-from workers.model.generate import Row
+from workers.model.generate import BatchRow
 from workers.model.load import LoadedBase
 from workers.model.sampling import Sampling
 from workers.model.two_sided import batch_for
@@ -43,7 +43,7 @@ class TuningSampler:
         self._calls += 1
         groups = [
             [
-                Row(prompt, replace(sampling, seed=_seed(self._seed, self._calls, place, number)), self._adapter)
+                BatchRow(prompt, replace(sampling, seed=_seed(self._seed, self._calls, place, number)), self._adapter)
                 for number in range(num_samples)
             ]
             for place, prompt in enumerate(prompts)

@@ -26,7 +26,7 @@ from workers.data.render import Rendered, Renderer, encode_chat, encode_prompt
 from workers.data.template import ChatTemplate
 from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.model.describe import longest_context
-from workers.model.generate import Row
+from workers.model.generate import BatchRow
 from workers.model.load import BaseUnusable, LoadedBase, base_size, environment, load_or_explain
 from workers.model.nf4 import num_parameters
 from workers.model.sampling import Sampling
@@ -41,23 +41,23 @@ ANSWER_TOKENS = 8
 
 
 @dataclass(frozen=True)
-class Finding:
+class TrialResult:
     """The result of one part of the trial."""
 
     state: Literal["ok", "warning", "problem"]
     message: str
 
 
-def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
+def try_base(base: Base, device: torch.device) -> Iterator[TrialResult]:
     """Every part in turn. The base is gone from memory afterwards."""
     try:
         loaded = load_or_explain(base, device)
     except BaseUnusable as error:
-        yield Finding("problem", str(error))
+        yield TrialResult("problem", str(error))
         return
     size, packed = num_parameters(loaded.model), f", packed as {base.quantization}" if base.quantization else ""
-    yield Finding("ok", f"kind: {base.kind}, as its config.json says")
-    yield Finding(
+    yield TrialResult("ok", f"kind: {base.kind}, as its config.json says")
+    yield TrialResult(
         "ok", f"loads: {size:,} parameters in {base.dtype}{packed} on {device.type}, revision {loaded.revision}"
     )
     yield _context(base, loaded)
@@ -73,53 +73,53 @@ def try_base(base: Base, device: torch.device) -> Iterator[Finding]:
         yield _answer(loaded, prompt)
 
 
-def _context(base: Base, loaded: LoadedBase) -> Finding:
+def _context(base: Base, loaded: LoadedBase) -> TrialResult:
     """The context of the entry beside the model's own, of a hub's base too."""
     own = longest_context(loaded.model.config)
     if own is None:
-        return Finding("ok", f"context: {base.context_tokens} tokens; the model names no limit")
+        return TrialResult("ok", f"context: {base.context_tokens} tokens; the model names no limit")
     if base.context_tokens > own:
         text = f"context_tokens is {base.context_tokens}, but the model reads {own}: write at most that"
-        return Finding("problem", text)
-    return Finding("ok", f"context: {base.context_tokens} of the model's {own} tokens")
+        return TrialResult("problem", text)
+    return TrialResult("ok", f"context: {base.context_tokens} of the model's {own} tokens")
 
 
-def _rank(base: Base) -> Finding:
+def _rank(base: Base) -> TrialResult:
     """vLLM computes every adapter at the rank that it was started for, which costs most where computing is slow."""
     rank = base.serving.max_rank
     if rank <= MAX_RANK["vllm"]:
-        return Finding("ok", f"vLLM starts with max_lora_rank {rank}")
+        return TrialResult("ok", f"vLLM starts with max_lora_rank {rank}")
     text = (
         f"serving.max_rank is {rank}, at which vLLM computes every adapter: on a CPU, 64 made adapters of rank 16 "
         "slower than 16 did, 2.3 times alone and 6 times in a batch of eight; write the highest rank that jobs need"
     )
-    return Finding("warning", text)
+    return TrialResult("warning", text)
 
 
-def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[Finding, list[int] | None]]:
+def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[TrialResult, list[int] | None]]:
     """What text becomes a prompt: a plain one, then a conversation. Yields the prompt's tokens with the finding."""
     try:
         plain = encode_prompt(loaded.text, ROW.prompt)
     except RenderError as error:
-        yield Finding("problem", f"a plain prompt cannot be used: {error}"), None
+        yield TrialResult("problem", f"a plain prompt cannot be used: {error}"), None
     else:
         called = "classifications: a text" if base.kind == "encoder" else "completions: a plain prompt"
-        yield Finding("ok", f"{called} becomes tokens"), plain
+        yield TrialResult("ok", f"{called} becomes tokens"), plain
     if base.kind == "encoder" and not loaded.tokenizer.chat_template:
         return
     if base.kind == "encoder-decoder" and not loaded.tokenizer.chat_template:
         said = "chat: without a chat template the base reads one user message, with system messages before it"
-        yield Finding("ok", said), encode_chat(ChatTemplate(loaded.text), QUESTION)
+        yield TrialResult("ok", said), encode_chat(ChatTemplate(loaded.text), QUESTION)
         return
     if not loaded.tokenizer.chat_template:
         text = "no chat template: chat rows and chat completions are refused; prompts and completions work"
-        yield Finding("warning", text), None
+        yield TrialResult("warning", text), None
         return
     template = ChatTemplate(loaded.text)
     try:
         chat = encode_chat(template, QUESTION)
     except RenderError as error:
-        yield Finding("problem", f"the chat template cannot be used: {error}"), None
+        yield TrialResult("problem", f"the chat template cannot be used: {error}"), None
         return
     dialect = template.dialect
     shown = {
@@ -129,33 +129,35 @@ def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[Finding, list[int
         "the role developer": dialect.developer,
     }
     named = [name for name, is_shown in shown.items() if is_shown]
-    yield Finding("ok", f"chat: the template shows {', '.join(['messages', *named])}"), chat
+    yield TrialResult("ok", f"chat: the template shows {', '.join(['messages', *named])}"), chat
     if base.serving.tool_call_parser and not template.shows_tools:
         text = "serving.tool_call_parser is set, but the template shows no tools, which nobody would see: remove it"
-        yield Finding("problem", text), None
+        yield TrialResult("problem", text), None
 
 
-def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> Finding:
+def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> TrialResult:
     """One optimizer step of one row, which is undone when the slot is left."""
     renderer = Renderer(loaded.text, base.context_tokens)
     try:
         data = _texts(renderer) if base.kind == "encoder" else _dataset(renderer.render(ROW)[0])
     except RenderError as error:
-        return Finding("problem", f"{tuning.name}: a row cannot be used: {error}")
+        return TrialResult("problem", f"{tuning.name}: a row cannot be used: {error}")
     rate = base.learning_rate.get(tuning.name) or tuning.default_learning_rate(base_size(base))
     try:
         slot = Slot(loaded, environment(loaded.device, loaded.quantization), _spec(base, tuning, rate), data, None)
     except JobError as error:
         text = f"{tuning.name}: {error.message} Jobs that ask for it will fail: take it out of serving.tunings."
-        return Finding("warning", text)
+        return TrialResult("warning", text)
     try:
         loss = slot.train_step().metrics["train_loss"]
     finally:
         slot.leave()
     if not math.isfinite(loss):
-        return Finding("problem", f"{tuning.name}: the loss of one step is {loss}: try another dtype, such as float32")
+        return TrialResult(
+            "problem", f"{tuning.name}: the loss of one step is {loss}: try another dtype, such as float32"
+        )
     source = "the entry's" if tuning.name in base.learning_rate else "by the tuning's rule for this size"
-    return Finding("ok", f"{tuning.name}: one step trains, loss {loss:.3f}, learning rate {rate:.2g} ({source})")
+    return TrialResult("ok", f"{tuning.name}: one step trains, loss {loss:.3f}, learning rate {rate:.2g} ({source})")
 
 
 def _spec(base: Base, tuning: TuningSettings, rate: float) -> JobSpec:
@@ -183,12 +185,12 @@ def _dataset(rendered: Rendered) -> TokenizedDataset:
     return builder.build()
 
 
-def _answer(loaded: LoadedBase, prompt: list[int]) -> Finding:
+def _answer(loaded: LoadedBase, prompt: list[int]) -> TrialResult:
     """A few greedy tokens, as the embedded engine makes them."""
-    row = Row(prompt, Sampling(temperature=0.0))
+    row = BatchRow(prompt, Sampling(temperature=0.0))
     batch = batch_for(loaded)
     batch.join(batch.prefill([row]))
     for _ in range(ANSWER_TOKENS):
         batch.sample()
         batch.advance()
-    return Finding("ok", f"generates: {loaded.tokenizer.decode(row.generated)!r}")
+    return TrialResult("ok", f"generates: {loaded.tokenizer.decode(row.generated)!r}")
