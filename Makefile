@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SCRIPTS := service/dashboard/static/vendor/package-lock.json
 VLLM_STAMP := .cache/vllm/.installed
 
-# Containers often forbid Python to keep what it has compiled; then each of the many processes of the tests does it anew.
+# Containers often forbid Python to keep what it has compiled; then each of the many processes of the tests does it again.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -35,7 +35,7 @@ servers: install $(VLLM_STAMP) ## Install what the tests start beside Python's p
 	@$(BIN)/python -m tests.servers.trl || echo 'make servers: without TRL, whose losses ours are compared with; tests say so'
 	@tests/servers/install_radosgw.sh || echo 'make servers: without radosgw; tests that need it will say so'
 
-# The plugin is a copy of this code, so it is installed anew when that changes; seconds, once vLLM itself is there.
+# The plugin is a copy of this code, so it is installed again when that changes; seconds, once vLLM itself is there.
 $(VLLM_STAMP): pyproject.toml $(shell find deploy/vllm service workers -type f -not -name '*.pyc')
 	@if [ -n "$$LUTHIER_VLLM_PYTHON" ]; then echo "make servers: vLLM is in $$LUTHIER_VLLM_PYTHON"; \
 	elif PYTHON=$(PYTHON) deploy/vllm/install_cpu.sh; then touch $@; \
@@ -67,11 +67,11 @@ JOBS ?= 200
 soak: servers ## Break the production set again and again and count: make soak ROUNDS=20 JOBS=200
 	$(BIN)/python -m tests.faults.soak --rounds $(ROUNDS) --jobs $(JOBS)
 
-bench: servers ## Measure all that docs/performance.md names, about forty minutes on a quiet machine; continues; ANEW=1 begins again
-	$(BIN)/python -m benchmarks.run $(if $(ANEW),--anew)
+bench: servers ## Measure all that docs/performance.md names, about forty minutes on a quiet machine; continues; ALL=1 begins again
+	$(BIN)/python -m benchmarks.run $(if $(ALL),--all)
 
-mutate: servers ## Break the product on purpose and show that the tests notice; continues where it was stopped; ANEW=1 begins again
-	$(BIN)/python -m tests.mutations.mutate $(if $(ANEW),--anew)
+mutate: servers ## Break the product on purpose and show that the tests notice; continues where it was stopped; ALL=1 begins again
+	$(BIN)/python -m tests.mutations.mutate $(if $(ALL),--all)
 
 lint: install ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .

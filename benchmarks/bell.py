@@ -3,8 +3,8 @@
     python -m benchmarks.bell [--rings 50] > benchmarks/bell.txt
 
 Everything is real: HTTP, SQLite, Valkey, worker processes with their trainers. A ring's time runs from before the POST
-until a worker's claim stands in the database; the job is then cancelled. The two bells ring in turns, so that what
-else the machine does meets both. The workers' own sweep is an hour away for the bell on Redis: what is not rung is not
+until a worker's claim is in the database; the job is then cancelled. The two bells ring in turns, so that what
+else the machine does meets both. The workers' own sweep is an hour off for the bell on Redis: what is not rung is not
 heard.
 """
 

@@ -131,7 +131,7 @@ async def uploaded(ctx: Context, caller: Caller) -> str:
 
 
 async def fill(one: Installation, size: Size) -> None:
-    """The database is spoken to: made by operations, so many rows would take hours."""
+    """Written into the database: made by operations, so many rows would take hours."""
     ctx, project = one.ctx, one.caller.project_id
     ended = (await jobs.retrieve(ctx, one.caller, one.ended_id)).job
     names = [ids.job_id() for _ in range(size.jobs)]

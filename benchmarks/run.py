@@ -1,9 +1,9 @@
 """All benchmarks, one after another, each in a process of its own: `make bench`.
 
-    python -m benchmarks.run [--anew] [--quick] [--only gateway,engine] [--output FOLDER]
+    python -m benchmarks.run [--all] [--quick] [--only gateway,engine] [--output FOLDER]
 
 About forty minutes on two quiet cores, by estimate. Each writes its table and its picture when it ends, into
-benchmarks/ unless told otherwise; one that has ended for this commit is not run again without `--anew`, so a run that
+benchmarks/ unless asked otherwise; one that has ended for this commit is not run again without `--all`, so a run that
 was stopped continues. One that fails is named at the end, and the others run. `--quick` takes the smallest sizes,
 which show that all still work and measure nothing. At the end all tables and pictures that are there become one page,
 RESULTS.md beside them, and docs/performance.md shows the pictures of benchmarks/.
@@ -69,7 +69,7 @@ BENCHMARKS: Mapping[str, tuple[str, str, str]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--anew", action="store_true", help="also those that have ended for this commit")
+    parser.add_argument("--all", action="store_true", help="also those that have ended for this commit")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes")
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="some of %(default)s")
     parser.add_argument("--output", type=Path, default=HERE)
@@ -79,7 +79,7 @@ def main() -> None:
         for name, (module, full, quick) in BENCHMARKS.items()
         if name in options.only.split(",")
     }
-    failed = run(commands, options.output, None if options.quick else DONE, anew=options.anew)
+    failed = run(commands, options.output, None if options.quick else DONE, again=options.all)
     (options.output / "RESULTS.md").write_text(page(list(BENCHMARKS), options.output), encoding="utf-8")
     if options.output == HERE:
         DOCUMENT.write_text(with_figures(DOCUMENT.read_text(encoding="utf-8"), list(BENCHMARKS)), encoding="utf-8")
@@ -87,7 +87,7 @@ def main() -> None:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def run(commands: Mapping[str, Sequence[str]], output: Path, done: Path | None, *, anew: bool = False) -> list[str]:
+def run(commands: Mapping[str, Sequence[str]], output: Path, done: Path | None, *, again: bool = False) -> list[str]:
     """The names of those that failed. `done` is where it is kept which have ended; without it all are run."""
     output.mkdir(parents=True, exist_ok=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
@@ -95,7 +95,7 @@ def run(commands: Mapping[str, Sequence[str]], output: Path, done: Path | None, 
     for name, command in commands.items():
         arguments = [*command, "--output", str(output)]
         mark, ended = None if done is None else done / name, f"{commit.strip()} {' '.join(arguments)}"
-        if mark is not None and not anew and mark.exists() and mark.read_text(encoding="utf-8") == ended:
+        if mark is not None and not again and mark.exists() and mark.read_text(encoding="utf-8") == ended:
             print(f"{name}: has ended for this commit", flush=True)
             continue
         print(f"\n== {name}", flush=True)

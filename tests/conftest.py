@@ -51,7 +51,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def engine() -> AsyncIterator[ScriptedEngine]:
-    """An engine that answers what a test tells it to."""
+    """An engine that responds as a test scripts it."""
     async with scripted_engine() as engine:
         yield engine
 

@@ -76,7 +76,7 @@ class Production:
         return create_context(Settings(**{**names, "data_dir": self.folder / "test"}))
 
     def sweep_orphans(self) -> set[str]:
-        """Removes stored bytes that no row names, however young; answers what of files is left without a row."""
+        """Removes stored bytes that no row names, however young; returns what of files is left without a row."""
         return asyncio.run(self._sweep_orphans())
 
     async def _sweep_orphans(self) -> set[str]:

@@ -2,7 +2,7 @@
 
 Such a server ends with the last of them. Not xdist's own `--dist loadgroup`, which loses the groups with pytest 9.2.
 Files that take long begin first, so that the processes end together: how long each took is in tests/seconds.toml, which
-`--record-seconds` writes anew. Every run of several files ends with the ten longest.
+`--record-seconds` writes again. Every run of several files ends with the ten longest.
 """
 
 import re
@@ -69,7 +69,7 @@ def table(seconds: Mapping[str, float], root: Path) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record-seconds", action="store_true", help=f"write {TABLE.name} anew from this run")
+    parser.addoption("--record-seconds", action="store_true", help=f"write {TABLE.name} from this run")
 
 
 def pytest_configure(config: pytest.Config) -> None:

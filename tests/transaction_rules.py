@@ -1,4 +1,4 @@
-"""Two rules about transactions, watched in every test: one BEGIN per operation; nobody else is spoken to inside one.
+"""Two rules about transactions, watched in every test: one BEGIN per operation; nothing else is called inside one.
 
 BEGINs are counted where SQLAlchemy makes them, per call of a public coroutine of service.operations or service.work.
 Inside an open transaction its task, or a thread that it waits for, may use neither storage nor queue, nor a socket that

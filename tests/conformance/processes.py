@@ -24,7 +24,7 @@ READY_SECONDS = 120.0
 
 @contextmanager
 def served(folder: Path, *workers: str) -> Iterator[str]:
-    """The API and some workers (`engine`, `train`), as processes of their own; answers the API's base URL."""
+    """The API and some workers (`engine`, `train`), as processes of their own; returns the API's base URL."""
     port, engine_port = free_port(), free_port()
     named = {"id": seeds.BASE, "aliases": ALIASES, "context_tokens": CONTEXT_TOKENS}
     base = make_tiny_base(folder / "base").model_copy(update=named)

@@ -54,7 +54,7 @@ def test_openai_pythons_own_tests_pass(tmp_path: Path) -> None:
 
 
 def run_suite(folder: Path, files: list[str]) -> tuple[Outcomes, str]:
-    """Starts everything, runs the files of the suite, and answers how each test ended and what pytest wrote."""
+    """Starts everything, runs the files of the suite, and returns how each test ended and what pytest wrote."""
     source = suite.fetch()
     report = folder / "report.xml"
     with served(folder, "engine") as url:

@@ -1,4 +1,4 @@
-"""The dialect that the gateway speaks to engines: one suite for every engine, over a socket.
+"""The dialect between the gateway and engines: one suite for every engine, over a socket.
 
 Only what the gateway relies on and vLLM promises too. The embedded engine's own promises (refusals, exact words) are in
 `tests/unit/test_engine_*.py`.
@@ -20,7 +20,7 @@ import pytest
 from tests.given.engines import listening, load_tiny, local_store, make_engine, publish, save_adapter
 from tests.servers.vllm import Vllm
 
-MESSAGES = [{"role": "user", "content": "Tell me a story"}]
+MESSAGES = [{"role": "user", "content": "Write me a story"}]
 
 
 @dataclass(frozen=True)

@@ -213,9 +213,9 @@ def _make_real(case: Case) -> None:
     """Ids that exist and texts that make sense, so that an operation finds what it looks for."""
     for name in case.path_parameters or {}:
         case.path_parameters[name] = REAL[name]
-    case.headers.pop("Authorization", None)  # a made-up key comes no further than the door
+    case.headers.pop("Authorization", None)  # a made-up key comes no further than authentication
     if isinstance(case.query, dict):
-        case.query.pop("stream", None)  # the real job runs for ever, and so would the stream of its events
+        case.query.pop("stream", None)  # the real job runs without end, and so would the stream of its events
     if isinstance(case.body, dict):
         case.body |= {name: value for name, value in REAL_FIELDS.items() if name in case.body}
         if case.operation.label == "POST /v1/classifications":  # one of two, which the schema cannot say

@@ -1,4 +1,4 @@
-"""The metrics of vLLM that docs/operating/ tells operators to watch are those that a real one exports."""
+"""The metrics of vLLM that docs/operating/ names for operators to watch are those that a real one exports."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Processes killed while a job trains: it goes on from its snapshot and ends in the same bits, once."""
+"""Processes killed while a job trains: it continues from its snapshot and ends in the same bits, once."""
 
 import random
 import signal

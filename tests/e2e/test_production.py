@@ -94,7 +94,7 @@ def test_two_jobs_train_on_two_workers_and_answer_from_the_vllm_that_runs(made: 
         assert first.model == model
         print(f"the first token after {time.monotonic() - asked:.2f} s")  # noqa: T201
         stream.close()
-        assert check_callable(client, model) != check_callable(client, "tiny"), "the base answers"
+        assert check_callable(client, model) != check_callable(client, "tiny"), "that is the base"
     assert made.engine.below("vllm") == vllm, "vLLM was started again"
 
 
@@ -132,7 +132,7 @@ def said_by(client: OpenAI, models: list[str]) -> dict[str, str]:
 def test_vllms_core_and_then_its_machine_lost_while_it_streams_and_every_model_comes_back(
     made: Production, models: list[str], training_file: str, round_number: int
 ) -> None:
-    """First only the process that computes: our command must notice and start all of vLLM anew.
+    """First only the process that computes: our command must notice and start all of vLLM again.
 
     While that one starts, its machine is lost. The engine starts on another, which has nothing in its cache, when a
     training has ended meanwhile.
@@ -144,7 +144,7 @@ def test_vllms_core_and_then_its_machine_lost_while_it_streams_and_every_model_c
         [core] = made.engine.below("EngineCore")
         kill(core)
     wait_for(lambda: api not in made.engine.below(), 60, "vLLM ends")
-    wait_for(lambda: bool(made.engine.below("vllm.entrypoints")), 60, "our command starts vLLM anew")
+    wait_for(lambda: bool(made.engine.below("vllm.entrypoints")), 60, "our command starts vLLM again")
     made.engine.kill_all()
     made.forget_engine_cache()
     job = create_job(client, training_file)

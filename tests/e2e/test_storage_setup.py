@@ -1,4 +1,4 @@
-"""Every process refuses to start on a storage that cannot be used, and says in one line which setting to mend.
+"""Every process refuses to start on a storage that cannot be used, and says in one line which setting to correct.
 
 Each meets one such storage here. What is said of every other is shown where storage is checked: in
 tests/contract/test_storage_s3.py.

@@ -1,4 +1,4 @@
-"""Our API in front of a real vLLM: what the official SDK gets, and that storage being away is never "no such model"."""
+"""Our API in front of a real vLLM: what the official SDK gets, and unavailable storage is never "no such model"."""
 
 import asyncio
 import json
@@ -167,15 +167,15 @@ async def test_storage_that_is_away_is_no_missing_model(
         return 200
 
     name = await announced(ctx, caller, vllm, job_id, "awayaway", 6)
-    objects, away = vllm.folder / "objects", vllm.folder / "away"
-    objects.rename(away)
+    objects, elsewhere = vllm.folder / "objects", vllm.folder / "elsewhere"
+    objects.rename(elsewhere)
     try:
         assert await ask() == 503  # as if nothing were there
         objects.symlink_to(objects)
         assert await ask() == 503  # every access fails
         objects.unlink()
     finally:
-        away.rename(objects)
+        elsewhere.rename(objects)
     assert await ask() == 200
     with pytest.raises(openai.NotFoundError):
         await sdk.completions.create(model="ft:tiny:acme::nobody00", prompt="x")

@@ -14,7 +14,7 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 
 def wait_until_final(client: OpenAI, job_id: str, seconds: float = 240.0) -> FineTuningJob:
-    """The job in whichever final state. An API that is away for a moment is asked again by the SDK itself."""
+    """The job in whichever final state. An API that is down for a moment is asked again by the SDK itself."""
     deadline = time.monotonic() + seconds
     while (job := client.fine_tuning.jobs.retrieve(job_id)).status not in FINAL:
         assert time.monotonic() < deadline, f"{job_id} is still {job.status} after {seconds} s"
@@ -63,7 +63,7 @@ def check_one_artifact(production: Production, job_id: str) -> None:
 
 
 def check_callable(client: OpenAI, model: str, seconds: float = 60.0) -> str:
-    """The model answers; 503 while its engine comes back is waited for. Answers the text."""
+    """The model answers; 503 while its engine comes back is waited for. Returns the text."""
     deadline = time.monotonic() + seconds
     while True:
         try:

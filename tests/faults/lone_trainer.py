@@ -1,4 +1,4 @@
-"""The real trainer, which tells when another trainer is alive beside it: `python -m tests.faults.lone_trainer CONFIG`.
+"""The real trainer, which reports when another one is alive beside it: `python -m tests.faults.lone_trainer CONFIG`.
 
 LUTHIER_FAULT_LONE    a file: locked while this process lives; gets a line `base id` at each start,
                       and a line `crowded` where another process holds the lock

@@ -1,6 +1,6 @@
 """The processes of an installation, each started, frozen and killed by itself, as on machines of their own.
 
-One that ends by itself, as one does that finds a part away at its start, is started again, as by any init system. One
+One that ends by itself, as one does that finds a part down at its start, is started again, as by any init system. One
 that a test has ended stays down until the test starts it.
 """
 
@@ -21,7 +21,7 @@ RESTART_SECONDS = 1.0
 
 @dataclass
 class Process:
-    """One command line with its own log; `start` after its end starts it anew."""
+    """One command line with its own log; `start` after its end starts it again."""
 
     name: str
     arguments: list[str]

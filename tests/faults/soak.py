@@ -44,7 +44,7 @@ class Soak:
         self.kinds: dict[str, int] = {}
         self.hits: Counter[str] = Counter()
         self.broken: list[str] = []  # what did not hold of jobs
-        self.mistakes: list[str] = []
+        self.bugs: list[str] = []
         self._production = production
         self._numbers = random.Random(seed)
         self._open: list[str] = []
@@ -67,12 +67,12 @@ class Soak:
             time.sleep(0.5)
         self._check_all()
 
-    def look_for_mistakes(self) -> None:
-        """No fault of this table may end in a traceback: that is a mistake of ours, whatever became of the job."""
+    def look_for_bugs(self) -> None:
+        """No fault of this table may end in a traceback: that is a bug, whatever became of the job."""
         for process in self._production.processes:
             _, traceback, after = process.log.read_text(errors="replace").partition("Traceback")
             if traceback:
-                self.mistakes.append(f"a mistake of ours in the log of {process.name}: {after[:2000]}")
+                self.bugs.append(f"a bug in the log of {process.name}: {after[:2000]}")
 
     def _fill(self, jobs_left: int, strikes_left: int) -> None:
         """Keeps jobs in flight, and hurries when there are more jobs to come than strikes."""
@@ -118,10 +118,10 @@ def main() -> None:
         with production(Path(folder), base) as made:
             soak = Soak(made, Twins(made), arguments.seed)
             soak.run(STRIKES * arguments.rounds, arguments.jobs)
-            soak.look_for_mistakes()
+            soak.look_for_bugs()
         others = beside.result() if beside else {}
     _report(soak, others, time.monotonic() - started)
-    sys.exit(bool(soak.broken or soak.mistakes) or any(bad for _, bad in others.values()))
+    sys.exit(bool(soak.broken or soak.bugs) or any(bad for _, bad in others.values()))
 
 
 def _others(rounds: int, report: Path) -> dict[str, tuple[int, int]]:
@@ -155,7 +155,7 @@ def _report(soak: Soak, others: dict[str, tuple[int, int]], seconds: float) -> N
         print(f"{name:<75} {good + bad:>6}  {bad:>6}")  # noqa: T201
     good = len(soak.kinds) - len(soak.broken)
     print(f"\n{len(soak.kinds)} jobs under the faults marked -: {good} succeeded once, bit-identical to their twins")  # noqa: T201
-    for line in soak.broken + soak.mistakes:
+    for line in soak.broken + soak.bugs:
         print(f"BROKEN {line}")  # noqa: T201
     print(f"{seconds / 60:.0f} minutes")  # noqa: T201
 

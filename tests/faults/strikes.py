@@ -1,6 +1,6 @@
 """The faults that may strike at any moment while jobs run, and leave the set whole again. Each is a row of the table.
 
-A strike breaks something, waits a while, and mends what an operator's init system would mend. What must hold
+A strike breaks something, waits a while, and repairs what an operator's init system would repair. What must hold
 afterwards is in `tests.faults.invariants`.
 """
 
@@ -18,7 +18,7 @@ TRAINER = "workers.trainer"
 
 @dataclass(frozen=True)
 class Strike:
-    """`name` is its row in the table; `hit` breaks and mends, both at moments that the random numbers choose."""
+    """`name` is its row in the table; `hit` breaks and repairs, both at moments that the random numbers choose."""
 
     name: str
     hit: Callable[[Production, random.Random], None]

@@ -92,5 +92,5 @@ def test_a_damaged_artifact_never_answers(production_set: Production, twins: Twi
     with pytest.raises(InternalServerError) as refused:
         client.with_options(max_retries=0).completions.create(model=model, prompt="0 red?", max_tokens=4)
     assert refused.value.status_code == 503
-    behind_the_api(production_set, damage)  # the same bit again: mended
+    behind_the_api(production_set, damage)  # the same bit again: repaired
     check_callable(client, model)

@@ -1,4 +1,4 @@
-"""PostgreSQL stopped, killed, frozen, full and cut: requests are 503 or done, nothing is half-written, all goes on."""
+"""PostgreSQL stopped, killed, frozen, full and cut: requests are 503 or done, nothing is half-done, all continues."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The session's vLLM dies, fills up, or finds storage away or its artifacts spoiled: what its clients see, and after.
+"""The session's vLLM dies, fills up, or finds storage down or its artifacts spoiled: what its clients see, and after.
 
 The last file that uses it, since nothing is left of it. A start takes 28 CPU seconds.
 """
@@ -44,13 +44,13 @@ def expected(vllm: Vllm, publication: str) -> str:
 
 
 def wait_until_down(vllm: Vllm) -> None:
-    wait_for(lambda: not answers(f"{vllm.url}/health"), 30, "vLLM went away")
+    wait_for(lambda: not answers(f"{vllm.url}/health"), 30, "vLLM ended")
 
 
 def test_storage_that_is_away_is_a_503_and_then_works(vllm: Vllm) -> None:
     name = vllm.publish("farfaraw", 3)
-    objects, away = vllm.folder / "objects", vllm.folder / "away"
-    objects.rename(away)
+    objects, elsewhere = vllm.folder / "objects", vllm.folder / "elsewhere"
+    objects.rename(elsewhere)
     objects.symlink_to(objects)  # every access fails, but not as if nothing were there
     try:
         assert ask(vllm, name).status_code == 503
@@ -58,7 +58,7 @@ def test_storage_that_is_away_is_a_503_and_then_works(vllm: Vllm) -> None:
             asyncio.run(Engines([vllm.url]).score([name], [PROMPT]))
     finally:
         objects.unlink()
-        away.rename(objects)
+        elsewhere.rename(objects)
     assert said(vllm, name) == expected(vllm, "farfaraw")
 
 
@@ -127,7 +127,7 @@ def test_a_killed_api_server_is_started_again_and_nothing_of_vllm_outlives_our_c
     assert others, "vLLM has processes of its own"
     kill(api)
     wait_until_down(vllm)
-    wait_for(lambda: bool(vllm.children()) and not any(alive(pid) for pid in [api, *others]), 60, "vLLM begins anew")
+    wait_for(lambda: bool(vllm.children()) and not any(alive(pid) for pid in [api, *others]), 60, "vLLM begins again")
     left = vllm.children()
     vllm.kill()
     wait_for(lambda: not any(alive(pid) for pid in left), 60, "orphans end")

@@ -32,7 +32,7 @@ class Twins:
         self._undisturbed: dict[int, str] = {}
 
     def create(self, kind: int, training_file: str = "") -> str:
-        """A new job of this kind, on a copy of the file if one is named; answers its id."""
+        """A new job of this kind, on a copy of the file if one is named; returns its id."""
         hyperparameters = {"n_epochs": EPOCHS, "batch_size": BATCH}
         return (
             self._production.client()

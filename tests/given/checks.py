@@ -1,6 +1,6 @@
 """Checks made and done in the test's own process, as a user asks for them and a worker does them.
 
-The database is spoken to because no operation ends a lease, lets time pass, or shows what is still to be done.
+The database is used directly because no operation ends a lease, lets time pass, or shows what is still to be done.
 """
 
 from collections.abc import AsyncIterator

@@ -80,7 +80,7 @@ async def publish(
     tuning: str = "lora",
     template_date: date | None = None,
 ) -> str:
-    """Puts an adapter's folder into storage; answers its public name."""
+    """Puts an adapter's folder into storage; returns its public name."""
     name = model_name(base.id, "acme", None, publication)
     converted = ServedFiles(tuning="lora", rank=1, share=1.0, files={}) if (folder / SERVED).exists() else None
     manifest = Manifest(

@@ -62,7 +62,7 @@ LEFT: list[Left] = []
 
 
 def end() -> None:
-    """Leaves a thread that goes on for a moment, something to do at the end, output that waits, and an object."""
+    """Leaves a thread that runs for a moment, something to do at the end, output that waits, and an object."""
     LEFT.append(Left())
     atexit.register(sys.stdout.write, "at the end\n")
 
@@ -76,7 +76,7 @@ def end() -> None:
 
 def main() -> None:
     word = sys.argv[1]
-    if word == "tell":
+    if word == "report":
         tell()
     elif word == "tune":
         tune()

@@ -1,4 +1,4 @@
-"""A process of ours for tests: the command, environment and log that are asked for, forked instead of started anew.
+"""A process of ours for tests: the command, environment and log that are asked for, forked instead of started normally.
 
 Imports are most of what `luthierd up` or a worker costs. The fork server of these tests has done them once, and a
 process that is forked from it is what a new one is (tests/unit/processes/test_forks.py), with all that it starts below

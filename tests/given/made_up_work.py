@@ -1,7 +1,7 @@
 """A made-up kind of work, as an extension (`LUTHIER_EXTENSIONS=tests.given.made_up_work`) brings it: count lines.
 
 Its subject is a file; its result is the object `made-up/<file id>`. How it is done is in `made_up_runner`.
-The database is spoken to because a kind's functions run inside the claim's transaction.
+The database is used directly because a kind's functions run inside the claim's transaction.
 """
 
 from service.db import files

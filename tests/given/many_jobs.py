@@ -1,6 +1,6 @@
 """As many jobs as a project collects over years.
 
-The database is spoken to because made by operations, one by one, they would take minutes.
+The database is used directly because made by operations, one by one, they would take minutes.
 """
 
 from dataclasses import fields, replace

@@ -1,6 +1,6 @@
 """An installation as an earlier version left it.
 
-The database is spoken to because no operation takes a schema back.
+The database is used directly because no operation takes a schema back.
 """
 
 from alembic import command

@@ -1,7 +1,7 @@
 """What the formats of CI say of themselves, as far as reports use them: SARIF as a JSON Schema, JUnit as its elements.
 
 SARIF 2.1.0 (OASIS, 2020): sections 3.13 sarifLog, 3.14 run, 3.18 tool, 3.19 toolComponent, 3.27 result, 3.29
-physicalLocation, 3.30 region, 3.49 reportingDescriptor. A property that is not listed would be a mistake of ours.
+physicalLocation, 3.30 region, 3.49 reportingDescriptor. A property that is not listed would be a bug.
 JUnit has no specification; the elements and attributes are those that Jenkins' xUnit plugin takes (junit-10.xsd).
 """
 

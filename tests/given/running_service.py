@@ -63,13 +63,13 @@ class RunningService:
             wait_for(lambda port=port: answers(f"http://127.0.0.1:{port}/health"), START_SECONDS, f"port {port}")  # type: ignore[misc]
 
     def stop(self) -> int:
-        """Ctrl-C; answers the exit code."""
+        """Ctrl-C; returns the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOP_SECONDS)
 
     def run(self, *arguments: str) -> str:
-        """`luthierd` with these arguments; answers what it printed."""
+        """`luthierd` with these arguments; returns what it printed."""
         command = [sys.executable, "-m", "service", *arguments]
         return subprocess.run(
             command, cwd=ROOT, env=self.variables(), check=True, capture_output=True, text=True, timeout=60

@@ -1,6 +1,6 @@
 """Sign-ins as time would leave them.
 
-The database is spoken to because no operation makes time pass.
+The database is used directly because no operation makes time pass.
 """
 
 from sqlalchemy import update

@@ -1,6 +1,6 @@
 """A check that was done, written into database and storage as a worker would have left it.
 
-The database is spoken to because tests of the API and of clients have no worker.
+The database is used directly because tests of the API and of clients have no worker.
 """
 
 import asyncio

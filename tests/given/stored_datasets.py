@@ -1,6 +1,6 @@
 """Rows of tokenised files that all jobs share, as no operation shows them, and time that has passed for them.
 
-The database is spoken to because a day cannot be waited for.
+The database is used directly because a day cannot be waited for.
 """
 
 from sqlalchemy import select, update

@@ -1,6 +1,6 @@
 """Files written into the database without anybody's upload, and what it says of their bytes.
 
-The database is spoken to because an upload brings bytes, and because no operation shows what nobody may use any more.
+The database is used directly because an upload brings bytes, and no operation shows what nobody may use any more.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Jobs at any point of their way, written into the database as a worker or time would have brought them there.
 
-The database is spoken to because no operation makes what these tests begin with: a job without its file's bytes, a
+The database is used directly because no operation makes what these tests begin with: a job without its file's bytes, a
 lease that is over, a status that only a worker reaches.
 """
 

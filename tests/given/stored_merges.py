@@ -1,4 +1,4 @@
-"""Merges of models as if they had ended some time ago. The database is spoken to because no operation moves time."""
+"""Merges of models as if they had ended some time ago. The database is used because no operation moves time."""
 
 import time
 

@@ -1,7 +1,7 @@
 """Models and checkpoints written into the database as if a job had published them, and what it keeps of them.
 
-The database is spoken to because a tuned model appears only at the end of a training, which these tests do not need,
-and because no operation shows a model that was deleted.
+The database is used directly because a tuned model appears only at the end of a training, which tests do not need, and
+because no operation shows a model that was deleted.
 """
 
 import hashlib

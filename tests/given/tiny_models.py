@@ -46,7 +46,7 @@ def make_tiny_base(
     tunings: Sequence[str] = ("lora", "prompt"),
     num_layers: int = 2,
 ) -> Base:
-    """Writes the folder of a base and answers its catalogue entry. vLLM needs heads of 32 numbers or more."""
+    """Writes the folder of a base and returns its catalogue entry. vLLM needs heads of 32 numbers or more."""
     folder.mkdir(parents=True, exist_ok=True)
     config = LlamaConfig(
         vocab_size=VOCABULARY,

@@ -44,7 +44,7 @@ class Script(Channel):
         """Nobody has to live on."""
 
     def commands(self, wait: bool) -> list[Order]:
-        if wait:  # not for ever
+        if wait:  # within bounds
             self._commands.put(self._commands.get(timeout=PATIENCE_SECONDS))
         return super().commands(wait=False)
 

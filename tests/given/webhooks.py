@@ -1,6 +1,6 @@
 """Deliveries of webhooks in the states that tests need.
 
-The database is spoken to because no operation shows what is still to be delivered, makes it older or hurries it.
+The database is used directly because no operation shows what is still to be delivered, makes it older or hurries it.
 """
 
 from sqlalchemy import select, update

@@ -1,6 +1,6 @@
 """Claims of a job's work, as a worker makes them, and rows of work in the states that tests need.
 
-The database is spoken to because no operation ends a lease, hurries what waits, or shows how often work was claimed.
+The database is used directly because no operation ends a lease, hurries what waits, or counts claims of work.
 """
 
 from collections.abc import Sequence

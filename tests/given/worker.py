@@ -107,7 +107,7 @@ async def create(
 
 
 async def reached(ctx: Context, caller: Caller, id: str, there: Callable[[Job], bool]) -> Job:
-    """The job, once it is there. It is read anew after a commit only, since reading costs a hundred times as much."""
+    """The job, once it is there. It is read again after a commit only, since reading costs a hundred times as much."""
     async with asyncio.timeout(END_SECONDS):
         while True:
             seen = ctx.database.last_commit()

@@ -11,7 +11,7 @@ OF_HISTOGRAMS = re.compile(r"_(bucket|count|sum)$")
 
 
 def exported(sources: Iterable[str]) -> Iterator[str]:
-    """The names of metrics in modules that speak to Prometheus."""
+    """The names of metrics in modules that define metrics of Prometheus."""
     for source in sources:
         if "prometheus_client" in source:
             for node in ast.walk(ast.parse(source)):

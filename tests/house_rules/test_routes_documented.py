@@ -1,4 +1,4 @@
-"""Every route stands in the OpenAPI document, which is committed as it is, and in its README."""
+"""Every route is in the OpenAPI document, which is committed as it is, and in its README."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def documented(openapi: Mapping[str, Any]) -> set[Operation]:
 def routed(app: FastAPI) -> Iterator[Operation]:
     """The operations that an app answers."""
     for route in iter_route_contexts(app.routes):
-        path = re.sub(r":\w+}", "}", str(route.path))  # a converter is the router's affair
+        path = re.sub(r":\w+}", "}", str(route.path))  # a converter belongs to the router
         yield from ((method.lower(), path) for method in route.methods or ())
 
 

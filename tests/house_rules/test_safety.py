@@ -1,4 +1,4 @@
-"""What must stand nowhere: formats that run code when they are read, other people's code, paths of one machine."""
+"""What must be nowhere: formats that run code when they are read, other people's code, paths of one machine."""
 
 import re
 from collections.abc import Iterable

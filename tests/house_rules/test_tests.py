@@ -51,7 +51,7 @@ def of_the_database(files: Iterable[Path]) -> list[str]:
 
 
 def unexplained(files: Iterable[Path]) -> list[str]:
-    """Builders that speak to the database and whose docstring does not say so, and why."""
+    """Builders that use the database and whose docstring does not say so, and why."""
     return [
         str(path)
         for path, text in texts(files)
@@ -72,7 +72,7 @@ def test_only_tests_of_the_database_import_it():
     assert of_the_database(others) == []
 
 
-def test_a_builder_that_speaks_to_the_database_says_why():
+def test_a_builder_that_uses_the_database_says_why():
     assert unexplained(path for path in python_files("tests") if _below(path, BUILDERS)) == []
 
 

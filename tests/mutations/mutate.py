@@ -5,7 +5,7 @@ fail, as it must pass without the break. Works on a copy of the tracked files; t
 
 First every break is tried; in the end one run shows that the tests of those that were noticed pass without them. A run
 may be interrupted: what it has shown is remembered in `.cache/`, until the break's entry, the file that it breaks, or
-the file of its test changes. What they import may have changed all the same, so `--anew` (`make mutate ANEW=1`) forgets
+the file of its test changes. What they import may have changed all the same, so `--all` (`make mutate ALL=1`) forgets
 what is remembered.
 """
 
@@ -52,7 +52,7 @@ OPTIONS = [
     "ignore::pytest.PytestAssertRewriteWarning",
 ]
 Shown = Literal["noticed", "whole"]
-PASSED, FAILED, CRASHED = 0, 1, 70  # pytest's exit codes; 2 and above are mistakes of ours
+PASSED, FAILED, CRASHED = 0, 1, 70  # pytest's exit codes; 2 and above are bugs of ours
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Memory:
 def main() -> int:
     """Prints one line per break; returns how many went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--anew", action="store_true", help="forget what earlier runs have shown")
-    if parser.parse_args().anew:
+    parser.add_argument("--all", action="store_true", help="forget what earlier runs have shown")
+    if parser.parse_args().all:
         REMEMBERED.unlink(missing_ok=True)
     breaks = [Break(**entry) for entry in tomllib.loads((Path(__file__).parent / "breaks.toml").read_text())["break"]]
     memory = Memory(REMEMBERED)

@@ -149,7 +149,7 @@ class Postgres:
         self._free.append(url)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """Runs a statement as the server's owner, beside everything that is tested; answers the rows as text."""
+        """Runs a statement as the server's owner, beside everything that is tested; returns the rows as text."""
         result = self._psql(statement, database)
         assert result.returncode == 0, f"{statement}: {result.stderr}"
         return result.stdout.strip()

@@ -80,7 +80,7 @@ class Vllm:
                 [sys.executable, *command.split()],
                 cwd=ROOT,
                 env=self._environment(),
-                stdin=subprocess.PIPE,  # its end tells that the tests are gone, however they went
+                stdin=subprocess.PIPE,  # its end shows that the tests have ended, however they did
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -95,7 +95,7 @@ class Vllm:
         assert process.poll() is None, self.log[-4000:]
 
     def stop(self) -> int:
-        """As an operator would; answers the exit code."""
+        """As an operator would; returns the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(STOP_SECONDS)
@@ -113,12 +113,12 @@ class Vllm:
     def publish(
         self, publication: str, seed: int, spec: dict[str, object] = LORA, serve_rank: int | None = None
     ) -> str:
-        """Puts a random adapter into storage; answers its name. May be called while vLLM runs."""
+        """Puts a random adapter into storage; returns its name. May be called while vLLM runs."""
         folder = save_adapter(self.loaded, self.folder / publication, seed, spec, serve_rank)
         return asyncio.run(publish(self.store, self.base, self.loaded, folder, publication, str(spec["type"])))
 
     def fresh(self) -> LoadedBase:
-        """The base anew: engines change the model that they get."""
+        """The base, loaded again: engines change the model that they get."""
         return load_base(self.base, CPU)
 
     def children(self) -> list[int]:

@@ -128,7 +128,7 @@ async def test_a_job_of_another_base_gets_the_trainer_after_everybodys_turn(
         long = await seated_jobs(ctx, caller)
         long.append(await create(ctx, caller, SLOTS, **LONG))
         (job,) = await ended(ctx, other, await create(ctx, other, 9, model="other", **SHORT))
-        await reached(ctx, caller, long[0], lambda found: found.step > stays(lines(journal), found.id)[0])  # it goes on
+        await reached(ctx, caller, long[0], lambda found: found.step > stays(lines(journal), found.id)[0])  # it runs
         for id in long:
             await jobs.cancel(ctx, caller, id)
     assert job.status == "succeeded", job.error

@@ -69,7 +69,7 @@ async def test_a_stream_of_younger_jobs_does_not_keep_an_older_one_waiting(
 async def test_workers_of_different_bases_share_the_work_over_redis(
     tmp_path: Path, ctx: Context, caller: Caller, valkey: Valkey
 ) -> None:
-    """The sweep is far away: every claim is a bell's."""
+    """The sweep is far off: every claim is a bell's."""
     shared = ctx.settings.model_copy(update={"redis_url": valkey.url, "sweep_seconds": 3600.0})
     contexts = [create_context(shared.model_copy(update={"bases": name})) for name in ("tiny", "other", "")]
     *holders, api = contexts

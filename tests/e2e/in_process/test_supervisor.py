@@ -1,4 +1,4 @@
-"""One worker in this process, real database, real trainers: jobs that crash, parts that are away or damaged."""
+"""One worker in this process, real database, real trainers: jobs that crash, parts that are unavailable or damaged."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ async def test_storage_that_is_away_for_a_moment_costs_no_job(
         nonlocal refused
         if key.startswith(("jobs/", "adapters/")) and refused < 6:
             refused += 1
-            raise StorageError("the disk is away")
+            raise StorageError("the disk is unavailable")
         return await put(key, chunks, **options)
 
     job_id = await create(ctx, caller, 1)

@@ -28,7 +28,7 @@ def kind(name: str, ends: tuple[str, ...] | None = None) -> BaseText:
 
 
 def text_of(template: str, ends: tuple[str, ...]) -> BaseText:
-    """A base of that template. What stands in <| |> is a special token; the first of `ends` is its end of text."""
+    """A base of that template. What is in <| |> is a special token; the first of `ends` is its end of text."""
     backend = Tokenizer.from_str(tokenizer_for("chatml").backend_tokenizer.to_str())
     names = [*_SPECIAL.findall(template), *ends, "<|system|>"]
     backend.add_tokens([AddedToken(name, special=True) for name in dict.fromkeys(names)])

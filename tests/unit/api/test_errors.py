@@ -212,7 +212,7 @@ async def test_without_its_database_the_service_says_503(settings: Settings) -> 
         ready, alive = await client.get("/readyz"), await client.get("/livez")
         models = await client.get("/v1/models", headers={"Authorization": "Bearer sk-luthier-x"})
     await ctx.close()
-    await asyncio.sleep(0.2)  # the threads of the failed connections still want to tell this loop
+    await asyncio.sleep(0.2)  # the threads of the failed connections still report to this loop
     assert (health.status_code, health.json()["database"]) == (503, "unavailable")
     assert (ready.status_code, alive.status_code) == (503, 200)
     assert models.status_code == 503

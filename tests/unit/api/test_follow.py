@@ -33,7 +33,7 @@ def followed(sdk: openai.OpenAI, id: str) -> list[str]:
     return [event.id for event in example.follow(sdk, id)]
 
 
-@pytest.mark.parametrize("breaks", [RuntimeError("the connection is cut"), Unavailable("the database is away")])
+@pytest.mark.parametrize("breaks", [RuntimeError("the connection is cut"), Unavailable("the database is unavailable")])
 async def test_a_broken_stream_goes_on_behind_the_last_event(
     ctx: Context, client: httpx.AsyncClient, sdk: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, breaks: Exception
 ) -> None:

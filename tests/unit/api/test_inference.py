@@ -1,4 +1,4 @@
-"""Completions through the public door: our API on a socket, an engine behind it, and the official SDK before it."""
+"""Completions through the public API: ours on a socket, an engine behind it, and the official SDK before it."""
 
 import asyncio
 import contextlib

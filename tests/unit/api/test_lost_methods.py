@@ -1,4 +1,4 @@
-"""Jobs of a method that this installation no longer has: an extension was taken away."""
+"""Jobs of a method that this installation no longer has: an extension was removed."""
 
 from service.api.schemas.job_objects import JobObject
 from service.domain.job import Job

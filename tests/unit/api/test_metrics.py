@@ -1,4 +1,4 @@
-"""/metrics as Prometheus sees it: numbers that follow jobs and requests, for admins' keys only, whatever is away."""
+"""/metrics as Prometheus sees it: numbers that follow jobs and requests, for admins' keys only, whatever is down."""
 
 import asyncio
 import time
@@ -38,14 +38,14 @@ async def requests(admin: httpx.AsyncClient, **labels: str) -> float | None:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine's database is slow, not away."""
+    """A busy machine's database is slow, not down."""
     for module in (metrics, admins):
         monkeypatch.setattr(module, "LOOK_SECONDS", 60.0)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, engine: ScriptedEngine) -> Settings:
-    """One engine that answers, and one that is away."""
+    """One engine that answers, and one that is down."""
     return Settings(data_dir=tmp_path / "data", engine_urls=f"{engine.url},http://127.0.0.1:1")
 
 

@@ -241,7 +241,7 @@ def test_the_split_is_the_weight_within_two_standard_deviations() -> None:
         deviation = math.sqrt(10_000 * weight * (1 - weight))
         assert abs(chosen["candidate"] - 10_000 * weight) < 2 * deviation, weight
         drawn = Counter(choose(alias, None) for _ in range(10_000))
-        assert abs(drawn["candidate"] - 10_000 * weight) < 6 * deviation, weight  # drawn anew in each run
+        assert abs(drawn["candidate"] - 10_000 * weight) < 6 * deviation, weight  # drawn again in each run
 
 
 @pytest.mark.slow

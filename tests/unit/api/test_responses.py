@@ -1,4 +1,4 @@
-"""POST /v1/responses through the public door, read by the official SDK, whole and as a stream."""
+"""POST /v1/responses through the public API, read by the official SDK, whole and as a stream."""
 
 import asyncio
 import contextlib

@@ -30,7 +30,7 @@ async def test_every_commit_of_any_process_changes_the_mark_and_nothing_else_doe
         other.execute("INSERT INTO words VALUES (?)", [word])
         marks.append(database.last_commit())
     other.execute("PRAGMA wal_checkpoint(RESTART)")
-    for _ in range(20):  # the log begins anew and has its old lengths again
+    for _ in range(20):  # the log begins again and has its old lengths again
         other.execute("DELETE FROM words")
         marks.append(database.last_commit())
         other.execute("INSERT INTO words VALUES ('spruce')")
@@ -88,7 +88,7 @@ async def test_a_value_is_kept_in_the_state_in_which_it_was_read_and_no_longer()
             await asyncio.sleep(0)
         return tasks
 
-    first, second = await asked(2)  # in one state: one read for both, of which the first caller goes away
+    first, second = await asked(2)  # in one state: one read for both, of which the first caller hangs up
     first.cancel()
     state.append(2)  # somebody commits while they wait
     (later,) = await asked(1)

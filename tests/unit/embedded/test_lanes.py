@@ -32,7 +32,7 @@ class Shop:
         self.names = {"base": "tiny"}
         self.says = {"base": greedy(self.loaded, None, self.prompt, NUM_TOKENS)}
         self._vocabulary = Vocabulary(self.loaded)
-        self._vocabulary.end_tokens = frozenset()  # every row goes on to its limit
+        self._vocabulary.end_tokens = frozenset()  # every row continues to its limit
 
     async def stock(self) -> None:
         for seed, (kind, spec) in enumerate({"lora": LORA, **OWN_SPECS}.items()):

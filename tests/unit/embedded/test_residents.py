@@ -219,14 +219,14 @@ async def test_unavailable_storage_is_503_and_the_disk_cache_still_serves(shop: 
     name, other, _ = shop.adapters
     async with shop.calling() as client:
         await text(client, name)
-    away = shop.root / "away"
-    shop.objects.rename(away)
+    elsewhere = shop.root / "elsewhere"
+    shop.objects.rename(elsewhere)
     shop.objects.symlink_to(shop.objects)  # a loop: the system refuses every call
     async with shop.calling() as client:
         assert await text(client, name) == shop.says[name]
         assert (await ask(client, other)).status_code == 503
         shop.objects.unlink()
-        away.rename(shop.objects)
+        elsewhere.rename(shop.objects)
         assert await text(client, other) == shop.says[other]
 
 

@@ -1,4 +1,4 @@
-"""Limits that several API processes share over a real Redis: one count, no race, and no refusal while it is away."""
+"""Limits that several API processes share over a real Redis: one count, no race, and no refusal while it is down."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ TOKENS = PerMinute(requests=1000, tokens=1000)
 
 @pytest.fixture
 async def clients(own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[RedisConnection]]:
-    """Two processes' clients. A Redis that is late counts as away: here later, for a busy machine."""
+    """Two processes' clients. A Redis that is late counts as down: here later, for a busy machine."""
     monkeypatch.setattr(of_limits, "RESPONSE_SECONDS", 2.0)
     monkeypatch.setattr(of_redis, "CONNECT_SECONDS", 2.0)
     monkeypatch.setattr(of_redis, "RESPONSE_SECONDS", 2.0)

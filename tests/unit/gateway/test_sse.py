@@ -1,4 +1,4 @@
-"""A stream of events is cut into whole ones, whatever the network's chunks are, and never written anew."""
+"""A stream of events is cut into whole ones, whatever the network's chunks are, and never written again."""
 
 import pytest
 

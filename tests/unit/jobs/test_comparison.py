@@ -149,7 +149,7 @@ def test_a_slightly_weaker_adapter_is_found_where_both_compute_in_one_format(noi
 
 
 def test_what_a_coarser_engine_rounds_away_of_an_adapter_is_no_fault() -> None:
-    """Of a weak effect 12 % was seen to be rounded away; half of it is another adapter even so."""
+    """Of a weak effect 12 % was seen to be lost by rounding; half of it is another adapter even so."""
     for seed in range(25):
         trainer, engine = Programs(seed, 1e-6, effect=0.06), Programs(seed + 1000, 0.02, effect=0.06)
         base = [engine.rounded(trainer.base).tolist()]

@@ -133,7 +133,7 @@ def attached(base: LoadedBase, spec: dict[str, Any]) -> Tuning:
 
 
 def disturb(tuning: Tuning) -> None:
-    """Moves the policy away from its reference."""
+    """Moves the policy off its reference."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in tuning.parameters().values():

@@ -40,7 +40,7 @@ async def test_renewing_keeps_a_lease_and_tells_what_is_held(ctx: Context, calle
 
 
 async def test_a_job_that_its_worker_has_dropped_is_not_kept(ctx: Context, caller: Caller) -> None:
-    """It could not give the job back, because the database was away for a moment."""
+    """It could not give the job back, because the database was down for a moment."""
     claim = await claimed(ctx, caller)
     await expire(ctx, claim.job.id)
     assert await renew(ctx, "one", []) == {}

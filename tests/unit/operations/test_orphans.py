@@ -130,7 +130,7 @@ async def test_a_sweep_goes_on_where_the_one_before_stopped(
     await sweep.sweep()
     assert await left(ctx) == ["files/file-2/0", "notes"]
     await sweep.sweep()
-    await sweep.sweep()  # came to the end, and begins anew
+    await sweep.sweep()  # came to the end, and begins again
     await put(ctx, "files/file-0/0")
     await sweep.sweep()
     assert await left(ctx) == ["notes"]

@@ -1,4 +1,4 @@
-"""Children forked from a fork server are what children started anew are, and need no server."""
+"""Children forked from a fork server are what children started normally are, and need no server."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def ended(process: ChildProcess) -> int:
 
 
 async def told(process: ChildProcess) -> dict[str, object]:
-    """What `tell` says, once it has got "spruce" and the end of its stdin."""
+    """What `report` says, once it has got "spruce" and the end of its stdin."""
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(b"spruce")
     process.stdin.write_eof()
@@ -52,8 +52,8 @@ async def told(process: ChildProcess) -> dict[str, object]:
 
 async def test_a_fork_is_what_a_new_process_is_and_has_imported_already(server: psutil.Process) -> None:
     environment = {**os.environ, "WORD": "maple", "PATH": "/nowhere"}
-    fork = await start_fork(command("tell", "a b", "ü"), environment, stdout=PIPE)
-    new = await start_child(command("tell", "a b", "ü"), environment, stdout=PIPE)
+    fork = await start_fork(command("report", "a b", "ü"), environment, stdout=PIPE)
+    new = await start_child(command("report", "a b", "ü"), environment, stdout=PIPE)
     forked, anew = await told(fork), await told(new)
     assert (fork.pid, fork.pid) == (forked.pop("pid"), forked.pop("group"))  # in a session of its own
     assert (new.pid, new.pid) == (anew.pop("pid"), anew.pop("group"))
@@ -109,7 +109,7 @@ async def test_without_its_server_a_fork_ends_and_the_next_child_is_started_anew
     server.kill()
     assert await ended(fork) == -signal.SIGKILL
     await asyncio.to_thread(wait_for, lambda: not alive(fork.pid), SECONDS, "the orphan ends")
-    new = await start_fork(command("tell"), os.environ, stdout=PIPE)
+    new = await start_fork(command("report"), os.environ, stdout=PIPE)
     assert (await told(new))["loaded"] is False
     assert await ended(new) == 0
 

@@ -1,6 +1,6 @@
 """How often a step asks the device for numbers: once, however many micro-batches it is cut into.
 
-Stands in for a device: whatever a step computes from its batches is a `OnDevice`, which notes every look at its values.
+A device for tests: whatever a step computes from its batches is a `OnDevice`, which notes every look at its values.
 """
 
 import sys

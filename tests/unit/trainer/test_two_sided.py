@@ -1,5 +1,5 @@
 """A model on an encoder-decoder, trained in this process: its engine agrees with the trainer on the decoder's tokens,
-disagrees where the decoder's tensors are lost, and answers what was taught."""
+disagrees where the decoder's tensors are lost, and returns what was taught."""
 
 import json
 import shutil

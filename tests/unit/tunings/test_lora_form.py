@@ -39,7 +39,7 @@ def logits(tuning: Tuning) -> torch.Tensor:
 
 
 def save(tuning: Tuning, model: PreTrainedModel, rank: int, folder: Path) -> float:
-    """Writes the LoRA's files; answers the share that it keeps."""
+    """Writes the LoRA's files; returns the share that it keeps."""
     assert isinstance(tuning, WeightChanging)
     form = lora_form(tuning, rank)
     folder.mkdir()

@@ -39,7 +39,7 @@ LEARNING_RATE = {
     "prompt": 5e-2,
     "vera": 5e-2,
 }  # of eight rows and 150 steps
-LEARNT = {"loreft": 0.5}  # it edits prompts only; who cannot tell these rows apart has at least log 2 = 0.69
+LEARNT = {"loreft": 0.5}  # it edits prompts only; who cannot distinguish these rows has at least log 2 = 0.69
 OF_PEFT = [kind for kind, one in KINDS.items() if not tuning_of(one).peft_type.startswith("LUTHIER_")]
 every_tuning = pytest.mark.parametrize("kind", KINDS)
 

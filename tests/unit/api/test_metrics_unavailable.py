@@ -1,4 +1,4 @@
-"""/metrics while the database is away: the scrape says so, in time, to admins whose key was seen before."""
+"""/metrics while the database is unavailable: the scrape says so, in time, to admins whose key was seen before."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ async def watched(settings: Settings) -> AsyncIterator[tuple[Context, httpx.Asyn
             now[0] += CACHE_SECONDS
             await ctx.database.close()  # the pool's connections; it makes new ones
             yield ctx, admin, late
-    await asyncio.sleep(0.2)  # the threads of the failed connections still want to tell this loop
+    await asyncio.sleep(0.2)  # the threads of the failed connections still report to this loop
 
 
 async def up(admin: httpx.AsyncClient) -> None:
@@ -64,11 +64,11 @@ async def check_without_database(admin: httpx.AsyncClient, unseen_key: str) -> N
 async def test_a_scrape_tells_that_the_database_is_gone(settings: Settings) -> None:
     async with watched(settings) as (ctx, admin, unseen_key):
         database = Path(ctx.database.url.database or "")
-        database.rename(f"{database}.away")
+        database.rename(f"{database}.elsewhere")
         database.mkdir()
         await check_without_database(admin, unseen_key)
         database.rmdir()
-        Path(f"{database}.away").rename(database)
+        Path(f"{database}.elsewhere").rename(database)
         await up(admin)
 
 

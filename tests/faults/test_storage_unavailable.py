@@ -1,4 +1,4 @@
-"""The S3 server hangs while a job trains: the training goes on, clients hear 503, and the model comes whole."""
+"""The S3 server hangs while a job trains: the training continues, clients get 503, and the model is whole."""
 
 import random
 import time
@@ -59,7 +59,7 @@ def test_a_job_trains_on_while_the_storage_hangs_and_its_model_comes_whole(
         time.sleep(max(0.0, AWAY_SECONDS - (time.monotonic() - since)))
     finally:
         radosgw.resume()
-    print(f"seed {seed}: away at step {before}")  # noqa: T201
+    print(f"seed {seed}: hangs at step {before}")  # noqa: T201
     job = wait_for_status(client, job_id, "succeeded", seconds=240, pause=0.5)
     assert job.fine_tuned_model is not None
     answer = client.chat.completions.create(
