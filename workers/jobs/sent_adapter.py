@@ -1,11 +1,11 @@
 """What somebody sent for an import, as a folder with PEFT's two files: nothing else leaves an archive.
 
-Bytes of strangers: an archive's directory, names, kinds of entries and sizes are checked before anything is unpacked,
-and sizes again while it is. Nothing here reads a tensor; `workers.trainer.process.examine` does, in a process of its
-own.
+Bytes of strangers: of an archive's directory no more is read than an adapter's has; names, kinds of entries and sizes
+are checked before anything is unpacked, and sizes again while it is. Nothing here reads a tensor;
+`workers.trainer.process.examine` does, in a process of its own.
 """
 
-import os
+import io
 import shutil
 import stat
 import struct
@@ -20,7 +20,8 @@ from service.domain.model_import import ARCHIVE, CONFIG, CONFIG_LIMIT_BYTES, WEI
 from service.storage.base import CHUNK_BYTES
 
 ENTRIES_LIMIT = 64
-DIRECTORY_LIMIT_BYTES = 64 * 1024  # of the archive's own directory, which Python reads as a whole
+# What zipfile reads to open an archive: at most 64 KiB of comment and end records, then the directory as a whole.
+OPENING_LIMIT_BYTES = 2 * 64 * 1024
 PATH_LIMIT = 255
 # What PEFT, transformers and this service put beside an adapter: not needed here, and no harm.
 IGNORED = frozenset(
@@ -33,8 +34,7 @@ IGNORED = frozenset(
 UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # formats that may run a program when they are read
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
-_END = struct.Struct("<4s4H2LH")  # end of central directory: APPNOTE.TXT, 4.3.16
-_END_MARK, _COMMENT_LIMIT = b"PK\x05\x06", 65_535
+_MANY = f"it has more than {ENTRIES_LIMIT} entries; an adapter has two files."
 
 
 def unpack(sent: Mapping[str, Path], folder: Path, limit_bytes: int) -> None:
@@ -47,8 +47,8 @@ def unpack(sent: Mapping[str, Path], folder: Path, limit_bytes: int) -> None:
             shutil.copyfile(sent[name], folder / name)
         return
     try:
-        _check_directory(sent[ARCHIVE])
-        with zipfile.ZipFile(sent[ARCHIVE]) as archive:
+        with _Archive(sent[ARCHIVE]) as stream, zipfile.ZipFile(stream) as archive:
+            stream.opened()
             for name, entry in _wanted(archive).items():
                 limit = CONFIG_LIMIT_BYTES if name == CONFIG else limit_bytes
                 with archive.open(entry) as source, (folder / name).open("wb") as target:
@@ -57,25 +57,37 @@ def unpack(sent: Mapping[str, Path], folder: Path, limit_bytes: int) -> None:
         raise _refused("it is damaged, or no zip archive at all.") from error
 
 
-def _check_directory(path: Path) -> None:
-    """Raises JobError for a directory that is larger than an adapter's: Python would read all of it into memory."""
-    with path.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - _END.size - _COMMENT_LIMIT))
-        tail = stream.read()
-    begin = tail.rfind(_END_MARK)
-    if begin < 0:
-        raise _refused("it is damaged, or no zip archive at all.")
-    _, _, _, _, entries, num_bytes, _, _ = _END.unpack_from(tail, begin)
-    if entries > ENTRIES_LIMIT or num_bytes > DIRECTORY_LIMIT_BYTES:
-        raise _refused(f"it has more than {ENTRIES_LIMIT} entries; an adapter has two files.")
+class _Archive(io.BufferedReader):
+    """An archive's bytes, of which at most OPENING_LIMIT_BYTES are read until `opened`; raises JobError beyond them.
+
+    What an archive says of its directory's size proves nothing, and which of its records zipfile believes depends on
+    Python's version. So the bytes are counted that it really reads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._left_bytes: int | None = OPENING_LIMIT_BYTES
+
+    def opened(self) -> None:
+        """The directory is read: from now on `read` has no bound of its own."""
+        self._left_bytes = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._left_bytes is None:
+            return super().read(size)
+        one_beyond = self._left_bytes + 1
+        found = super().read(one_beyond if size is None or size < 0 else min(size, one_beyond))
+        self._left_bytes -= len(found)
+        if self._left_bytes < 0:
+            raise _refused(_MANY)
+        return found
 
 
 def _wanted(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The two entries that are unpacked. Raises JobError for whatever an archive of an adapter does not have."""
     entries = archive.infolist()
     if len(entries) > ENTRIES_LIMIT:
-        raise _refused(f"it has more than {ENTRIES_LIMIT} entries; an adapter has two files.")
+        raise _refused(_MANY)
     files = [entry for entry in entries if not _is_folder(entry)]
     inside = {_folder_of(entry.filename) for entry in files}
     wanted: dict[str, zipfile.ZipInfo] = {}
