@@ -141,15 +141,22 @@ async def _fork(
         stdin, their_stdin = map(stack.enter_context, socket.socketpair())
         output, their_output = map(stack.enter_context, _pipe())
         streams = [their_stdin.fileno(), their_output.fileno() if piped else 1, 2]
-        await asyncio.to_thread(_ask, connection, address, request, streams)
+        asking = asyncio.create_task(asyncio.to_thread(_ask, connection, address, request, streams))
+        try:
+            await asyncio.shield(asking)
+        finally:  # when cancelled: what the thread sends is open until it has sent it
+            await asyncio.wait([asking])
         server = await asyncio.open_unix_connection(sock=connection.dup())
-        async with asyncio.timeout(ASK_SECONDS):
-            line = await server[0].readline()
-        if not line:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                line = await server[0].readline()
+            if not line:
+                raise OSError("the fork server closed the connection")
+            stdout = await _reader(output.fileno()) if piped else None
+            return Fork(int(line), server, await asyncio.open_unix_connection(sock=stdin.dup()), stdout)
+        except BaseException:  # the fork, if there is one, ends by the end of its stdin
             server[1].close()
-            raise OSError("the fork server closed the connection")
-        stdout = await _reader(output.fileno()) if piped else None
-        return Fork(int(line), server, await asyncio.open_unix_connection(sock=stdin.dup()), stdout)
+            raise
 
 
 def _pipe() -> tuple[BinaryIO, BinaryIO]:

@@ -74,7 +74,7 @@ CREATION: list[tuple[Call, str | None, str | None, str]] = [
     (with_method("dpo", beta=0), "decimal_below_min_value", f"{DPO}.beta", "> 0"),
     (with_method("dpo", beta=2.1), "decimal_above_max_value", f"{DPO}.beta", "<= 2"),
     (with_method("dpo", beta="x"), "invalid_type", f"{DPO}.beta", "beta"),
-    (creating(method={"type": "reinforcement"}), "invalid_value", "method.type", "Supported values are: 'supervised', "),
+    (creating(method={"type": "reinforcement"}), "invalid_value", "method.type", "values are: 'supervised', "),
     (creating(method={}), "missing_required_parameter", "method.type", "'method.type'"),
     (
         creating(integrations=[{"type": "wandb", "wandb": {"project": "p", "entity": "somebody"}}]),

@@ -1,6 +1,7 @@
 """Children forked from a fork server are what children started normally are, and need no server."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -131,6 +132,25 @@ async def test_a_kept_child_may_be_a_fork(server: psutil.Process) -> None:
     await asyncio.gather(keeping, return_exceptions=True)
     await child.stop()
     await asyncio.to_thread(wait_for, lambda: not server.children(), SECONDS, "it has ended")
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.003, 0.01, 0.03])
+async def test_a_start_that_is_cancelled_leaves_neither_a_fork_nor_a_connection(
+    seconds: float, server: psutil.Process
+) -> None:
+    assert await ended(await start_fork(command("exit", "0"), os.environ)) == 0, "the server has imported"
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    starting = [asyncio.create_task(start_fork(command("stay"), os.environ, stdout=PIPE)) for _ in range(3)]
+    await asyncio.sleep(seconds)
+    for start in starting:
+        start.cancel()
+    for fork in await asyncio.gather(*starting, return_exceptions=True):
+        if not isinstance(fork, BaseException):  # it was there already
+            kill_group(fork)
+            await ended(fork)
+    await asyncio.to_thread(wait_for, lambda: not server.children(), SECONDS, "every fork ends")
+    gc.collect()  # an open connection that nobody has any more is a warning, and so an error
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 ABOVE = """
