@@ -19,7 +19,7 @@ from workers.data.base_text import BaseText
 from workers.data.labels import LabelSet
 
 # Raised by one with every change by which the same row may become other tokens, or be refused where it was not.
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 PACKAGES = ("transformers", "tokenizers", "jinja2")
 
 

@@ -3,8 +3,8 @@
     packed      rows of plain text, so that examples have about as many tokens each. They stay apart: each goes through
                 the base with its own positions and sees no other, whatever family the base has and whatever a tuning
                 puts before the tokens. Rows of similar length share a micro-batch, so little is padded.
-    mismatched  a labelled answer, then its prompt with the completion of another row, from which `kto` estimates a
-                divergence
+    mismatched  a labelled answer, then its prompt with the completion of a row with another prompt, from which `kto`
+                estimates a divergence
 
 Made when a file is tokenised, so that they depend on the file alone: not on steps, micro-batches or other jobs.
 """
@@ -44,10 +44,12 @@ def _offsets(lengths: Iterable[int], limit_tokens: int) -> list[int]:
 
 
 def with_mismatched(rows: TokenizedDataset, context_tokens: int) -> TokenizedDataset:
-    """Example k: row k, then its prompt with the completion of the nearest row before it that has another prompt.
+    """Example k: row k, then its prompt with the completion of a row that has another prompt.
 
-    The last row stands before the first. A mismatched row that is longer than the context is cut. Where all prompts are
-    equal, the completion is that of the row before. The second row has the label and the weight of the first.
+    Every completion is used once, so that those of wanted and of unwanted answers are as frequent among the mismatched
+    ones as in the file. Only where more than half of the rows have one prompt, others' completions are used again for
+    them, in turn; where all prompts are equal, the completion is that of the row before. A mismatched row that is
+    longer than the context is cut. The second row has the label and the weight of the first.
     """
     others = _others(rows)
     made = DatasetBuilder()
@@ -68,11 +70,24 @@ def _completion(rows: TokenizedDataset, index: int) -> np.ndarray[tuple[int], np
 
 
 def _others(rows: TokenizedDataset) -> list[int]:
-    """For each row the nearest one before it, the last before the first, whose prompt is another."""
-    prompts = [rows.prompt(index).tobytes() for index in range(len(rows))]
-    others = [(index - 1) % len(rows) for index in range(len(rows))]
-    for index in [*range(len(rows)), *range(len(rows))]:  # twice: what is known of the last row is known of the first
-        before = (index - 1) % len(rows)
-        if prompts[before] == prompts[index] != prompts[others[before]]:
-            others[index] = others[before]
+    """For each row, the row whose completion is its mismatched one.
+
+    Rows of one prompt are put next to each other, and all rows are shifted by the size of the largest of these groups:
+    none then meets its own prompt, unless that group is more than half of the file.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for index in range(len(rows)):
+        groups.setdefault(rows.prompt(index).tobytes(), []).append(index)
+    if len(groups) <= 1:
+        return [(index - 1) % len(rows) for index in range(len(rows))]
+    largest = max(groups.values(), key=len)
+    in_order = [index for group in groups.values() for index in group]
+    others = [0] * len(rows)
+    for place, index in enumerate(in_order):
+        others[index] = in_order[place - len(largest)]
+    if 2 * len(largest) > len(rows):
+        same = set(largest)
+        rest = [index for index in in_order if index not in same]
+        for place, index in enumerate(largest):
+            others[index] = rest[place % len(rest)]
     return others

@@ -88,15 +88,43 @@ def test_what_is_wrong_is_named_with_its_place(row: dict[str, Any], field: str, 
     assert any(line == 2 and place == field and why.startswith(reason) for line, place, why in found), found
 
 
-def test_the_mismatched_completion_is_of_the_nearest_row_before_with_another_prompt() -> None:
+def prompts_and_completions(*wanted: tuple[list[int], list[int]]) -> TokenizedDataset:
     rows = DatasetBuilder()
-    for prompt, completion in (([1], [10]), ([2, 2], [20]), ([2, 2], [21]), ([2, 2], [22]), ([3], [30]), ([1], [11])):
+    for prompt, completion in wanted:
         rows.add(prompt + completion, [0] * len(prompt) + [1] * len(completion), label=1)
-    made = with_mismatched(rows.build(), 256)
+    return with_mismatched(rows.build(), 256)
+
+
+def test_every_completion_is_mismatched_once_with_another_prompt() -> None:
+    made = prompts_and_completions(
+        ([1], [10]), ([2, 2], [20]), ([2, 2], [21]), ([3], [30]), ([2, 2], [22]), ([1], [11])
+    )
     mismatched = [made.row(row)[0].tolist() for row in range(1, len(made), 2)]
-    # The first row has the prompt of the last one, which stands before it: so that of the row before the last.
-    assert mismatched == [[1, 30], [2, 2, 10], [2, 2, 10], [2, 2, 10], [3, 22], [1, 30]]
-    assert [made.row(row)[1].tolist() for row in (3, 9)] == [[0, 0, 1], [0, 1]]
+    # By prompt the rows are 10 11 20 21 22 30; each takes what stands three places before it.
+    assert mismatched == [[1, 21], [2, 2, 30], [2, 2, 10], [3, 20], [2, 2, 11], [1, 22]]
+    assert [made.row(row)[1].tolist() for row in (3, 7)] == [[0, 0, 1], [0, 1]]
+
+
+def test_a_prompt_of_most_rows_takes_the_completions_of_all_others_in_turn() -> None:
+    made = prompts_and_completions(([1], [10]), ([1], [11]), ([2], [20]), ([1], [12]), ([3], [30]), ([1], [13]))
+    mismatched = [made.row(row)[0].tolist() for row in range(1, len(made), 2)]
+    assert mismatched == [[1, 20], [1, 30], [2, 10], [1, 20], [3, 11], [1, 30]]
+
+
+@pytest.mark.parametrize("order", ["pairs", "good then bad", "all good, then all bad"])
+def test_mismatched_answers_are_wanted_as_often_as_the_files_are(order: str) -> None:
+    """If all were unwanted their likelihood would fall, and z would be 0 from the first step to the last."""
+    asked = [[USER | {"content": f"Question {number}?"}] for number in range(6)]
+    if order == "pairs":
+        file = [PAIR | {"input": {"messages": messages}} for messages in asked]
+    else:
+        file = [{"messages": [*messages, one], "label": one is GOOD} for messages in asked for one in (GOOD, BAD)]
+    if order == "all good, then all bad":
+        file = file[0::2] + file[1::2]
+    dataset = check(file)
+    assert sorted(answers(dataset)[1::2]) == sorted(answers(dataset)[0::2])
+    for row in range(0, len(dataset), 2):
+        assert dataset.prompt(row).tolist() == dataset.prompt(row + 1).tolist()
 
 
 def test_a_mismatched_row_is_cut_to_the_context_and_equal_prompts_take_the_row_before() -> None:

@@ -16,7 +16,8 @@ from tests.given.recipes import recipe
 from tests.given.slots import LORA, adapter
 from tests.given.tiny_models import make_tiny_base, random_pairs
 from tests.given.unpaired_answers import random_answers
-from workers.data.tokenized import TokenizedDataset
+from workers.data.examples import with_mismatched
+from workers.data.tokenized import DatasetBuilder, TokenizedDataset
 from workers.model.load import LoadedBase, environment, load_base
 from workers.objectives import create_objective
 from workers.trainer.process import plan
@@ -159,6 +160,21 @@ def test_the_drift_of_kto_is_of_the_whole_step_however_it_is_cut(
     assert together.others["kl"] > 0.1
     assert apart.loss == pytest.approx(together.loss, abs=1e-6)
     assert apart.others == pytest.approx(together.others, abs=1e-4)
+
+
+def test_the_drift_of_kto_moves_on_pairs_too(base: LoadedBase) -> None:
+    """The two answers to a prompt stand next to each other; their mismatched ones are of both kinds."""
+    pairs, answers = random_pairs(8, seed=4), DatasetBuilder()
+    for row in range(len(pairs)):
+        prompt, answer = pairs.prompt(row).tolist(), [40, 41, 42] if row % 2 == 0 else [50, 51, 52]
+        answers.add(prompt + answer, [0] * len(prompt) + [1] * len(answer), label=1 - row % 2)
+    values = {"n_epochs": 6, "batch_size": 16, "learning_rate": 1e-2, "seed": 7, "snapshot_steps": 100}
+    spec = JobSpec(job_id="ftjob-1", recipe=recipe(LORA, "kto"), **values)
+    slot = Slot(base, environment(base.device), spec, with_mismatched(answers.build(), 256), None)
+    drifts = [one["train_kl"] for one in run(slot)]
+    slot.leave()
+    assert drifts[0] == pytest.approx(0, abs=1e-4)
+    assert max(drifts) > 0.1, drifts
 
 
 def test_a_step_without_unwanted_answers_has_no_margin(base: LoadedBase) -> None:
