@@ -56,8 +56,8 @@ class ModelMerging:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _run(self) -> None:
-        weights = await self._fetch()
-        order = MergeOrder(base=self._base, weights=weights, threads=self._ctx.settings.trainer_threads)
+        hashes = await self._fetch()
+        order = MergeOrder(base=self._base, hashes=hashes, threads=self._ctx.settings.trainer_threads)
         result = await run_errand(MODULE, order, self._folder, MergeResult)
         if result.base_unusable is not None:
             raise BaseNotLoaded(self._base.id, result.base_unusable)
@@ -69,8 +69,8 @@ class ModelMerging:
             await self._ctx.storage.delete(key)
         log.info("merge.done", model=self._merge.model, bytes=num_bytes)
 
-    async def _fetch(self) -> str:
-        """The artifact's files; returns the hash of the base's weights that it belongs to. Raises JobError."""
+    async def _fetch(self) -> dict[str, str]:
+        """The artifact's files; returns the hashes of the base that it belongs to. Raises JobError."""
         name, folder = self._merge.model, self._folder / "adapter"
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
@@ -80,7 +80,7 @@ class ModelMerging:
             message = f"The artifact of '{name}' is missing or damaged in storage."
             raise JobError("artifact_unusable", message, "model") from error
         await asyncio.to_thread((self._folder / MANIFEST).write_text, manifest.model_dump_json(indent=2))
-        return manifest.base_hashes.get("weights", "")
+        return manifest.base_hashes
 
 
 def _pack(folder: Path, archive: Path) -> None:

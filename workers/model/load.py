@@ -43,6 +43,7 @@ from workers.model.positions import check_decodes_together
 log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
 QUANTIZATION = "quantization"  # among the hashes of a base whose weights are packed: how they are
+WEIGHTS = ("weights", QUANTIZATION)  # the hashes of what adapters were trained on
 KEPT_BYTES = 64 * 1024 * 1024  # of states
 _PROCESSORS = Path("/proc/cpuinfo")
 

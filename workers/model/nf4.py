@@ -90,6 +90,14 @@ def quantise(model: PreTrainedModel) -> None:
         setattr(model.get_submodule(above), child, Nf4Linear(layer))
 
 
+def unpack(model: PreTrainedModel) -> None:
+    """Undoes `quantise`, one layer after another: plain layers with the weights that the packed ones compute with."""
+    packed = {path: module for path, module in model.named_modules() if isinstance(module, Nf4Linear)}
+    for path, layer in packed.items():
+        above, _, child = path.rpartition(".")
+        setattr(model.get_submodule(above), child, _plain(layer))
+
+
 def packed_layers(model: PreTrainedModel) -> list[nn.Linear]:
     """The layers whose weights `quantise` packs."""
     return list(_linear_layers(model).values())
@@ -112,6 +120,14 @@ def num_parameters(model: nn.Module) -> int:
     """Of the model as its files have it, however they are stored in memory."""
     stored = sum(layer.in_features * layer.out_features for layer in model.modules() if isinstance(layer, Nf4Linear))
     return stored + sum(parameter.numel() for parameter in model.parameters())
+
+
+def _plain(layer: Nf4Linear) -> nn.Linear:
+    weights_OI = layer.weight
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    plain.weight = nn.Parameter(weights_OI, requires_grad=False)
+    plain.bias = layer.bias
+    return plain.train(layer.training)
 
 
 def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:

@@ -59,7 +59,7 @@ class ExamineResult(Result):
 class MergeOrder(Order):
     """An artifact of this installation, in `adapter/`."""
 
-    weights: str  # hash of the base's weights that it belongs to
+    hashes: dict[str, str]  # of the base that it belongs to
 
 
 class MergeResult(Result):

@@ -138,6 +138,8 @@ class PeftLayers(ABC):
         """See `MergeableTuning`: PEFT adds each layer's difference to the weights in the layer's own way."""
         for layer in self.layers:
             assert isinstance(layer, BaseTunerLayer)
+            weights = layer.get_base_layer().weight
+            assert isinstance(weights, nn.Parameter), "weights that are computed at each use take no sum"
             layer.merge(safe_merge=True, adapter_names=[self._name])
         self.detach()
         return self._model

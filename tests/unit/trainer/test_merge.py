@@ -33,6 +33,11 @@ MERGEABLE: list[dict[str, Any]] = [
     {"type": "full"},
     {"type": "partial", "partial": {"parameters": "last:1"}},
 ]
+UNMOVED = [
+    spec
+    for spec in MERGEABLE
+    if not TUNINGS.find(spec["type"]).moves_the_base and spec.get("lora", {}).get("init") != "pissa"
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 def merged(base: Base, adapter: Path, folder: Path) -> MergeResult:
     folder.mkdir(exist_ok=True)
     shutil.copytree(adapter, folder / "adapter")
-    return merge(MergeOrder(base=base, weights=load_base(base, CPU).hashes["weights"], threads=1), folder)
+    return merge(MergeOrder(base=base, hashes=load_base(base, CPU).hashes, threads=1), folder)
 
 
 @torch.no_grad()
@@ -65,6 +70,35 @@ def test_transformers_computes_from_the_folder_what_base_and_tuning_do(
     torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4)
     assert tokenizer.chat_template == loaded.tokenizer.chat_template
     assert {path.suffix for path in (tmp_path / "work" / "merged").iterdir()} <= {".json", ".safetensors", ".jinja"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spec", UNMOVED, ids=lambda spec: "-".join(map(str, spec.values())))
+def test_of_a_base_in_4_bits_the_weights_that_compute_are_merged(
+    base: Base, tmp_path: Path, spec: dict[str, Any]
+) -> None:
+    packed = base.model_copy(update={"quantization": "nf4"})
+    loaded = load_base(packed, CPU)
+    adapter = save_adapter(loaded, tmp_path / "made", 1, {spec["type"]: {}, **spec})
+    assert merged(packed, adapter, tmp_path / "work") == MergeResult()
+    model, found = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "work" / "merged", dtype=torch.float32, output_loading_info=True
+    )
+    assert not (found["missing_keys"] or found["unexpected_keys"] or found["mismatched_keys"])
+    tuning = open_tuning(adapter, loaded.model, "reference")
+    expected = active_logits(tuning, IDS)
+    tuning.detach()
+    assert (expected - loaded.model(input_ids=IDS).logits).abs().max() > 1e-2, "the adapter does something"
+    torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_of_a_packed_base_is_not_merged_into_the_unpacked_one(base: Base, tmp_path: Path) -> None:
+    packed = load_base(base.model_copy(update={"quantization": "nf4"}), CPU)
+    adapter = save_adapter(packed, tmp_path / "made", 1)
+    (tmp_path / "work").mkdir()
+    shutil.copytree(adapter, tmp_path / "work" / "adapter")
+    result = merge(MergeOrder(base=base, hashes=packed.hashes, threads=1), tmp_path / "work")
+    assert result.refusal is not None and result.refusal.code == "not_mergeable"
 
 
 @torch.no_grad()
@@ -95,7 +129,7 @@ def test_an_adapter_of_other_weights_is_refused(base: Base, tmp_path: Path) -> N
     adapter = save_adapter(load_base(base, CPU), tmp_path / "made", 1)
     (tmp_path / "work").mkdir()
     shutil.copytree(adapter, tmp_path / "work" / "adapter")
-    result = merge(MergeOrder(base=base, weights="another", threads=1), tmp_path / "work")
+    result = merge(MergeOrder(base=base, hashes={"weights": "another"}, threads=1), tmp_path / "work")
     assert result.refusal is not None
     assert (result.refusal.code, "other weights" in result.refusal.message) == ("not_mergeable", True)
     assert not (tmp_path / "work" / "merged").exists()

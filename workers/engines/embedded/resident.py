@@ -22,7 +22,7 @@ from workers.engines.embedded.batcher import Batcher
 from workers.files.artifacts import ArtifactCorrupt
 from workers.files.disk_cache import DiskCache
 from workers.model.adapters import Adapter, Adapters
-from workers.model.load import QUANTIZATION, LoadedBase
+from workers.model.load import WEIGHTS, LoadedBase
 from workers.tunings import AdapterMismatch
 
 log = structlog.get_logger()
@@ -119,7 +119,7 @@ class Residents:
         if manifest.base != self._base.id:
             log.warning("adapter.foreign", model=manifest.name, base=manifest.base)
             raise ModelNotFound(manifest.name)
-        if any(manifest.base_hashes.get(name) != self._hashes.get(name) for name in ("weights", QUANTIZATION)):
+        if any(manifest.base_hashes.get(name) != self._hashes.get(name) for name in WEIGHTS):
             raise AdapterMismatch("It was trained on other weights than those of the base that this engine has loaded.")
 
     async def _attach(self, name: str, folder: Path) -> Adapter:

@@ -1,12 +1,14 @@
 """A tuned model's weights in the base's own places, as a folder that transformers loads: `python -m ... FOLDER`.
 
-The base has its own type. Reads `order.json` and `adapter/`, writes `merged/` and `result.json`.
+The base has its own type; weights in 4 bits are unpacked before the difference is added. Reads `order.json` and
+`adapter/`, writes `merged/` and `result.json`.
 """
 
 from pathlib import Path
 
 from service.domain.errors import JobError
-from workers.model.load import LoadedBase
+from workers.model import nf4
+from workers.model.load import WEIGHTS, LoadedBase
 from workers.trainer.errands import MergeOrder, MergeResult
 from workers.trainer.process.errand import carry_out, loaded_base, result_of
 from workers.tunings import AdapterMismatch, open_tuning
@@ -21,8 +23,9 @@ def merge(order: MergeOrder, folder: Path) -> MergeResult:
 
     def task() -> MergeResult:
         loaded = loaded_base(order)
-        if loaded.hashes["weights"] != order.weights:
+        if any(loaded.hashes.get(name) != order.hashes.get(name) for name in WEIGHTS):
             raise _refused("its base here has other weights than those that it was trained on")
+        nf4.unpack(loaded.model)  # PEFT adds differences to parameters in their place
         _write(loaded, folder / "adapter", folder / "merged")
         return MergeResult()
 
