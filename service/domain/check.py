@@ -75,7 +75,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Advice:
-    """What a good colleague would point out, with how often it is so and some lines (from 1) of `param`'s file."""
+    """What is probably wrong though it is valid, with how often it is so and some lines (from 1) of `param`'s file."""
 
     code: str
     message: str

@@ -102,11 +102,11 @@ async def delete(ctx: Context, caller: Caller, id: str) -> None:
 
 
 def check_event_types(event_types: Sequence[str], param: str = "event_types") -> None:
-    """Raises InvalidRequest for one that never happens here."""
+    """Raises InvalidRequest for one that is unknown."""
     for event_type in event_types:
         if event_type not in EVENT_TYPES:
             raise InvalidRequest(
-                f"'{event_type}' does not happen here. The event types are: {', '.join(EVENT_TYPES)}.",
+                f"'{event_type}' is not an event type. The event types are: {', '.join(EVENT_TYPES)}.",
                 param=param,
                 code="invalid_value",
             )

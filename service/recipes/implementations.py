@@ -13,7 +13,7 @@ C = TypeVar("C", bound=type)
 
 
 class SettingsClass(Protocol):
-    """The facts of a recipe's class that are read here."""
+    """What is read of the class of a recipe's settings."""
 
     name: str
     module: str
@@ -26,22 +26,22 @@ class Implementations(Generic[I]):
         self._package = package
         self._classes: dict[Any, I] = {}
 
-    def of(self, settings: type[Any]) -> Callable[[C], C]:
+    def of(self, settings: SettingsClass) -> Callable[[C], C]:
         """A class decorator: the class implements `settings`."""
 
         def register(implementation: C) -> C:
             if settings in self._classes:
-                raise ValueError(f"{settings.__name__} is implemented twice")
+                raise ValueError(f"{settings.name} is implemented twice")
             self._classes[settings] = implementation  # type: ignore[assignment]  # the caller's protocol says what fits
             return implementation
 
         return register
 
-    def find(self, settings: type[Any]) -> I:
+    def find(self, settings: SettingsClass) -> I:
         """Imports the module of the settings' recipe where it has not been. Raises LookupError or ImportError."""
         if settings not in self._classes:
             module = settings.module or f"{self._package}.{settings.name}"
             importlib.import_module(module)
             if settings not in self._classes:
-                raise LookupError(f"{module} implements no {settings.__name__}")
+                raise LookupError(f"{module} implements no {settings.name}")
         return self._classes[settings]

@@ -144,9 +144,7 @@ def create_client(config: S3Config) -> "S3Client":
     except ValueError as error:
         raise ValueError(f"LUTHIER_STORAGE_ENDPOINT_URL: {error}") from error
     except BotoCoreError as error:
-        raise ValueError(
-            f"LUTHIER_STORAGE_REGION and its like: boto3 refuses them ({type(error).__name__})."
-        ) from error
+        raise ValueError(f"LUTHIER_STORAGE_*: boto3 refuses the settings ({type(error).__name__}).") from error
 
 
 def length_of(key: str, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef") -> int:

@@ -13,9 +13,9 @@ import msgspec
 from service.recipes.base import Base, Serving
 from service.recipes.json_lines import split_lines
 from service.recipes.objective import find_objective
+from workers.data.advice import Advisor
 from workers.data.base_text import BaseText
 from workers.data.check import HEAD_LINES, DatasetInvalid, FileCheck, check_file
-from workers.data.colleague import Colleague
 from workers.data.lines import Glance
 from workers.data.tokenized import TokenizedDataset
 from workers.jobs.part_reader import PartOrder
@@ -52,17 +52,17 @@ class Seen:
 
     def __init__(self) -> None:
         self.rows: list[tuple[Glance, int]] = []
-        self.colleague = Colleague()
+        self.advisor = Advisor()
 
     @property
     def signs(self) -> bool:
-        return self.colleague.signs
+        return self.advisor.signs
 
     def see(self, seen: Glance, num_sequences: int) -> None:
         self.rows.append(
             (msgspec.structs.replace(seen, signature=seen.signature if self.signs else None), num_sequences)
         )
-        self.colleague.see(seen)
+        self.advisor.see(seen)
 
 
 def outcome(run: Callable[[Seen], TokenizedDataset], folder: Path) -> Outcome:
@@ -76,7 +76,7 @@ def outcome(run: Callable[[Seen], TokenizedDataset], folder: Path) -> Outcome:
     else:
         dataset.save(folder / "dataset")
         found = ((folder / "dataset").read_bytes(), dataset.labels, dataset.num_examples)
-    return (*found, seen.rows, seen.colleague.advice())
+    return (*found, seen.rows, seen.advisor.advice())
 
 
 def about(objective: str, folder: Path, seen: Seen) -> dict[str, Any]:

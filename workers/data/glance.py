@@ -1,4 +1,4 @@
-"""What is seen of one row of a file by whoever compares it with others (`workers.data.colleague`).
+"""What is seen of one row of a file by whoever compares it with others (`workers.data.advice`).
 
 Depends on that row alone, so it may come from another process; not on a base: a row that two templates render
 differently is the same row. The row's three texts (what is asked, what is answered, and everything) become numbers,
@@ -32,7 +32,7 @@ _EMPTY = re.compile(r"[\s.…,;:_\-–—'\"]*")
 
 
 def glance(row: AnyRow, sign: bool) -> Glance:
-    """What a colleague needs of the row; `sign`: with its signature."""
+    """What advice on a file needs of the row; `sign`: with its signature."""
     words = _row_words(row)
     return Glance(
         _hash(words.whole),

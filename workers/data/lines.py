@@ -66,7 +66,7 @@ class SequenceBytes(Struct, frozen=True, array_like=True):
 
 
 class Glance(Struct, frozen=True, array_like=True):
-    """What a colleague (`workers.data.colleague`) sees of one row; `row`, `question` and `answer` are hashes."""
+    """What `workers.data.advice` sees of one row; `row`, `question` and `answer` are hashes."""
 
     row: int
     question: int

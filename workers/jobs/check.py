@@ -1,5 +1,5 @@
-"""One claim of a check: both files are read as a job's validation reads them, described, and looked at for what a good
-colleague would point out; of a valid job, also the plan and what it needs of a worker's memory.
+"""One claim of a check: both files are read as a job's validation reads them, described, and looked at for what is
+probably wrong though it is valid; of a valid job, also the plan and what it needs of a worker's memory.
 
 Needs no slot and no trainer. What is known of a valid file lies beside its tokenised rows, for every check of the same
 content; what an invalid one says is in the check's result.
@@ -45,9 +45,9 @@ from service.recipes.base import Base
 from service.recipes.dataset import Problem
 from service.recipes.remedies import finding
 from service.recipes.tuning import tuning_of
+from workers.data.advice import Advisor, Sketch, leaks
 from workers.data.base_text import BaseText
 from workers.data.check import DatasetInvalid
-from workers.data.colleague import Colleague, Sketch, leaks
 from workers.data.lines import Glance
 from workers.data.row_masks import counts, write_masks
 from workers.data.tokenized import TokenizedDataset
@@ -172,9 +172,9 @@ class CheckRun:
         tokenizer = self._tokenizers.of(self._base).tokenizer
         write_masks(dataset, rows.sequences, tokenizer, self._folder / MASKS, self._folder / MASKS_INDEX)
         found = counts(dataset, rows.sequences, self._base.context_tokens)
-        description = Description(found, rows.colleague.advice())
+        description = Description(found, rows.advisor.advice())
         (self._folder / DESCRIPTION).write_bytes(DESCRIBED.dump_json(description))
-        rows.colleague.sketch().save(self._folder / SKETCH)
+        rows.advisor.sketch().save(self._folder / SKETCH)
 
     def _read(self) -> tuple[Description, Sketch]:
         description = DESCRIBED.validate_json((self._folder / DESCRIPTION).read_bytes())
@@ -235,15 +235,15 @@ class _Rows:
 
     def __init__(self) -> None:
         self.sequences = array("i")  # how many each row has
-        self.colleague = Colleague()
+        self.advisor = Advisor()
 
     @property
     def signs(self) -> bool:
-        return self.colleague.signs
+        return self.advisor.signs
 
     def see(self, seen: Glance, num_sequences: int) -> None:
         self.sequences.append(num_sequences)
-        self.colleague.see(seen)
+        self.advisor.see(seen)
 
 
 def _invalid(invalid: DatasetInvalid) -> FileReport:

@@ -24,7 +24,7 @@ from tests.given.files_in_parts import (
     outcome,
 )
 from tests.given.forked_process import fork_address
-from workers.data import colleague
+from workers.data import advice
 from workers.data.base_text import BaseText
 from workers.data.check import FileCheck
 from workers.data.content_key import text_digest
@@ -78,7 +78,7 @@ async def all_ended(started: list[ChildProcess]) -> bool:
 async def test_processes_say_the_same_and_each_of_them_has_work(
     text: BaseText, tmp_path: Path, started: list[ChildProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colleague, "NEAR_ROWS", 20)
+    monkeypatch.setattr(advice, "NEAR_ROWS", 20)
     path, numbers, work = tmp_path / "rows.jsonl", random.Random(5), Counter[int]()
     rows = good_rows("supervised", 400, numbers)
     path.write_bytes(b"\n".join(rows))
@@ -94,7 +94,7 @@ async def test_processes_say_the_same_and_each_of_them_has_work(
     order = order_for(path, "supervised", part_bytes=2000)
     await read_in_processes(check, order, 2, text_digest(text))
     assert outcome(lambda _: check.finish(), tmp_path)[:3] == expected[:3]
-    assert (seen.rows, seen.colleague.advice()) == expected[3:]
+    assert (seen.rows, seen.advisor.advice()) == expected[3:]
     assert len(work) == 2
     assert all(count > 10 for count in work.values())
     assert await all_ended(started)

@@ -378,7 +378,7 @@ async def test_old_checks_go_and_the_tokens_of_kept_ones_stay(
     assert await stored(ctx) == []
 
 
-async def test_a_check_points_out_what_a_colleague_would(ctx: Context, caller: Caller) -> None:
+async def test_a_check_points_out_what_is_probably_wrong(ctx: Context, caller: Caller) -> None:
     both = rows(ROWS).splitlines()
     training = b"\n".join([*both, both[0], both[3]])
     for _ in range(2):  # found, and then known

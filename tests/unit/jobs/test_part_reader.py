@@ -25,7 +25,7 @@ from tests.given.files_in_parts import (
     order_for,
     outcome,
 )
-from workers.data import colleague
+from workers.data import advice
 from workers.data.base_text import BaseText
 from workers.data.tokenized import TokenizedDataset
 from workers.jobs.part_reader import Lines, Message, PartEnd, read_parts
@@ -109,7 +109,7 @@ def test_parts_have_the_same_problems_in_the_same_order(kind: str, text: BaseTex
 def test_the_first_rows_alone_are_compared_for_likeness_in_parts_too(
     text: BaseText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colleague, "NEAR_ROWS", 20)
+    monkeypatch.setattr(advice, "NEAR_ROWS", 20)
     path, numbers = tmp_path / "rows.jsonl", random.Random(1)
     words = [f"w{number}" for number in range(999)]
     texts = [" ".join(numbers.choices(words, k=20)) for _ in range(15)]

@@ -176,7 +176,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Advice(Record):
-    """What a good colleague would point out, with how often it is so and some lines (from 1) of `param`'s file."""
+    """What is probably wrong though it is valid, with how often it is so and some lines (from 1) of `param`'s
+    file.
+    """
 
     code: str
     message: str

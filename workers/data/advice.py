@@ -1,4 +1,4 @@
-"""What a good colleague would point out in a file: each with how often it is so, and some lines to look at.
+"""What is probably wrong in a file, though it is valid: each with how often it is so, and some lines to look at.
 
 Sees every row once, in constant time and memory per row: hashes of 64 bits, and a MinHash signature (Broder 1997) of
 its words for the first NEAR_ROWS rows. Never keeps or repeats the text of a row; what is seen of one is in
@@ -27,7 +27,7 @@ LABELS_MOST, ROWS_PER_LABEL = 50, 5  # what looks like a classification
 FEWEST_ROWS, IMBALANCE = 20, 10  # the most frequent label is so many times as frequent as the rarest
 
 
-class Colleague:
+class Advisor:
     """Looks at the rows of one file in their order, then says what there is to say."""
 
     def __init__(self) -> None:

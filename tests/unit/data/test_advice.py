@@ -12,8 +12,8 @@ from service.recipes.dataset import parse_row
 from service.recipes.objective import ObjectiveSettings, find_objective
 from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.objectives.supervised import SupervisedSettings
-from workers.data import colleague
-from workers.data.colleague import Colleague, leaks
+from workers.data import advice
+from workers.data.advice import Advisor, leaks
 from workers.data.glance import glance
 from workers.data.personal import kinds_in
 from workers.data.render import AnyRow
@@ -29,8 +29,8 @@ def chat(
     return {"messages": [{"role": role, "content": content} for role, content in roles]}
 
 
-def seen(rows: Sequence[dict[str, Any]], objective: type[ObjectiveSettings] = SupervisedSettings) -> Colleague:
-    found = Colleague()
+def seen(rows: Sequence[dict[str, Any]], objective: type[ObjectiveSettings] = SupervisedSettings) -> Advisor:
+    found = Advisor()
     for number, row in enumerate(rows, start=1):
         parsed = parse_row(json.dumps(row).encode(), number, objective)
         assert isinstance(parsed, tuple), parsed
@@ -78,7 +78,7 @@ def test_near_duplicates_are_found_and_likeness_has_a_limit() -> None:
 
 
 def test_rows_beyond_the_bound_are_not_compared_for_likeness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(colleague, "NEAR_ROWS", 25)
+    monkeypatch.setattr(advice, "NEAR_ROWS", 25)
     texts = prompts(20)
     rows = [chat(text, f"An answer: {text[:12]}.") for text in texts] + [
         chat(f"{text} please", f"An answer: {text[:12]}.") for text in texts[:10]
