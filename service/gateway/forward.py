@@ -5,17 +5,13 @@ replica) and `client` (the wire). Does not use keys, adapters or the API's wire 
 reported when its response is closed: numbers, never text.
 
 Errors of an engine come in two forms: OpenAI's envelope, where vLLM puts the HTTP status into `code`, and anything
-else, which is the engine's failure. The database has already confirmed that the model exists and may be used. Events of
-a stream are not rewritten: only those that hold a usage, an error or the end are parsed. Only the usage that we asked
-for and the client did not is removed: one chunk, and nulls.
+else, which is the engine's failure. The database has already confirmed that the model exists and may be used.
 """
 
-import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import aiohttp
@@ -26,7 +22,9 @@ from service.domain.errors import InvalidRequest, LuthierError, RateLimited, Una
 from service.domain.json import JsonObject
 from service.domain.model_alias import Role
 from service.gateway.client import EngineClient, EngineDown, engine_errors
+from service.gateway.events import EngineEvents
 from service.gateway.fields import Endpoint
+from service.gateway.relayed import RelayedTokens
 from service.gateway.routing import Replicas
 
 log = structlog.get_logger()
@@ -37,11 +35,6 @@ CLIENT_ERRORS = frozenset({400, 413, 422})
 CONTEXT_LENGTH = "This model's maximum context length"
 NOT_LOADED = "was found but could not be loaded"  # vLLM's 400 for an adapter: nothing that the client sent is wrong
 INTERNAL = frozenset({"input_tokens"})  # vLLM's names for what no client sent
-
-_END_OF_EVENT = re.compile(rb"\n(?:\r?\n)+")
-_ENDS_OF_EVENT = (b"\n\n", b"\n\r\n")
-_NO_USAGE = b',"usage":null'  # cannot be inside a JSON string, whose quotes are escaped
-_DONE = b"[DONE]"
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,10 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class RequestCost:
-    """What one request cost; tokens are None where the engine did not report them."""
+    """What one request cost; tokens are None where the engine did not report them.
+
+    `relayed_tokens`: then about how many a stream had relayed (`RelayedTokens`), and 0 otherwise.
+    """
 
     endpoint: Endpoint
     project_id: str
@@ -97,6 +93,7 @@ class RequestCost:
     seconds: float
     alias: str = ""
     role: Role = "model"
+    relayed_tokens: int = 0
 
 
 def log_usage(usage: RequestCost) -> None:
@@ -122,6 +119,7 @@ class EngineResponse:
         self._closed = False
         self._outcome: Outcome = "hung_up"
         self._usage: JsonObject = {}
+        self._relayed = RelayedTokens()
 
     @property
     def model(self) -> str:
@@ -140,10 +138,12 @@ class EngineResponse:
         events = EngineEvents(keep_usage=self._request.wants_usage)
         with self._watched():
             while chunk := await self._response.content.readany():
-                if ready := events.feed(chunk):
-                    yield ready
+                ready = events.feed(chunk)
                 if events.usage is not None:
                     self._usage = events.usage
+                if ready:
+                    self._relayed.add(ready)
+                    yield ready
                 if events.error is not None:
                     raise broken_off(events.error, self._request.model)
             if not events.done:
@@ -183,6 +183,7 @@ class EngineResponse:
             seconds=round(time.monotonic() - self._started, 6),
             alias=self._request.alias,
             role=self._request.role,
+            relayed_tokens=0 if "completion_tokens" in self._usage else self._relayed.count,
         )
 
 
@@ -284,66 +285,3 @@ def _code(code: Any, message: str) -> str | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-class EngineEvents:
-    """Server-sent events of an engine, split into whole events and otherwise unchanged: feed it every chunk."""
-
-    def __init__(self, *, keep_usage: bool) -> None:
-        self._keep_usage = keep_usage
-        self._rest = b""
-        self.usage: JsonObject | None = None
-        self.error: JsonObject | None = None
-        self.done = False
-
-    def feed(self, chunk: bytes) -> bytes:
-        """The events that `chunk` completes, for the client. Ends before an error event, which `error` then holds."""
-        received = self._rest + chunk if self._rest else chunk
-        if received.endswith(_ENDS_OF_EVENT):  # as nearly always
-            whole, self._rest = received, b""
-        else:
-            end = max((match.end() for match in _END_OF_EVENT.finditer(received)), default=0)
-            whole, self._rest = received[:end], received[end:]
-        if not self._keep_usage:
-            whole = whole.replace(_NO_USAGE, b"")
-        if b'"usage"' in whole or b'"error"' in whole or _DONE in whole:
-            return b"".join(event for event in _split(whole) if self._passes(event))
-        return whole
-
-    def _passes(self, event: bytes) -> bool:
-        if self.error is not None:
-            return False
-        said = _parsed(event)
-        if said == _DONE:
-            self.done = True
-        elif isinstance(said, dict):
-            return self._look_at(said)
-        return True
-
-    def _look_at(self, said: JsonObject) -> bool:
-        if isinstance(said.get("error"), dict):
-            self.error = said["error"]
-            return False
-        if isinstance(said.get("usage"), dict):
-            self.usage = said["usage"]
-            return self._keep_usage or said.get("choices") != []
-        return True
-
-
-def _split(whole: bytes) -> list[bytes]:
-    ends = [match.end() for match in _END_OF_EVENT.finditer(whole)]
-    return [whole[start:end] for start, end in pairwise([0, *ends])]
-
-
-def _parsed(event: bytes) -> Any:
-    """The event's data: `[DONE]`, parsed JSON, or None for anything else (a comment, invalid JSON)."""
-    event = event.lstrip(b"\r\n")
-    if not event.startswith(b"data:"):
-        return None
-    data = event[len(b"data:") :].strip()
-    if data == _DONE:
-        return _DONE
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None

@@ -50,7 +50,8 @@ class Traffic:
         )
         self._tokens = Counter(
             "luthier_tokens_total",
-            "Tokens that engines report to have read and generated for this process' clients.",
+            "Tokens that engines report to have read and generated for this process' clients; of a stream that broke "
+            "off, about those that were relayed.",
             ["kind", "base"],
             registry=self.registry,
         )
@@ -92,12 +93,12 @@ class Traffic:
         self._seconds.labels(method, route).observe(seconds)
 
     def used(self, usage: RequestCost) -> None:
-        """Counts one response, and its tokens as far as its engine reported them."""
+        """Counts one response, and its tokens: as its engine reported them, or about those that were relayed."""
         if usage.alias:
             self._alias_requests.labels(usage.project_id, usage.alias, usage.role, usage.outcome).inc()
-        for kind, tokens in zip(KINDS, (usage.prompt_tokens, usage.completion_tokens), strict=True):
-            if tokens is not None:
-                self._tokens.labels(kind, usage.base).inc(tokens)
+        completion = usage.relayed_tokens if usage.completion_tokens is None else usage.completion_tokens
+        for kind, tokens in zip(KINDS, (usage.prompt_tokens or 0, completion), strict=True):
+            self._tokens.labels(kind, usage.base).inc(tokens)
 
 
 class _OfProcess(Collector):

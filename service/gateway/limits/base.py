@@ -44,7 +44,7 @@ class RateLimits(Protocol):
         ...
 
     def settle(self, usage: RequestCost) -> None:
-        """Replaces the reservation by the real cost of a response; keeps it where that is unknown."""
+        """Replaces the reservation by the real cost of a response; where that is unknown, adds what was relayed."""
         ...
 
     def standing(self, key_id: str) -> Mapping[Kind, Standing]:
@@ -58,9 +58,9 @@ def costs_of(request: EngineRequest) -> dict[Kind, int]:
 
 
 def beyond_reserved(usage: RequestCost) -> int:
-    """The tokens that a response cost beyond its reservation (below 0: less); 0 where unknown."""
+    """The tokens that a response cost beyond its reservation (below 0: less); where unknown, what was relayed of it."""
     if usage.prompt_tokens is None:
-        return 0
+        return usage.relayed_tokens
     return usage.prompt_tokens + (usage.completion_tokens or 0) - usage.reserved_tokens
 
 

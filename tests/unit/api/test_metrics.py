@@ -26,7 +26,7 @@ from service.settings.settings import Settings
 from service.work import claims
 from tests.conftest import ClientOf
 from tests.given.scrapes import BASE, METRICS, scrape
-from tests.given.scripted_engine import ScriptedEngine, answers, hangs
+from tests.given.scripted_engine import ScriptedEngine, answers, dies, hangs, streams
 from tests.given.stored_jobs import BASES, a_model, a_result, add_job, claimed, expire, move
 from tests.given.work import claim_announcement, claim_training, claim_validation
 from tests.servers.valkey import Valkey
@@ -208,6 +208,14 @@ async def test_tokens_are_counted_as_the_engine_says_them(
     page = await scrape(admin)
     assert page.value("luthier_tokens_total", kind="prompt", **BASE) == 2 * 3
     assert page.value("luthier_tokens_total", kind="completion", **BASE) == 2 * 2
+
+
+async def test_tokens_of_a_stream_that_broke_off_are_counted_as_they_were_relayed(
+    client: httpx.AsyncClient, admin: httpx.AsyncClient, engine: ScriptedEngine
+) -> None:
+    engine.script = streams(b'data: {"choices":[{"index":0,"text":" a"}]}\n\n' * 30, then=dies)
+    await client.post("/completions", json={"model": "luthier-tiny", "prompt": "Hello", "stream": True})
+    assert (await scrape(admin)).value("luthier_tokens_total", kind="completion", **BASE) == 30
 
 
 async def test_each_engine_says_whether_it_is_there(admin: httpx.AsyncClient, engine: ScriptedEngine) -> None:

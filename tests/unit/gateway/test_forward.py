@@ -165,13 +165,23 @@ async def test_connections_are_kept(gateway: Gateway, engine: ScriptedEngine) ->
 async def test_closing_an_answer_hangs_up_on_the_engine(
     gateway: Gateway, engine: ScriptedEngine, costs: list[RequestCost]
 ) -> None:
-    engine.script = streams(EVENT, then=hangs)
+    engine.script = streams(EVENT * 3, then=hangs)
     answer = await gateway.open(completion(stream=True))
     events = answer.events()
-    assert await anext(events) == EVENT
+    assert await anext(events) == EVENT * 3
     answer.close()
     await asyncio.wait_for(engine.hung_up.wait(), 2)
-    assert [cost.outcome for cost in costs] == ["hung_up"]
+    assert [(cost.outcome, cost.completion_tokens, cost.relayed_tokens) for cost in costs] == [("hung_up", None, 3)]
+
+
+async def test_a_usage_counts_although_the_client_left_when_it_came(
+    gateway: Gateway, engine: ScriptedEngine, costs: list[RequestCost]
+) -> None:
+    engine.script = streams(EVENT + USAGE, then=hangs)
+    answer = await gateway.open(completion(stream=True))
+    assert await anext(answer.events()) == EVENT
+    answer.close()
+    assert [(cost.outcome, cost.completion_tokens, cost.relayed_tokens) for cost in costs] == [("hung_up", 2, 0)]
 
 
 @pytest.mark.parametrize("ending", [streams(EVENT, EVENT[:9], then=dies), streams(EVENT, EVENT[:9])])
@@ -186,7 +196,7 @@ async def test_a_stream_that_breaks_off_says_so_after_its_last_whole_event(
             came.append(ready)
     answer.close()
     assert came == [EVENT]
-    assert [cost.outcome for cost in costs] == ["failed"]
+    assert [(cost.outcome, cost.completion_tokens, cost.relayed_tokens) for cost in costs] == [("failed", None, 1)]
 
 
 async def test_an_error_event_ends_a_stream(gateway: Gateway, engine: ScriptedEngine) -> None:

@@ -17,7 +17,7 @@ from service.gateway.limits.memory import MemoryLimits
 from service.operations.keys import Caller
 from service.settings.settings import Settings
 from tests.conftest import ClientOf
-from tests.given.scripted_engine import ScriptedEngine, answers, streams
+from tests.given.scripted_engine import ScriptedEngine, answers, dies, hangs, streams
 
 COMPLETE = {"model": "luthier-tiny", "prompt": "Hello"}
 LIMIT_HEADERS = {
@@ -28,6 +28,13 @@ STREAMED = (
     b'"usage":{"prompt_tokens":30,"completion_tokens":12,"total_tokens":42}}\n\n'
     b"data: [DONE]\n\n"
 )
+TOKEN = b'data: {"id":"c","object":"text_completion","created":1,"choices":[{"index":0,"text":" a"}]}\n\n'
+CHAT_TOKEN = b'data: {"id":"c","created":1,"choices":[{"index":0,"delta":{"content":" a"},"finish_reason":null}]}\n\n'
+ASKS = {
+    "/completions": COMPLETE,
+    "/chat/completions": {"model": "luthier-tiny", "messages": [{"role": "user", "content": "Hello"}]},
+    "/responses": {"model": "luthier-tiny", "input": "Hello"},
+}
 
 
 class Clock:
@@ -64,10 +71,11 @@ def asking(tokens: int = 1, key_id: str = "key_1") -> EngineRequest:
     return EngineRequest("completions", "proj_1", "tiny", "tiny", {}, key_id, tokens)
 
 
-def cost(prompt: int | None, completion: int | None, reserved: int) -> RequestCost:
-    return RequestCost(
+def cost(prompt: int | None, completion: int | None, reserved: int, relayed: int = 0) -> RequestCost:
+    done = RequestCost(
         "completions", "proj_1", "key_1", "tiny", "tiny", False, "answered", prompt, completion, reserved, 0.1
     )
+    return replace(done, relayed_tokens=relayed)
 
 
 async def refusal(limits: RateLimits, request: EngineRequest) -> RateLimited:
@@ -132,6 +140,8 @@ async def test_an_answers_real_cost_takes_the_place_of_its_estimate(clock: Clock
     assert left() == 90
     limits.settle(cost(None, None, reserved=50))  # nobody knows: the estimate stands
     assert left() == 90
+    limits.settle(cost(None, None, reserved=50, relayed=20))  # a stream that broke off: what came is added
+    assert left() == 70
     limits.settle(cost(1000, 1000, reserved=0))  # far more than there was
     assert left() == 0
     assert ((await refusal(limits, asking(1))).retry_after_seconds or 0) <= 120  # the SDKs wait no longer
@@ -218,6 +228,43 @@ async def test_a_stream_is_charged_at_its_end(
     assert first.headers["x-ratelimit-remaining-tokens"] == "98"  # the estimate: it had only begun
     second = await client.post("/completions", json={**COMPLETE, "stream": True})
     assert second.headers["x-ratelimit-remaining-tokens"] == "56"
+
+
+@pytest.mark.parametrize("path", ["/completions", "/chat/completions", "/responses"])
+async def test_a_stream_whose_engine_dies_is_charged_what_was_relayed(
+    app: FastAPI,
+    client: httpx.AsyncClient,
+    caller: Caller,
+    engine: ScriptedEngine,
+    settings: Settings,
+    clock: Clock,
+    path: str,
+) -> None:
+    limits = limited(app, clock, tokens=1000)
+    engine.script = streams(*[TOKEN if path == "/completions" else CHAT_TOKEN] * 300, then=dies)
+    broken = await client.post(path, json={**ASKS[path], "stream": True})
+    assert broken.status_code == 200
+    assert "error" in broken.text
+    prompt = 2 if path == "/completions" else 3  # of a message the role counts, too
+    assert limits.standing(caller.key_id)["tokens"].remaining == 1000 - prompt - 300
+
+
+async def test_a_client_that_hangs_up_on_a_stream_is_charged_what_was_relayed(
+    app: FastAPI, base_url: str, key: str, caller: Caller, engine: ScriptedEngine, settings: Settings, clock: Clock
+) -> None:
+    limits = limited(app, clock, tokens=1000)
+    engine.script = streams(*[TOKEN] * 300, then=hangs)
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(headers=headers) as client, asyncio.timeout(30):
+        async with client.stream("POST", f"{base_url}/completions", json={**COMPLETE, "stream": True}) as response:
+            lines = response.aiter_lines()
+            for _ in range(2 * 300):  # each event is a line and an empty one
+                await anext(lines)
+            assert limits.standing(caller.key_id)["tokens"].remaining == 998
+        await engine.hung_up.wait()
+        while limits.standing(caller.key_id)["tokens"].remaining == 998:
+            await asyncio.sleep(0.01)
+    assert limits.standing(caller.key_id)["tokens"].remaining == 698
 
 
 async def test_a_failed_answer_keeps_its_estimate(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.gateway.forward import EngineEvents
+from service.gateway.events import EngineEvents
 
 FIRST = b'data: {"choices":[{"index":0,"delta":{"content":"a,\\"usage\\":null [DONE] \\"error\\""}}]}\n\n'
 SECOND = b'data: {"choices": [{"index":0,"delta":{"content":"b"}}],"usage":null}\n\n'
