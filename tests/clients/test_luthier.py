@@ -206,7 +206,7 @@ def test_arguments_win_over_the_environment_and_this_over_the_file(tmp_path: Pat
     environment = {"XDG_CONFIG_HOME": str(tmp_path)}
     with pytest.raises(ConfigurationError, match="luthier login"):
         find_service(environment=environment)
-    stored = Service("http://stored", 'key "with" \\ and é')
+    stored = Service("http://stored", 'key"with"\\and#')
     path = store_service(stored, environment)
     assert path == config_path(environment) and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert find_service(environment=environment) == stored

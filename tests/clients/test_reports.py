@@ -149,7 +149,7 @@ async def test_the_services_invalid_rows_become_annotations(ctx: Context, sdk: A
     check = await do_check(ctx, *found)
     async with asyncio.timeout(20):
         done = await tuning
-    assert (done.code, done.stdout) == (1, "") and "nothing was started" in done.stderr
+    assert (done.code, done.stdout) == (1, "") and "Nothing was started" in done.stderr
     assert "has no messages" in done.stderr and (await sdk.fine_tuning.jobs.list()).data == []
     assert json.loads((rows.parent / "out.json").read_text())["job"] is None
     assert check in (rows.parent / "out.xml").read_text()

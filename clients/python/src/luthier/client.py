@@ -18,6 +18,7 @@ import httpx
 import luthier
 from luthier.adapters import POLL_SECONDS, archive_of
 from luthier.configuration import cache_folder, find_service
+from luthier.downloads import check_free
 from luthier.errors import APIError, APIStatusError, WaitTimeoutError
 from luthier.following import Follower, has_ended
 from luthier.generated import models
@@ -197,15 +198,18 @@ class Luthier(Api):
             self.files.delete(uploaded.id)
         return made
 
-    def download(self, job_id: str, folder: AnyPath = ".") -> list[Path]:
-        """The result files of a job, written into `folder` under their names."""
+    def download(self, job_id: str, folder: AnyPath = ".", *, overwrite: bool = False) -> list[Path]:
+        """The result files of a job, written into `folder` under their names, which those of other jobs have too.
+
+        Raises FileExistsError before anything is written, unless `overwrite`.
+        """
         target = Path(folder)
+        ids = self.fine_tuning.jobs.retrieve(job_id).result_files
+        targets = {file_id: target / Path(self.files.retrieve(file_id).filename).name for file_id in ids}
+        if not overwrite:
+            check_free(targets.values())
         target.mkdir(parents=True, exist_ok=True)
-        written = []
-        for file_id in self.fine_tuning.jobs.retrieve(job_id).result_files:
-            name = Path(self.files.retrieve(file_id).filename).name
-            written.append(self.files.download(file_id).write_to_file(target / name))
-        return written
+        return [self.files.download(file_id).write_to_file(path) for file_id, path in targets.items()]
 
     def upload(
         self, path: AnyPath, *, purpose: Purpose = "fine-tune", on_progress: Optional[OnProgress] = None

@@ -1,10 +1,12 @@
 """The bytes of a response, streamed. A file is complete or missing: it gets its name when its last byte is there."""
 
+import errno
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Optional, Union
+from typing import IO, Optional, Union
 
 import httpx
 
@@ -31,12 +33,14 @@ class Download:
         return b"".join(self.iter_bytes())
 
     def write_to_file(self, path: "Union[str, os.PathLike[str]]") -> Path:
-        """Writes a file beside `path` and gives it its name at the end."""
-        target, part = _names(path)
-        with part.open("wb") as file:
+        """Writes a file beside `path`, which gets its name at the end and replaces a file that had it.
+
+        Raises OSError, before the first byte is fetched where `path` is no file.
+        """
+        with self, _written(Path(path)) as file:
             for chunk in self.iter_bytes():
                 file.write(chunk)
-        return part.replace(target)
+        return Path(path)
 
     def close(self) -> None:
         self.response.close()
@@ -67,11 +71,11 @@ class AsyncDownload:
         return b"".join([chunk async for chunk in self.iter_bytes()])
 
     async def write_to_file(self, path: "Union[str, os.PathLike[str]]") -> Path:
-        target, part = _names(path)
-        with part.open("wb") as file:
-            async for chunk in self.iter_bytes():
-                file.write(chunk)
-        return part.replace(target)
+        async with self:
+            with _written(Path(path)) as file:
+                async for chunk in self.iter_bytes():
+                    file.write(chunk)
+        return Path(path)
 
     async def close(self) -> None:
         await self.response.aclose()
@@ -85,6 +89,26 @@ class AsyncDownload:
         await self.close()
 
 
-def _names(path: "Union[str, os.PathLike[str]]") -> tuple[Path, Path]:
-    target = Path(path)
-    return target, target.with_name(f".{target.name}.part")
+@contextmanager
+def _written(target: Path) -> Iterator[IO[bytes]]:
+    """A file beside `target`, which is `target` when the block has ended, and nothing where it has failed."""
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "Not a file whose content can be replaced", str(target))
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_free(targets: "Iterable[Path]") -> None:
+    """Raises FileExistsError for the first that exists: what the service calls a file replaces none unasked."""
+    for target in targets:
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))

@@ -20,6 +20,10 @@ class ConfigurationError(LuthierError):
     """The SDK does not know where the service is, or with which key to call it."""
 
 
+class InvalidArgumentError(LuthierError, ValueError):
+    """An argument of which no request can be made."""
+
+
 class WaitTimeoutError(LuthierError, TimeoutError):
     """A job has not ended in the time that the caller gave it; it continues."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Optional
 
+from luthier.errors import InvalidArgumentError
+
 PART_BYTES = 16 * 1024 * 1024  # the service accepts 64 MiB
 PARTS_LIMIT = 10_000
 LARGE_BYTES = 32 * 1024 * 1024  # from here on `tune` uploads in parts
@@ -65,9 +67,9 @@ class Journal:
 
 
 def parts_of(length: int, part_bytes: int) -> list[Part]:
-    """A file's stretches in order. Raises ValueError for parts that would be too many or empty."""
+    """A file's stretches in order. Raises InvalidArgumentError for parts that would be too many or empty."""
     if part_bytes < 1 or length < 1 or -(-length // part_bytes) > PARTS_LIMIT:
-        raise ValueError(f"{length} bytes in parts of {part_bytes} are not 1 to {PARTS_LIMIT} parts.")
+        raise InvalidArgumentError(f"{length} bytes in parts of {part_bytes} are not 1 to {PARTS_LIMIT} parts.")
     return [
         Part(number, start, min(part_bytes, length - start))
         for number, start in enumerate(range(0, length, part_bytes))

@@ -1,5 +1,6 @@
 """A request as the generated operations describe it, and what both transports do with it before they send it."""
 
+import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from luthier.errors import InvalidArgumentError
 from luthier.records import JsonObject
 
 FileContent = Union[bytes, IO[bytes]]
@@ -43,10 +45,10 @@ class Request:
 
 
 def filled(template: str, **values: str) -> str:
-    """A path with its ids. Raises ValueError for an id that would lead to another path."""
+    """A path with its ids. Raises InvalidArgumentError for an id that would lead to another path."""
     for name, value in values.items():
         if value in ("", ".", ".."):
-            raise ValueError(f"{name} must be the id of an object, not '{value}'.")
+            raise InvalidArgumentError(f"{name} must be the id of an object, not '{value}'.")
         template = template.replace(f"{{{name}}}", quote(value, safe=":"))
     return template
 
@@ -62,7 +64,7 @@ def idempotency_key() -> str:
 
 
 def build(client: Union[httpx.Client, httpx.AsyncClient], request: Request, url: str, key: str) -> httpx.Request:
-    """A request of httpx, made again for each try; files are sent whole."""
+    """A request of httpx, made again for each try; files are sent whole. Raises InvalidArgumentError."""
     headers = {name: str(value) for name, value in sent(request.headers).items() if value is not None}
     if request.method != "GET":
         headers["Idempotency-Key"] = key
@@ -71,7 +73,8 @@ def build(client: Union[httpx.Client, httpx.AsyncClient], request: Request, url:
     if request.timeout_seconds is not None:
         options["timeout"] = request.timeout_seconds
     if request.body is not None:
-        options["json"] = {**sent(request.body), **(request.extra_body or {})}
+        options["content"] = _json({**sent(request.body), **(request.extra_body or {})})
+        headers.setdefault("Content-Type", "application/json")
     if request.form is not None:
         words = {name: _word(value) for name, value in sent(request.form).items() if value is not None}
         files = {name: _file(name, value) for name, value in sent(request.files).items()}
@@ -115,10 +118,20 @@ def _content(value: FileInput) -> FileContent:
 def _file(field: str, value: FileInput) -> tuple[str, FileContent]:
     content = _content(value)
     if not isinstance(content, bytes) and not content.seekable():
-        raise ValueError(f"'{field}' is a pipe, whose length is not known before it is sent. Write it to a file first.")
+        raise InvalidArgumentError(
+            f"'{field}' is a pipe, whose length is not known before it is sent. Write it to a file first."
+        )
     if isinstance(value, tuple):
         return value
     return ("upload" if isinstance(content, bytes) else Path(str(content.name)).name), content
+
+
+def _json(body: JsonObject) -> bytes:
+    """Raises InvalidArgumentError for what JSON cannot hold, such as NaN."""
+    try:
+        return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"The request cannot be written as JSON: {error}.") from None
 
 
 def _query(values: Mapping[str, Any]) -> httpx.QueryParams:

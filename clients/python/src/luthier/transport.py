@@ -79,7 +79,7 @@ class Transport:
                 response = self.client.send(built, stream=stream, follow_redirects=True)
                 if not response.is_success:
                     response.read()
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if last:
                     raise unreachable(error, self.url) from error
             if response is not None:
@@ -141,7 +141,7 @@ class AsyncTransport:
                 response = await self.client.send(built, stream=stream, follow_redirects=True)
                 if not response.is_success:
                     await response.aread()
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if last:
                     raise unreachable(error, self.url) from error
             if response is not None:
@@ -156,7 +156,7 @@ class AsyncTransport:
 AnyTransport = Union[Transport, AsyncTransport]
 
 
-def unreachable(error: httpx.TransportError, url: str) -> APIConnectionError:
+def unreachable(error: httpx.RequestError, url: str) -> APIConnectionError:
     """The exception for a request without a response."""
     try:
         request: Optional[httpx.Request] = error.request
@@ -164,6 +164,8 @@ def unreachable(error: httpx.TransportError, url: str) -> APIConnectionError:
         request = None
     if isinstance(error, httpx.TimeoutException):
         return APITimeoutError(f"The service at {url} did not respond in time.", request=request)
+    if not isinstance(error, httpx.TransportError):
+        return APIConnectionError(f"The response of the service at {url} cannot be read: {error}.", request=request)
     return APIConnectionError(
         f"The service at {url} cannot be reached: {error or type(error).__name__}.", request=request
     )

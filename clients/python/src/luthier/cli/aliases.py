@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from luthier.cli.output import Format, Output, print_json, print_record, print_records, when
-from luthier.cli.session import client
+from luthier.cli.session import client, number
 
 if TYPE_CHECKING:
     from luthier.generated.models import ModelAliasObject
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Names that stand for models. Example: luthier aliases ls"
 )
+
+CANARY = 0.1  # a candidate's share of the requests
 
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The name.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="The most to show.")]
@@ -65,7 +67,10 @@ def set_alias(
     alias: Alias,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="What it stands for.")],
     candidate: Annotated[Optional[str], typer.Option(help="A second model, which serves a share.")] = None,
-    weight: Annotated[float, typer.Option(help="The candidate's share of the requests, between 0 and 1.")] = 0.1,
+    weight: Annotated[
+        Optional[float],
+        typer.Option(callback=number, help="The candidate's share of the requests, between 0 and 1; 0.1 if missing."),
+    ] = None,
     output: Output = Format.table,
 ) -> None:
     """Create an alias, or move the one of that name; without --candidate a canary ends.
@@ -75,7 +80,11 @@ def set_alias(
     from luthier.errors import NotFoundError
     from luthier.generated.models import AliasCandidateParam
 
-    second: Optional[AliasCandidateParam] = None if candidate is None else {"model": candidate, "weight": weight}
+    if weight is not None and candidate is None:
+        raise typer.BadParameter("It is the share of a candidate: name one with --candidate.", param_hint="--weight")
+    second: Optional[AliasCandidateParam] = None
+    if candidate is not None:
+        second = {"model": candidate, "weight": CANARY if weight is None else weight}
     with client() as luthier:
         try:
             found = luthier.model_aliases.update(alias, model=model, candidate=second)

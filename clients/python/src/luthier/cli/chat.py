@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from luthier.cli.output import console, note
-from luthier.cli.session import client
+from luthier.cli.output import console, line, note, visible
+from luthier.cli.session import client, number
 
 if TYPE_CHECKING:
     from luthier.client import Luthier
@@ -22,7 +22,9 @@ def chat(
     ] = None,
     system: Annotated[Optional[str], typer.Option(help="The system message.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 takes the likeliest token.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, callback=number, help="0 takes the likeliest token.")
+    ] = 0.0,
 ) -> None:
     """Talk to a model. An empty line or Ctrl-D ends it; without a terminal each line of stdin is one message.
 
@@ -53,15 +55,15 @@ def _asked(message: Optional[str]) -> Iterator[str]:
         while True:
             try:
                 typer.echo("> ", nl=False, err=True)
-                line = input()
+                typed = input()
             except (EOFError, KeyboardInterrupt):
                 note("")
                 return
-            if not line.strip():
+            if not typed.strip():
                 return
-            yield line
+            yield typed
     else:
-        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        yield from (one.rstrip("\n") for one in sys.stdin if one.strip())
 
 
 def _streamed(luthier: "Luthier", model: str, talk: "list[RequestMessageParam]", options: dict[str, Any]) -> str:
@@ -72,8 +74,8 @@ def _streamed(luthier: "Luthier", model: str, talk: "list[RequestMessageParam]",
             for choice in chunk.get("choices", ()):
                 piece = choice.get("delta", {}).get("content") or ""
                 said.append(piece)
-                typer.echo(piece, nl=False)
-    typer.echo()
+                line(piece, end=False)
+    line("")
     return "".join(said)
 
 
@@ -89,6 +91,6 @@ def _side_by_side(said: dict[str, str]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     for name in said:
-        table.add_column(name, ratio=1, overflow="fold")
-    table.add_row(*[Text(text) for text in said.values()])
+        table.add_column(Text(visible(name)), ratio=1, overflow="fold")
+    table.add_row(*[Text(visible(text)) for text in said.values()])
     console().print(table)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from luthier.cli import findings
-from luthier.cli.output import Format, Output, note, print_record
-from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, client
-from luthier.cli.tune import ServeAs, ServeRank, method_and_tuning, parse_settings, served_form, upload_with_bar
+from luthier.cli.output import Format, Output, line, note, print_record, visible
+from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, client, number
+from luthier.cli.tune import ServeAs, ServeRank, method_and_tuning, parse_settings, served_form
+from luthier.cli.uploads import Uploads, check_base
 
 if TYPE_CHECKING:
     from luthier.client import Luthier
@@ -29,7 +30,7 @@ def check(
     serve_as: ServeAs = None,
     serve_rank: ServeRank = None,
     rows: Annotated[int, typer.Option(min=0, max=100, help="Show what is trained of the first rows.")] = 0,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the result.")] = 3600.0,
+    timeout: Annotated[float, typer.Option(min=0, callback=number, help="Seconds to wait for the result.")] = 3600.0,
     output: Output = Format.table,
 ) -> None:
     """Upload FILE and find out everything about a job on it that can be known before: nothing is trained.
@@ -41,6 +42,8 @@ def check(
     hyperparameters, tuning, of_tuning = parse_settings(setting or [], tuning)
     served = served_form(serve_as, serve_rank, tuning)
     body = method_and_tuning(method, hyperparameters, tuning, of_tuning, served)
+    if rows and output is not Format.table:
+        raise typer.BadParameter("Rows are shown in a terminal's form only: leave out -o.", param_hint="--rows")
     with client() as luthier:
         found = findings.done(luthier, _create(luthier, file, base, validation, body), timeout)
         masks = _masks(luthier, found, rows)
@@ -63,12 +66,18 @@ def _create(
 ) -> "CheckObject":
     from luthier.requests import OMIT
 
-    return luthier.fine_tuning.checks.create(
-        model=base,
-        training_file=upload_with_bar(luthier, file).id,
-        validation_file=OMIT if validation is None else upload_with_bar(luthier, validation).id,
-        extra_body=body,
-    )
+    check_base(luthier, base)
+    uploads = Uploads(luthier)
+    with uploads.deleted_without_job():
+        uploads.send(
+            {"training_file": file} if validation is None else {"training_file": file, "validation_file": validation}
+        )
+        return luthier.fine_tuning.checks.create(
+            model=base,
+            training_file=uploads.files["training_file"],
+            validation_file=uploads.files.get("validation_file", OMIT),
+            extra_body=body,
+        )
 
 
 def _masks(luthier: "Luthier", found: "CheckObject", rows: int) -> "list[RowMask]":
@@ -82,12 +91,12 @@ def _show_mask(mask: "RowMask") -> None:
     from luthier.cli.output import console
 
     colours = console().is_terminal and not console().no_color
-    typer.echo(f"\nline {mask.line}")
+    line(f"\nline {mask.line}")
     for sequence in mask.sequences:
         parts = []
         for piece in sequence.pieces:
-            text = f"[{piece.text}]" if piece.trained else piece.text
+            text = f"[{visible(piece.text)}]" if piece.trained else visible(piece.text)
             before, after = (TRAINED if piece.trained else OTHER) if colours else ("", "")
             parts.append(f"{before}{text}{after}")
-        typer.echo("".join(parts))
-        typer.echo(f"({sequence.trained_tokens} of {sequence.tokens} tokens are trained: those in brackets)")
+        typer.echo("".join(parts))  # its colours are ours
+        line(f"({sequence.trained_tokens} of {sequence.tokens} tokens are trained: those in brackets)")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.cli.output import Format, Output, print_json, print_table
+from luthier.cli.output import Format, Output, line, print_json, print_table
 from luthier.cli.session import client
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def compare(
         print_json({"jobs": [first, second], "settings": differing, "losses": losses})
         return
     if output is Format.id:
-        typer.echo(f"{first}\n{second}")
+        line(f"{first}\n{second}")
         return
     rows: list[list[object]] = [[name, *values] for name, values in differing.items()]
     rows += [[f"last {name}", *(_number(value) for value in values)] for name, values in losses.items() if any(values)]

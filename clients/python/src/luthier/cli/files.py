@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from luthier.cli.output import Format, Output, note, print_record, print_records, size, when
+from luthier.cli.output import Force, Format, Output, line, note, print_record, print_records, size, when
 from luthier.cli.session import client
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Files. Example: luthier files ls")
@@ -62,7 +62,7 @@ def upload_file(
 
     Example: luthier files upload training.jsonl
     """
-    from luthier.cli.tune import upload_with_bar
+    from luthier.cli.uploads import upload_with_bar
 
     with client() as luthier:
         print_record(upload_with_bar(luthier, path), output)
@@ -71,13 +71,19 @@ def upload_file(
 @app.command("download")
 def download_file(
     file_id: FileId,
-    to: Annotated[Optional[Path], typer.Option(help="Where to write; the file's own name if it is missing.")] = None,
+    to: Annotated[
+        Optional[Path], typer.Option(dir_okay=False, help="Where to write; the file's own name if it is missing.")
+    ] = None,
+    force: Force = False,
 ) -> None:
-    """Download a file; prints its path.
+    """Download a file; prints its path. One that exists is replaced with --force only.
 
     Example: luthier files download file-abc123 --to rows.jsonl
     """
+    from luthier.downloads import check_free
+
     with client() as luthier:
         target = to or Path(Path(luthier.files.retrieve(file_id).filename).name)
-        typer.echo(luthier.files.download(file_id).write_to_file(target))
+        check_free([] if force else [target])
+        line(luthier.files.download(file_id).write_to_file(target))
     note(f"{size(target.stat().st_size)} written.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from luthier.cli.output import messages, note, when
+from luthier.cli.output import messages, note, visible, when
 from luthier.cli.session import EXIT_INTERRUPTED, EXIT_TIMEOUT, client
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class _Shown:
         from luthier.cli.curve import sparkline
 
         if event.type == "message":
-            self._progress.console.print(Text(describe(event)))
+            self._progress.console.print(Text(visible(describe(event))))
             return
         self._curve.add(event)
         loss = self._curve.last("train_loss")

@@ -1,12 +1,13 @@
 """`luthier jobs`, `watch`, `wait` and `logs`."""
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from luthier.cli.output import Format, Output, note, print_json, print_record, print_records, when
-from luthier.cli.session import client
+from luthier.cli.output import Force, Format, Output, line, note, print_json, print_record, print_records, visible, when
+from luthier.cli.session import client, number
 
 if TYPE_CHECKING:
     from luthier.generated.models import JobObject
@@ -77,15 +78,21 @@ def resume_job(job: JobId, output: Output = Format.table) -> None:
 
 
 @app.command("download")
-def download_results(job: JobId, to: Annotated[str, typer.Option(help="The folder to write to.")] = ".") -> None:
-    """Download the result files of a job; prints their paths.
+def download_results(
+    job: JobId,
+    to: Annotated[
+        Optional[Path], typer.Option(file_okay=False, help="The folder to write to; one of the job's name if missing.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Download the result files of a job; prints their paths. One that exists is replaced with --force only.
 
     Example: luthier jobs download ftjob-eG6Z64rIbJ450brAy3d2gM5Z --to results
     """
     with client() as luthier:
-        written = luthier.download(job, to)
+        written = luthier.download(job, to or Path(job), overwrite=force)
     for path in written:
-        typer.echo(path)
+        line(path)
     if not written:
         note(f"{job} has no result files; a job has them when it has succeeded.")
 
@@ -98,12 +105,14 @@ def watch(job: JobId, output: Output = Format.table) -> None:
     from luthier.cli.follow import followed
     from luthier.cli.tune import finish
 
-    finish(followed(job), output, ended=True)
+    finish(followed(job), output)
 
 
 def wait(
     job: JobId,
-    timeout: Annotated[Optional[float], typer.Option(min=0.1, help="Give up after so many seconds, with 124.")] = None,
+    timeout: Annotated[
+        Optional[float], typer.Option(min=0.1, callback=number, help="Give up after so many seconds, with 124.")
+    ] = None,
     output: Output = Format.id,
 ) -> None:
     """Wait for the end of a job, in silence. Exit code: 0 succeeded, 1 failed, 4 cancelled, 124 timeout.
@@ -113,7 +122,7 @@ def wait(
     from luthier.cli.follow import followed
     from luthier.cli.tune import finish
 
-    finish(followed(job, quiet=True, timeout=timeout), output, ended=True)
+    finish(followed(job, quiet=True, timeout=timeout), output)
 
 
 def logs(
@@ -133,7 +142,7 @@ def logs(
     if output is Format.json:
         print_json([event.to_dict() for event in shown])
     for event in shown if output is not Format.json else ():
-        typer.echo(event.id if output is Format.id else describe(event))
+        line(event.id if output is Format.id else visible(describe(event)))
 
 
 def _done(job: "JobObject") -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from luthier.cli.output import Format, Output, note, print_record, print_records, prose, size, when
+from luthier.cli.output import Force, Format, Output, line, note, print_record, print_records, prose, size, when
 from luthier.cli.session import EXIT_FAILED, client
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Models. Example: luthier models ls")
@@ -79,7 +79,7 @@ def push(
     with client() as luthier:
         made = luthier.push(path, base, suffix=suffix, wait=wait)
     if output is Format.id and made.model is not None:
-        typer.echo(made.model)
+        line(made.model)
     else:
         print_record(made, output)
     if made.error is not None:
@@ -106,18 +106,26 @@ def show_import(
 
 def pull(
     model: ModelId,
-    to: Annotated[Optional[Path], typer.Option(help="Where to write; a name made of the model's if missing.")] = None,
+    to: Annotated[
+        Optional[Path], typer.Option(dir_okay=False, help="Where to write; a name made of the model's if missing.")
+    ] = None,
     form: Annotated[
         Form, typer.Option("--format", help="`peft`: PEFT's files; `merged`: one model, for transformers and others.")
     ] = Form.peft,
+    force: Force = False,
 ) -> None:
     """Download a tuned model, or what an alias stands for, as a zip archive; prints its path.
+
+    A file that exists is replaced with --force only.
 
     `--format merged` waits until the service has merged the model's weights into its base's.
 
     Example: luthier pull support --to support.zip
     """
+    from luthier.downloads import check_free
+
     target = to or Path("".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model) + ".zip")
+    check_free([] if force else [target])
     with client() as luthier:
-        typer.echo(luthier.pull(model, target, format=form.value))
+        line(luthier.pull(model, target, format=form.value))
     note(f"{size(target.stat().st_size)} written.")

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from luthier.cli.output import note
+from luthier.cli.output import line, note
 
 PAGES = ("jobs", "files", "models", "playground", "compare", "system", "keys")
 BY_PREFIX = {"ftjob-": "jobs", "file-": "files", "ftcheck-": "checks"}
@@ -23,10 +23,13 @@ def open_page(
     """
     import webbrowser
 
+    if not what:
+        raise typer.BadParameter("It is empty.", param_hint="WHAT")
+
     from luthier.configuration import find_service
 
     url = f"{find_service().url}/ui/{path_of(what)}"
-    typer.echo(url)
+    line(url)
     if sys.stdout.isatty() and not webbrowser.open(url):
         note("There is no browser here: open the address in one. It asks for the API key.")
 

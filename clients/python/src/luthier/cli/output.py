@@ -1,9 +1,12 @@
 """What a command prints: data on stdout as a table, as JSON or as ids; everything else on stderr.
 
-Tables go to people and JSON to programs: the JSON is what the service sent, one array or object per command.
+Tables go to people and JSON to programs: the JSON is what the service sent, one array or object per command. Control
+characters never reach a terminal: names and texts of others could clear it, or colour what they say as ours.
 """
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import Enum
@@ -30,6 +33,10 @@ class Format(str, Enum):
 Output = Annotated[Format, typer.Option("--output", "-o", help="How data is printed on stdout.")]
 
 WIDEST = 10_000  # columns of what is no terminal
+# Of Unicode's category Cc all but tab and line feed, and those that turn the direction of what follows.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 
 Column = tuple[str, Callable[[R], object]]
 
@@ -48,9 +55,20 @@ def messages() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def visible(text: str) -> str:
+    """`text` with control characters as they are written in JSON (`\\u001b`); lines and tabs stay."""
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def line(text: object, *, end: bool = True) -> None:
+    """Data on stdout: exactly as it is where a program reads it, visible where a terminal shows it."""
+    shown = visible(str(text)) if sys.stdout is not None and sys.stdout.isatty() else str(text)
+    typer.echo(shown, nl=end, color=True)  # nothing is taken out
+
+
 def note(text: str) -> None:
     """One line on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
 
 
 def prose(text: str) -> None:
@@ -58,11 +76,14 @@ def prose(text: str) -> None:
     from rich.text import Text
 
     screen = messages()
-    screen.print(Text(text), soft_wrap=not screen.is_terminal)
+    screen.print(Text(visible(text)), soft_wrap=not screen.is_terminal)
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Characters that the output cannot hold, and control characters, are escaped."""
+    encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding
+    plain = encoding.lower().replace("-", "") != "utf8"
+    typer.echo(visible(json.dumps(value, indent=2, ensure_ascii=plain)))
 
 
 def print_records(records: Iterable[R], columns: Sequence[Column[R]], output: Format) -> None:
@@ -71,7 +92,7 @@ def print_records(records: Iterable[R], columns: Sequence[Column[R]], output: Fo
         print_json([record.to_dict() for record in records])
     elif output is Format.id:
         for record in records:
-            typer.echo(record.to_dict()["id"])
+            line(record.to_dict()["id"])
     else:
         print_table([name for name, _ in columns], [[show(record) for _, show in columns] for record in records])
 
@@ -81,7 +102,7 @@ def print_record(record: "Record", output: Format) -> None:
     if output is Format.json:
         print_json(record.to_dict())
     elif output is Format.id:
-        typer.echo(record.to_dict()["id"])
+        line(record.to_dict()["id"])
     else:
         print_table(["field", "value"], [[name, _flat(name, value)] for name, value in record.to_dict().items()])
 
@@ -95,9 +116,9 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], screen: 
     screen = screen or console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(visible(name)), overflow="fold")
     for row in rows:
-        table.add_row(*[Text("" if cell is None else str(cell)) for cell in row])
+        table.add_row(*[Text("" if cell is None else visible(str(cell))) for cell in row])
     if not screen.is_terminal:
         screen.width = WIDEST
         screen.width = max(80, screen.measure(table).maximum)
@@ -105,8 +126,8 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], screen: 
 
 
 def when(seconds: object) -> str:
-    """A unix time in the time of this machine."""
-    if not isinstance(seconds, (int, float)):
+    """A unix time in the time of this machine; nothing for what is unknown, such as when a base was made (0)."""
+    if not isinstance(seconds, (int, float)) or seconds == 0:
         return ""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 

@@ -1,13 +1,15 @@
 """The client that a command uses, and how its errors end: what is wrong, and what to do."""
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Optional
+
+import typer
 
 from luthier.errors import (
     APIConnectionError,
     APIResponseValidationError,
     APITimeoutError,
     AuthenticationError,
-    ConfigurationError,
     InternalServerError,
     LuthierError,
     NotFoundError,
@@ -25,6 +27,7 @@ EXIT_CANCELLED = 4
 EXIT_ERROR = 5  # the request could not be carried out
 EXIT_TIMEOUT = 124
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141  # 128 and SIGPIPE, as shells say it
 VERDICTS = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
 
 REMEDIES: tuple[tuple[type[LuthierError], str], ...] = (
@@ -50,10 +53,17 @@ def client() -> "Luthier":
     return Luthier()
 
 
+def number(value: Optional[float]) -> Optional[float]:
+    """For options of numbers: NaN is less than no limit, and ends no waiting. Raises BadParameter."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no number.")
+    return value
+
+
 def remedy(error: LuthierError) -> str:
     """What to do about an error; empty where its message says it."""
-    if isinstance(error, ConfigurationError):
-        return ""
+    if isinstance(error, PermissionDeniedError) and error.param:
+        return ""  # no key may do it with this object
     return next((text for kind, text in REMEDIES if isinstance(error, kind)), "")
 
 

@@ -1,30 +1,25 @@
 """`luthier tune`: from a file of rows to a tuned model, in one command."""
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from luthier.cli.output import Format, Output, messages, note, print_record, print_table, size
-from luthier.cli.session import (
-    EXIT_ERROR,
-    EXIT_FAILED,
-    EXIT_GATE,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    VERDICTS,
-    client,
-)
+from luthier.cli.questions import asked, confirmed
+from luthier.cli.session import EXIT_ERROR, EXIT_FAILED, EXIT_GATE, EXIT_USAGE, VERDICTS, client
+from luthier.cli.uploads import Uploads, check_base
 
 if TYPE_CHECKING:
     from luthier.cli.reports import Gate, Report
     from luthier.client import Luthier
-    from luthier.generated.models import CheckObject, FileObject, JobObject
+    from luthier.generated.models import CheckObject, JobObject
 
 ServeAs = Annotated[
     Optional[str], typer.Option(help="lora: engines load the LoRA that is computed from what is trained.")
@@ -59,7 +54,7 @@ class Plan:
         return method_and_tuning(self.method, self.hyperparameters, self.tuning, self.tuning_settings, self.served)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reports:
     """What is checked and written when the job has ended."""
 
@@ -68,6 +63,21 @@ class Reports:
     sarif: Optional[Path] = None
     metrics: Optional[Path] = None
     summary: Optional[Path] = None
+    lost: list[Path] = field(default_factory=list)  # those that could not be written after all
+
+    def check_paths(self, rows: Sequence[Path]) -> None:
+        """Raises BadParameter for a file that could not be written at the end, or would replace rows or another one."""
+        taken = {path.resolve(): "the file of rows" for path in rows}
+        for name in ("junit", "sarif", "metrics", "summary"):
+            path: Optional[Path] = getattr(self, name)
+            if path is None:
+                continue
+            option, folder, same = f"--{name}", path.resolve().parent, path.resolve()
+            if same in taken:
+                raise typer.BadParameter(f"'{path}' is {taken[same]} already.", param_hint=option)
+            if not path.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+                raise typer.BadParameter(f"'{path}' cannot be made: is '{folder}' a folder?", param_hint=option)
+            taken[same] = f"the file of {option}"
 
     def of_job(self, luthier: "Luthier", plan: Plan, job: "JobObject") -> list[str]:
         """Writes the files that were asked for; returns the gates that are not met."""
@@ -91,15 +101,21 @@ class Reports:
     def _write(self, report: "Report") -> None:
         from luthier.cli import reports
 
-        if self.junit is not None:
-            self.junit.write_text(reports.junit(report), encoding="utf-8")
-        if self.sarif is not None:
-            self.sarif.write_text(reports.sarif(report), encoding="utf-8")
-        if self.metrics is not None:
-            self.metrics.write_text(reports.metrics(report), encoding="utf-8")
-        if self.summary is not None:
-            with self.summary.open("a", encoding="utf-8") as file:
-                file.write(reports.summary(report))
+        self._file(self.junit, "w", report, reports.junit)
+        self._file(self.sarif, "w", report, reports.sarif)
+        self._file(self.metrics, "w", report, reports.metrics)
+        self._file(self.summary, "a", report, reports.summary)
+
+    def _file(self, path: Optional[Path], mode: str, report: "Report", text: "Callable[[Report], str]") -> None:
+        """One that cannot be written is said, and costs neither the others nor the verdict."""
+        if path is None:
+            return
+        try:
+            with path.open(mode, encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text(report))
+        except OSError as error:
+            note(f"luthier: {path}: {error.strerror}. The report is lost.")
+            self.lost.append(path)
 
 
 def tune(
@@ -111,7 +127,7 @@ def tune(
         Optional[Path], typer.Option(exists=True, dir_okay=False, readable=True, help="Rows that are not trained.")
     ] = None,
     method: Annotated[
-        Optional[str], typer.Option(help="The loss: supervised (the default), dpo, kto, orpo or simpo.")
+        Optional[str], typer.Option(help="The loss: supervised (the default), dpo or another of docs/methods.md.")
     ] = None,
     tuning: Annotated[
         Optional[str], typer.Option(help="What moves: lora (the default), full, partial or another of docs/methods.md.")
@@ -130,10 +146,18 @@ def tune(
         Optional[list[str]],
         typer.Option(help="What the last value of a metric must be: full_valid_loss<0.5. Else the exit code is 3."),
     ] = None,
-    junit: Annotated[Optional[Path], typer.Option(help="Write the result as JUnit's XML.")] = None,
-    sarif: Annotated[Optional[Path], typer.Option(help="Write invalid rows as SARIF, at their lines.")] = None,
-    metrics: Annotated[Optional[Path], typer.Option(help="Write the metrics and the gates as JSON.")] = None,
-    summary: Annotated[Optional[Path], typer.Option(help="Append a summary in Markdown.")] = None,
+    junit: Annotated[
+        Optional[Path], typer.Option(dir_okay=False, writable=True, help="Write the result as JUnit's XML.")
+    ] = None,
+    sarif: Annotated[
+        Optional[Path], typer.Option(dir_okay=False, writable=True, help="Write invalid rows as SARIF, at their lines.")
+    ] = None,
+    metrics: Annotated[
+        Optional[Path], typer.Option(dir_okay=False, writable=True, help="Write the metrics and the gates as JSON.")
+    ] = None,
+    summary: Annotated[
+        Optional[Path], typer.Option(dir_okay=False, writable=True, help="Append a summary in Markdown.")
+    ] = None,
     output: Output = Format.table,
 ) -> None:
     """Upload FILE, check every row, show what the job will do and take, ask, and follow it to its end.
@@ -149,9 +173,9 @@ def tune(
     reports = Reports(gates, junit, sarif, metrics, summary)
     if detach and reports != Reports():
         raise typer.BadParameter("A job that is not followed has no result: leave out --detach.")
+    reports.check_paths([file] if validation is None else [file, validation])
     hyperparameters, tuning, tuning_settings = parse_settings(setting or [], tuning)
     served = served_form(serve_as, serve_rank, tuning)
-    missed: list[str] = []
     with client() as luthier:
         chosen = base or _asked_base(luthier)
         plan = Plan(file, chosen, validation, method, hyperparameters, tuning, tuning_settings, served, suffix, seed)
@@ -159,32 +183,40 @@ def tune(
         if not yes and not sys.stdin.isatty():
             note("luthier: there is no terminal to ask on; start without asking: -y")
             raise typer.Exit(EXIT_USAGE)
-        sent = {param: upload_with_bar(luthier, path).id for param, path in plan.files().items()}
-        check = None if yes and detach else _checked(luthier, plan, sent, reports)
-        if not yes and check is not None and not typer.confirm("Start?", default=True, err=True):
-            _forget(luthier, sent, check)
-            note("Nothing was started; what was uploaded is deleted.")
-            raise typer.Exit(0)
-        job = _create(luthier, plan, sent, check)
+        check_base(luthier, chosen)
+        uploads = Uploads(luthier)
+        with uploads.deleted_without_job():
+            uploads.send(plan.files())
+            if not (yes and detach):
+                _checked(luthier, plan, uploads, reports)
+            if not yes and not confirmed("Start?"):
+                raise typer.Exit(0)
+        with uploads.deleted_if_refused():
+            job = _create(luthier, plan, uploads)
         note(f"Created {job.id}. Follow it again: luthier watch {job.id}")
-        if not detach:
-            job = follow(luthier, job.id)
-            missed = reports.of_job(luthier, plan, job)
-    finish(job, output, ended=not detach, missed=missed)
+        if detach:
+            _show_job(job, output)
+            return
+        job = follow(luthier, job.id)
+        _show_job(job, output)
+        missed = reports.of_job(luthier, plan, job)
+    for miss in missed:
+        note(f"luthier: the gate is not met: {miss}")
+    verdict = EXIT_GATE if missed else VERDICTS[job.status]
+    raise typer.Exit(verdict or (EXIT_ERROR if reports.lost else 0))
 
 
-def finish(job: "JobObject", output: Format, *, ended: bool, missed: Sequence[str] = ()) -> None:
-    """Prints the job and, when it has ended, exits with its verdict; `missed` gates are one too."""
+def finish(job: "JobObject", output: Format) -> None:
+    """Prints a job that has ended, and exits with its verdict."""
+    _show_job(job, output)
+    raise typer.Exit(VERDICTS[job.status])
+
+
+def _show_job(job: "JobObject", output: Format) -> None:
     if output is Format.table:
         _summary(job)
     else:
         print_record(job, output)
-    for gate in missed:
-        note(f"luthier: the gate is not met: {gate}")
-    if missed:
-        raise typer.Exit(EXIT_GATE)
-    if ended:
-        raise typer.Exit(VERDICTS[job.status])
 
 
 def _summary(job: "JobObject") -> None:
@@ -258,58 +290,50 @@ def _gates(given: list[str]) -> "tuple[Gate, ...]":
 
 
 def _value(text: str) -> Any:
-    """A number, true, false or a list as JSON has them; else the text, such as `auto`."""
+    """A number, true, false or a list as JSON has them; else the text, such as `auto`. Raises BadParameter."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
         return text
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is no number that can be sent.", param_hint="--set") from None
+    return value
 
 
 def _asked_base(luthier: "Luthier") -> str:
     names = [model.id for model in luthier.models.list()]
-    if not sys.stdin.isatty():
-        note(f"luthier: name the base with --base. There are: {', '.join(names) or 'none'}")
-        raise typer.Exit(EXIT_USAGE)
-    note("Models that can be tuned or continued: " + ", ".join(names))
-    return str(typer.prompt("Base", default=names[0] if names else None, err=True))
+    note(f"Models that can be tuned or continued: {', '.join(names) or 'none'}")
+    return asked("Base", "--base", default=names[0] if names else None)
 
 
-def _checked(luthier: "Luthier", plan: Plan, sent: dict[str, str], reports: Reports) -> str:
-    """The id of a check of the same job, which is shown. Exits where no job could start."""
+def _checked(luthier: "Luthier", plan: Plan, uploads: Uploads, reports: Reports) -> None:
+    """Makes a check of the same job and shows what it finds. Exits where no job could start."""
     from luthier.cli import findings
     from luthier.requests import OMIT
 
     screen = messages()
-    try:
-        with screen.status("Every row is checked") if screen.is_terminal else nullcontext():
-            made = luthier.fine_tuning.checks.create(
-                model=plan.base,
-                training_file=sent["training_file"],
-                validation_file=sent.get("validation_file", OMIT),
-                extra_body=plan.body(),
-            )
-            found = findings.done(luthier, made)
-    except KeyboardInterrupt:
-        note("\nNothing was started.")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with screen.status("Every row is checked") if screen.is_terminal else nullcontext():
+        made = luthier.fine_tuning.checks.create(
+            model=plan.base,
+            training_file=uploads.files["training_file"],
+            validation_file=uploads.files.get("validation_file", OMIT),
+            extra_body=plan.body(),
+        )
+        uploads.check = made.id
+        found = findings.done(luthier, made)
     if found.result is not None:
         findings.show(found.result, err=True)
         if found.result.valid:
-            return found.id
+            return
     reports.of_check(plan, found)
     if found.result is None:
         reason = found.error.message if found.error is not None else found.status
         note(f"luthier: the check could not be done: {reason}")
         raise typer.Exit(EXIT_ERROR)
-    note("luthier: nothing was started: a file is invalid. Correct the lines above, then try again.")
+    note("luthier: a file is invalid. Correct the lines above, then try again.")
     raise typer.Exit(EXIT_FAILED)
-
-
-def _forget(luthier: "Luthier", sent: dict[str, str], check: str) -> None:
-    """Deletes what was uploaded for a job that nobody wants."""
-    luthier.fine_tuning.checks.delete(check)
-    for file_id in sent.values():
-        luthier.files.delete(file_id)
 
 
 def _rows(file: Path) -> int:
@@ -337,35 +361,15 @@ def _said(name: Optional[str], settings: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def upload_with_bar(luthier: "Luthier", file: Path) -> "FileObject":
-    """Uploads with a bar, where there is a terminal, and says at once which lines the service has found wrong."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    screen = messages()
-    columns = (TextColumn("upload"), BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn())
-    bar = Progress(*columns, console=screen, transient=True) if screen.is_terminal else None
-    with bar or nullcontext():
-        task = bar.add_task("upload", total=file.stat().st_size) if bar is not None else None
-
-        def moved(done: int, total: int) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, completed=done, total=total)
-
-        made = luthier.upload(file, on_progress=moved)
-    if made.status == "error":
-        note(f"luthier: {file.name} is uploaded, and no job can train on it. {made.status_details}")
-    return made
-
-
-def _create(luthier: "Luthier", plan: Plan, sent: dict[str, str], check: Optional[str]) -> "JobObject":
+def _create(luthier: "Luthier", plan: Plan, uploads: Uploads) -> "JobObject":
     """A job that names its check is not validated again."""
     from luthier.requests import OMIT
 
     return luthier.fine_tuning.jobs.create(
         model=plan.base,
-        training_file=sent["training_file"],
-        validation_file=sent.get("validation_file", OMIT),
-        check=OMIT if check is None else check,
+        training_file=uploads.files["training_file"],
+        validation_file=uploads.files.get("validation_file", OMIT),
+        check=OMIT if uploads.check is None else uploads.check,
         suffix=OMIT if plan.suffix is None else plan.suffix,
         seed=OMIT if plan.seed is None else plan.seed,
         extra_body=plan.body(),
