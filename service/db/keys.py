@@ -75,6 +75,12 @@ async def all_projects(tx: Transaction) -> list[Project]:
     return [Project(**row._mapping) for row in await tx.connection.execute(query)]
 
 
+async def project_of(tx: Transaction, id: str) -> Project | None:
+    query = select(projects.c.id, projects.c.name).where(projects.c.id == id)
+    row = (await tx.connection.execute(query)).one_or_none()
+    return None if row is None else Project(**row._mapping)
+
+
 async def project_exists(tx: Transaction, id: str) -> bool:
     return (await tx.connection.execute(select(projects.c.id).where(projects.c.id == id))).first() is not None
 

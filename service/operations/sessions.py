@@ -4,7 +4,7 @@ The database stores the token's SHA-256 only. An admin's sign-in may act in any 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.db import keys as stored_keys
 from service.db import sessions
@@ -44,10 +44,16 @@ async def sign_in(ctx: Context, key: str) -> str:
     return token
 
 
-async def find(ctx: Context, token: str) -> SignedIn:
-    """Who that is. Raises Unauthenticated once it has expired, was signed out, or its key was revoked."""
+async def find(ctx: Context, token: str, project_id: str | None = None) -> SignedIn:
+    """Who that is, in the sign-in's own project or in `project_id`.
+
+    Raises Unauthenticated once it has expired, was signed out, or its key was revoked; Forbidden and NotFound for
+    `project_id`.
+    """
     async with ctx.database.reading() as tx:
         session = await _find(tx, token)
+        if project_id is not None:
+            session = await _in_project(tx, session, project_id)
         installation = await stored_keys.find_installation(tx)
     assert installation is not None, "a key cannot exist without an installation"
     caller = Caller(
@@ -63,11 +69,7 @@ async def find(ctx: Context, token: str) -> SignedIn:
 async def select_project(ctx: Context, token: str, project_id: str) -> None:
     """Lets an admin's sign-in act in that project. Raises Unauthenticated, Forbidden or NotFound."""
     async with ctx.database.transaction() as tx:
-        session = await _find(tx, token)
-        if session.key.role != "admin":
-            raise Forbidden("Only a key of the role admin sees other projects.")
-        if not await stored_keys.project_exists(tx, project_id):
-            raise NotFound(f"No such project: {project_id}")
+        await _in_project(tx, await _find(tx, token), project_id)
         await sessions.select_project(tx, sha256_of(token), project_id)
 
 
@@ -82,6 +84,17 @@ async def projects(ctx: Context, caller: Caller) -> Sequence[Project]:
     async with ctx.database.reading() as tx:
         found = await stored_keys.all_projects(tx)
     return found if caller.role == "admin" else [project for project in found if project.id == caller.project_id]
+
+
+async def _in_project(tx: Transaction, session: Session, project_id: str) -> Session:
+    if project_id == session.project_id:
+        return session
+    if session.key.role != "admin":
+        raise Forbidden("Only a key of the role admin sees other projects.")
+    project = await stored_keys.project_of(tx, project_id)
+    if project is None:
+        raise NotFound(f"No such project: {project_id}")
+    return replace(session, project_id=project.id, project=project.name)
 
 
 async def _find(tx: Transaction, token: str) -> Session:

@@ -264,6 +264,13 @@ async def test_a_name_is_promoted_and_rolled_back(site: Site) -> None:
         await visit.open(f"/ui/jobs/{site.shop.other}")
         await page.get_by_role("button", name="Promote step 80").click()
         await expect(name.locator("p.mono")).to_contain_text("ckpt-step-80")
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        await page.get_by_role("button", name="Delete the name support").click()
+        await expect(name).to_have_count(1)
+        page.once("dialog", lambda dialog: dialog.accept())
+        await page.get_by_role("button", name="Delete the name support").click()
+        await expect(page.locator("#said")).to_have_text("The name support is deleted.")
+        await expect(name).to_have_count(0)
 
 
 async def test_an_adapter_is_sent_and_what_becomes_of_it_is_shown(site: Site) -> None:
@@ -315,6 +322,18 @@ async def test_a_sign_in_that_ends_under_an_open_page_leads_to_the_form_and_back
         await visit.page.get_by_label("API key").fill(site.key)
         await visit.page.get_by_role("button", name="Sign in").click()
         await expect(visit.page.get_by_role("heading", name="Jobs")).to_be_visible()
+
+
+async def test_a_question_for_two_models_is_there_again_after_signing_in(site: Site) -> None:
+    async with visiting(site.browser, site.url) as visit:
+        await visit.sign_in(site.key, "/ui/playground")
+        await expire_sessions(site.ctx)
+        message = visit.page.get_by_label("Message", exact=True)
+        await message.fill("Can you ship a guitar to Norway?")
+        await visit.page.get_by_role("button", name="Ask both").click()
+        await visit.page.get_by_label("API key").fill(site.key)
+        await visit.page.get_by_role("button", name="Sign in").click()
+        await expect(message).to_have_value("Can you ship a guitar to Norway?")
 
 
 async def test_the_keyboard_reaches_the_content_and_every_control(site: Site) -> None:

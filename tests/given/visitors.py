@@ -5,7 +5,7 @@ import re
 import httpx
 from fastapi import FastAPI
 
-CSRF = re.compile(r'data-csrf="([0-9a-f]{64})"')
+CSRF = re.compile(r'data-csrf="([^"]+[.][0-9a-f]{64})"')
 
 
 def visitor(app: FastAPI, **headers: str) -> httpx.AsyncClient:
@@ -20,7 +20,7 @@ async def sign_in(client: httpx.AsyncClient, key: str) -> httpx.Response:
 
 
 async def csrf_of(client: httpx.AsyncClient, path: str = "/ui/jobs") -> str:
-    """The token that pages carry for this sign-in."""
+    """The token that the page carries: of this sign-in and the project that it shows."""
     found = CSRF.search((await client.get(path)).text)
     assert found is not None
     return found[1]

@@ -93,9 +93,8 @@ def unexpected(error: Exception) -> JSONResponse:
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     places = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in frames]
     log.error("request.crashed", error=type(error).__name__, places=places)
-    return envelope(
-        LuthierError("The server had an error while processing your request. Its log names it by the x-request-id.")
-    )
+    id = structlog.contextvars.get_contextvars().get("request_id", "the x-request-id")
+    return envelope(LuthierError(f"The server had an error while processing your request. Its log names it by {id}."))
 
 
 def clean(text: str | None) -> str | None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from markupsafe import Markup
 
 from service.api.web.deps import ContextDep
 from service.dashboard.routes.checks import state_of
 from service.dashboard.web.charts import histogram
+from service.dashboard.web.messages import then_back
 from service.dashboard.web.pages import UI, page
 from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.json import JsonObject
@@ -72,10 +73,9 @@ async def shown(request: Request, ctx: ContextDep, visitor: Visitor, id: str) ->
 
 
 @router.post("/{id}/delete")
-async def delete(ctx: ContextDep, visitor: Visitor, form: Posted, id: str) -> Response:
+async def delete(request: Request, ctx: ContextDep, visitor: Visitor, form: Posted, id: str) -> Response:
     """Deletes the file."""
-    await files.delete(ctx, visitor.caller, id)
-    return RedirectResponse(f"{UI}/files", status_code=303)
+    return await then_back(request, f"{UI}/files", files.delete(ctx, visitor.caller, id), "The file is deleted.")
 
 
 async def _first_lines(content: AsyncIterator[bytes]) -> tuple[list[str], bool]:

@@ -12,6 +12,7 @@ from service.api.schemas.job_objects import Progress
 from service.api.web.deps import ContextDep
 from service.dashboard.web.charts import Sparkline, sparkline
 from service.dashboard.web.fragments import changed, live
+from service.dashboard.web.messages import Message, back
 from service.dashboard.web.pages import UI, page
 from service.dashboard.web.settings import Setting, settings_of
 from service.dashboard.web.visitors import Posted, Visitor
@@ -240,7 +241,8 @@ async def _done(request: Request, ctx: Context, visitor: SignedIn, id: str, oper
     except IllegalTransition as error:  # its state has changed since the page was made
         problem = error.message
     if "hx-request" not in request.headers:
-        return RedirectResponse(f"{UI}/jobs/{id}", status_code=303)
+        job = f"{UI}/jobs/{id}"
+        return back(request, job, Message("refused", problem)) if problem else RedirectResponse(job, status_code=303)
     return changed(await _state(request, ctx, visitor, id, problem), "")
 
 

@@ -28,16 +28,10 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 @router.get("/new")
 async def ask(
-    request: Request,
-    ctx: ContextDep,
-    visitor: Visitor,
-    again: str = "",
-    file: str = "",
-    model: str = "",
-    check: str = "",
+    request: Request, ctx: ContextDep, visitor: Visitor, again: str = "", file: str = "", check: str = ""
 ) -> Response:
-    """The form: empty, or as the job `again` was created, or as `check` was asked for."""
-    given: dict[str, str] = {"training_file": file, "model": model}
+    """The form: as the query has filled it in, or as the job `again` was created, or as `check` was asked for."""
+    given = {"training_file": file, **request.query_params}
     if again:
         given = job_form.filled_from((await jobs.retrieve(ctx, visitor.caller, again)).job)
     elif check:

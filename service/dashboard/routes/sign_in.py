@@ -8,12 +8,12 @@ from fastapi.responses import RedirectResponse, Response
 from service.api.web.deps import ContextDep
 from service.dashboard.web.attempts import Attempts
 from service.dashboard.web.pages import UI, page
+from service.dashboard.web.returning import HOME, ours
 from service.dashboard.web.visitors import Posted, forget, keep, read_form, token_of
 from service.domain.errors import Forbidden, Unauthenticated
 from service.operations import sessions
 
 router = APIRouter()
-HOME = f"{UI}/jobs"
 KEY_CHARACTERS = 500
 
 
@@ -45,7 +45,7 @@ async def sign_in(request: Request, ctx: ContextDep) -> Response:
         attempts.failed(address)
         error = "This key is not valid. Check that you copied all of it, or create a new one."
         return page(request, "sign_in.html", None, {"next": next, "ended": False, "error": error}, status=401)
-    response = RedirectResponse(_ours(next), status_code=303)
+    response = RedirectResponse(ours(next), status_code=303)
     keep(response, request, token)
     return response
 
@@ -64,8 +64,3 @@ async def select_project(request: Request, ctx: ContextDep, form: Posted) -> Res
     """Shows an admin another project."""
     await sessions.select_project(ctx, token_of(request), form.get("project", ""))
     return RedirectResponse(HOME, status_code=303)
-
-
-def _ours(next: str) -> str:
-    """Where to continue: a page of ours, never an address of somebody else's."""
-    return next if next.startswith(f"{UI}/") and "//" not in next and "\\" not in next else HOME

@@ -24,6 +24,8 @@
       if (request.status === 200) {
         announce("Uploaded.");
         location.assign(form.dataset.next + request.response.id);
+      } else if (request.status === 401) {
+        signInAgain();
       } else {
         fail(request.response?.error?.message ?? `The service responded with ${request.status}.`);
       }

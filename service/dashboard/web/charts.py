@@ -1,4 +1,4 @@
-"""Small charts that are drawn here, as the points of an SVG line; the large ones are uPlot's, in `static/curves.js`."""
+"""Small charts that are drawn here, as the points of an SVG line; the large ones are uPlot's, in `static/chart.js`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

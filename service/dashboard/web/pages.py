@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from service.api.web.addresses import API
 from service.dashboard.web import packages
+from service.dashboard.web.messages import forget_message, message_for
 from service.operations.sessions import Project, SignedIn
 
 HERE = Path(__file__).parents[1]  # the room, where templates, scripts and their lock are
@@ -45,14 +46,18 @@ def page(
     *,
     status: int = 200,
 ) -> HTMLResponse:
-    """The rendered template."""
-    return HTMLResponse(html(request, template, signed_in, values), status_code=status)
+    """The rendered template, with the message that is waiting for a page."""
+    said = message_for(request)
+    response = HTMLResponse(html(request, template, signed_in, {**(values or {}), "said": said}), status_code=status)
+    if said is not None:
+        forget_message(request, response)
+    return response
 
 
 def html(
     request: Request, template: str, signed_in: SignedIn | None = None, values: Mapping[str, object] | None = None
 ) -> str:
-    """The template's text, with what `values` and every page has."""
+    """The template's text, with what `values` and every page has; halves of surrogate pairs are replaced."""
     projects: list[Project] = getattr(request.state, "projects", [])
     shared = {
         "signed_in": signed_in,
@@ -62,7 +67,8 @@ def html(
         "scripts_installed": _scripts_installed(),
         "base_url": f"{request.url.scheme}://{request.url.netloc}{API}",
     }
-    return environment().get_template(template).render({**shared, **(values or {})})
+    rendered = environment().get_template(template).render({**shared, **(values or {})})
+    return rendered.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache

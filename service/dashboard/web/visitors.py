@@ -1,6 +1,8 @@
-"""Who looks at a page: the cookie of a sign-in, and the token that proves that a POST comes from a page of ours.
+"""Who looks at a page: the cookie of a sign-in, and the token that proves from which page a request comes.
 
-The cookie holds an opaque token, is sent to `/ui` only, and scripts cannot read it. The CSRF token is derived from it.
+The cookie holds an opaque token, is sent to `/ui` only, and scripts cannot read it. The CSRF token names the project
+that the page shows, and is signed by the cookie's. Forms and scripts send it back, so that what somebody does on a page
+happens in the project that the page shows, whichever project another tab has chosen since.
 """
 
 import hmac
@@ -13,6 +15,7 @@ from fastapi.responses import Response
 from service.api.web.deps import ContextDep
 from service.dashboard.web.pages import UI
 from service.domain.errors import Forbidden, TooLarge, Unauthenticated
+from service.installation.context import Context
 from service.operations import sessions
 from service.operations.sessions import SignedIn
 
@@ -20,17 +23,26 @@ COOKIE = "luthier_session"
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
 FORM_BYTES = 256 * 1024
-STALE = "This page is out of date. Reload it and try again."
+READING = ("GET", "HEAD")
 
 Form = dict[str, str]
 
 
 class SignInNeeded(Exception):
-    """The page is for people who have signed in; `ended`: this one had."""
+    """The page is for people who have signed in; `ended`: this one had. `form`: what they sent."""
 
-    def __init__(self, *, ended: bool) -> None:
+    def __init__(self, form: Form, *, ended: bool) -> None:
         super().__init__()
+        self.form = form
         self.ended = ended
+
+
+class StalePage(Forbidden):
+    """The page belongs to no sign-in, or to another one. `form`: what was sent from it."""
+
+    def __init__(self, form: Form) -> None:
+        super().__init__("Nothing was done: this page is of an earlier sign-in. Go back to it and try again.")
+        self.form = form
 
 
 def token_of(request: Request) -> str:
@@ -38,15 +50,36 @@ def token_of(request: Request) -> str:
     return request.cookies.get(COOKIE, "")
 
 
-def csrf_of(token: str) -> str:
-    """Derived from the sign-in's token: another site can neither read nor guess it."""
-    return hmac.new(token.encode(), b"csrf", "sha256").hexdigest()
+def csrf_of(token: str, project_id: str) -> str:
+    """The project, signed by the sign-in's token: another site can neither read nor guess it."""
+    signature = hmac.new(token.encode(), f"csrf:{project_id}".encode(), "sha256").hexdigest()
+    return f"{project_id}.{signature}"
 
 
-def check_csrf(request: Request, sent: str) -> None:
-    """Raises Forbidden unless what was sent belongs to this sign-in."""
-    if not hmac.compare_digest(sent.encode(), csrf_of(token_of(request)).encode()):
-        raise Forbidden(STALE)
+def project_shown(token: str, sent: str) -> str | None:
+    """The project of the page that has sent this CSRF token; None where it is not one of this sign-in."""
+    project_id = sent.rpartition(".")[0]
+    return project_id if hmac.compare_digest(sent.encode(), csrf_of(token, project_id).encode()) else None
+
+
+async def signed_in(ctx: Context, request: Request, sent: str, form: Form) -> SignedIn:
+    """Who sends the request, in the project of the page that it comes from.
+
+    What changes something has to come from a page; the sign-in then moves to that page's project, so that the next page
+    shows it too. Raises Unauthenticated, StalePage, Forbidden, NotFound.
+    """
+    token, reads = token_of(request), request.method in READING
+    found = await sessions.find(ctx, token)
+    if reads and not sent:
+        return found
+    project_id = project_shown(token, sent)
+    if project_id is None:
+        raise StalePage(form)
+    if project_id == found.caller.project_id:
+        return found
+    if not reads:
+        await sessions.select_project(ctx, token, project_id)
+    return await sessions.find(ctx, token, project_id)
 
 
 def keep(response: Response, request: Request, token: str) -> None:
@@ -70,15 +103,17 @@ async def read_form(request: Request) -> Form:
 
 
 async def _visitor(request: Request, ctx: ContextDep) -> SignedIn:
-    """Raises SignInNeeded."""
-    token = token_of(request)
-    if not token:
-        raise SignInNeeded(ended=False)
+    """Raises SignInNeeded and what `signed_in` raises."""
+    form = {} if request.method in READING else await read_form(request)
+    if not token_of(request):
+        raise SignInNeeded(form, ended=False)
     try:
-        found = await sessions.find(ctx, token)
+        sent = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD, "")
+        found = await signed_in(ctx, request, sent, form)
     except Unauthenticated as error:
-        raise SignInNeeded(ended=True) from error
-    request.state.csrf = csrf_of(token)
+        raise SignInNeeded(form, ended=True) from error
+    request.state.form = form
+    request.state.csrf = csrf_of(token_of(request), found.caller.project_id)
     if found.is_admin and request.method == "GET" and "hx-request" not in request.headers:
         request.state.projects = await sessions.projects(ctx, found.caller)
     return found
@@ -88,9 +123,8 @@ Visitor = Annotated[SignedIn, Depends(_visitor)]
 
 
 async def _posted(request: Request, visitor: Visitor) -> Form:
-    """The form that somebody who is signed in has sent from a page of ours. Raises Forbidden."""
-    form = await read_form(request)
-    check_csrf(request, request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD, ""))
+    """The form that somebody who is signed in has sent from a page of ours."""
+    form: Form = request.state.form
     return form
 
 

@@ -113,7 +113,7 @@ async def test_a_checkpoint_is_promoted_where_it_is_listed(
     assert (await member.post("/ui/models/promote", data=form)).headers["location"] == "/ui/models"
     assert (await model_aliases.retrieve(ctx, caller, "support")).model == shop.model
     refused = await member.post("/ui/models/promote", data=form | {"model": "ft:nothing"})
-    assert refused.status_code == 400 and "ft:nothing" in refused.text
+    assert refused.status_code == 303 and "ft:nothing" in (await member.get(refused.headers["location"])).text
 
 
 async def test_a_failed_job_says_why_and_what_to_do(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
@@ -135,6 +135,7 @@ async def test_a_job_is_paused_resumed_and_cancelled(member: httpx.AsyncClient, 
     assert again.status_code == 200 and "cannot be cancelled" in again.text
     plain = await member.post(f"/ui/jobs/{job.id}/cancel", data={"csrf": headers["X-CSRF-Token"]})
     assert plain.headers["location"] == f"/ui/jobs/{job.id}"
+    assert "cannot be cancelled" in (await member.get(plain.headers["location"])).text
 
 
 async def test_another_project_sees_nothing_of_a_job(

@@ -1,5 +1,6 @@
 """The other pages without a browser: files, models and their names, comparison, the system, keys."""
 
+import re
 from functools import partial
 
 import httpx
@@ -11,6 +12,7 @@ from service.commands.doctor import examine
 from service.dashboard.app import add_dashboard
 from service.dashboard.routes.models import tree
 from service.dashboard.web.charts import histogram
+from service.dashboard.web.pages import HERE, STATIC
 from service.domain.errors import Unauthenticated
 from service.domain.model import Model
 from service.installation.context import Context
@@ -64,8 +66,38 @@ async def test_a_file_is_deleted_and_foreign_ones_are_unknown(
 ) -> None:
     file = await stored(ctx, caller, "a.jsonl", ROWS)
     assert (await foreigner.get(f"/ui/files/{file}")).status_code == 404
-    await member.post(f"/ui/files/{file}/delete", data={"csrf": await csrf_of(member)})
+    csrf = {"csrf": await csrf_of(member)}
+    assert "The file is deleted." in await shown_after(member, f"/ui/files/{file}/delete", csrf)
     assert (await member.get(f"/ui/files/{file}")).status_code == 404
+    again = await shown_after(member, f"/ui/files/{file}/delete", csrf)
+    assert "<h1>Files</h1>" in again and f"No such File object: {file}" in again and 'role="alert" id="said"' in again
+    assert 'id="said"' not in (await member.get("/ui/files")).text, "it is shown once"
+
+
+async def shown_after(client: httpx.AsyncClient, action: str, form: dict[str, str]) -> str:
+    """The page that a form leads to; it can be loaded again."""
+    response = await client.post(action, data=form)
+    assert response.status_code == 303, action
+    page = await client.get(response.headers["location"])
+    assert page.status_code == 200
+    return page.text
+
+
+def test_every_form_that_ends_something_asks_first_and_leads_to_a_page() -> None:
+    for template in (HERE / "templates").glob("*.html"):
+        for form in re.findall(r"<form[^>]*/(?:delete|revoke)[^>]*>", template.read_text(encoding="utf-8")):
+            assert 'method="post"' in form and "data-confirms=" in form and "hx-" not in form, form
+
+
+def test_templates_import_what_they_use_and_scripts_that_are_named_exist() -> None:
+    for template in (HERE / "templates").glob("*.html"):
+        text = template.read_text(encoding="utf-8")
+        for names in re.findall(r'{% from "[a-z.]+" import ([a-z_, ]+) %}', text):
+            for name in names.split(", "):
+                assert len(re.findall(rf"\b{name}\(", text)) > 0, (template.name, name)
+    for source in HERE.rglob("*.py"):
+        for script in re.findall(r"static/(\w+[.]js)", source.read_text(encoding="utf-8")):
+            assert (STATIC / script).is_file(), (source.name, script)
 
 
 async def test_a_name_is_given_promoted_and_rolled_back(
@@ -79,10 +111,16 @@ async def test_a_name_is_given_promoted_and_rolled_back(
     assert (await model_aliases.retrieve(ctx, caller, "support")).model == names[0] == shop.model
     await member.post("/ui/models/aliases/support/rollback", data={"csrf": csrf, "current_model": names[0]})
     assert (await model_aliases.retrieve(ctx, caller, "support")).model == names[1]
-    taken = await member.post("/ui/models/aliases", data={"csrf": csrf, "name": "support", "model": names[1]})
-    assert taken.status_code == 400 and "already" in taken.text
-    refused = await member.post("/ui/models/delete", data={"csrf": csrf, "model": names[1]})
-    assert refused.status_code == 400 and "support" in refused.text
+    taken = await shown_after(member, "/ui/models/aliases", {"csrf": csrf, "name": "support", "model": names[1]})
+    assert "already" in taken and 'name="name" value="support"' in taken
+    assert f'<option value="{names[1]}" selected>' in taken.partition("stands for")[2]
+    refused = await shown_after(member, "/ui/models/delete", {"csrf": csrf, "model": names[1]})
+    assert "support" in refused.partition('role="alert" id="said"')[2].partition("</p>")[0]
+    done = await shown_after(member, "/ui/models/aliases/support/delete", {"csrf": csrf})
+    assert "The name support is deleted." in done
+    assert f"{names[1]} is deleted." in await shown_after(
+        member, "/ui/models/delete", {"csrf": csrf, "model": names[1]}
+    )
 
 
 def test_models_are_shown_below_those_that_they_continue() -> None:
@@ -128,11 +166,19 @@ async def test_an_admin_creates_a_key_that_is_shown_once_and_revokes_it(
     async with visitor(app) as admin:
         await sign_in(admin, await keys.create_key(ctx, "default", "admin"))
         csrf = await csrf_of(admin)
-        made = (await admin.post("/ui/keys", data={"csrf": csrf, "project": "research", "name": "laptop"})).text
+        made = await shown_after(admin, "/ui/keys", {"csrf": csrf, "project": "research", "name": "laptop"})
         key = made.partition('id="new-key" tabindex="0">')[2].partition("<")[0]
         known = await keys.authenticate(ctx, key)
         assert key not in (await admin.get("/ui/keys")).text
-        await admin.post(f"/ui/keys/{known.key_id}/revoke", data={"csrf": csrf})
+        long = {"csrf": csrf, "project": "research", "name": "n" * 65, "admin": "on"}
+        refused = await shown_after(admin, "/ui/keys", long)
+        assert "at most 64 characters, and has 65" in refused and 'name="admin" checked' in refused
+        assert 'value="research"' in refused and f'value="{"n" * 65}"' in refused
+        assert "Name the project" in await shown_after(admin, "/ui/keys", {"csrf": csrf, "project": " "})
+        assert [key.name for key in await keys.list_keys(ctx)].count("laptop") == 1
+        revoked = await shown_after(admin, f"/ui/keys/{known.key_id}/revoke", {"csrf": csrf})
+        assert f"The key {known.key_id} is revoked." in revoked
+        assert "is no active key" in await shown_after(admin, f"/ui/keys/{known.key_id}/revoke", {"csrf": csrf})
     with pytest.raises(Unauthenticated):
         await keys.authenticate(ctx, key)
 
@@ -146,7 +192,26 @@ async def test_an_error_of_ours_is_a_page_with_a_status(
     async with visitor(add_dashboard(create_app(ctx), break_down)) as admin:  # type: ignore[arg-type]
         await sign_in(admin, await keys.create_key(ctx, "default", "admin"))
         response = await admin.get("/ui/system/doctor")
-    assert response.status_code == 500 and "x-request-id" in response.text and "ZeroDivision" not in response.text
+    assert response.status_code == 500 and "ZeroDivision" not in response.text
+    assert f"Its log names it by {response.headers['x-request-id']}." in response.text
+
+
+async def test_an_address_that_is_not_quite_right_gets_a_page(member: httpx.AsyncClient) -> None:
+    too_many = "&".join(f"job=ftjob-{number}" for number in range(9))
+    for path in (f"/ui/compare?{too_many}", "/ui/sign-in?ended=foo", "/ui/checks/x/rows?start=abc"):
+        response = await member.get(path)
+        assert response.status_code == 400 and "<h1>That did not work</h1>" in response.text, path
+    for path, page in (("/ui", "/ui/"), ("/ui/jobs/", "/ui/jobs"), ("/ui/files/?after=a", "/ui/files?after=a")):
+        assert (await member.get(path)).headers["location"] == page
+    for path in ("/ui/nothing", "/ui/checks", "/ui/models/delete"):
+        response = await member.get(path)
+        assert response.status_code == 404 and "There is no such page." in response.text, path
+
+
+async def test_a_script_is_told_what_went_wrong_in_one_sentence(member: httpx.AsyncClient) -> None:
+    refused = await member.get("/ui/jobs/ftjob-1/state", headers={"HX-Request": "true"})
+    assert refused.status_code == 404 and refused.headers["content-type"].startswith("text/plain")
+    assert "ftjob-1" in refused.text and "<" not in refused.text
 
 
 async def test_requests_of_pages_are_counted_by_their_routes(

@@ -1,15 +1,19 @@
 """Who gets to see pages: signing in with a key, until the sign-in or the key ends; forms only from pages of ours."""
 
+from urllib.parse import parse_qsl, urlsplit
+
 import httpx
 from fastapi import FastAPI
 
 from service.dashboard.web.attempts import LIMIT, Attempts
+from service.dashboard.web.visitors import csrf_of as csrf_token
 from service.domain.errors import RateLimited
 from service.installation.context import Context
-from service.operations import keys
+from service.operations import files, keys, model_aliases
 from service.operations.keys import Caller
 from tests.given.sessions import expire_sessions
 from tests.given.visitors import csrf_of, sign_in, visitor
+from tests.given.workshop import stored
 
 
 async def test_a_browser_is_led_from_the_root_to_the_pages_and_a_client_gets_json(nobody: httpx.AsyncClient) -> None:
@@ -140,6 +144,104 @@ async def test_an_admin_chooses_the_project_and_others_cannot(
         headers = (await admin.get("/ui/v1/models")).headers
         assert headers["openai-project"] == other
     assert "another project" not in (await member.get("/ui/jobs")).text
+
+
+async def test_what_a_page_does_happens_in_the_project_that_it_shows(
+    app: FastAPI, ctx: Context, caller: Caller, stranger_key: str
+) -> None:
+    other = await keys.authenticate(ctx, stranger_key)
+    mine = await stored(ctx, caller, "mine.jsonl", b"{}")
+    async with visitor(app) as admin:
+        await sign_in(admin, await keys.create_key(ctx, "default", "admin"))
+        first = await csrf_of(admin)
+        await admin.post("/ui/project", data={"csrf": first, "project": other.project_id})
+        second = await csrf_of(admin)
+        assert "No jobs yet" in (await admin.get("/ui/jobs")).text
+
+        seen = await admin.get("/ui/v1/files", headers={"X-CSRF-Token": first})
+        assert [file["id"] for file in seen.json()["data"]] == [mine], "a script of the first page reads"
+        assert (await admin.get("/ui/v1/files")).json()["data"] == [], "and moves nothing"
+        polled = {"HX-Request": "true", "X-CSRF-Token": second}
+        assert (await admin.get(f"/ui/files/{mine}", headers=polled)).status_code == 404
+
+        sent = {"file": ("new.jsonl", b"{}"), "purpose": (None, "fine-tune")}
+        made = (await admin.post("/ui/v1/files", files=sent, headers={"X-CSRF-Token": first})).json()["id"]
+        assert (await files.retrieve(ctx, caller, made)).filename == "new.jsonl"
+        assert (await admin.get(f"/ui/files/{made}")).status_code == 200, "the next page shows what was uploaded"
+        await admin.post("/ui/models/aliases", data={"csrf": second, "name": "theirs", "model": "luthier-tiny"})
+        assert [alias.name for alias in (await model_aliases.page(ctx, other, after=None, limit=9)).items] == ["theirs"]
+        assert (await model_aliases.page(ctx, caller, after=None, limit=9)).items == []
+
+
+async def test_a_page_of_another_project_than_the_key_may_see_does_nothing(
+    member: httpx.AsyncClient, ctx: Context, stranger_key: str
+) -> None:
+    other = (await keys.authenticate(ctx, stranger_key)).project_id
+    own = await csrf_of(member)
+    forged = [f"{other}.{own.rpartition('.')[2]}", csrf_token(member.cookies["luthier_session"], other)]
+    for token in forged:
+        assert (await member.post("/ui/sign-out", data={"csrf": token})).status_code == 403
+        sent = {"file": ("new.jsonl", b"{}"), "purpose": (None, "fine-tune")}
+        refused = await member.post("/ui/v1/files", files=sent, headers={"X-CSRF-Token": token})
+        assert refused.status_code == 403
+    assert (await member.get("/ui/jobs")).status_code == 200
+
+
+async def test_what_was_filled_in_is_there_again_after_signing_in(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller, key: str
+) -> None:
+    file = await stored(ctx, caller, "a.jsonl", b"{}")
+    form = {"csrf": await csrf_of(member), "model": "luthier-tiny", "training_file": file, "objective": "supervised"}
+    form |= {"tuning": "lora", "suffix": "mine", "tuning.r": "4", "tuning.rank_pattern": '{"a//b": 2}'}
+    form |= {"tuning.use_dora": "true"}
+    await expire_sessions(ctx)
+    scripted = {"HX-Request": "true", "HX-Current-URL": "http://luthier/ui/jobs/new"}
+    sent = await member.post("/ui/jobs", data=form)
+    leads = (await member.post("/ui/jobs/new/request", data=form, headers=scripted)).headers["hx-redirect"]
+    assert sent.headers["location"] == leads
+    next = dict(parse_qsl(urlsplit(leads).query))["next"]
+    signed_in = await member.post("/ui/sign-in", data={"key": key, "next": next})
+    text = (await member.get(signed_in.headers["location"])).text
+    assert 'value="mine"' in text and f'<option value="{file}" selected>' in text and "a//b" in text
+    assert 'name="tuning.r" value="4"' in text
+    assert 'name="tuning.use_dora" value="true" checked' in text
+
+
+async def test_a_script_takes_nobody_away_from_a_form_that_is_filled_in(
+    member: httpx.AsyncClient, ctx: Context
+) -> None:
+    await expire_sessions(ctx)
+    scripted = {"HX-Request": "true", "HX-Current-URL": "http://luthier/ui/jobs/new?file=1"}
+    polled = await member.get("/ui/checks/check-1/state", headers=scripted)
+    assert polled.status_code == 401 and "hx-redirect" not in polled.headers and "has ended" in polled.text
+
+
+async def test_after_signing_in_somebody_is_on_the_page_that_the_action_came_from(
+    member: httpx.AsyncClient, ctx: Context
+) -> None:
+    csrf = await csrf_of(member)
+    await expire_sessions(ctx)
+    for action, page in (
+        ("/ui/files/file-1/delete", "/ui/files/file-1"),
+        ("/ui/models/aliases/a/promote", "/ui/models"),
+        ("/ui/keys", "/ui/keys"),
+        ("/ui/checks", "/ui/jobs"),
+    ):
+        location = (await member.post(action, data={"csrf": csrf})).headers["location"]
+        assert location == f"/ui/sign-in?next={page}&ended=1", action
+
+
+async def test_a_page_of_an_earlier_sign_in_is_made_anew_with_what_was_filled_in(
+    member: httpx.AsyncClient, key: str
+) -> None:
+    form = {"csrf": await csrf_of(member), "model": "luthier-tiny", "suffix": "mine"}
+    await sign_in(member, key)
+    refused = await member.post("/ui/jobs", data=form)
+    assert refused.status_code == 403
+    assert 'href="/ui/jobs/new?model=luthier-tiny&amp;suffix=mine"' in refused.text
+    scripted = {"HX-Request": "true", "HX-Current-URL": "http://luthier/ui/jobs"}
+    polled = await member.get("/ui/jobs/rows", headers=scripted | {"X-CSRF-Token": form["csrf"]})
+    assert (polled.status_code, polled.headers["hx-redirect"]) == (403, "/ui/jobs")
 
 
 async def test_pages_may_load_and_run_what_is_ours_only(member: httpx.AsyncClient) -> None:
