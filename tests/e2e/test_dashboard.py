@@ -34,7 +34,7 @@ from tests.given.installation import installed
 from tests.given.scripted_engine import ScriptedEngine, scripted_engine
 from tests.given.served_api import served
 from tests.given.sessions import expire_sessions
-from tests.given.workshop import BASE, Workshop, furnish, held_for_training, train
+from tests.given.workshop import BASE, Workshop, finish, furnish, held_for_training, train
 from tests.servers import missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -353,6 +353,7 @@ async def test_the_keyboard_reaches_the_content_and_every_control(site: Site) ->
 
 
 WIDTHS = (360, 768, 1280)
+NARROWEST = 320  # where nothing may be too wide either (WCAG 2.2, 1.4.10)
 
 
 async def test_axe_finds_no_serious_fault_nothing_is_too_wide_and_nothing_jumps(site: Site) -> None:
@@ -361,6 +362,8 @@ async def test_axe_finds_no_serious_fault_nothing_is_too_wide_and_nothing_jumps(
     paths = ["/ui/jobs", f"/ui/jobs/{job}", f"/ui/jobs/{failed}", f"/ui/jobs/new?again={job}", "/ui/files"]
     paths += [f"/ui/files/{site.shop.file}", "/ui/models", "/ui/playground", compared, "/ui/system", "/ui/keys"]
     paths += ["/ui/jobs/nothing", f"/ui/checks/{site.check}", f"/ui/jobs/{running}"]
+    caller = await keys.authenticate(site.ctx, site.key)
+    await finish(await held_for_training(site.ctx, caller, site.shop.file, "s" * 64), site.ctx)
     async with visiting(site.browser, site.url, bypass_csp=True, reduced_motion="reduce") as visit:
         await visit.open("/ui/sign-in")
         found = {"/ui/sign-in": await serious_faults(visit.page)}
@@ -369,6 +372,8 @@ async def test_axe_finds_no_serious_fault_nothing_is_too_wide_and_nothing_jumps(
             await visit.open(path)
             assert await layout_shift(visit.page) < 0.1, path
             found[path] = []
+            await visit.page.set_viewport_size({"width": NARROWEST, "height": 900})
+            assert await too_wide(visit.page) == [], (path, NARROWEST)
             for scheme in ("light", "dark"):
                 await visit.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
                 for width in WIDTHS if scheme == "light" else WIDTHS[:1]:

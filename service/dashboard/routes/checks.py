@@ -12,7 +12,7 @@ from service.dashboard.web.fragments import changed, live
 from service.dashboard.web.pages import UI, html, page
 from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.check import FINAL, CheckResult, FileReport, LengthBucket
-from service.domain.errors import InvalidRequest, QuotaExceeded
+from service.domain.errors import LuthierError
 from service.installation.context import Context
 from service.operations import checks
 from service.operations.checks import result_of
@@ -30,7 +30,7 @@ async def create(request: Request, ctx: ContextDep, visitor: Visitor, form: Post
     scripted = "hx-request" in request.headers
     try:
         made = await checks.create(ctx, visitor.caller, new_job(job_form.checked(job_form.body_of(form))))
-    except (InvalidRequest, QuotaExceeded) as error:
+    except LuthierError as error:
         if not scripted:
             raise
         return HTMLResponse(html(request, "check_refused.html", visitor, {"id": STATE, "message": error.message}))

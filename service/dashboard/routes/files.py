@@ -17,6 +17,7 @@ from service.dashboard.web.pages import UI, page
 from service.dashboard.web.visitors import Posted, Visitor
 from service.domain.json import JsonObject
 from service.operations import checks, files
+from service.recipes.json_lines import is_blank, read_object, split_lines
 from service.recipes.objective import OBJECTIVES
 
 router = APIRouter(prefix="/files")
@@ -57,13 +58,16 @@ async def shown(request: Request, ctx: ContextDep, visitor: Visitor, id: str) ->
     """One file and its first rows."""
     file, content = await files.content(ctx, visitor.caller, id)
     lines, complete = await _first_lines(content)
+    rows = [(number, line) for number, line in enumerate(lines, start=1) if not is_blank(line, number)]
     newest = await checks.newest_of(ctx, visitor.caller, id)
     check = "" if newest is None else (await state_of(request, ctx, visitor, newest, embedded=True))[0]
     values = {
         "file": file,
-        "rows": [_row(number, line) for number, line in enumerate(lines[:PREVIEW_ROWS], start=1)],
-        "lengths": histogram([len(line) for line in lines]),
+        "rows": [_row(number, line) for number, line in rows[:PREVIEW_ROWS]],
+        "lengths": histogram([len(_decoded(line)) for _, line in rows]),
+        "num_rows": len(rows),
         "num_lines": len(lines),
+        "preview_bytes": PREVIEW_BYTES,
         "complete": complete,
         "models": list(ctx.catalogue.bases),
         "objectives": OBJECTIVES.names,
@@ -78,25 +82,26 @@ async def delete(request: Request, ctx: ContextDep, visitor: Visitor, form: Post
     return await then_back(request, f"{UI}/files", files.delete(ctx, visitor.caller, id), "The file is deleted.")
 
 
-async def _first_lines(content: AsyncIterator[bytes]) -> tuple[list[str], bool]:
-    """The whole lines in the first PREVIEW_BYTES, and whether these are all."""
+async def _first_lines(content: AsyncIterator[bytes]) -> tuple[list[bytes], bool]:
+    """The whole lines in the first PREVIEW_BYTES, as a job cuts them, and whether these are all."""
     read = bytearray()
     async for chunk in content:
         read += chunk
         if len(read) > PREVIEW_BYTES:
             break
     complete = len(read) <= PREVIEW_BYTES
-    lines = bytes(read[:PREVIEW_BYTES]).decode("utf-8", "replace").splitlines()
-    return [line for line in (lines if complete else lines[:-1]) if line.strip()], complete
+    lines = list(split_lines([bytes(read[:PREVIEW_BYTES])], PREVIEW_BYTES))
+    return (lines if complete else lines[:-1]), complete
 
 
-def _row(number: int, line: str) -> Row:
-    try:
-        parsed = json.loads(line)
-    except ValueError:
-        return Row(number, [], line[:ROW_CHARACTERS])
-    turns = _turns(parsed) if isinstance(parsed, dict) else []
-    return Row(number, turns, line[:ROW_CHARACTERS])
+def _row(number: int, line: bytes) -> Row:
+    found = read_object(line, number)
+    turns = [] if isinstance(found, str) else _turns(found[1])
+    return Row(number, turns, _decoded(line)[:ROW_CHARACTERS])
+
+
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
 
 
 def _turns(row: JsonObject) -> list[Turn]:

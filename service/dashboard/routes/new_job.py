@@ -13,7 +13,7 @@ from service.api.web.deps import ContextDep
 from service.dashboard.web import job_form
 from service.dashboard.web.pages import UI, html, page
 from service.dashboard.web.visitors import Posted, Visitor
-from service.domain.errors import InvalidRequest, NotFound, QuotaExceeded
+from service.domain.errors import LuthierError, NotFound
 from service.installation.context import Context
 from service.operations import checks, files, jobs, models
 from service.operations.sessions import SignedIn
@@ -56,7 +56,7 @@ async def create(request: Request, ctx: ContextDep, visitor: Visitor, form: Post
     """Creates the job, or shows the form again with what is wrong."""
     try:
         made = await jobs.create(ctx, visitor.caller, new_job(job_form.checked(job_form.body_of(form))))
-    except (InvalidRequest, QuotaExceeded) as error:
+    except LuthierError as error:
         values = await _values(request, ctx, visitor, form, error)
         return page(request, "new_job.html", visitor, values, status=error.status)
     return RedirectResponse(f"{UI}/jobs/{made.job.id}", status_code=303)
@@ -67,7 +67,7 @@ async def _values(
     ctx: Context,
     visitor: SignedIn,
     given: Mapping[str, str],
-    error: InvalidRequest | QuotaExceeded | None = None,
+    error: LuthierError | None = None,
 ) -> dict[str, object]:
     caller = visitor.caller
     stored = await files.page(ctx, caller, purpose=PURPOSE, after=None, limit=FILES_SHOWN, ascending=False)

@@ -5,6 +5,8 @@ read as a number is passed on as it was written, so that its message names it.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pprint import pformat
@@ -15,10 +17,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from service.api.schemas.jobs import CreateJob
+from service.api.web.bodies import PLAIN, check_structure
 from service.api.web.errors import worded
 from service.domain.check import Check
+from service.domain.errors import InvalidRequest
 from service.domain.job import Job
 from service.domain.json import JsonObject
+from service.recipes.json_lines import read_object
 from service.recipes.objective import OBJECTIVES, hyperparameters_type
 from service.recipes.safeguards import Safeguards, safeguards_of
 from service.recipes.tuning import TUNINGS
@@ -26,6 +31,7 @@ from service.recipes.tuning import TUNINGS
 Kind = Literal["text", "number", "choice", "switch", "names", "json"]
 ORIGIN = ("model", "training_file", "validation_file", "suffix")
 OF_METHOD, OF_TUNING = "method.", "tuning."
+ANY_LINE = 2  # of a file; the first may begin with a byte-order mark
 SHOWN_FIRST = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
@@ -121,12 +127,20 @@ def input_of(param: str | None) -> str | None:
     """The input that an error's `param` is about."""
     if param is None:
         return None
-    parts = param.split(".")
-    if parts[0] == "method":
-        return "objective" if parts[-1] == "type" else f"{OF_METHOD}{parts[-1]}"
-    if parts[0] == "tuning":
-        return "tuning" if parts[-1] == "type" else f"{OF_TUNING}{parts[-1]}"
-    return parts[0]
+    match re.split(r"[.\[]", param):
+        case ["method", _, "hyperparameters", name, *_]:
+            return f"{OF_METHOD}{name}"
+        case ["method", *_]:
+            return "objective"
+        case ["tuning", name] if name in SERVED_FORM:
+            return f"{OF_TUNING}{name}"
+        case ["tuning", _, name, *_]:
+            return f"{OF_TUNING}{name}"
+        case ["tuning", *_]:
+            return "tuning"
+        case [name, *_]:
+            return name
+    return None
 
 
 def as_curl(body: JsonObject, base_url: str) -> str:
@@ -235,23 +249,37 @@ def _read(field: FormField, text: str) -> Any:
         case "names":
             return [name for name in text.replace(",", " ").split() if name]
         case "json":
-            try:
-                return json.loads(text)
-            except ValueError:
-                return text
+            return _object(text)
         case "choice":
             return text
         case _:
             return _number(text)
 
 
+def _object(text: str) -> JsonObject | str:
+    """The object, if a body may hold it. Read as a line of a training file is: what is no JSON stays text."""
+    content = text.encode("utf-8", "replace")
+    found = read_object(content, ANY_LINE)
+    if isinstance(found, str):
+        return text
+    try:
+        check_structure(content, PLAIN)
+        json.dumps(found[1], allow_nan=False)
+    except (InvalidRequest, ValueError):
+        return text
+    return found[1]
+
+
 def _number(text: str) -> int | float | str:
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return value if math.isfinite(value) else text  # JSON has no other numbers
 
 
 def _shown(value: Any) -> str:

@@ -2,8 +2,11 @@
 
 import json
 import shlex
+from html import unescape
 
 import httpx
+import pytest
+from markupsafe import escape
 from openai import OpenAI
 
 from service.dashboard.web import job_form
@@ -111,6 +114,62 @@ async def test_what_the_api_refuses_is_said_on_the_form_and_what_was_filled_in_s
     assert "expected an integer" in response.text and 'value="mine"' in response.text
     wrong = response.text.partition('id="tuning.r"')[2].partition(">")[0]
     assert 'aria-invalid="true"' in wrong and 'value="many"' in wrong
+
+
+HOSTILE = (
+    "[" * 20_000,
+    '{"a":' * 20_000,
+    '{"a": ' + "[" * 150 + "]" * 150 + "}",
+    '{"\\ud800": 3}',
+    '{"a": 1e999}',
+    "[1]",
+)
+
+
+@pytest.mark.parametrize("name", ["tuning.rank_pattern", "seed", "method.n_epochs", "tuning.alpha"])
+async def test_anything_may_be_typed_into_the_form_and_nothing_that_was_is_lost(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller, name: str
+) -> None:
+    file = await stored(ctx, caller, "a.jsonl", b"{}")
+    form = PLAIN | {"training_file": file, "csrf": await csrf_of(member), "suffix": "mine"}
+    for text in (*HOSTILE, "nan", "1e999", "9" * 5000):
+        filled = form | {name: text}
+        shown = await member.post("/ui/jobs/new/request", data=filled)
+        assert shown.status_code == 200, text[:20]
+        curl = unescape(shown.text.partition('id="request-curl" tabindex="0">')[2].partition("</pre>")[0])
+        json.loads(shlex.split(curl.replace("\\\n", " "))[-1], parse_constant=pytest.fail)
+        refused = await member.post("/ui/jobs", data=filled)
+        assert refused.status_code == 400 and 'value="mine"' in refused.text, text[:20]
+        wrong = refused.text.partition(f'id="{name}"')[2].partition(">")[0]
+        assert 'aria-invalid="true"' in wrong and escape(text) in refused.text, text[:20]
+        checked = await member.post("/ui/checks", data=filled, headers={"HX-Request": "true"})
+        assert checked.status_code == 200 and 'role="alert"' in checked.text, text[:20]
+
+
+def test_every_error_of_a_setting_marks_its_input() -> None:
+    for param, name in (
+        ("method.supervised.hyperparameters.n_epochs", "method.n_epochs"),
+        ("method.classification.hyperparameters.class_weights.good", "method.class_weights"),
+        ("method.type", "objective"),
+        ("method.dpo", "objective"),
+        ("tuning.lora.rank_pattern.a.b", "tuning.rank_pattern"),
+        ("tuning.lora.target_modules[0]", "tuning.target_modules"),
+        ("tuning.serve_rank", "tuning.serve_rank"),
+        ("tuning.type", "tuning"),
+        ("early_stopping.patience", "early_stopping"),
+        ("training_file", "training_file"),
+    ):
+        assert job_form.input_of(param) == name, param
+
+
+async def test_a_switch_stays_as_it_was_set_when_the_form_is_shown_again(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    file = await stored(ctx, caller, "a.jsonl", b"{}")
+    form = PLAIN | {"training_file": file, "csrf": await csrf_of(member), "tuning.r": "many"}
+    for value, shown in (("true", 'value="true" checked'), ("false", 'value="true" aria')):
+        text = (await member.post("/ui/jobs", data=form | {"tuning.use_dora": value})).text
+        assert f'name="tuning.use_dora" {shown}' in text
 
 
 async def test_again_with_changes_begins_with_the_jobs_settings(

@@ -41,6 +41,51 @@ async def test_a_file_shows_its_rows_and_escapes_what_users_wrote(
     assert text.count("<rect") == len(histogram([len(line) for line in ROWS.decode().splitlines()]))
 
 
+async def test_rows_are_numbered_as_lines_of_the_file_and_cut_where_a_job_cuts_them(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    row = '{"prompt": "a\u2028b\x85c", "completion": "4"}'
+    file = await stored(ctx, caller, "a.jsonl", f"\n\r\n{row}\r\n\n{row}\n".encode())
+    text = (await member.get(f"/ui/files/{file}")).text
+    assert "<dt>Lines</dt><dd>5</dd>" in text and "Length of the 2 rows" in text
+    first_rows = text.partition('<ol class="rows">')[2].partition("</ol>")[0]
+    assert re.findall(r'<span class="muted number">(\d+)</span>', first_rows) == ["3", "5"]
+    assert first_rows.count("<dt>completion</dt><dd>4</dd>") == 2 and "<pre" not in first_rows
+    long = await stored(ctx, caller, "long.jsonl", b'{"prompt": "' + b"a" * 600_000)
+    assert "No row ends within the first 512 KiB" in (await member.get(f"/ui/files/{long}")).text
+
+
+async def test_a_file_of_anything_at_all_has_a_page(member: httpx.AsyncClient, ctx: Context, caller: Caller) -> None:
+    for line in HOSTILE:
+        file = await stored(ctx, caller, "a.jsonl", line)
+        assert (await member.get(f"/ui/files/{file}")).status_code == 200, line[:40]
+
+
+HOSTILE = (
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+    b'{"messages": [{"role": "user", "content": ' + b"1" * 5000 + b"}]}",
+    b'{"messages": [{"role": "user", "content": ' + b"[" * 150 + b"]" * 150 + b"}]}",
+    b'{"prompt": 1e999, "messages": [{"content": 1e999}]}',
+    b'{"messages": {"role": 1}, "input": [1], "preferred_output": 2}',
+    b"\xed\xa0\x80\xff\x00",
+    b"\xef\xbb\xbf{}",
+    b"\n\n\n",
+    b"",
+)
+
+
+async def test_the_end_of_the_list_of_files_is_no_empty_project(
+    member: httpx.AsyncClient, ctx: Context, caller: Caller
+) -> None:
+    assert "No files yet" in (await member.get("/ui/files")).text
+    file = await stored(ctx, caller, "a.jsonl", ROWS)
+    for after in (file, "file-unknown"):
+        text = (await member.get(f"/ui/files?after={after}")).text
+        assert "No older files" in text and "No files yet" not in text
+
+
 async def test_what_is_wrong_with_the_lines_of_a_file_stands_on_its_page_and_in_the_list(
     member: httpx.AsyncClient, ctx: Context, caller: Caller
 ) -> None:
