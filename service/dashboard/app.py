@@ -157,7 +157,7 @@ def _add(message: MutableMapping[str, Any], cache_control: str) -> None:
 async def _sign_in(request: Request, error: Exception) -> Response:
     assert isinstance(error, SignInNeeded)
     if _must_stay(request):
-        return PlainTextResponse("Your sign-in has ended. What you filled in is kept when you go on.", status_code=401)
+        return PlainTextResponse("Your sign-in has ended. What you filled in is kept: continue, and sign in then.", status_code=401)
     ended = "&ended=1" if error.ended else ""
     target = f"{UI}/sign-in?next={quote(page_of(request, error.form))}{ended}"
     if "hx-request" in request.headers:
@@ -166,7 +166,7 @@ async def _sign_in(request: Request, error: Exception) -> Response:
 
 
 async def _stale(request: Request, error: Exception) -> Response:
-    """A page of an earlier sign-in is made anew, with what was filled in."""
+    """A page of an earlier sign-in is made again, with what was filled in."""
     assert isinstance(error, StalePage)
     if _must_stay(request):
         return PlainTextResponse(error.message, status_code=error.status)

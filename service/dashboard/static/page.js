@@ -45,6 +45,7 @@ function showProblem(text, part) {
   if (!text && problem.dataset.part !== part) return;
   problem.textContent = text;
   problem.dataset.part = part;
+  problem.hidden = !text;
 }
 
 function announce(text) {

@@ -11,7 +11,10 @@
   function body(model) {
     const messages = [{ role: "user", content: value("message") }];
     if (value("system").trim()) messages.unshift({ role: "system", content: value("system") });
-    const asked = { model, messages, stream: true, stream_options: { include_usage: true }, temperature: Number(value("temperature")), max_tokens: Number(value("max_tokens")) };
+    const asked = { model, messages, stream: true, stream_options: { include_usage: true } };
+    for (const name of ["temperature", "max_tokens"]) {
+      if (value(name)) asked[name] = Number(value(name));  // left empty, it is for the API to choose
+    }
     if (document.getElementById("logprobs").checked) Object.assign(asked, { logprobs: true, top_logprobs: 3 });
     return asked;
   }
