@@ -43,6 +43,7 @@ from service.operations.keys import Caller
 
 NOUNS = (sign_in, new_job, jobs, files, checks, models, playground, compare, system, keys)  # new_job before jobs/{id}
 CALLS = f"{UI}{API}"
+ENDED = "Your sign-in has ended. Continue: what you filled in is there again when you have signed in."
 CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -157,7 +158,7 @@ def _add(message: MutableMapping[str, Any], cache_control: str) -> None:
 async def _sign_in(request: Request, error: Exception) -> Response:
     assert isinstance(error, SignInNeeded)
     if _must_stay(request):
-        return PlainTextResponse("Your sign-in has ended. What you filled in is kept: continue, and sign in then.", status_code=401)
+        return PlainTextResponse(ENDED, status_code=401)
     ended = "&ended=1" if error.ended else ""
     target = f"{UI}/sign-in?next={quote(page_of(request, error.form))}{ended}"
     if "hx-request" in request.headers:
