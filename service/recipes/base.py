@@ -10,6 +10,7 @@ from service.recipes.tasks import BaseKind
 
 EngineKind = Literal["embedded", "vllm"]
 Quantization = Literal["nf4"]
+LEAST_CONTEXT_TOKENS = 16
 BASE_NAME_LIMIT = 255
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 
@@ -52,7 +53,7 @@ class Base(BaseModel):
     revision: str = Field("", description="a commit of the hub, or nothing")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description='"float32" or "bfloat16"')
     quantization: Quantization | None = Field(None, description='"nf4", or leave it out')
-    context_tokens: int = Field(ge=16, description="a whole number of tokens, at least 16")
+    context_tokens: int = Field(ge=LEAST_CONTEXT_TOKENS, description="a whole number of tokens, at least 16")
     learning_rate: dict[str, float] = Field(  # of a tuning that is not here: by its own rule
         {}, description="a table of numbers by tuning"
     )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from service.domain.errors import InvalidRequest, JobError
 from service.domain.json import JsonObject
-from service.recipes.base import Base, EngineKind
+from service.recipes.base import LEAST_CONTEXT_TOKENS, Base, EngineKind
 from service.recipes.fields import MethodFields
 from service.recipes.registry import Registry
 from service.recipes.tasks import BaseKind
@@ -121,7 +121,23 @@ def check_servable(base: Base, tuning: TuningSettings) -> None:
             param="tuning.type",
         )
     tuning.check_tunable(base)
+    _check_room(base, tuning)
     tuning.check_servable(base)
+
+
+def row_tokens(base: Base, tuning: TuningSettings) -> int:
+    """How many tokens a row may have: the base's context without the positions that the tuning takes for itself."""
+    return base.context_tokens - tuning.prefix_tokens
+
+
+def _check_room(base: Base, tuning: TuningSettings) -> None:
+    """Raises InvalidRequest where the tuning leaves a row fewer tokens than the smallest base has."""
+    if row_tokens(base, tuning) < LEAST_CONTEXT_TOKENS:
+        raise InvalidRequest(
+            f"The tuning takes {tuning.prefix_tokens} of the {base.context_tokens} tokens of context of '{base.id}', "
+            f"and must leave rows {LEAST_CONTEXT_TOKENS} or more: choose fewer, or a base with a longer context.",
+            param=f"tuning.{tuning.name}",
+        )
 
 
 def continued_tuning(parent: TuningSettings, asked: TuningSettings | None) -> TuningSettings:

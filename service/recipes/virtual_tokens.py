@@ -17,7 +17,10 @@ class VirtualTokenSettings(TuningSettings):
     """Settings of one of them."""
 
     num_virtual_tokens: Annotated[Integer, Whole] = Field(
-        20, ge=1, le=256, description="how many positions; they take their place in the base's context"
+        20,
+        ge=1,
+        le=256,
+        description="how many positions of the base's context they take: a row must fit into the others",
     )
     init: Literal["vocabulary", "random", "text"] = Field(
         "vocabulary",

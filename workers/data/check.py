@@ -70,6 +70,7 @@ def check_file(
     observer: Observer | None = None,
     labels: LabelSet | None = None,
     folder: Path | None = None,
+    prefix_tokens: int = 0,
 ) -> TokenizedDataset:
     """The file's rows, tokenised for the base. `day` is the current date that chat templates get; all else is as
     `FileCheck` says, and so is what is raised.
@@ -86,6 +87,7 @@ def check_file(
         observer=observer,
         labels=labels,
         folder=folder,
+        prefix_tokens=prefix_tokens,
     )
     reader = LineReader(
         text,
@@ -94,6 +96,7 @@ def check_file(
         objective=objective,
         day=day,
         look=None if observer is None else glance,
+        prefix_tokens=prefix_tokens,
     )
     for group in reader.read_beside(enumerate(chain(head, rest), start=1)):
         check.read(group)
@@ -107,7 +110,7 @@ class FileCheck:
     `head` are the first lines of the file, at most HEAD_LINES, perhaps cut. `param` is the job's field for this file;
     the error's code and wording depend on it. `observer` sees every row that is right, whether the file is or not.
     `labels` are those of the job's training file, where this is the validation file: it may have no others. The tokens
-    are collected on disk, in `folder`; without one, in memory.
+    are collected on disk, in `folder`; without one, in memory. `context_tokens` and `prefix_tokens` as `Renderer`.
 
     Raises DatasetInvalid, from `finish` with every problem of the whole file; at once with one sentence if the file
     holds no JSON lines; from the first `read` only with the wrong format if the job's objective cannot use the format
@@ -126,10 +129,11 @@ class FileCheck:
         observer: Observer | None = None,
         labels: LabelSet | None = None,
         folder: Path | None = None,
+        prefix_tokens: int = 0,
     ) -> None:
         if looks := foreign_file(head):
             raise DatasetInvalid(report_file(looks, param), details([Problem(1, "", f"the file {looks}")], 1))
-        self._context_tokens = context_tokens
+        self._row_tokens = context_tokens - prefix_tokens
         self._examples_minimum = examples_minimum
         self._param = param
         self._file_id = file_id
@@ -196,9 +200,9 @@ class FileCheck:
 
     def _dataset(self) -> TokenizedDataset:
         if self._objective.unpaired:
-            return with_mismatched(self._rows.build(), self._context_tokens)
+            return with_mismatched(self._rows.build(), self._row_tokens)
         if self._objective.packed:
-            return packed(self._rows.build(), self._context_tokens)
+            return packed(self._rows.build(), self._row_tokens)
         of_format = _format(self._format).rows_per_example if self._format else None
         return self._classes.column(self._rows.build(of_format or self._objective.rows_per_example))
 

@@ -50,7 +50,7 @@ def content_key(
     segments: Sequence[str],
     objective: type[ObjectiveSettings],
     *,
-    context_tokens: int,
+    row_tokens: int,
     row_limit_bytes: int,
     examples_minimum: int,
     template_day: date | None = None,
@@ -58,8 +58,9 @@ def content_key(
 ) -> str:
     """The key for the base whose `text_digest` is `text`, and a file whose segments have these sha256, in order.
 
-    `template_day` is the date that the chat template is given as today's; None where it prints none, so that jobs of
-    different days share their tokens. `labels` are those of the training file, for a validation file that has them.
+    A row has at most `row_tokens`: the base's context without what the tuning takes. `template_day` is the date that
+    the chat template is given as today's; None where it prints none, so that jobs of different days share their tokens.
+    `labels` are those of the training file, for a validation file that has them.
     """
     return _sha256(
         {
@@ -71,7 +72,7 @@ def content_key(
             "objective": objective.name,
             "rows": [f"{format.__module__}.{format.__qualname__}" for format in objective.formats],
             "rows_per_example": objective.rows_per_example,
-            "context_tokens": context_tokens,
+            "context_tokens": row_tokens,
             "row_limit_bytes": row_limit_bytes,
             "examples_minimum": examples_minimum,
             "template_day": None if template_day is None else template_day.isoformat(),

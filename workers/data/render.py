@@ -121,14 +121,18 @@ class Prepared:
 
 
 class Renderer:
-    """Renders rows for one base, of at most `context_tokens` each.
+    """Renders rows for one base, of at most `context_tokens` each with the `prefix_tokens` that a tuning puts before
+    them.
 
     `day` is the current date that the template gets; None is the real one.
     """
 
-    def __init__(self, text: BaseText, context_tokens: int = sys.maxsize, day: date | None = None) -> None:
+    def __init__(
+        self, text: BaseText, context_tokens: int = sys.maxsize, day: date | None = None, prefix_tokens: int = 0
+    ) -> None:
         self._text = text
-        self._context_tokens = context_tokens
+        self._prefix_tokens = prefix_tokens
+        self._row_tokens = context_tokens - prefix_tokens
         self._template = ChatTemplate(text, day)
         self._encodings = Encodings(text)  # of the row that `finish` reads
         self._units = Units(text)  # for `encode`
@@ -206,7 +210,7 @@ class Renderer:
             ids.append(end)
         if len(ids) < 2:
             raise RenderError("text", "is one token for the base, which leaves nothing to learn; remove the row")
-        return [_flagged(1, piece, row.token_weight) for piece in pieces(ids, self._context_tokens)]
+        return [_flagged(1, piece, row.token_weight) for piece in pieces(ids, self._row_tokens)]
 
     def _prompt(self, row: PromptRow) -> Rendered:
         """Prompt, completion and end-of-text token; the last two are trained."""
@@ -311,7 +315,7 @@ class Renderer:
         try:
             for index, (prompt, answer) in zip(row.trained, conversation.turns, strict=False):
                 turn = self._turn(encoder, prompt, answer)
-                if len(turn.ids) > self._context_tokens:
+                if len(turn.ids) > self._row_tokens:
                     raise self._too_long(self._turn(encoder, *trained_turn(self._template, messages, tools)))
                 _add(sequences, _weighted(turn, row.token_weight(index)))
         except UnknownToken as unknown:
@@ -346,15 +350,15 @@ class Renderer:
         return _flagged(len(prompt_ids), _joined(self._text, prompt_ids, both_ids, answer, end))
 
     def _fitting(self, sequence: Rendered, field: str = "") -> Rendered:
-        if sequence.num_tokens > self._context_tokens:
+        if sequence.num_tokens > self._row_tokens:
             raise self._too_long(sequence, field)
         return sequence
 
     def _too_long(self, sequence: Rendered, field: str = "") -> RenderError:
-        num_tokens = sequence.num_tokens
-        return RenderError(
-            field, f"is too long for the base ({num_tokens} tokens, at most {self._context_tokens}); shorten it"
-        )
+        most = f"at most {self._row_tokens}"
+        if self._prefix_tokens:
+            most += f" beside the {self._prefix_tokens} of the tuning"
+        return RenderError(field, f"is too long for the base ({sequence.num_tokens} tokens, {most}); shorten it")
 
 
 def _template_messages(messages: Sequence[Message]) -> Messages:

@@ -85,7 +85,8 @@ class CheckRun:
         self._base = base
         self._tokenizers = tokenizers
         self._folder = scratch / f"{self._check.id}-{held.attempt}"
-        subject = Subject("check", self._check.id, self._check.objective, template_date(self._check))
+        check = self._check
+        subject = Subject("check", check.id, check.objective, check.tuning, template_date(check))
         self._datasets = FileDatasets(held, subject, base, tokenizers, self._folder, processes)
 
     async def run(self) -> None:
@@ -171,7 +172,7 @@ class CheckRun:
     def _write(self, dataset: TokenizedDataset, rows: "_Rows") -> None:
         tokenizer = self._tokenizers.of(self._base).tokenizer
         write_masks(dataset, rows.sequences, tokenizer, self._folder / MASKS, self._folder / MASKS_INDEX)
-        found = counts(dataset, rows.sequences, self._base.context_tokens)
+        found = counts(dataset, rows.sequences, self._datasets.row_tokens)
         description = Description(found, rows.advisor.advice())
         (self._folder / DESCRIPTION).write_bytes(DESCRIBED.dump_json(description))
         rows.advisor.sketch().save(self._folder / SKETCH)

@@ -18,6 +18,7 @@ from service.domain import ids
 from service.domain.dataset import StoredDataset
 from service.domain.errors import JobError
 from service.domain.file import Segment
+from service.domain.json import JsonObject
 from service.domain.storage_keys import dataset_key
 from service.installation.context import Context
 from service.operations import lookups
@@ -26,6 +27,7 @@ from service.recipes.base import Base
 from service.recipes.formats.labelled import Labelled
 from service.recipes.json_lines import split_lines
 from service.recipes.objective import find_objective
+from service.recipes.tuning import row_tokens, tuning_of
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.check import HEAD_LINES, FileCheck, Observer, check_file
@@ -62,6 +64,7 @@ class Subject:
     noun: str
     id: str
     objective: str
+    tuning: JsonObject
     day: date
 
 
@@ -86,6 +89,15 @@ class FileDatasets:
         self._tokenizers = tokenizers
         self._folder = folder
         self._training: StoredDataset | None = None  # the tokenised training file, once it is known
+
+    @property
+    def row_tokens(self) -> int:
+        """How many tokens a row may have. Raises JobError for a tuning that is missing."""
+        return row_tokens(self._base, tuning_of(self.subject.tuning))
+
+    @property
+    def _prefix_tokens(self) -> int:
+        return tuning_of(self.subject.tuning).prefix_tokens
 
     def prints_the_date(self) -> bool:
         """Whether the base's chat template shows today's date. Blocks while the tokenizer loads."""
@@ -202,7 +214,7 @@ class FileDatasets:
             self._tokenizers.digest(self._base),
             [segment.sha256 for segment in segments],
             find_objective(self.subject.objective),
-            context_tokens=self._base.context_tokens,
+            row_tokens=self.row_tokens,
             row_limit_bytes=self._ctx.settings.row_limit_bytes,
             examples_minimum=minimum,
             template_day=self.subject.day if self.prints_the_date() else None,
@@ -224,6 +236,7 @@ class FileDatasets:
             observer=about.observer,
             labels=about.labels,
             folder=about.path.parent,
+            prefix_tokens=self._prefix_tokens,
         )
 
     async def _read_in_processes(self, about: "_About", file_bytes: int, count: int) -> TokenizedDataset:
@@ -237,6 +250,7 @@ class FileDatasets:
             row_limit_bytes=self._ctx.settings.row_limit_bytes,
             day=self.subject.day,
             glances=about.observer is not None,
+            prefix_tokens=self._prefix_tokens,
         )
         digest = await asyncio.to_thread(self._tokenizers.digest, self._base)
         await read_in_processes(check, order, count, digest)
@@ -253,6 +267,7 @@ class FileDatasets:
             observer=about.observer,
             labels=about.labels,
             folder=about.path.parent,
+            prefix_tokens=self._prefix_tokens,
         )
 
 

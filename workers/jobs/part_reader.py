@@ -48,6 +48,7 @@ class PartOrder(BaseModel):
     row_limit_bytes: int
     day: date
     glances: bool
+    prefix_tokens: int = 0  # of the base's context, that are the tuning's own
     part_bytes: int = PART_BYTES
     process: int = 0
     processes: int = 1
@@ -112,6 +113,7 @@ def read_parts(order: PartOrder, text: BaseText, enough: Event) -> Iterator[Line
         objective=find_objective(order.objective),
         day=order.day,
         look=_look() if order.glances else None,
+        prefix_tokens=order.prefix_tokens,
     )
     with Path(order.path).open("rb") as file:
         for part in range(order.process, num_parts(order.file_bytes, order.part_bytes), order.processes):

@@ -22,7 +22,7 @@ from service.recipes.objective import find_objective, own_settings
 from service.recipes.recipe import Recipe
 from service.recipes.safeguards import safeguards_of
 from service.recipes.served_form import form_of
-from service.recipes.tuning import TuningSettings, tuning_of
+from service.recipes.tuning import TuningSettings, row_tokens, tuning_of
 from service.storage import ObjectMissing, ObjectStore
 from service.storage.base import CHUNK_BYTES, one_chunk
 from workers.files import transfer
@@ -67,7 +67,7 @@ async def stage_job(held: HeldJob, base: Base, folder: Path) -> None:
 
 def agreement_tokens(base: Base, tuning: TuningSettings) -> int:
     """How many tokens of an agreement row fit the context, with the tuning's own tokens and one that is generated."""
-    return max(2, min(AGREEMENT_TOKENS, base.context_tokens - tuning.prefix_tokens - 1))
+    return max(2, min(AGREEMENT_TOKENS, row_tokens(base, tuning) - 1))
 
 
 async def learning_rate(base: Base, tuning: TuningSettings) -> float:

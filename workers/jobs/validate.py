@@ -41,7 +41,7 @@ class JobValidation:
         self._held = held
         self._base = base
         self._folder = scratch / f"{held.job.id}-{held.attempt}-validation"
-        subject = Subject("job", held.job.id, held.job.objective, template_date(held.job))
+        subject = Subject("job", held.job.id, held.job.objective, held.job.tuning, template_date(held.job))
         self._datasets = FileDatasets(held, subject, base, tokenizers, self._folder, processes)
 
     async def run(self) -> None:

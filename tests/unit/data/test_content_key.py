@@ -19,7 +19,7 @@ GIVEN: dict[str, Any] = {
     "text": "a",
     "segments": ["b", "c"],
     "objective": SupervisedSettings,
-    "context_tokens": 256,
+    "row_tokens": 256,
     "row_limit_bytes": 1000,
     "examples_minimum": 10,
 }
@@ -27,7 +27,7 @@ OTHER: dict[str, Any] = {
     "text": "z",
     "segments": ["bc"],
     "objective": DpoSettings,
-    "context_tokens": 255,
+    "row_tokens": 255,
     "row_limit_bytes": 999,
     "examples_minimum": 1,
     "template_day": date(2026, 1, 2),

@@ -21,6 +21,7 @@ from service.recipes.objective import hyperparameters_type
 from service.recipes.objectives.dpo import DpoSettings
 from service.recipes.objectives.supervised import SupervisedSettings
 from service.recipes.tuning import TUNINGS
+from service.recipes.tunings.prompt import PromptSettings
 from service.settings.settings import Settings
 from service.work import claims
 from tests.given.checks import (
@@ -187,6 +188,17 @@ async def test_every_bad_line_of_both_files_is_found_with_its_remedy(ctx: Contex
     job = (await validated(ctx, caller, check.training_file)).job
     assert job.error is not None
     assert training.error.message == job.error["message"]
+
+
+async def test_the_tokens_of_the_tuning_count_for_the_longest_row(ctx: Context, caller: Caller) -> None:
+    counts = result(await checked(ctx, caller, rows(ROWS))).training_file.counts
+    assert counts is not None
+    taken = counts.context_tokens - counts.longest_tokens
+    full = result(await checked(ctx, caller, rows(ROWS), tuning=PromptSettings(num_virtual_tokens=taken)))
+    assert full.valid and full.training_file.counts is not None
+    assert full.training_file.counts.context_tokens == full.training_file.counts.longest_tokens == counts.longest_tokens
+    beyond = result(await checked(ctx, caller, rows(ROWS), tuning=PromptSettings(num_virtual_tokens=taken + 1)))
+    assert not beyond.valid and f"beside the {taken + 1} of the tuning" in beyond.training_file.problems[0].reason
 
 
 async def test_problems_are_kept_up_to_a_bound_and_all_are_counted(ctx: Context, caller: Caller) -> None:

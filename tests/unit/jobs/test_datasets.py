@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.domain.errors import JobError
@@ -17,6 +18,7 @@ from service.operations.keys import Caller
 from service.operations.orphans import OrphanSweep
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
+from service.recipes.tunings.prompt import PromptSettings
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
 from tests.given.installation import installed
@@ -28,6 +30,7 @@ from tests.given.stored_jobs import end_long_ago, expire, move
 from tests.given.tiny_models import make_tiny_base
 from tests.given.work import claim_training, claim_validation
 from workers.data.render import Renderer
+from workers.data.tokenized import TokenizedDataset
 from workers.jobs.loading import Tokenizers
 from workers.jobs.staging import stage_job
 from workers.jobs.validate import JobValidation
@@ -142,6 +145,23 @@ async def test_a_base_shares_tokens_with_those_that_read_text_as_it_does(
         assert (await validated(ctx, caller, file, model)).status == "queued"
     assert len(rendered) == times * ROWS
     assert len(await stored(ctx)) == times
+
+
+async def test_a_row_has_the_context_that_the_tuning_leaves_it(
+    ctx: Context, caller: Caller, rendered: list[Any]
+) -> None:
+    file = await upload(ctx, caller)
+    first = await validated(ctx, caller, file)
+    dataset = TokenizedDataset.load(ctx.settings.data_dir / "objects" / str(first.training_data))
+    longest = int(np.diff(dataset.offsets).max())
+    taken = ctx.catalogue.bases["tiny"].context_tokens - longest
+    fits = await validated(ctx, caller, file, tuning=PromptSettings(num_virtual_tokens=taken))
+    assert fits.status == "queued" and fits.training_data != first.training_data
+    job = await validated(ctx, caller, file, tuning=PromptSettings(num_virtual_tokens=taken + 1))
+    assert job.status == "failed" and job.error is not None and job.error["code"] == "invalid_training_file"
+    reason = f"({longest} tokens, at most {longest - 1} beside the {taken + 1} of the tuning); shorten it"
+    assert reason in job.error["message"]
+    assert len(rendered) == 3 * ROWS
 
 
 @pytest.mark.parametrize(("base", "times"), [("tiny", 1), ("dated", 2)])

@@ -49,12 +49,12 @@ def text() -> BaseText:
     return load_text(BASE)
 
 
-def in_parts(path: Path, objective: str, text: BaseText, part_bytes: int) -> Outcome:
+def in_parts(path: Path, objective: str, text: BaseText, part_bytes: int, prefix_tokens: int = 0) -> Outcome:
     """As processes read it, without the processes: what they find goes through bytes."""
 
     def run(seen: Seen) -> TokenizedDataset:
         check, enough = begun(path, objective, seen), Event()
-        order = order_for(path, objective, part_bytes=part_bytes, processes=PROCESSES)
+        order = order_for(path, objective, part_bytes=part_bytes, processes=PROCESSES, prefix_tokens=prefix_tokens)
         readers: list[Iterator[Lines | PartEnd]] = [
             read_parts(order.model_copy(update={"process": process}), text, enough) for process in range(PROCESSES)
         ]
@@ -104,6 +104,15 @@ def test_parts_have_the_same_problems_in_the_same_order(kind: str, text: BaseTex
         path.write_bytes(written(rows, numbers))
         expected = in_one_pass(path, objective, text)
         assert in_parts(path, objective, text, numbers.choice([60, 700, 100_000])) == expected
+
+
+def test_parts_leave_rows_the_context_that_the_tuning_leaves_them(text: BaseText, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(good_rows("supervised", 20, random.Random(1))))
+    taken = BASE.context_tokens - 16
+    found = in_parts(path, "supervised", text, 300, prefix_tokens=taken)
+    assert f"at most 16 beside the {taken} of the tuning" in str(found[1])
+    assert found == in_one_pass(path, "supervised", text, prefix_tokens=taken)
 
 
 def test_the_first_rows_alone_are_compared_for_likeness_in_parts_too(

@@ -88,6 +88,14 @@ def test_an_example_is_as_many_adjacent_documents_as_fit(tmp_path: Path) -> None
         replace(dataset, example_offsets=np.array([0, 2, 9]))
 
 
+def test_pieces_and_examples_have_the_context_that_a_tuning_leaves_them() -> None:
+    rows = [{"text": " ".join(f"word{number}" for number in range(count))} for count in (60, 3, 4, 5)]
+    whole, left = check(rows), check(rows, CONTEXT + 8, prefix_tokens=8)
+    assert np.array_equal(left.offsets, whole.offsets) and left.offsets[1] == CONTEXT
+    assert left.example_offsets is not None and whole.example_offsets is not None
+    assert np.array_equal(left.example_offsets, whole.example_offsets)
+
+
 def test_a_documents_weight_is_that_of_its_tokens() -> None:
     dataset = check([{"text": "One."}, {"text": "Two.", "weight": 0.5}])
     assert dataset.token_weights is not None

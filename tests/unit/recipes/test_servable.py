@@ -42,6 +42,14 @@ def test_the_highest_rank_counts_patterns_and_what_pissa_saves() -> None:
         assert refused.value.param == param
 
 
+def test_a_tuning_leaves_rows_as_much_as_the_smallest_base_has() -> None:
+    served = base("embedded", {"prompt"})  # 64 tokens of context
+    check_servable(served, PromptSettings(num_virtual_tokens=48))
+    with pytest.raises(InvalidRequest, match="takes 49 of the 64 tokens of context of 'b'") as refused:
+        check_servable(served, PromptSettings(num_virtual_tokens=49))
+    assert refused.value.param == "tuning.prompt"
+
+
 def test_settings_that_contradict_each_other_or_name_no_layer_are_refused() -> None:
     for settings in ({"init": "text"}, {"init_text": "Sort the mail."}, {"init": "random", "init_text": "Sort."}):
         with pytest.raises(ValidationError, match='init "text"'):

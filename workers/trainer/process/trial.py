@@ -137,7 +137,7 @@ def _prompts(base: Base, loaded: LoadedBase) -> Iterator[tuple[TrialResult, list
 
 def _step(base: Base, loaded: LoadedBase, tuning: TuningSettings) -> TrialResult:
     """One optimizer step of one row, which is undone when the slot is left."""
-    renderer = Renderer(loaded.text, base.context_tokens)
+    renderer = Renderer(loaded.text, base.context_tokens, prefix_tokens=tuning.prefix_tokens)
     try:
         data = _texts(renderer) if base.kind == "encoder" else _dataset(renderer.render(ROW)[0])
     except RenderError as error:

@@ -468,8 +468,9 @@ class CompletionUsage(Record):
 @dataclass(frozen=True)
 class Counts(Record):
     """Exact counts of a valid file. A row has several sequences where it is a pair, or where the base's template
-    shows an earlier turn differently once others follow. `examples` is what a step counts. Nothing is ever
-    truncated: a row that is too long is invalid.
+    shows an earlier turn differently once others follow. `examples` is what a step counts. `context_tokens`
+    is how many a row may have: the base's context without the positions that the tuning takes. Nothing is
+    ever truncated: a row that is too long is invalid.
     """
 
     rows: int
