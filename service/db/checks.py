@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, insert, select, update
 
+from service.db import cursors
 from service.db.connection import Transaction
 from service.db.tables import checks
 from service.domain.check import FINAL, Check, Status
 
 _COLUMNS = [checks.c[field.name] for field in fields(Check)]
+LISTED = cursors.Listed(checks, "project_id")
 _SUMMARY = [column for column in _COLUMNS if column.name != "result"]
 
 
@@ -40,8 +42,7 @@ async def page(tx: Transaction, project_id: str, after: str | None, limit: int) 
     """At most `limit` checks without their results, newest first, older than `after`; an unknown `after` gives none."""
     query = select(*_SUMMARY).where(checks.c.project_id == project_id).order_by(checks.c.sequence.desc()).limit(limit)
     if after is not None:
-        cursor = select(checks.c.sequence).where(checks.c.id == after, checks.c.project_id == project_id)
-        query = query.where(checks.c.sequence < cursor.scalar_subquery())
+        query = query.where(checks.c.sequence < cursors.place(LISTED, project_id, after))
     return [_check(row) for row in await tx.connection.execute(query)]
 
 
@@ -73,4 +74,4 @@ async def expired(tx: Transaction, life_seconds: float, limit: int) -> list[str]
 
 
 async def remove(tx: Transaction, ids: Sequence[str]) -> None:
-    await tx.connection.execute(delete(checks).where(checks.c.id.in_(ids)))
+    await cursors.remove(tx, LISTED, checks.c.id.in_(ids))

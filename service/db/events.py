@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Row, Select, and_, bindparam, func, insert, or_, select
 
+from service.db import cursors
 from service.db.connection import Transaction
 from service.db.tables import job_events, jobs
 from service.domain import ids
@@ -13,6 +14,7 @@ from service.domain.event import Event, Kind, NewEvent, step_key
 from service.domain.job import Metrics
 
 _COLUMNS = [column for column in job_events.c if column.name != "key"]
+LISTED = cursors.Listed(job_events, "job_id")
 
 
 def _event(row: Row[Any]) -> Event:
@@ -44,8 +46,7 @@ async def page(tx: Transaction, job_id: str, after: str | None, limit: int, kind
         word: BindParameter[str] = bindparam("kind", kind, literal_execute=True)
         query = query.where(job_events.c.type == word)
     if after is not None:
-        cursor = select(job_events.c.sequence).where(job_events.c.id == after, job_events.c.job_id == job_id)
-        query = query.where(job_events.c.sequence < cursor.scalar_subquery())
+        query = query.where(job_events.c.sequence < cursors.place(LISTED, job_id, after))
     return [_event(row) for row in await tx.connection.execute(query)]
 
 

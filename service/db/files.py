@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, insert, select, update
 
+from service.db import cursors
 from service.db.connection import Transaction
 from service.db.tables import file_segments, files, jobs
 from service.domain.file import File, Segment
 from service.domain.job import ACTIVE
 
 _COLUMNS = [files.c[field.name] for field in fields(File)]
+LISTED = cursors.Listed(files, "project_id")
 
 
 def _file(row: Row[Any]) -> File:
@@ -63,7 +65,7 @@ async def page(
     if purpose is not None:
         query = query.where(files.c.purpose == purpose)
     if after is not None:
-        cursor = select(files.c.sequence).where(files.c.id == after, files.c.project_id == project_id).scalar_subquery()
+        cursor = cursors.place(LISTED, project_id, after)
         query = query.where(files.c.sequence > cursor if ascending else files.c.sequence < cursor)
     order = files.c.sequence if ascending else files.c.sequence.desc()
     return [_file(row) for row in await tx.connection.execute(query.order_by(order).limit(limit))]

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, func, insert, null, or_, select, update
 
-from service.db import webhooks
+from service.db import cursors, webhooks
 from service.db.clock import database_now
 from service.db.connection import Transaction
 from service.db.tables import job_metadata, jobs, models, projects, work
@@ -20,6 +20,7 @@ from service.domain.job import ACTIVE, FINAL, Job, Status
 
 SETTLED_SECONDS = 120
 _COLUMNS = [jobs.c[field.name] for field in fields(Job)]
+LISTED = cursors.Listed(jobs, "project_id")
 
 
 _JOBS_AND_WORK = jobs.outerjoin(work, work.c.subject_id == jobs.c.id)
@@ -95,8 +96,7 @@ async def page(
     elif metadata is not None:
         query = query.where(jobs.c.metadata.is_(null()))
     if after is not None:
-        cursor = select(jobs.c.sequence).where(jobs.c.id == after, jobs.c.project_id == project_id)
-        query = query.where(sequence < cursor.scalar_subquery())
+        query = query.where(sequence < cursors.place(LISTED, project_id, after))
     return [_job(row) for row in await tx.connection.execute(query.order_by(sequence.desc()).limit(limit))]
 
 

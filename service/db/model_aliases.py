@@ -5,10 +5,13 @@ from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, or_, select, update
 
+from service.db import cursors
 from service.db.connection import Transaction
 from service.db.inserts import add_if_new
 from service.db.tables import model_alias_changes, model_aliases
 from service.domain.model_alias import AliasChange, Candidate, ModelAlias
+
+LISTED = cursors.Listed(model_aliases, "project_id", id="name")
 
 
 def _candidate(row: Row[Any]) -> Candidate | None:
@@ -105,16 +108,13 @@ async def page(tx: Transaction, project_id: str, after: str | None, limit: int) 
     rows = model_aliases.c
     query = select(model_aliases).where(rows.project_id == project_id).order_by(rows.sequence.desc()).limit(limit)
     if after is not None:
-        cursor = select(rows.sequence).where(rows.project_id == project_id, rows.name == after)
-        query = query.where(rows.sequence < cursor.scalar_subquery())
+        query = query.where(rows.sequence < cursors.place(LISTED, project_id, after))
     return [_alias(row) for row in await tx.connection.execute(query)]
 
 
 async def remove(tx: Transaction, alias: ModelAlias) -> None:
     rows = model_aliases.c
-    await tx.connection.execute(
-        delete(model_aliases).where(rows.project_id == alias.project_id, rows.name == alias.name)
-    )
+    await cursors.remove(tx, LISTED, rows.project_id == alias.project_id, rows.name == alias.name)
 
 
 async def add_change(tx: Transaction, change: AliasChange, kept: int) -> None:
@@ -149,7 +149,10 @@ async def add_change(tx: Transaction, change: AliasChange, kept: int) -> None:
 async def change_page(
     tx: Transaction, project_id: str, alias: str, after: str | None, limit: int
 ) -> Sequence[AliasChange]:
-    """At most `limit` changes, newest first, older than `after`; an unknown `after` gives none."""
+    """At most `limit` changes, newest first, older than `after`; an unknown `after` gives none.
+
+    So does one that is not kept any more: those behind it are not kept either.
+    """
     rows = model_alias_changes.c
     query = (
         select(model_alias_changes)

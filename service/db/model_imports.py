@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, insert, select, update
 
+from service.db import cursors
 from service.db.connection import Transaction
 from service.db.tables import model_imports, models
 from service.domain.model_import import FINAL, ModelImport, Status
 
 _COLUMNS = [model_imports.c[field.name] for field in fields(ModelImport)]
+LISTED = cursors.Listed(model_imports, "project_id")
 SETTLED_SECONDS = 60  # a worker that lost its import may still be storing something
 
 
@@ -41,8 +43,7 @@ async def page(tx: Transaction, project_id: str, after: str | None, limit: int) 
     rows = model_imports.c
     query = select(*_COLUMNS).where(rows.project_id == project_id).order_by(rows.sequence.desc()).limit(limit)
     if after is not None:
-        cursor = select(rows.sequence).where(rows.id == after, rows.project_id == project_id)
-        query = query.where(rows.sequence < cursor.scalar_subquery())
+        query = query.where(rows.sequence < cursors.place(LISTED, project_id, after))
     return [_import(row) for row in await tx.connection.execute(query)]
 
 
@@ -87,5 +88,5 @@ async def remove_beyond(tx: Transaction, project_id: str, kept: int) -> None:
     rows = model_imports.c
     newest = select(rows.sequence).where(rows.project_id == project_id).order_by(rows.sequence.desc())
     oldest_kept = newest.offset(kept).limit(1).scalar_subquery()
-    old = delete(model_imports).where(rows.project_id == project_id, rows.status == "failed")
-    await tx.connection.execute(old.where(rows.swept_at.is_not(None), rows.sequence <= oldest_kept))
+    failed = (rows.project_id == project_id, rows.status == "failed", rows.swept_at.is_not(None))
+    await cursors.remove(tx, LISTED, *failed, rows.sequence <= oldest_kept)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, insert, or_, select, update
 
-from service.db import model_aliases
+from service.db import cursors, model_aliases
 from service.db.connection import Transaction
 from service.db.tables import checkpoint_permissions, checkpoints, jobs, models
 from service.domain.job import ACTIVE, Checkpoint
@@ -19,6 +19,9 @@ from service.domain.model import Model, Permission
 _MODEL = [models.c[field.name] for field in fields(Model)]
 _PERMISSION = [checkpoint_permissions.c[field.name] for field in fields(Permission)]
 _CHECKPOINT = [checkpoints.c[field.name] for field in fields(Checkpoint)]
+
+LISTED_CHECKPOINTS = cursors.Listed(checkpoints, "job_id")
+LISTED_PERMISSIONS = cursors.Listed(checkpoint_permissions, "model_name")
 
 
 def _model(row: Row[Any]) -> Model:
@@ -139,7 +142,7 @@ async def add_final_checkpoint(tx: Transaction, checkpoint: Checkpoint) -> None:
     """
     rows = checkpoints.c
     same_step = and_(rows.job_id == checkpoint.job_id, rows.step == checkpoint.step)
-    await tx.connection.execute(delete(checkpoints).where(same_step, rows.pruned_at.is_not(None)))
+    await cursors.remove(tx, LISTED_CHECKPOINTS, same_step, rows.pruned_at.is_not(None))
     if (await tx.connection.execute(select(rows.id).where(same_step))).first() is None:
         await add_checkpoint(tx, checkpoint)
 
@@ -159,8 +162,7 @@ async def checkpoint_page(tx: Transaction, job_id: str, after: str | None, limit
         .limit(limit)
     )
     if after is not None:
-        cursor = select(checkpoints.c.sequence).where(checkpoints.c.id == after, checkpoints.c.job_id == job_id)
-        query = query.where(checkpoints.c.sequence < cursor.scalar_subquery())
+        query = query.where(checkpoints.c.sequence < cursors.place(LISTED_CHECKPOINTS, job_id, after))
     return [_checkpoint(row) for row in await tx.connection.execute(query)]
 
 
@@ -190,7 +192,7 @@ async def permission_page(
     if project_id is not None:
         query = query.where(rows.project_id == project_id)
     if after is not None:
-        cursor = select(rows.sequence).where(rows.id == after, rows.model_name == model_name).scalar_subquery()
+        cursor = cursors.place(LISTED_PERMISSIONS, model_name, after)
         query = query.where(rows.sequence > cursor if ascending else rows.sequence < cursor)
     order = rows.sequence if ascending else rows.sequence.desc()
     return [_permission(row) for row in await tx.connection.execute(query.order_by(order).limit(limit))]
@@ -199,7 +201,4 @@ async def permission_page(
 async def remove_permission(tx: Transaction, model_name: str, id: str) -> bool:
     """False when the model has no such permission."""
     rows = checkpoint_permissions.c
-    gone = await tx.connection.execute(
-        delete(checkpoint_permissions).where(rows.id == id, rows.model_name == model_name)
-    )
-    return gone.rowcount == 1
+    return await cursors.remove(tx, LISTED_PERMISSIONS, rows.id == id, rows.model_name == model_name) == 1

@@ -483,6 +483,17 @@ upload_parts = Table(
     Index(None, "upload_id"),
 )
 
+removed_rows = Table(
+    "removed_rows",  # where rows of lists stood (`service.db.cursors`)
+    metadata,
+    Column("listed", String(64), primary_key=True),  # the table
+    Column("owner", Text, primary_key=True),  # whose list it was in: a project, model or job
+    Column("id", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("removed_at", BigInteger, nullable=False),
+    Index(None, "removed_at"),
+)
+
 checkpoint_permissions = Table(
     "checkpoint_permissions",
     metadata,

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
 
-from service.db import work
+from service.db import cursors, work
 from service.db.connection import Transaction
 from service.db.tables import jobs, webhook_deliveries, webhook_endpoints
 from service.domain import ids
@@ -19,6 +19,7 @@ from service.domain.webhook import DELIVER, JOB_EVENTS, WebhookDelivery, Webhook
 
 _ENDPOINT = [webhook_endpoints.c[field.name] for field in fields(WebhookEndpoint)]
 _DELIVERY = [webhook_deliveries.c[field.name] for field in fields(WebhookDelivery)]
+LISTED = cursors.Listed(webhook_endpoints, "project_id")
 
 
 def _endpoint(row: Row[Any]) -> WebhookEndpoint:
@@ -78,7 +79,7 @@ async def change_endpoint(tx: Transaction, id: str, values: Mapping[str, Any]) -
 
 async def remove_endpoint(tx: Transaction, id: str) -> None:
     """Its deliveries go when they are due."""
-    await tx.connection.execute(delete(webhook_endpoints).where(webhook_endpoints.c.id == id))
+    await cursors.remove(tx, LISTED, webhook_endpoints.c.id == id)
 
 
 async def count_endpoints(tx: Transaction, project_id: str) -> int:
@@ -91,8 +92,7 @@ async def endpoint_page(tx: Transaction, project_id: str, after: str | None, lim
     rows = webhook_endpoints.c
     query = select(*_ENDPOINT).where(rows.project_id == project_id).order_by(rows.sequence.desc()).limit(limit)
     if after is not None:
-        cursor = select(rows.sequence).where(rows.id == after, rows.project_id == project_id).scalar_subquery()
-        query = query.where(rows.sequence < cursor)
+        query = query.where(rows.sequence < cursors.place(LISTED, project_id, after))
     return [_endpoint(row) for row in await tx.connection.execute(query)]
 
 

@@ -60,6 +60,7 @@ async def sweep(ctx: Context) -> None:
     await checks.expire(ctx, BATCH)
     await _remove_file_bytes(ctx)
     await sweeps.expire_uploads(ctx)
+    await sweeps.forget_removed_rows(ctx)
     await _remove_unneeded_parts(ctx)
     await _remove_stray_parts(ctx)
     await _remove_artifacts(ctx)

@@ -6,7 +6,19 @@ processes may sweep at once.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from service.db import checks, datasets, files, jobs, keys, model_imports, model_merges, models, snapshots, uploads
+from service.db import (
+    checks,
+    cursors,
+    datasets,
+    files,
+    jobs,
+    keys,
+    model_imports,
+    model_merges,
+    models,
+    snapshots,
+    uploads,
+)
 from service.db.connection import Transaction
 from service.domain.storage_keys import Room
 from service.installation.context import Context
@@ -26,6 +38,7 @@ async def any_due(ctx: Context) -> bool:
             or bool(await jobs.unswept(tx, 1))
             or bool(await model_imports.unswept(tx, 1))
             or bool(await model_merges.expired(tx, ctx.settings.merged_life_seconds, 1))
+            or await cursors.any_to_forget(tx)
             or await datasets.any_unused(tx)
         )
 
@@ -46,6 +59,12 @@ async def expire_uploads(ctx: Context) -> None:
     """Marks pending uploads whose time is over as expired."""
     async with ctx.database.transaction() as tx:
         await uploads.expire(tx)
+
+
+async def forget_removed_rows(ctx: Context) -> None:
+    """Forgets where rows stood that left their lists long ago."""
+    async with ctx.database.transaction() as tx:
+        await cursors.forget(tx)
 
 
 async def unneeded_parts(ctx: Context, limit: int) -> dict[str, str]:

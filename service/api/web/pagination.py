@@ -1,4 +1,7 @@
-"""From `after` and `limit` to a list envelope. `limit=0` and an unknown `after` give an empty page, as at OpenAI."""
+"""From `after` and `limit` to a list envelope. `limit=0` and an unknown `after` give an empty page, as at OpenAI.
+
+The id of an object that was deleted is known for a while: `service.db.cursors`.
+"""
 
 from collections.abc import Callable
 from typing import Annotated, Generic, Literal, TypeVar

@@ -21,7 +21,9 @@ from tests.given.stored_jobs import claimed, tell
 from tests.given.stored_models import add_model, list_as_checkpoint
 from tests.given.work import claim_training, renew
 
-GROWING = "jobs|job_metadata|job_events|files|file_segments|models|checkpoints|work|uploads|checks|snapshots"
+GROWING = (
+    "jobs|job_metadata|job_events|files|file_segments|models|checkpoints|work|uploads|checks|snapshots|removed_rows"
+)
 WHOLE = re.compile(rf"\bSCAN ({GROWING})\b(?! USING (COVERING )?INDEX ix_\w+_(unswept|held|waiting|expiring))")
 WHOLE_POSTGRES = re.compile(rf"Seq Scan on ({GROWING})\b")
 
@@ -72,7 +74,7 @@ async def _as_users(ctx: Context, caller: Caller, client: httpx.AsyncClient) -> 
         "/files", f"/files?purpose=fine-tune&after={job['training_file']}", f"/files/{job['training_file']}",
         JOBS, f"{JOBS}?after={job['id']}", f"{JOBS}?metadata[team]=a&metadata[run]=1", f"{JOBS}?metadata=null",
         one, f"{one}/events", f"{one}/checkpoints", f"{one}/events?stream=true",
-        "/models", f"/models/{name}", "/model_aliases", "/fine_tuning/checks",
+        "/models", f"/models/{name}", "/model_aliases", "/fine_tuning/checks", "/fine_tuning/checks?after=a",
     ):  # fmt: skip
         if "stream" not in path:
             response = await client.get(path)
