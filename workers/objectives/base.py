@@ -105,7 +105,7 @@ class Objective(ABC):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether `loss` reads `reference_B`: each row's log-probability (`logprobs`) under the policy at step 0."""
+        """Whether `loss` reads `reference_B`: each row's log-probability (`logprobs`) under the job's reference."""
         return False
 
     @property

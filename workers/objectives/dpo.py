@@ -1,7 +1,7 @@
 """Direct preference optimization (Rafailov et al., 2023, arXiv 2305.18290) and variants: make the preferred of two
 answers likelier.
 
-Rewards are relative to the policy at step 0, whose log-probabilities come with the batch, so that no second model is
+Rewards are relative to the job's reference, whose log-probabilities come with the batch, so that no second model is
 loaded.
 Shapes: B rows, P pairs.
 """
@@ -21,8 +21,8 @@ from workers.objectives.pairs import PairObjective, pair_loss
 class Dpo(PairObjective):
     """The sum over pairs of -log sigmoid(reward of the preferred answer - reward of the other), or of IPO's loss.
 
-    At step 0 every reward is 0, so the loss of a pair is log 2, or 1 / (4 beta^2). `accuracy` is then 0, since both
-    rewards are equal. There is no token accuracy: DPO has no right token.
+    While the policy is its reference every reward is 0, so the loss of a pair is log 2, or 1 / (4 beta^2). `accuracy`
+    is then 0, since both rewards are equal. There is no token accuracy: DPO has no right token.
     """
 
     needs_reference = True

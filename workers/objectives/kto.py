@@ -20,7 +20,7 @@ ANSWERS, MISMATCHED = slice(0, None, 2), slice(1, None, 2)
 
 @OBJECTIVES.of(KtoSettings)
 class Kto(Objective):
-    """The sum over answers of lambda - v, which is half of lambda at step 0, where r and z are 0.
+    """The sum over answers of lambda - v, which is half of lambda where r and z are 0.
 
     The mismatched rows are scored once for the whole step, so the estimate does not depend on how it is cut.
     """

@@ -22,10 +22,10 @@ MAX_BETA, MAX_BETA_NORMALIZED = 2.0, 10.0  # OpenAI's; and for rewards per token
 class DpoSettings(PairSettings):
     """Direct preference optimization (Rafailov et al., 2023, [arXiv 2305.18290](https://arxiv.org/abs/2305.18290)): of
     two answers to the same conversation, one is preferred. With the reward r = beta (log p - log p_ref) of an answer,
-    the loss of a pair is -log sigmoid(r of the preferred - r of the other). The reference p_ref is the policy at step
-    0: the base, or the model that the job continues. Its log-probabilities are computed once, before the first step,
-    so no second model is held. At step 0 the loss is log 2; `accuracy` is the share of pairs whose preferred answer has
-    the greater reward.
+    the loss of a pair is -log sigmoid(r of the preferred - r of the other). The reference p_ref is the base, or
+    the model that the job continues. Its log-probabilities are computed once, before the first step, so no second model
+    is held. At step 0 the loss is log 2, except with `prompt` and `prefix`, which begin elsewhere than the base;
+    `accuracy` is the share of pairs whose preferred answer has the greater reward.
 
     `loss_type` `ipo` (Azar et al., 2023, [arXiv 2310.12036](https://arxiv.org/abs/2310.12036), equation 17) is
     (d - 1 / (2 beta))^2 with d the difference of log p - log p_ref between both answers: the margin has a target, so

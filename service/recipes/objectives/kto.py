@@ -21,10 +21,10 @@ class KtoSettings(ObjectiveSettings):
     reference, KL(p || p_ref), and is not trained: the mean r of mismatched answers over the whole step, and at least 0.
     The mismatched answer to a row's prompt is that of a row with another prompt; each answer of the file is one once,
     so that wanted and unwanted ones are as frequent among them as in the file. A step wants several rows: use a
-    `batch_size` of 8 or more. At step 0 the loss is half of the weights' mean. A preference row is two rows here, one
-    wanted and one not. `accuracy` is the share of answers on their side of z, `kl` is z.
-    `rewards_chosen` and `rewards_rejected` are the means of beta r of the wanted and the unwanted answers,
-    `reward_margin` their difference; a step without such answers has none.
+    `batch_size` of 8 or more. While the policy is p_ref, as at most tunings' step 0 (`dpo`), the loss is half of the
+    weights' mean. A preference row is two rows here, one wanted and one not. `accuracy` is the share of answers on
+    their side of z, `kl` is z. `rewards_chosen` and `rewards_rejected` are the means of beta r of the wanted and the
+    unwanted answers, `reward_margin` their difference; a step without such answers has none.
     """
 
     name: ClassVar[str] = "kto"

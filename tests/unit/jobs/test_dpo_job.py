@@ -1,16 +1,19 @@
-"""Direct preference optimization, a job: it starts at log 2, learns, and its reference never moves."""
+"""Direct preference optimization, a job: its reference is the base, from which it learns, and never moves."""
 
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from service.recipes.recipe import Recipe
 from tests.given.recipes import recipe
 from tests.given.tiny_models import random_pairs, random_rows
+from tests.given.tunings import ELSEWHERE, KINDS
 from workers.data.tokenized import TokenizedDataset
 from workers.model.load import LoadedBase, environment
 from workers.trainer.process.slot import Phase, Slot
@@ -57,19 +60,46 @@ def run(slot: Slot) -> list[dict[str, float]]:
     return metrics
 
 
+@torch.no_grad()
+def plain_logprob(base: LoadedBase, tokens: NDArray[np.int32], trained: NDArray[np.uint8]) -> float:
+    """Of a row's trained tokens, by transformers alone."""
+    ids_T = torch.from_numpy(tokens.astype(np.int64))
+    logprobs_TV = base.model(input_ids=ids_T[None]).logits[0, :-1].double().log_softmax(dim=-1)
+    of_tokens_T = logprobs_TV.gather(1, ids_T[1:, None])[:, 0]
+    return float((of_tokens_T * torch.from_numpy(trained[1:])).sum())
+
+
 def adapter(slot: Slot, folder: Path) -> bytes:
     slot.save_adapter(folder)
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
-@every_tuning
-def test_the_first_steps_loss_is_log_2_and_nothing_is_preferred_yet(base: LoadedBase, tuning: dict[str, Any]) -> None:
-    slot = prepared(seat(base, tuning))
+def test_the_first_steps_loss_is_log_2_and_nothing_is_preferred_yet(base: LoadedBase) -> None:
+    slot = prepared(seat(base))
     first = slot.train_step().metrics
     slot.leave()
     assert first["train_loss"] == pytest.approx(LOG_2, abs=1e-12)
     assert (first["train_accuracy"], first["train_reward_margin"]) == (0.0, 0.0)
     assert (first["train_rewards_chosen"], first["train_rewards_rejected"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reference_of_a_new_adapter_is_the_base_whatever_it_begins_with(
+    base: LoadedBase, kind: str, tmp_path: Path
+) -> None:
+    """Of `prompt` and `prefix`, too, which put something before the rows: beta is the price of leaving the base."""
+    slot = prepared(seat(base, KINDS[kind]))
+    slot.snapshot().write(tmp_path / "snapshot")
+    found = load_file(tmp_path / "snapshot" / "state.safetensors")
+    first = slot.train_step().metrics["train_loss"]
+    slot.leave()
+    for name, rows in (("train", TRAIN), ("valid", VALID)):
+        expected = [plain_logprob(base, *rows.row(row)) for row in range(len(rows))]
+        assert found[f"reference/{name}"].tolist() == pytest.approx(expected, abs=1e-3)
+    if kind in ELSEWHERE:
+        assert abs(first - LOG_2) > 1e-2
+    elif kind != "pissa":  # whose dropout falls on what it takes from the base's weights
+        assert first == pytest.approx(LOG_2, abs=1e-4)
 
 
 @every_tuning
@@ -115,7 +145,8 @@ def test_it_learns_eight_preferences(base: LoadedBase, tuning: dict[str, Any]) -
     metrics = run(slot)
     slot.leave()
     margins = [one["train_reward_margin"] for one in metrics]
-    assert margins[0] == 0.0 < margins[5] < margins[-1]
+    assert margins[0] < margins[5] < margins[-1]
+    assert tuning == PROMPT or margins[0] == 0.0
     assert metrics[-1]["train_accuracy"] == 1.0
     assert metrics[-1]["train_loss"] < 0.5 * LOG_2
 

@@ -5,6 +5,7 @@ A step's examples go through the base in micro-batches (`plan`): packed, or padd
 Shapes: B rows, T tokens, K kept positions, S tokens of all rows, N trained positions, V vocabulary, H hidden.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +80,8 @@ class Packed:
 
 
 class Passes:
-    """The passes of one job, and the `Forward` of its objective; its tuning is active whenever they run.
+    """The passes of one job, and the `Forward` of its objective; its tuning is active whenever they run, and whenever
+    those of `by_base` run, it is not.
 
     Made while no tuning is active, with `unpacked_because`: why the method's rows cannot be packed, or nothing.
     """
@@ -88,6 +90,7 @@ class Passes:
         self._base = base
         self._tuning = tuning
         self._objective = objective
+        self._tuned = True
         self.plan = plan.CURRENT
         self.limit_tokens: int | None = None  # of a micro-batch; None: the plan's
         self.unpacked_because = unpacked_because or base.unpacked_because
@@ -97,13 +100,20 @@ class Passes:
     @property
     def model(self) -> PreTrainedModel:
         """The base, or the tuning's own copy of it."""
-        return self._tuning.model
+        return self._tuning.model if self._tuned else self._base.model
+
+    def by_base(self) -> "Passes":
+        """The same passes, in the same batches, by the base without the tuning. They can only measure."""
+        passes = copy.copy(self)
+        passes._tuned = False
+        return passes
 
     def train(self, dataset: TokenizedDataset, examples: Sequence[int], reference_N: Tensor | None = None) -> Sums:
         """Adds the gradient of the examples' mean loss to the tuning's parameters, dropout on.
 
         `reference_N` belongs to the dataset's rows; see `logprobs`.
         """
+        assert self._tuned, "the base has no parameters to train"
         self._tuning.train(True)
         try:
             return self._pass(dataset, examples, reference_N, learn=True)
@@ -153,25 +163,23 @@ class Passes:
 
     def base_next_logprobs(self, ids: Sequence[int], second: Sequence[int] = ()) -> Tensor:
         """The same without the tuning, which must not be active."""
-        row, keep_K = self._alone(ids, second)
-        inputs = plain_inputs(_chunk(row))
-        with torch.no_grad():
-            logits_1KV = next_logits(self._base.model, inputs, keep_K, _decoder_ids(row))
-        return logits_1KV[0].float().log_softmax(dim=-1)
+        return self.by_base().next_logprobs(ids, second)
 
     def next_logprobs_together(self, rows: Sequence[Sequence[int]], *, tuned: bool) -> list[Tensor]:
         """`next_logprobs` of rows packed into one pass, or, not `tuned`, `base_next_logprobs`. Only where `packed`."""
+        return (self if tuned else self.by_base())._next_logprobs_together(rows)
+
+    def _next_logprobs_together(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         longest = max(len(ids) for ids in rows)
         lengths_B = torch.tensor([len(ids) for ids in rows])
         ids_BT = torch.tensor([[*ids, *[self._base.pad_id] * (longest - len(ids))] for ids in rows])
         mask_BT = (torch.arange(longest) < lengths_B[:, None]).long()
         shapes = tuple(RowShape(len(ids), np.arange(len(ids) - 1)) for ids in rows)
         batch = Batch(ids_BT, mask_BT, ids_BT, prompt_lengths_B=lengths_B, shapes=shapes).to(self._base.device)
-        packed = self._packed(batch, tuned=tuned)
-        model = self._tuning.model if tuned else self._base.model
+        packed, model = self._packed(batch), self.model
         keep_K = _on(self._base.device, [shape.trained + packed.place(row) for row, shape in enumerate(shapes)])
         with torch.no_grad(), attending(model):
-            if not tuned and self._plain:
+            if not self._tuned and self._plain:
                 states_KH = self._base.kept_states.of(
                     rows, lambda: self._packed_states(packed, model).index_select(0, keep_K)
                 )
@@ -264,7 +272,7 @@ class Passes:
         self, batch: Batch, packed: Packed | None, states_N: Tensor, targets_N: Tensor
     ) -> tuple[Tensor, Tensor]:
         """losses_N of the positions whose states are there, and whether the likeliest token is the target."""
-        model = self._tuning.model
+        model = self.model
         if packed and not self._plain:
             with attending(model):
                 logits_NV = model(
@@ -283,11 +291,11 @@ class Passes:
         return self._packed_logits(batch, keep_K) if self.packed else self._padded_logits(batch, keep_K)
 
     def _padded_logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
-        return next_logits(self._tuning.model, self._inputs(batch), keep_K, _decoder_ids(batch))
+        return next_logits(self.model, self._inputs(batch), keep_K, _decoder_ids(batch))
 
     def _packed_logits(self, batch: Batch, keep_K: Tensor) -> Tensor:
         """A row's last token stands for the positions that it has not."""
-        packed, model = self._packed(batch), self._tuning.model
+        packed, model = self._packed(batch), self.model
         places = [packed.place(row) for row in range(len(batch.input_ids_BT))]
         begins_B1 = torch.tensor(places, device=self._base.device)[:, None]
         lasts_B1 = torch.tensor([shape.length - 1 for shape in batch.row_shapes], device=self._base.device)[:, None]
@@ -301,9 +309,9 @@ class Passes:
     def hidden(self, batch: Batch) -> Tensor:
         """See `Forward`."""
         if not self.packed:
-            return hidden_states(self._tuning.model, self._base.kind, self._inputs(batch))
+            return hidden_states(self.model, self._base.kind, self._inputs(batch))
         packed, (num_rows, width) = self._packed(batch), batch.input_ids_BT.shape
-        states_SH = self._packed_states(packed, self._tuning.model)
+        states_SH = self._packed_states(packed, self.model)
         of_states, of_rows = [], []
         for row, shape in enumerate(batch.row_shapes):
             of_states.append(np.arange(shape.length) + packed.place(row))
@@ -312,13 +320,13 @@ class Passes:
         padded_SH = states_SH.new_zeros(num_rows * width, states_SH.shape[1])
         return padded_SH.index_copy(0, rows_S, states_SH.index_select(0, states_S)).view(num_rows, width, -1)
 
-    def _packed(self, batch: Batch, *, tuned: bool = True) -> Packed:
+    def _packed(self, batch: Batch) -> Packed:
         assert batch.prompt_lengths_B is not None, "every file has them"
-        num_before = self._tuning.num_virtual_tokens if tuned else 0
+        num_before = self._tuning.num_virtual_tokens if self._tuned else 0
         segments = Segments(tuple(num_before + shape.length for shape in batch.row_shapes), self._base.device)
         begins_B = torch.tensor(segments.begins, device=self._base.device)
         chunk = Chunk(batch.input_ids_BT, batch.attention_mask_BT, batch.prompt_lengths_B, begins_B=begins_B)
-        inputs = self._tuning.inputs(chunk) if tuned else plain_inputs(chunk)
+        inputs = self._inputs_of(chunk)
         assert inputs.cache is None and inputs.num_before == num_before, "the method's settings say why not"
         tensors = segments.packed(inputs.tensors, num_before + batch.input_ids_BT.shape[1])
         return Packed(Inputs(tensors), segments, num_before)
@@ -334,17 +342,20 @@ class Passes:
 
     def values(self, ids: Sequence[int], head: Head, *, tuned: bool) -> list[float]:
         """What the head returns for one row, with the tuning or without it; dropout off. The row goes alone."""
+        return (self if tuned else self.by_base())._values(ids, head)
+
+    def _values(self, ids: Sequence[int], head: Head) -> list[float]:
         row, _ = self._alone(ids)
-        model, inputs = (
-            (self._tuning.model, self._inputs(row)) if tuned else (self._base.model, plain_inputs(_chunk(row)))
-        )
         with torch.no_grad():
-            hidden_1TH = hidden_states(model, self._base.kind, inputs)
+            hidden_1TH = hidden_states(self.model, self._base.kind, self._inputs(row))
             values: list[float] = head.values(head.logits(hidden_1TH, row.attention_mask_BT))[0].tolist()
         return values
 
     def _inputs(self, batch: Batch) -> Inputs:
-        return self._tuning.inputs(_chunk(batch))
+        return self._inputs_of(_chunk(batch))
+
+    def _inputs_of(self, chunk: Chunk) -> Inputs:
+        return self._tuning.inputs(chunk) if self._tuned else plain_inputs(chunk)
 
 
 def _on(device: torch.device, places: Sequence[NDArray[np.int64]]) -> Tensor:

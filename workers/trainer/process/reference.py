@@ -1,7 +1,8 @@
-"""The log-probability of every row under the policy before its first step: computed once, in parts, and then stored.
+"""The log-probability of every row under the reference of a job: computed once, in parts, and then stored.
 
-Each part is a turn like a step, so that a large file does not delay other jobs. It is computed with the weights as
-loaded (in continued tuning the parent's), before the first update. A snapshot without it is from before that, too.
+Each part is a turn like a step, so that a large file does not delay other jobs. The reference is the base without the
+tuning, whatever that does to the base before the first step; in continued tuning it is the model that is continued, of
+which the tuning then has the weights. A snapshot without log-probabilities is from before the first update.
 """
 
 from collections import deque
@@ -22,10 +23,7 @@ class Reference:
     A job whose objective needs none has no parts: it is complete at once, and holds nothing.
     """
 
-    def __init__(
-        self, passes: Passes, files: Mapping[str, TokenizedDataset], parts: Sequence[tuple[str, Sequence[int]]]
-    ) -> None:
-        self._passes = passes
+    def __init__(self, files: Mapping[str, TokenizedDataset], parts: Sequence[tuple[str, Sequence[int]]]) -> None:
         self._files = files
         self._left = deque(parts)
         wanted = {name for name, _ in parts}
@@ -35,10 +33,10 @@ class Reference:
     def complete(self) -> bool:
         return not self._left
 
-    def advance(self) -> int:
-        """Computes the next part. Returns its cost in tokens."""
+    def advance(self, passes: Passes) -> int:
+        """Computes the next part, by the passes of the reference. Returns its cost in tokens."""
         name, examples = self._left.popleft()
-        for row, logprob in self._passes.logprobs(self._files[name], examples).items():
+        for row, logprob in passes.logprobs(self._files[name], examples).items():
             self._logprobs[name][row] = logprob
         return self._files[name].cost_tokens(examples)
 

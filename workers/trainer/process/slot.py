@@ -160,8 +160,11 @@ class Slot:
         if self._reference.complete:
             self._guard.general_loss_before = self._text_loss(tuned=self._scoring.continued)
             return self._text.num_tokens
-        with self._working():
-            return self._reference.advance()
+        if self._scoring.continued:
+            with self._working():
+                return self._reference.advance(self._passes)
+        with self._in_force():  # the tuning is not active
+            return self._reference.advance(self._passes.by_base())
 
     def roll_out(self) -> int:
         """One turn of sampling what the next step learns from. Returns its cost in tokens."""
@@ -410,7 +413,7 @@ class Slot:
 
     def _new_reference(self, needed: bool) -> Reference:
         """The training file goes through the same batches as in the first epoch: equal shapes give equal bits, so that
-        at the first step policy and reference are equal."""
+        at the first step policy and reference are equal where the tuning changes nothing yet."""
         files = {TRAINING: self._train}
         parts: list[tuple[str, Sequence[int]]] = [
             (TRAINING, self._examples(step)) for step in range(self._steps_per_epoch)
@@ -418,7 +421,7 @@ class Slot:
         if self._valid is not None:
             files[VALIDATION] = self._valid
             parts += [(VALIDATION, part) for part in _parts(self._valid.num_examples, self.spec.batch_size)]
-        return Reference(self._passes, files, parts if needed else [])
+        return Reference(files, parts if needed else [])
 
 
 def _require_columns(columns: Iterable[str], *files: TokenizedDataset | None) -> None:

@@ -1415,10 +1415,10 @@ class DpoHyperparametersParam(TypedDict, total=False):
     """Direct preference optimization (Rafailov et al., 2023, [arXiv
     2305.18290](https://arxiv.org/abs/2305.18290)): of two answers to the same conversation, one is preferred.
     With the reward r = beta (log p - log p_ref) of an answer, the loss of a pair is -log sigmoid(r of the
-    preferred - r of the other). The reference p_ref is the policy at step 0: the base, or the model that the
-    job continues. Its log-probabilities are computed once, before the first step, so no second model is held.
-    At step 0 the loss is log 2; `accuracy` is the share of pairs whose preferred answer has the greater
-    reward.
+    preferred - r of the other). The reference p_ref is the base, or the model that the job continues. Its
+    log-probabilities are computed once, before the first step, so no second model is held. At step 0 the loss
+    is log 2, except with `prompt` and `prefix`, which begin elsewhere than the base; `accuracy` is the share
+    of pairs whose preferred answer has the greater reward.
 
     `loss_type` `ipo` (Azar et al., 2023, [arXiv 2310.12036](https://arxiv.org/abs/2310.12036), equation 17)
     is (d - 1 / (2 beta))^2 with d the difference of log p - log p_ref between both answers: the margin has a
@@ -1610,10 +1610,11 @@ class KtoHyperparametersParam(TypedDict, total=False):
     not trained: the mean r of mismatched answers over the whole step, and at least 0. The mismatched answer
     to a row's prompt is that of a row with another prompt; each answer of the file is one once, so that
     wanted and unwanted ones are as frequent among them as in the file. A step wants several rows: use a
-    `batch_size` of 8 or more. At step 0 the loss is half of the weights' mean. A preference row is two rows
-    here, one wanted and one not. `accuracy` is the share of answers on their side of z, `kl` is z.
-    `rewards_chosen` and `rewards_rejected` are the means of beta r of the wanted and the unwanted answers,
-    `reward_margin` their difference; a step without such answers has none.
+    `batch_size` of 8 or more. While the policy is p_ref, as at most tunings' step 0 (`dpo`), the loss is half
+    of the weights' mean. A preference row is two rows here, one wanted and one not. `accuracy` is the share
+    of answers on their side of z, `kl` is z. `rewards_chosen` and `rewards_rejected` are the means of beta r
+    of the wanted and the unwanted answers, `reward_margin` their difference; a step without such answers has
+    none.
     """
 
     beta: float
