@@ -29,9 +29,14 @@ async def add(tx: Transaction, upload: Upload) -> None:
     await tx.connection.execute(insert(uploads).values(values))
 
 
-async def find(tx: Transaction, project_id: str, id: str) -> Upload | None:
-    """The project's upload, as it stands now: `expired` even before the sweep has recorded it."""
+async def find(tx: Transaction, project_id: str, id: str, *, lock: bool = False) -> Upload | None:
+    """The project's upload, as it stands now: `expired` even before the sweep has recorded it.
+
+    `lock`: nobody changes it before this transaction ends.
+    """
     query = select(*_COLUMNS).where(uploads.c.id == id, uploads.c.project_id == project_id)
+    if lock:
+        query = query.with_for_update(key_share=True)
     row = (await tx.connection.execute(query)).one_or_none()
     return None if row is None else _upload(row)
 

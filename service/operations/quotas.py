@@ -17,13 +17,8 @@ async def check_room(ctx: Context, caller: Caller, num_bytes: int) -> None:
 
 async def check_file(ctx: Context, tx: Transaction, caller: Caller, num_bytes: int, *, lock: bool = True) -> None:
     """Before a file's row is written. Raises QuotaExceeded or TooLarge."""
-    found, limit = await quotas.usage(tx, caller.project_id, lock=lock), ctx.settings.project_files
-    if found.files >= limit:
-        raise QuotaExceeded(
-            f"Your project has {found.files:,} files, and may have {limit:,}. Please delete files that are not needed "
-            "any more, or ask for a higher LUTHIER_PROJECT_FILES.",
-            param="file",
-        )
+    found = await quotas.usage(tx, caller.project_id, lock=lock)
+    _check_files(ctx, found.files, found.uploads, "file")
     _check_bytes(ctx, found.bytes, num_bytes, "file")
 
 
@@ -36,8 +31,18 @@ async def check_part(ctx: Context, tx: Transaction, caller: Caller) -> None:
 async def check_upload(ctx: Context, tx: Transaction, caller: Caller, num_bytes: int) -> None:
     """Before an upload's row is written. Raises QuotaExceeded or TooLarge."""
     found, limit = await quotas.usage(tx, caller.project_id, lock=True), ctx.settings.project_uploads
+    _check_files(ctx, found.files, found.uploads, None)
     _check_count(found.uploads, limit, "open uploads", "Please complete or cancel some; each expires after an hour.")
     _check_bytes(ctx, found.bytes, num_bytes, "bytes")
+
+
+async def check_completed(ctx: Context, tx: Transaction, caller: Caller) -> None:
+    """Before an upload becomes a file. Its place was free when it was created; results of jobs are files, too.
+
+    Raises QuotaExceeded.
+    """
+    found = await quotas.usage(tx, caller.project_id, lock=True)
+    _check_files(ctx, found.files, found.uploads - 1, None)
 
 
 async def check_job(ctx: Context, tx: Transaction, caller: Caller) -> None:
@@ -78,6 +83,18 @@ async def check_merged(ctx: Context, tx: Transaction, project_id: str, num_bytes
 def _check_count(count: int, limit: int, what: str, remedy: str) -> None:
     if count >= limit:
         raise QuotaExceeded(f"Your project has {count:,} {what}, and may have {limit:,}. {remedy}")
+
+
+def _check_files(ctx: Context, files: int, open_uploads: int, param: str | None) -> None:
+    """An open upload counts as the file that it will be: its bytes are not sent in vain."""
+    limit = ctx.settings.project_files
+    if files + open_uploads >= limit:
+        promised = f" and {open_uploads:,} open uploads" if open_uploads else ""
+        raise QuotaExceeded(
+            f"Your project has {files:,} files{promised}, and may have {limit:,}. Please delete files that are not "
+            f"needed any more{', cancel uploads,' if open_uploads else ','} or ask for a higher LUTHIER_PROJECT_FILES.",
+            param=param,
+        )
 
 
 def _check_bytes(ctx: Context, used: int, wanted: int, param: str) -> None:

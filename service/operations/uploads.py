@@ -87,7 +87,7 @@ class IncomingPart:
 
 
 async def create(ctx: Context, caller: Caller, new: NewUpload) -> Upload:
-    """A pending upload, which lives for an hour. Raises InvalidRequest for an unknown purpose."""
+    """A pending upload, which lives for an hour. Raises InvalidRequest, QuotaExceeded or TooLarge."""
     check_purpose(new.purpose)
     now = int(time.time())
     upload = Upload(
@@ -129,8 +129,8 @@ async def complete(
 ) -> tuple[Upload, File]:
     """Makes a file of the named parts, in that order. Of two concurrent calls, one succeeds.
 
-    Raises NotFound, IllegalTransition, InvalidRequest when parts, bytes or `md5` (in hex) do not match (the upload
-    stays pending), or Unavailable.
+    Raises NotFound, IllegalTransition or Unavailable; and InvalidRequest when parts, bytes or `md5` (in hex) do not
+    match, QuotaExceeded when the project may have no further file: the upload stays pending then.
     """
     async with ctx.database.reading() as tx:
         upload = await _find(tx, caller, upload_id)
@@ -141,6 +141,8 @@ async def complete(
         await _check_md5(ctx, ordered, md5)
     file = _file(upload)
     async with ctx.database.transaction() as tx:
+        check_pending(await _find(tx, caller, upload_id, lock=True))
+        await quotas.check_completed(ctx, tx, caller)
         await files.add(tx, file, ordered)
         completed = await _end(tx, upload, "completed", file.id)
         await uploads.remove_parts(tx, part_ids)
@@ -162,8 +164,8 @@ def part_too_large() -> TooLarge:
     )
 
 
-async def _find(tx: Transaction, caller: Caller, id: str) -> Upload:
-    upload = await uploads.find(tx, caller.project_id, id)
+async def _find(tx: Transaction, caller: Caller, id: str, *, lock: bool = False) -> Upload:
+    upload = await uploads.find(tx, caller.project_id, id, lock=lock)
     if upload is None:
         raise NotFound(f"No such Upload object: {id}", param="upload_id")
     return upload

@@ -170,7 +170,9 @@ class Settings(BaseSettings):
         0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
     )
 
-    project_files: int = Field(10_000, ge=1, description="Files that one project may have.")
+    project_files: int = Field(
+        10_000, ge=1, description="Files that one project may have, with those that open uploads will be."
+    )
     project_bytes: int = Field(
         100 * 1024 * MIB, ge=1, description="Bytes that the files and open uploads of one project may have together."
     )

@@ -1,10 +1,12 @@
 """What a project may have: files, bytes, open uploads, jobs that have not started; others are not affected."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from service.settings.settings import Settings
 from tests.given.jobs_by_http import JOBS, create
@@ -75,6 +77,59 @@ async def test_open_uploads_are_counted_until_they_end(client: httpx.AsyncClient
     assert "2 open uploads, and may have 2" in message
     await client.post(f"/uploads/{ids[0]}/cancel")
     assert (await client.post("/uploads", json=UPLOAD)).status_code == 200
+
+
+async def test_files_that_come_in_parts_are_counted_like_others(client: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        assert (await complete(client, await sent_in_parts(client))).status_code == 200
+    refused = await client.post("/uploads", json=UPLOAD)
+    assert refusal(refused)[:2] == (429, "insufficient_quota")
+    assert refusal(refused)[2].startswith("Your project has 3 files, and may have 3. Please delete")
+    assert (await client.post("/files", **form(1))).status_code == 429
+
+
+async def test_an_open_upload_is_counted_as_the_file_that_it_will_be(client: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        await client.post("/files", **form(1))
+    upload = await sent_in_parts(client)
+    refused = await client.post("/uploads", json=UPLOAD)
+    assert refusal(refused)[:2] == (429, "insufficient_quota")
+    assert "2 files and 1 open uploads, and may have 3" in refusal(refused)[2]
+    assert refusal(await client.post("/files", **form(1))) == refusal(refused)
+    assert (await complete(client, upload)).status_code == 200
+
+
+async def test_an_upload_that_would_be_one_file_too_many_stays_until_there_is_room(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    upload = await sent_in_parts(client)
+    file = (await client.post("/files", **form(1))).json()["id"]
+    ctx = app.state.context  # whose operator then allows less
+    app.state.context = replace(ctx, settings=ctx.settings.model_copy(update={"project_files": 1}))
+    refused = await complete(client, upload)
+    assert refusal(refused)[:2] == (429, "insufficient_quota")
+    assert refused.headers["x-should-retry"] == "false"
+    assert len((await client.get("/files")).json()["data"]) == 1
+    await client.delete(f"/files/{file}")
+    completed = await complete(client, upload)
+    assert (completed.status_code, completed.json()["status"]) == (200, "completed")
+
+
+async def test_bytes_of_an_upload_are_not_counted_twice_when_it_becomes_a_file(client: httpx.AsyncClient) -> None:
+    upload = await sent_in_parts(client, b"x" * 1_900_000)
+    assert (await complete(client, upload)).status_code == 200
+
+
+async def sent_in_parts(client: httpx.AsyncClient, content: bytes = b"abc") -> tuple[str, str]:
+    """The ids of an open upload and of the only part that it waits for."""
+    id = (await client.post("/uploads", json=UPLOAD | {"bytes": len(content)})).json()["id"]
+    sent = await client.post(f"/uploads/{id}/parts", files={"data": content})
+    return id, sent.json()["id"]
+
+
+async def complete(client: httpx.AsyncClient, upload: tuple[str, str]) -> httpx.Response:
+    id, part = upload
+    return await client.post(f"/uploads/{id}/complete", json={"part_ids": [part]})
 
 
 async def test_jobs_that_have_not_started_are_counted(client: httpx.AsyncClient) -> None:
