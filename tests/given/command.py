@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from tests.given.forked_process import start_process
 
 COMMAND = (sys.executable, "-m", "luthier")
 CALL_SECONDS = 60.0
@@ -31,20 +34,39 @@ async def called(
 ) -> Called:
     """Without a terminal, in a process of its own: the service that it calls may run in this one.
 
-    `environment` is the whole one of the process; this one's if it is missing.
+    `environment` is the whole one of the process; this one's if it is missing. Without these two it is a fork, which
+    has imported the command already.
     """
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    if program == COMMAND and environment is None:
+        return await asyncio.to_thread(_forked, arguments, given)
     process = await asyncio.create_subprocess_exec(
         *(*program, *arguments), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
     )
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            stdout, stderr = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
+            stdout, stderr = await process.communicate(given)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode is not None
     return Called(process.returncode, stdout.decode(), stderr.decode())
+
+
+def _forked(arguments: Sequence[str], stdin: bytes) -> Called:
+    with TemporaryFile() as given, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        given.write(stdin)
+        given.seek(0)
+        words = [*COMMAND[1:], *arguments]
+        process = start_process(words, os.environ, stdout, given.fileno(), stderr, folder=Path.cwd())
+        try:
+            code = process.wait(CALL_SECONDS)
+        finally:
+            process.kill()
+        stdout.seek(0)
+        stderr.seek(0)
+        return Called(code, stdout.read().decode(), stderr.read().decode())
 
 
 class Terminal:

@@ -26,10 +26,19 @@ from typing import BinaryIO, Protocol
 from setproctitle import setproctitle
 
 from service.processes.fork_server import ForkServer, Request, become
-from service.processes.forks import ADDRESS, fork_server
+from service.processes.forks import ADDRESS, MODULES, fork_server
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120.0  # the fork server may still be importing
+# A fork of what has imported torch costs as much as the command's own imports, so the command has a server of its own.
+CLIENT = (
+    "luthier",
+    "luthier.cli.main",
+    "httpx",
+    "rich.console",
+    "rich.progress",
+    "rich.table",
+)  # what it imports late too
 WITH_FORKS = {("service", "up"), ("workers", "train")}  # what starts a fork server of its own
 
 
@@ -51,10 +60,10 @@ class Started(Protocol):
 
 
 @cache
-def fork_address() -> str:
-    """Where the fork server of the tests in this process listens; empty where forks are not safe. Ends with them."""
+def fork_address(modules: Sequence[str] = MODULES) -> str:
+    """Where the tests' fork server of these modules listens; empty where forks are not safe. Ends with them."""
     stack = ExitStack()
-    stack.enter_context(fork_server())
+    stack.enter_context(fork_server(modules))
     atexit.register(stack.close)
     return os.environ.pop(ADDRESS, "")
 
@@ -68,21 +77,28 @@ def forking_environment() -> dict[str, str]:
 
 
 def start_process(
-    arguments: Sequence[str], environment: Mapping[str, str], log: BinaryIO, stdin: int | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    log: BinaryIO,
+    stdin: int | None = None,
+    stderr: BinaryIO | None = None,
+    *,
+    folder: Path = ROOT,
 ) -> Started:
-    """`python` with these arguments in a session of its own, with stdout and stderr in `log`.
+    """`python` with these arguments in a session of its own, with stdout in `log`, and stderr if no other is given.
 
     `stdin` is a descriptor, which the caller closes; without one there is nothing to read.
     """
-    if arguments[0] == "-m" and (address := fork_address()):
-        return _Forked(address, arguments[1:], environment, log, stdin)
+    if arguments[0] == "-m" and (address := fork_address(CLIENT if arguments[1] == "luthier" else MODULES)):
+        request = Request("tests.given.forked_process", list(arguments[1:]), dict(environment), str(folder))
+        return _Forked(address, request, (stdin, log, stderr or log))
     return subprocess.Popen(
         [sys.executable, *arguments],
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=log,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.STDOUT if stderr is None else stderr,
         start_new_session=True,
     )
 
@@ -90,15 +106,14 @@ def start_process(
 class _Forked:
     """One fork. Its parent is the fork server, which writes its status to `_server`."""
 
-    def __init__(
-        self, address: str, words: Sequence[str], environment: Mapping[str, str], log: BinaryIO, stdin: int | None
-    ) -> None:
+    def __init__(self, address: str, request: Request, streams: tuple[int | None, BinaryIO, BinaryIO]) -> None:
+        stdin, stdout, stderr = streams
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(START_SECONDS)
         connection.connect(address)
-        request = Request("tests.given.forked_process", list(words), dict(environment), str(ROOT))
         with Path(os.devnull).open("rb") as nothing:
-            request.send(connection, [nothing.fileno() if stdin is None else stdin, log.fileno(), log.fileno()])
+            given = nothing.fileno() if stdin is None else stdin
+            request.send(connection, [given, stdout.fileno(), stderr.fileno()])
         self._connection = connection
         self._server = connection.makefile("rb")
         self._reading = threading.Lock()
