@@ -8,8 +8,9 @@ streams of the request, in a session of its own. Before a fork the server runs n
 fork differs from a new process only in how long it takes to start and to end (`become`).
 
 One request per connection: a length, a JSON object, and the three streams as file descriptors. The response is the
-fork's process id, and once it has ended its exit status, each a line. Ends when its stdin does; its forks end as any
-child does, by their own stdin.
+fork's process id, and once it has ended its exit status, each a line. Ends when its stdin does, and by no SIGTERM or
+SIGINT: without it nobody would learn how the forks end. They take signals as any process does, and end as any child
+does, by their own stdin.
 """
 
 import atexit
@@ -34,6 +35,7 @@ from typing import NoReturn
 from setproctitle import setproctitle
 
 from service.processes.imports import UNWANTED, without
+from service.processes.parent import leave_signals_to_parent, take_signals_again
 
 LENGTH = struct.Struct("!I")
 STREAMS = 3  # stdin, stdout, stderr
@@ -90,7 +92,7 @@ class ForkServer:
         self._waker = wake
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # the wakeup is enough
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C of a terminal is for who started us
+        leave_signals_to_parent()
 
     def run(self) -> tuple[Request, list[int]] | None:
         """Serves until stdin ends and then returns None. Returns a request in each fork, which carries it out."""
@@ -139,7 +141,7 @@ class ForkServer:
     def _forget(self, connection: socket.socket) -> None:
         """In a fork: none of the server's connections and signal handlers are its own."""
         _let_signals_be()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        take_signals_again()
         for one in (self._listener, self._wake, self._waker, connection, *self._forks.values()):
             one.close()
 
@@ -212,8 +214,9 @@ def main() -> None:
     """Requests wait in the listening socket while it imports."""
     address, number, *modules = sys.argv[1:]
     with socket.socket(fileno=int(number)) as listener:
+        server = ForkServer(listener)  # before the imports, which take seconds: a signal may come meanwhile
         _preload(modules)
-        request = ForkServer(listener).run()
+        request = server.run()
     if request is not None:
         become(*request)
     with contextlib.suppress(OSError):  # who started us removes its folder, unless it was killed

@@ -65,6 +65,7 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[None]:
                 stdin=subprocess.PIPE,
                 env=LIBRARY_ENVIRONMENT | os.environ,
                 pass_fds=[number],
+                start_new_session=True,  # Ctrl-C is for us, also before the server ignores it
             )
         with server:
             os.environ[ADDRESS] = address
@@ -113,7 +114,8 @@ class Fork:
     def send_signal(self, signal: int) -> None:
         """Nothing happens if it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, signal)
+            with suppress(ProcessLookupError):  # it has, and the server's line about it is on its way
+                os.kill(self.pid, signal)
 
     async def _end(self) -> int:
         (status, server), (_, stdin) = self._connections

@@ -3,6 +3,8 @@
 Two ways, because a pipe reaches direct children only. **A pipe**: the parent holds the other end of our stdin, and
 the kernel closes it with the parent. **A lock**: the holder locks a file, the kernel unlocks it with the holder, and
 every watcher then gets the lock; children of children may watch too. The other side is `service.processes.child`.
+
+A service manager sends SIGTERM to every process at once. A process whose end is its parent's decision ignores it.
 """
 
 import fcntl
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 GRACE_SECONDS = 30.0
+ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def end_with_parent(grace_seconds: float = GRACE_SECONDS) -> None:
@@ -53,6 +56,23 @@ def claim_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb")
+
+
+def leave_signals_to_parent() -> None:
+    """From now on SIGTERM and SIGINT change nothing here: the parent gets them as well, and ends this process in time.
+
+    They are blocked as well as ignored, so that they change nothing in the programs that this process starts either.
+    """
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def take_signals_again() -> None:
+    """Undoes `leave_signals_to_parent`, here or in a fork; a signal that came in between is delivered now."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,15 @@ from openai import OpenAI
 
 from service.recipes.base import Base
 from tests.given.journey import create_job, messages, rows, upload, weights_hash
-from tests.given.running_service import RunningService, alive, kill, running, wait_for, wait_for_status
+from tests.given.running_service import (
+    STOP_SECONDS,
+    RunningService,
+    alive,
+    kill,
+    running,
+    wait_for,
+    wait_for_status,
+)
 from tests.given.tiny_models import make_tiny_base
 
 pytestmark = pytest.mark.slow
@@ -96,21 +105,45 @@ def test_a_killed_process_changes_no_bit(
     assert sorted(event.data["step"] for event in metrics) == list(range(1, STEPS + 1))  # type: ignore[index,arg-type]
 
 
-def test_ctrl_c_during_a_job_and_a_new_start_finish_it(
-    service: RunningService, training_file: str, undisturbed: str
+def ctrl_c(service: RunningService) -> None:
+    """Of an impatient user."""
+    assert service.process is not None
+    service.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    service.process.send_signal(signal.SIGINT)
+
+
+def sigterm_to_all(service: RunningService) -> None:
+    """As systemd sends it, unless its KillMode says otherwise: to every process, the children first here."""
+    assert service.process is not None
+    for pid in [*reversed(service.processes()), service.process.pid]:
+        kill(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [ctrl_c, sigterm_to_all])
+def test_an_end_during_a_job_and_a_new_start_finish_it(
+    service: RunningService, training_file: str, undisturbed: str, end: Callable[[RunningService], None]
 ) -> None:
     client = service.client()
     job_id = start(client, training_file)
     wait_for(lambda: step_of(client, job_id) >= 20, 120, "step 20")
     children = service.processes()
     key = service.key
-    assert service.stop() == 0
+    log_before = len(service.log)
+    end(service)
+    assert service.process is not None
+    assert service.process.wait(STOP_SECONDS) == 0
     time.sleep(0.5)
     assert not [pid for pid in children if alive(pid)]
+    assert "level=error" not in service.log[log_before:]
+    with sqlite3.connect(service.folder / "luthier.db") as stored:
+        ((step,),) = stored.execute("SELECT step FROM jobs WHERE id = ?", [job_id])
+    stored.close()
     service.start()
     assert service.key == key
     job = wait_for_status(service.client(), job_id, "succeeded", seconds=180, pause=PAUSE_SECONDS)
     assert weights_hash(service, job.fine_tuned_model) == undisturbed
+    assert f"event=job.continued job_id={job_id} step={step}\n" in service.log[log_before:], "a step was lost"
 
 
 def test_a_frozen_worker_loses_its_job_and_its_late_writes(

@@ -23,6 +23,9 @@ def tell() -> None:
                 "group": os.getpgid(0),
                 "open": sorted(int(number) for number in os.listdir("/proc/self/fd"))[:-1],  # noqa: PTH208
                 "loaded": "this" in sys.modules,
+                "blocked": [signal.Signals(number).name for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+                "handlers": [repr(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP)],
+                "interrupted": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
             }
         )
         + "\n"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from service.processes.parent import claim_standard_streams
+from service.processes.parent import claim_standard_streams, leave_signals_to_parent
 
 INIT_SECONDS = 30.0
 FINISH_SECONDS = 60.0
@@ -60,6 +60,7 @@ lines: TypeAdapter[Line] = TypeAdapter(Line)
 
 def main() -> None:
     """Serves one run, from the first line of stdin to its end."""
+    leave_signals_to_parent()  # the last steps and the job's status are still to come
     incoming, outgoing = claim_standard_streams()
     start = lines.validate_json(incoming.readline())
     assert isinstance(start, Start)

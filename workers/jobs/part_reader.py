@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
-from service.processes.parent import claim_standard_streams, hear_parent
+from service.processes.parent import claim_standard_streams, hear_parent, leave_signals_to_parent
 from service.recipes.base import Base
 from service.recipes.json_lines import split_lines
 from service.recipes.objective import find_objective
@@ -90,6 +90,7 @@ Message: TypeAlias = Loaded | NotLoaded | Lines | PartEnd | Broken
 
 
 def main() -> None:
+    leave_signals_to_parent()  # by itself its end would count as a crash
     incoming, outgoing = claim_standard_streams()
     enough = Event()
     hear_parent(incoming, lambda _line: enough.set(), lambda: os._exit(0))

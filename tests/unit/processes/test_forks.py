@@ -115,6 +115,42 @@ async def test_without_its_server_a_fork_ends_and_the_next_child_is_started_anew
     assert await ended(new) == 0
 
 
+async def test_no_signal_that_ends_others_ends_the_server_and_its_forks_take_them_as_before(
+    server: psutil.Process,
+) -> None:
+    """A service manager sends SIGTERM to every process at once; a worker's trainers are then still needed."""
+    fork = await start_fork(command("stay"), os.environ, stdout=PIPE)
+    assert fork.stdout is not None
+    await fork.stdout.readline()
+    server.send_signal(signal.SIGTERM)
+    server.send_signal(signal.SIGINT)
+    assert await ended(await start_fork(command("exit", "3"), os.environ)) == 3
+    assert server.is_running() and fork.returncode is None
+    fork.send_signal(signal.SIGTERM)
+    assert await ended(fork) == -signal.SIGTERM
+    kill_group(fork)
+    async with asyncio.timeout(SECONDS):
+        await fork.stdout.read()
+
+
+def ignores_sigterm(pid: int) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    [mask] = [line.split()[1] for line in lines if line.startswith("SigIgn:")]
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+async def test_no_signal_ends_a_server_that_still_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\nprint(end='')\ntime.sleep(2)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.delenv(ADDRESS)
+    before = set(psutil.Process().children())
+    with fork_server(["slow_to_import"]):
+        [server] = set(psutil.Process().children()) - before
+        await asyncio.to_thread(wait_for, lambda: ignores_sigterm(server.pid), SECONDS, "it has begun")
+        server.send_signal(signal.SIGTERM)
+        assert await ended(await start_fork(command("exit", "3"), os.environ)) == 3
+
+
 async def test_what_is_no_request_is_no_end_of_the_server(server: psutil.Process) -> None:
     for nonsense in (b"", b"\0\0\0\4{}{}", b"GET / HTTP/1.1\r\n\r\n"):
         with socket.socket(socket.AF_UNIX) as caller:

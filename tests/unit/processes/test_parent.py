@@ -85,6 +85,39 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
     wait_for(lambda: not alive(child), 10, "the child ends")
 
 
+LEAVING = """
+import signal, subprocess, sys
+from service.processes.parent import leave_signals_to_parent, take_signals_again
+leave_signals_to_parent()
+program = subprocess.Popen(["sleep", "60"])
+print(program.pid, flush=True)
+sys.stdin.readline()
+program.kill()
+program.wait()
+print("still here", flush=True)
+sys.stdin.readline()
+take_signals_again()
+print("ended by what came before", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_are_left_to_the_parent_end_neither_the_process_nor_what_it_starts(number: int) -> None:
+    command = [sys.executable, "-c", LEAVING]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None and process.stdout is not None
+        program = int(process.stdout.readline())
+        for pid in (program, process.pid):
+            os.kill(pid, number)
+        assert alive(program)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"still here\n"
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.wait(20) == -number
+
+
 CLAIMING = """
 import subprocess, sys
 from service.processes.parent import claim_standard_streams

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 
-from service.processes.parent import claim_standard_streams, hear_parent
+from service.processes.parent import claim_standard_streams, hear_parent, leave_signals_to_parent
 from workers.trainer.launch import EXIT_PARENT_GONE, EXIT_PARENT_SILENT, SILENCE
 from workers.trainer.protocol import Beat, Leave, Pause, Report, Reward, Seat, decode_command, encode
 
@@ -22,6 +22,7 @@ class Channel:
 
     def __init__(self, lease_seconds: float) -> None:
         self._limit_seconds = SILENCE * lease_seconds
+        leave_signals_to_parent()  # a worker that ends asks for snapshots first
         incoming, self._out = claim_standard_streams()
         self._commands: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._beaten_at = time.monotonic()

@@ -3,6 +3,7 @@
 The base is loaded on the CPU, since the trainer and the engine have the other device's memory.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 
 from service.domain.errors import JobError
 from service.processes.cpus import available_cpus
-from service.processes.parent import end_with_parent
+from service.processes.parent import hear_parent, leave_signals_to_parent
 from workers.files.disk import disk_errors
 from workers.model.load import BaseUnusable, LoadedBase, load_or_explain
 from workers.model.nf4 import num_parameters
 from workers.trainer.errands import ORDER, RESULT, Order, Refusal, Result
+from workers.trainer.launch import EXIT_PARENT_GONE
 from workers.trainer.process.threads import usual_threads
 
 T = TypeVar("T", bound=Order)
@@ -25,7 +27,9 @@ R = TypeVar("R", bound=Result)
 
 def carry_out(order: type[T], task: Callable[[T, Path], Result]) -> None:
     """Entry of a process: `python -m MODULE FOLDER`."""
-    end_with_parent()
+    leave_signals_to_parent()  # by itself its end would count as a crash
+    stdin = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  read until the end of this process
+    hear_parent(stdin, lambda _line: None, lambda: os._exit(EXIT_PARENT_GONE))
     folder = Path(sys.argv[1])
     found = task(order.model_validate_json((folder / ORDER).read_bytes()), folder)
     (folder / RESULT).write_text(found.model_dump_json(), encoding="utf-8")
