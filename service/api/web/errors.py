@@ -182,24 +182,34 @@ def _first(findings: Sequence[Finding], body: Any) -> InvalidRequest:
     param = _param(first, body)
     if first["type"] == "json_invalid":
         return InvalidRequest(NOT_JSON)
-    if not param:
-        return InvalidRequest(NOT_JSON if first["type"] == "string_unicode" else NO_OBJECT)
+    if param is None:
+        return _about_all(first, body)
     same = [finding for finding in findings if _param(finding, body) == param]
     return _about(param, same)
 
 
-def _param(finding: Finding, body: Any) -> str:
-    """`metadata.team` or `messages[0].role`; pydantic's names of union members are left out."""
+def _about_all(finding: Finding, body: Any) -> InvalidRequest:
+    """The error for what is wrong with the body and with no field of it."""
+    if not isinstance(body, dict):
+        return InvalidRequest(NO_OBJECT)
+    if finding["type"] == "string_unicode":
+        return InvalidRequest("The body of your request has a key that holds half a surrogate pair, which is no text.")
+    return InvalidRequest(f"Invalid request: {finding['msg']}.")
+
+
+def _param(finding: Finding, body: Any) -> str | None:
+    """`metadata.team` or `messages[0].role`; None for the body as a whole. Pydantic's names of members are left out."""
     place, *path = finding["loc"]
     if place != "body":
         return ".".join(str(part) for part in path)
-    text, value = "", body
+    text: str | None = None
+    value = body
     for number, part in enumerate(path):
         missing = finding["type"] == "missing" and number == len(path) - 1
         if isinstance(part, int) and isinstance(value, list) and part < len(value):
-            text, value = f"{text}[{part}]", value[part]
+            text, value = f"{text or ''}[{part}]", value[part]
         elif isinstance(value, dict) and (part in value or missing):
-            text, value = f"{text}.{part}" if text else str(part), value.get(part)
+            text, value = str(part) if text is None else f"{text}.{part}", value.get(part)
     return text
 
 

@@ -72,7 +72,9 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
         ({"model": "ft:luthier-tiny:o::x"}, None, "model_not_available", "o::x is not available for fine-tuning"),
         ({"model": "\ud800"}, "model", "invalid_value", "unicode"),
         ({"model": "a\0"}, "model", "invalid_value", "pattern"),
-        ({"\ud800": 1}, None, None, "We could not parse the JSON body"),
+        ({"\ud800": 1}, None, None, "a key that holds half a surrogate pair"),
+        ({"": 1}, "", "unknown_parameter", "Unknown parameter: ''."),
+        ({"metadata": {"": 1}}, "metadata.", "invalid_type", "expected a string, but got an integer"),
         ({}, "training_file", None, "invalid training_file: file-x"),
     ],
 )
@@ -93,6 +95,22 @@ async def test_a_refused_method_names_only_methods_that_are_not_refused(client: 
     assert named == OBJECTIVES.names
     idle = {"type": "supervised", "reinforcement": {"grader": {}}}
     assert error_of(await client.post(CREATE, json={**GOOD, "method": idle}))["param"] == "training_file"
+
+
+@pytest.mark.parametrize("given", [{}, {"input": "a", "messages": [{"role": "user", "content": "a"}]}])
+async def test_an_object_that_is_wrong_as_a_whole_is_told_what_is_wrong(
+    client: httpx.AsyncClient, given: dict[str, Any]
+) -> None:
+    error = error_of(await client.post("/classifications", json={"model": "luthier-tiny", **given}))
+    assert error["message"] == "Invalid request: give either 'input' or 'messages'."
+    assert (error["type"], error["param"]) == ("invalid_request_error", None)
+
+
+@pytest.mark.parametrize("body", [[], "a", 1, None])
+@pytest.mark.parametrize("path", [CREATE, "/classifications"])
+async def test_a_body_that_is_no_object_is_told_so(client: httpx.AsyncClient, path: str, body: Any) -> None:
+    error = error_of(await client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"}))
+    assert error["message"].startswith("The body of your request must be a JSON object")
 
 
 @pytest.mark.parametrize(
