@@ -232,6 +232,25 @@ async def test_what_a_completion_cannot_be_is_refused_by_name(
     assert (error["param"], error["code"]) == (param, code)
 
 
+@pytest.mark.parametrize(("prompt", "n", "param"), [("a", 129, "prompt"), ([5], 129, "prompt"), ("a", 65, "n")])
+async def test_too_many_choices_are_refused_by_their_number_whatever_makes_them_many(
+    client: httpx.AsyncClient, prompt: object, n: int, param: str
+) -> None:
+    error = await refusal(client, prompt=[prompt] * n, n=2 if param == "n" else 1)
+    assert (error["param"], error["message"]) == (param, "'n' times the number of prompts is at most 128.")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [(["a"] * 2049, "at most 2048 items"), ([[5]] * 2049, "at most 2048 items"), ([-1], "greater than or equal to 0")],
+)
+async def test_a_prompt_that_is_almost_right_is_told_what_is_wrong(
+    client: httpx.AsyncClient, prompt: object, said: str
+) -> None:
+    error = await refusal(client, prompt=prompt)
+    assert said in error["message"] and error["param"] == "prompt"
+
+
 @pytest.mark.parametrize(
     ("param", "value"),
     [

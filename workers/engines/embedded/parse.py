@@ -51,7 +51,8 @@ class RequestParser:
     async def completion(self, request: CompletionRequest, adapter: Adapter | None) -> Order:
         """Raises InvalidRequest."""
         if len(request.prompts) * request.n > CHOICES_LIMIT:
-            raise InvalidRequest(f"'n' times the number of prompts is at most {CHOICES_LIMIT}.", param="n")
+            param = "prompt" if len(request.prompts) > CHOICES_LIMIT else "n"
+            raise InvalidRequest(f"'n' times the number of prompts is at most {CHOICES_LIMIT}.", param=param)
         self._check_sides(request)
         prompts: list[list[Choice]] = []
         prompt_tokens = 0

@@ -4,6 +4,7 @@ Has no tokens. A field that is not listed here is an error that names it, never 
 field.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from service.domain.json import JsonObject
 from workers.model.sampling import Sampling
 
 CHOICES_LIMIT = 128  # of one request: n times its prompts
-INPUTS_LIMIT = 2048  # texts of one classification, or of one request for vectors
+INPUTS_LIMIT = 2048  # texts of one request; of a completion fewer, by CHOICES_LIMIT
 CHAT_ROLES = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -23,7 +24,6 @@ StopText = Annotated[str, Field(min_length=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Inputs = Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=INPUTS_LIMIT)]
-Prompts = Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=CHOICES_LIMIT)]
 
 
 class _Wire(BaseModel):
@@ -83,7 +83,7 @@ class CompletionRequest(_Request):
     """POST /v1/completions. `written` is for workers, which ask what a model on an encoder-decoder says of an answer:
     the tokens that its decoder has written before; with `echo`, `logprobs` scores these."""
 
-    prompt: str | TokenIds | Prompts
+    prompt: str | TokenIds | Inputs
     written: TokenIds | None = None
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=5)
@@ -190,11 +190,17 @@ def refused(param: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "'{param}' {reason}.", {"param": param, "reason": reason})
 
 
+def _param(finding: ErrorDetails) -> str | None:
+    places = [place for place in finding["loc"] if place != "body"]
+    return str(finding.get("ctx", {}).get("param") or (places[0] if places else "")) or None
+
+
 def explain(error: RequestValidationError) -> InvalidRequest:
-    """The first mistake in OpenAI's words."""
-    first: ErrorDetails = error.errors()[0]
-    places = [place for place in first["loc"] if place != "body"]
-    param = str(first.get("ctx", {}).get("param") or (places[0] if places else "")) or None
+    """The first mistake in OpenAI's words; where a field has several forms, of the form that was meant."""
+    findings: Sequence[ErrorDetails] = error.errors()
+    param = _param(findings[0])
+    same = [finding for finding in findings if _param(finding) == param]
+    first = next((finding for finding in same if not finding["type"].endswith("_type")), findings[0])
     match first["type"]:
         case "json_invalid" | "model_attributes_type" | "model_type":
             return InvalidRequest("The body of your request is not a JSON object.")
