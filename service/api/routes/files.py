@@ -4,6 +4,7 @@ An upload is stored while it streams in; its fields may come before or after the
 before anything becomes a file.
 """
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from service.api.schemas.files import UPLOAD_BODY, FileDeleted, FileObject, Uplo
 from service.api.web.auth import ApiRoute
 from service.api.web.base64_form import asks_for_csv, base64_bytes, in_base64
 from service.api.web.deps import CallerDep, ContextDep
-from service.api.web.multipart import FormReader, Part, boundary_of
+from service.api.web.multipart import FormReader, Part, boundary_of, sent_twice
 from service.api.web.pagination import LONGEST_FILES_PAGE, After, CursorList, FilesLimit, as_cursor_list
 from service.domain.errors import InvalidRequest
 from service.domain.file import RESULT_PURPOSE
@@ -43,6 +44,7 @@ CONTENT: dict[int | str, JsonObject] = {
 
 FIELDS_BYTES = 256 * 1024  # of a form, in addition to its file
 FILENAME_CHARACTERS = 512
+NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 
 Fields = JsonObject
 
@@ -144,8 +146,6 @@ async def _read(reader: FormReader, incoming: Incoming) -> tuple[Part | None, Fi
         if part.name != "file":
             _set(fields, part.name, await part.text())
             continue
-        if file is not None:
-            raise InvalidRequest("The form has two files; send one per request.", param="file")
         file = part
         await incoming.store(part.chunks(), fields.get("purpose"))
     return file, fields
@@ -158,12 +158,16 @@ def _check_length(content_length: str, limit_bytes: int) -> None:
 
 
 def _set(fields: Fields, name: str, value: str) -> None:
-    """`expires_after[seconds]` is a field of a field."""
-    outer, bracket, inner = name.partition("[")
-    if not bracket:
-        fields[name] = value
-    elif isinstance(nested := fields.setdefault(outer, {}), dict):
-        nested[inner.rstrip("]")] = value
+    """`expires_after[seconds]` is a field of a field. Raises InvalidRequest where `expires_after` has a value, too."""
+    nested = NESTED.fullmatch(name)
+    outer, inner = (nested[1], nested[2]) if nested else (name, None)
+    kept = fields.get(outer, {})
+    if inner is not None and isinstance(kept, dict):
+        fields[outer] = {**kept, inner: value}
+    elif outer not in fields:
+        fields[outer] = value
+    else:
+        raise sent_twice(outer)
 
 
 def _checked(fields: Fields) -> UploadFields:

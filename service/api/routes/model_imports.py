@@ -72,8 +72,6 @@ async def _receive(ctx: Context, caller: Caller, reader: FormReader) -> ModelImp
                 fields[part.name] = await part.text()
                 continue
             name = PARTS[part.name]
-            if name in received:
-                raise InvalidRequest(f"The form has '{part.name}' twice.", param=part.name)
             received[name] = await stack.enter_async_context(files.incoming(ctx))
             await received[name].store(part.chunks(), PURPOSE)
         checked = _checked(fields)

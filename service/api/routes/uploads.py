@@ -64,8 +64,6 @@ async def _receive(request: Request, incoming: IncomingPart) -> None:
     async for part in FormReader(request.stream(), boundary, PART_LIMIT_BYTES + FORM_BYTES).parts():
         if part.name != "data":
             raise InvalidRequest(f"Unknown parameter: '{part.name}'.", param=part.name, code="unknown_parameter")
-        if stored:
-            raise InvalidRequest("The form has two parts; send one per request.", param="data")
         await incoming.store(part.chunks())
         stored = True
     if not stored:

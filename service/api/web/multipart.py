@@ -32,6 +32,11 @@ def boundary_of(content_type: str) -> bytes:
     return boundary
 
 
+def sent_twice(name: str) -> InvalidRequest:
+    """The error for a form with two values for one field, as for a JSON body with a key twice."""
+    return InvalidRequest(f"'{name}' is in the form of your request twice. Send it once.", param=name)
+
+
 class End(Enum):
     """What has ended."""
 
@@ -76,6 +81,7 @@ class FormReader:
         self._headers: dict[str, str] = {}
         self._header = (bytearray(), bytearray())
         self._parts = 0
+        self._names: set[str] = set()
         self._chunk = b""  # what the parser is given
         self._within_data = False  # all of it was a part's bytes up to its end
         try:
@@ -84,9 +90,15 @@ class FormReader:
             raise _broken(str(error)) from error
 
     async def parts(self) -> AsyncIterator[Part]:
-        """Every part; parts that the caller did not read are skipped. Raises InvalidRequest for a broken form."""
+        """Every part; parts that the caller did not read are skipped.
+
+        Raises InvalidRequest for a broken form, and for a second part of a name: which of the two counts is not said.
+        """
         while (event := await self.next_event()) is not End.FORM:
             if isinstance(event, Part):
+                if event.name in self._names:
+                    raise sent_twice(event.name)
+                self._names.add(event.name)
                 yield event
 
     async def next_event(self) -> Part | bytes | End:

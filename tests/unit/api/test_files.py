@@ -117,6 +117,10 @@ async def test_a_training_file_that_came_in_parts_is_not_checked(client: httpx.A
     assert (file["purpose"], file["status"], file["status_details"]) == ("fine-tune", "processed", None)
 
 
+def twice(name: str) -> str:
+    return f"'{name}' is in the form of your request twice. Send it once."
+
+
 WRONG_FORMS = {
     "no file": (field("purpose", "fine-tune") + END, "Missing required parameter: 'file'."),
     "no purpose": (file_part(ROWS) + END, "Missing required parameter: 'purpose'."),
@@ -124,7 +128,39 @@ WRONG_FORMS = {
         file_part(ROWS) + field("purpose", "finetune") + END,
         "'finetune' is not one of ['fine-tune', 'ass",
     ),
-    "two files": (file_part(ROWS) + file_part(ROWS) + field("purpose", "fine-tune") + END, "two files"),
+    "two files": (file_part(ROWS) + file_part(ROWS) + field("purpose", "fine-tune") + END, twice("file")),
+    "two purposes": (
+        field("purpose", "fine-tune") + field("purpose", "batch") + file_part(ROWS) + END,
+        twice("purpose"),
+    ),
+    "a purpose before and after": (
+        field("purpose", "fine-tune") + file_part(ROWS) + field("purpose", "fine-tune") + END,
+        twice("purpose"),
+    ),
+    "two lives": (
+        file_part(ROWS)
+        + field("purpose", "fine-tune")
+        + field("expires_after[seconds]", "3600")
+        + field("expires_after[seconds]", "7200")
+        + END,
+        twice("expires_after[seconds]"),
+    ),
+    "a life of both kinds": (
+        field("expires_after[anchor]", "created_at") + field("expires_after", "x") + file_part(ROWS) + END,
+        twice("expires_after"),
+    ),
+    "a life of both kinds the other way round": (
+        field("expires_after", "") + field("expires_after[anchor]", "") + file_part(ROWS) + END,
+        twice("expires_after"),
+    ),
+    "a bracket too few": (
+        file_part(ROWS) + field("purpose", "fine-tune") + field("expires_after[seconds", "3600") + END,
+        "Unknown parameter: 'expires_after[seconds'.",
+    ),
+    "a bracket too many": (
+        file_part(ROWS) + field("purpose", "fine-tune") + field("expires_after[seconds]]", "3600") + END,
+        "Unknown parameter: 'expires_after[seconds]]'.",
+    ),
     "unknown field": (
         file_part(ROWS) + field("purpose", "fine-tune") + field("x", "1") + END,
         "Unknown parameter: 'x'.",

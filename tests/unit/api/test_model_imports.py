@@ -66,7 +66,8 @@ async def test_a_file_that_was_named_stays(ctx: Context, client: httpx.AsyncClie
         (ZIP | BOTH, {}, "one zip archive"),
         ({"adapter_config": ("a", b"{}")}, {}, "one zip archive"),
         ({"adapter_config": ("a", b"x" * 1_100_000), "adapter_model": ("b", b"")}, {}, "too large"),
-        ([("file", ("a", b"PK")), ("file", ("b", b"PK"))], {}, "twice"),
+        ([("file", ("a", b"PK")), ("file", ("b", b"PK"))], {}, "'file' is in the form of your request twice"),
+        ({"file": ("a", b"PK")}, {"suffix": ["one", "two"]}, "'suffix' is in the form of your request twice"),
     ],
 )
 async def test_a_wrong_request_is_refused_and_leaves_nothing(

@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 WRONG_FORMS = {
     "no data": (field("part", "x")[:-3] + END, "Unknown parameter: 'part'."),
     "nothing": (END, "Missing required parameter: 'data'."),
-    "two parts": (data_part(b"x") + data_part(b"y") + END, "two parts; send one per request"),
+    "two parts": (data_part(b"x") + data_part(b"y") + END, "'data' is in the form of your request twice."),
     "more fields": (data_part(b"x") + field("md5", "y") + END, "Unknown parameter: 'md5'."),
     "ends early": (data_part(CONTENT), "it ends before its last boundary"),
     "not a form": (b"hello", "The multipart form cannot be read"),
