@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.web.addresses import API
 from service.api.web.auth import SIGNED_IN
-from service.api.web.errors import clean, envelope, unexpected, worded
+from service.api.web.errors import clean, unexpected, worded
 from service.api.web.traffic import Traffic
 from service.dashboard.routes import checks, compare, files, jobs, keys, models, new_job, playground, sign_in, system
 from service.dashboard.routes.system import Examine
@@ -33,9 +33,7 @@ from service.dashboard.web.visitors import (
     READING,
     SignInNeeded,
     StalePage,
-    project_shown,
     signed_in,
-    token_of,
 )
 from service.domain.errors import LuthierError, RateLimited
 from service.installation.context import Context
@@ -105,10 +103,6 @@ class _PageCalls:
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        sent = request.headers.get(CSRF_HEADER, "")
-        if scope["method"] not in READING and project_shown(token_of(request), sent) is None:
-            await envelope(StalePage({}))(scope, receive, send)
-            return
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         called = {"path": scope["path"].removeprefix(UI), "raw_path": raw.removeprefix(UI.encode())}
         context: Context = self._site.state.context

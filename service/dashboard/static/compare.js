@@ -29,9 +29,7 @@
   }
 
   async function begin() {
-    const response = await fetch(tools.dataset.curves);
-    if (!response.ok) return;
-    jobs = await response.json();
+    jobs = await (await call(tools.dataset.curves)).json();
     const names = [...new Set(jobs.flatMap((job) => Object.keys(job.series)))].filter((name) => !PLACES.includes(name)).sort((a, b) => (b === "train_loss") - (a === "train_loss") || a.localeCompare(b));
     metric.replaceChildren(...names.map((name) => new Option(labelOf(name), name)));
     metric.disabled = false;
@@ -40,5 +38,5 @@
 
   tools.addEventListener("submit", (event) => event.preventDefault());
   for (const control of [metric, axis, smoothing, log]) control.addEventListener("input", draw);
-  begin();
+  begin().catch((error) => showProblem(`The curves cannot be shown. ${error.message}`, "curves"));
 })();

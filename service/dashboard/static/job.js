@@ -83,9 +83,7 @@
   }
 
   async function begin() {
-    const response = await fetch(tools.dataset.curves);
-    if (!response.ok) return;
-    const stored = await response.json();
+    const stored = await (await call(tools.dataset.curves)).json();
     ({ steps, series } = stored);
     draw();
     follow(stored.after);
@@ -93,5 +91,5 @@
 
   tools.addEventListener("submit", (event) => event.preventDefault());
   for (const control of [metric, smoothing, log]) control.addEventListener("input", draw);
-  begin();
+  begin().catch((error) => showProblem(`The curves cannot be shown. ${error.message}`, "curves"));
 })();

@@ -5,9 +5,12 @@
 document.documentElement.classList.add("scripted");
 
 /** Calls the API for the person who is signed in; `path` begins with /v1. Throws what the error says. */
-async function callApi(path, options = {}) {
+const callApi = (path, options = {}) => call("/ui" + path, options);
+
+/** Asks a page or the API for something, in the project of this page. Throws what the error says. */
+async function call(address, options = {}) {
   const headers = { "X-CSRF-Token": document.body.dataset.csrf, ...options.headers };
-  const response = await fetch("/ui" + path, { ...options, headers });
+  const response = await fetch(address, { ...options, headers });
   if (response.status === 401) {
     signInAgain();
     throw new Error("Your sign-in has ended.");

@@ -23,6 +23,7 @@ COOKIE = "luthier_session"
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
 FORM_BYTES = 256 * 1024
+FORM_FIELDS = 500
 READING = ("GET", "HEAD")
 
 Form = dict[str, str]
@@ -98,8 +99,10 @@ async def read_form(request: Request) -> Form:
         content += chunk
         if len(content) > FORM_BYTES:
             raise TooLarge(f"A form may have at most {FORM_BYTES:,} bytes.")
-    fields = parse_qsl(content.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=500)
-    return dict(fields)
+    try:
+        return dict(parse_qsl(content.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
+    except ValueError as error:
+        raise TooLarge(f"A form may have at most {FORM_FIELDS} fields.") from error
 
 
 async def _visitor(request: Request, ctx: ContextDep) -> SignedIn:

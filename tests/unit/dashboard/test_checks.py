@@ -48,6 +48,8 @@ async def test_every_row_shows_which_of_its_text_is_trained(
     assert "<mark>repair" in first and "hole in the side" in first.partition("<mark>")[0]
     after = (await member.get(f"{path}/rows?start=445")).text
     assert "446 to 450 of 450" in after and "rows-after" not in after and "start=440" in after
+    for start in (450, 10**30, -1):
+        assert (await member.get(f"{path}/rows?start={start}")).status_code == 200
     for foreign in (path, f"{path}/state", f"{path}/rows"):
         assert (await foreigner.get(foreign)).status_code == 404
 

@@ -4,7 +4,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
+from service.dashboard.app import NOUNS
 from service.dashboard.web.attempts import LIMIT, Attempts
 from service.dashboard.web.visitors import csrf_of as csrf_token
 from service.domain.errors import RateLimited
@@ -102,6 +104,27 @@ async def test_a_form_without_the_pages_token_changes_nothing(member: httpx.Asyn
     assert (await member.post("/ui/sign-out")).status_code == 403
     assert (await member.post("/ui/sign-out", data={"csrf": "0" * 64})).status_code == 403
     assert (await member.get("/ui/jobs")).status_code == 200
+
+
+async def test_no_form_at_all_does_anything_without_the_pages_token(member: httpx.AsyncClient) -> None:
+    actions = [
+        route.path
+        for router in NOUNS
+        for route in router.router.routes
+        if isinstance(route, APIRoute) and "POST" in route.methods and route.path != "/sign-in"
+    ]
+    assert len(actions) > 10
+    for action in actions:
+        refused = await member.post(f"/ui{action.format(id='x', name='x', action='delete')}", data={"model": "x"})
+        assert refused.status_code == 403 and "Nothing was done" in refused.text, action
+    assert (await member.get("/ui/jobs")).status_code == 200
+
+
+async def test_a_form_beyond_its_bounds_is_refused(member: httpx.AsyncClient) -> None:
+    for form in ({f"field{number}": "" for number in range(501)}, {"field": "a" * 256 * 1024}):
+        for path in ("/ui/sign-in", "/ui/jobs"):
+            refused = await member.post(path, data=form)
+            assert refused.status_code == 413 and "A form may have at most" in refused.text
 
 
 async def test_a_call_of_the_api_needs_the_token_unless_it_reads(member: httpx.AsyncClient) -> None:
