@@ -16,6 +16,7 @@ from luthier.cli.main import app
 from luthier.cli.output import prose
 from luthier.configuration import config_path
 
+from service.domain.check import Finding
 from service.installation.context import Context
 from service.operations import keys
 from service.operations.keys import Caller
@@ -202,6 +203,14 @@ async def test_wrong_lines_are_shown_as_soon_as_a_file_is_uploaded(sdk: AsyncLut
     assert (await sdk.files.retrieve(uploaded.stdout.strip())).status_details == "Line 501: is not an object"
     started = await called("tune", str(wrong), "--base", "luthier-tiny", "-y", "-d", "-o", "id")
     assert started.code == 0 and shown in started.stderr
+
+
+async def test_what_a_check_refuses_is_not_said_of_a_job_that_was(ctx: Context, rows: Path) -> None:
+    checking = asyncio.create_task(called("check", str(rows), "--base", "luthier-tiny"))
+    await do_check(ctx, Finding(2, "messages", "is missing", "Add it."))
+    refused = await checking
+    assert refused.code == 1
+    assert "training file: it is invalid. A job on it would end with this error: It is invalid." in refused.stderr
 
 
 async def test_keys_are_made_shown_and_revoked_by_admins(

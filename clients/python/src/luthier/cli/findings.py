@@ -94,7 +94,7 @@ def _show_file(name: str, report: "FileReport", screen: "Console") -> None:
         counts = report.counts.to_dict().items()
         print_table([name, ""], [(key, f"{value:,}") for key, value in counts if isinstance(value, int)], screen)
     elif report.error is not None:
-        note(f"{name}: {report.error.message}")
+        note(f"{name}: it is invalid. A job on it would end with this error: {report.error.message}")
     if report.problems:
         shown = report.problems[:PROBLEMS_SHOWN]
         print_table(["line", "field", "what is wrong"], [(one.line, one.field, one.reason) for one in shown], screen)

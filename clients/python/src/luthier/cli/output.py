@@ -7,7 +7,7 @@ characters never reach a terminal: names and texts of others could clear it, or 
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
@@ -108,21 +108,43 @@ def print_record(record: "Record", output: Format) -> None:
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], screen: "Optional[Console]" = None) -> None:
-    """Columns as wide as what is in them, on stdout if no other is given; without a terminal nothing is cut off."""
+    """Columns as wide as what is in them, on stdout if no other is given; without a terminal nothing is cut off.
+
+    A terminal that is too narrow for the longest words, such as ids, gets a line per cell instead: one that the
+    terminal itself breaks can be copied whole.
+    """
     from rich import box
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
     screen = screen or console()
+    cells = [["" if cell is None else visible(str(cell)) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         table.add_column(Text(visible(name)), overflow="fold")
-    for row in rows:
-        table.add_row(*[Text("" if cell is None else visible(str(cell))) for cell in row])
+    for row in cells:
+        table.add_row(*map(Text, row))
+    narrowest = Measurement.get(screen, screen.options.update(max_width=WIDEST), table).minimum
+    if screen.is_terminal and narrowest > screen.width:
+        for text in _lines([visible(name) for name in names], cells):
+            screen.print(Text(text), soft_wrap=True)
+        return
     if not screen.is_terminal:
         screen.width = WIDEST
         screen.width = max(80, screen.measure(table).maximum)
     screen.print(table)
+
+
+def _lines(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Cells below each other: a row of two is a name and its value, of others each cell has its column's name."""
+    pairs = [[row] if len(names) == 2 else list(zip(names, row)) for row in rows]
+    longest = max((len(name) for row in pairs for name, _ in row), default=0)
+    for number, row in enumerate(pairs):
+        if len(names) != 2 and number:
+            yield ""
+        for name, value in row:
+            yield f"{name:{longest}}  {value}".rstrip()
 
 
 def when(seconds: object) -> str:

@@ -127,7 +127,8 @@ class Report:
         for param, report in reports.items():
             problems += [Problem(one.line, one.field, one.reason, param) for one in report.problems]
             if report.error is not None and outcome.message is None:
-                outcome = replace(outcome, code=report.error.code, message=report.error.message, param=param)
+                message = f"No job was started; it would end with this error: {report.error.message}"
+                outcome = replace(outcome, code=report.error.code, message=message, param=param)
         return cls(outcome, (), problems, files, gates)
 
     def file(self, param: Optional[str]) -> Path:
