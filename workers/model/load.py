@@ -39,6 +39,7 @@ from workers.model import nf4, segments
 from workers.model.kind import kind_of, load_model
 from workers.model.output_layer import plain_output_layer
 from workers.model.positions import check_decodes_together
+from workers.model.rotary import fix_frequencies
 
 log = structlog.get_logger()
 Tokenizer = PreTrainedTokenizerFast
@@ -153,6 +154,7 @@ def load_base(base: Base, device: torch.device) -> LoadedBase:
     check_kind(base, AutoConfig.from_pretrained(base.source, revision=commit, trust_remote_code=False))
     options = {"dtype": getattr(torch, base.dtype), "trust_remote_code": False, "use_safetensors": True}
     model = load_model(base.kind, base.source, commit, options)
+    fix_frequencies(model, base.context_tokens)
     model.requires_grad_(False)  # in eval mode already, as transformers loads it
     tokenizer = _load_tokenizer(base, commit)
     hashes = {
