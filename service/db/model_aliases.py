@@ -8,7 +8,8 @@ from sqlalchemy import Row, delete, func, insert, or_, select, update
 from service.db import cursors
 from service.db.connection import Transaction
 from service.db.inserts import add_if_new
-from service.db.tables import model_alias_changes, model_aliases
+from service.db.tables import checkpoint_permissions, model_alias_changes, model_aliases
+from service.domain.model import Model
 from service.domain.model_alias import AliasChange, Candidate, ModelAlias
 
 LISTED = cursors.Listed(model_aliases, "project_id", id="name")
@@ -84,6 +85,17 @@ async def holding(tx: Transaction, project_id: str, model: str) -> list[str]:
     rows = model_aliases.c
     query = select(rows.name).where(rows.project_id == project_id, or_(rows.model == model, rows.candidate == model))
     return list((await tx.connection.execute(query.order_by(rows.name))).scalars())
+
+
+async def is_held(tx: Transaction, model: Model) -> bool:
+    """Whether an alias of any project that may call the model may send a request to it."""
+    rows, granted = model_aliases.c, checkpoint_permissions.c
+    sharing = select(granted.project_id).where(granted.model_name == model.name)
+    query = select(rows.name).where(
+        or_(rows.project_id == model.project_id, rows.project_id.in_(sharing)),
+        or_(rows.model == model.name, rows.candidate == model.name),
+    )
+    return (await tx.connection.execute(query.limit(1))).first() is not None
 
 
 async def has_name(tx: Transaction, name: str) -> bool:

@@ -109,7 +109,7 @@ async def delete_old_checkpoints(tx: Transaction, job_id: str, kept: int) -> Non
     beyond = living.order_by(checkpoints.c.sequence.desc()).offset(kept)
     for name in (await tx.connection.execute(beyond)).scalars().all():
         model = await find(tx, None, name, lock=True)  # whoever lets an alias stand for it locks it too
-        if model is not None and not await model_aliases.holding(tx, model.project_id, name):
+        if model is not None and not await model_aliases.is_held(tx, model):
             await mark_deleted(tx, name)
 
 

@@ -71,7 +71,10 @@ class ModelNotFound(NotFound):
         """`available`: some of the `total` models that the caller may use instead. `alias`: what stands for `model`."""
         message = f"The model '{model}' does not exist or you do not have access to it."
         if alias is not None:
-            message += f" The model alias '{alias}' stands for it: promote another model to it."
+            message = (
+                f"The model alias '{alias}' stands for '{model}', which is gone, or which your project may not call "
+                "any more: promote another model to the alias."
+            )
         if available:
             more = f" and {total - len(available)} more (GET /v1/models)" if total > len(available) else ""
             message += f" You may call: {', '.join(available)}{more}."

@@ -36,9 +36,9 @@ async def names_itself(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def ask(client: httpx.AsyncClient, user: str | None = None) -> httpx.Response:
+async def ask(client: httpx.AsyncClient, user: str | None = None, *, model: str = ALIAS) -> httpx.Response:
     """One completion of the alias."""
-    body = {"model": ALIAS, "prompt": "Hello"} | ({} if user is None else {"user": user})
+    body = {"model": model, "prompt": "Hello"} | ({} if user is None else {"user": user})
     return await client.post("/completions", json=body)
 
 

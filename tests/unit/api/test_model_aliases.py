@@ -209,6 +209,24 @@ async def test_a_granted_model_that_has_gone_is_said_with_the_alias(
     assert response.status_code == 404 and f"alias '{ALIAS}'" in response.json()["error"]["message"]
 
 
+async def test_anothers_alias_keeps_an_old_checkpoint_but_not_its_owner_from_deleting_it(
+    ctx: Context, client: httpx.AsyncClient, stranger: httpx.AsyncClient, stranger_key: str, job_id: str
+) -> None:
+    other = (await keys.authenticate(ctx, stranger_key)).project_id
+    for step, model in enumerate((OLD, NEW), 1):
+        await list_as_checkpoint(ctx, job_id, model, step)
+        granted = await sent(client, f"/fine_tuning/checkpoints/{model}/permissions", project_ids=[other])
+        await sent(stranger, "/model_aliases", name=f"alias{step}", model=model)
+    await client.delete(f"/fine_tuning/checkpoints/{NEW}/permissions/{granted['data'][0]['id']}")
+    await prune_checkpoints(ctx, job_id, kept=0)
+    assert await checkpoint_names(ctx, job_id) == [OLD]  # whoever may not call a model any more keeps nothing
+    assert (await client.delete(f"/models/{OLD}")).status_code == 200
+    response = await ask(stranger, model="alias1")
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (404, "model_not_found")
+    assert error["message"].startswith(f"The model alias 'alias1' stands for '{OLD}', which is gone, or")
+
+
 async def test_metrics_count_what_an_alias_and_its_candidate_served(
     ctx: Context, client: httpx.AsyncClient, caller: Caller, client_of: ClientOf, alias: dict[str, Any]
 ) -> None:
