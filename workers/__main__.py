@@ -5,15 +5,18 @@ import asyncio
 import gc
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from service.db import schema
 from service.domain.errors import Unavailable
 from service.installation.create import opened
 from service.installation.private import keep_private, make_private
+from service.operations import keys
 from service.processes.forks import fork_server
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError, read_catalogue
+from service.recipes.registry import ExtensionError
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings
@@ -54,7 +57,15 @@ def main() -> None:
             end_with_parent()
         make_private(settings.data_dir)
         COMMANDS[arguments.command](settings, flags)
-    except (CatalogueError, schema.SchemaError, StorageUnusable, Unavailable, ValueError) as error:
+    except (
+        CatalogueError,
+        ExtensionError,
+        schema.SchemaError,
+        keys.InstallationError,
+        StorageUnusable,
+        Unavailable,
+        ValueError,
+    ) as error:
         sys.exit(f"luthier-worker: {error}")
 
 
@@ -66,8 +77,9 @@ def _train(settings: Settings, _flags: list[str]) -> None:
         gc.collect()
         gc.freeze()  # libraries live as long as the process; a fifth of a check's time went into looking at them again
         async with opened(settings) as ctx:
-            await schema.check(ctx.database)
-            await ctx.storage.check()
+            await ctx.reserve.backed_start(partial(schema.check, ctx.database))
+            await ctx.reserve.backed_start(partial(keys.check_organization, ctx))
+            await ctx.reserve.backed_start(ctx.storage.check)
             await Supervisor(ctx, create_trainers(settings, ctx.catalogue), settings.scratch_dir / "jobs").run()
 
     with fork_server():  # for the trainers; imports while this process does

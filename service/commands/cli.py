@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from service.installation.private import keep_private
 from service.operations import keys
 from service.processes.parent import end_with_parent
 from service.recipes.catalogue import CatalogueError
+from service.recipes.registry import ExtensionError
 from service.settings import logs
 from service.settings.environment import read_settings, warn_of_unknown
 from service.settings.settings import Settings
@@ -135,6 +137,7 @@ def main() -> None:
         app()
     except (
         CatalogueError,
+        ExtensionError,
         schema.SchemaError,
         keys.InstallationError,
         StorageUnusable,
@@ -142,24 +145,29 @@ def main() -> None:
         ValueError,
     ) as error:
         sys.exit(f"luthierd: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"luthierd: {error.filename}: {error.strerror}")
 
 
 async def _check_parts(settings: Settings) -> None:
     async with opened(settings) as ctx:
-        await schema.check(ctx.database)
-        await ctx.storage.check()
+        await ctx.reserve.backed_start(partial(schema.check, ctx.database))
+        await ctx.reserve.backed_start(partial(keys.check_organization, ctx))
+        await ctx.reserve.backed_start(ctx.storage.check)
 
 
 async def _create_key(project: str, name: str, role: str) -> str:
     async with opened(Settings()) as ctx:
-        return await keys.create_key(ctx, project, role, name)
+        return await ctx.reserve.backed_start(partial(keys.create_key, ctx, project, role, name))
 
 
 async def _list_keys() -> list[ApiKey]:
     async with opened(Settings()) as ctx:
-        return await keys.list_keys(ctx)
+        return await ctx.reserve.backed_start(partial(keys.list_keys, ctx))
 
 
 async def _revoke_key(id: str) -> bool:
     async with opened(Settings()) as ctx:
-        return await keys.revoke_key(ctx, id)
+        return await ctx.reserve.backed_start(partial(keys.revoke_key, ctx, id))

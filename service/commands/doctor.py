@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Literal
 
 from service.db import schema
-from service.domain.errors import Unavailable
+from service.domain.errors import DatabaseDamaged, Unavailable
 from service.domain.storage_keys import DOCTOR_PREFIX, doctor_key
 from service.domain.work import LOADING
 from service.gateway.client import engine_models
 from service.installation.context import Context
 from service.installation.create import create_context
 from service.installation.engine_key import bearer, engine_key
+from service.installation.reserve import is_full
 from service.operations import counts, sweeps
 from service.recipes.base_folder import folder_problems, has_chat_template
 from service.recipes.catalogue import CatalogueError
+from service.recipes.registry import ExtensionError
 from service.settings.settings import Settings
 from service.storage import StorageError, StorageUnusable
 from service.storage.base import one_chunk, read
@@ -48,7 +50,7 @@ async def examine(settings: Settings, *, probe: bool = False) -> list[Diagnosis]
     """Every part once; takes at most `PART_SECONDS` for each. `probe`: whether storage is tried by writing."""
     try:
         ctx = create_context(settings, prepare=False)
-    except (CatalogueError, ValueError, OSError) as error:
+    except (CatalogueError, ExtensionError, ValueError, OSError) as error:
         return [Diagnosis("settings", "problem", str(error))]
     found = _no_installation(ctx)
     parts = {part: look for part, look in PARTS.items() if not found or part in WITHOUT_INSTALLATION}
@@ -89,7 +91,10 @@ async def _disk(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         yield "warning", f"{folder} does not exist: the first process that is started here makes it"
         return
     if not os.access(folder, os.W_OK):
-        yield "problem", f"{folder} cannot be written: correct its owner, or set LUTHIER_DATA_DIR"
+        yield "problem", _unwritable(folder, "LUTHIER_DATA_DIR")
+        return
+    if await asyncio.to_thread(is_full, folder):
+        yield "problem", f"the disk of {folder} is full: free space there"
         return
     free = (await asyncio.to_thread(shutil.disk_usage, folder)).free
     state: State = "ok" if free >= FREE_BYTES else "warning"
@@ -118,13 +123,33 @@ async def _database(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         await schema.check(ctx.database)
         owner = await sweeps.owner_of_store(ctx)
     except Unavailable as error:
-        yield "problem", f"{kind} is unavailable: {error.message} Check the server and LUTHIER_DATABASE_URL"
+        yield "problem", _database_remedy(ctx, kind, error)
     except schema.SchemaError as error:
         yield "problem", str(error)
     else:
         yield "ok", f"{kind} responds and has this version's schema"
         if owner is None:
             yield "warning", "there is no API key yet: `luthierd keys create`"
+
+
+def _database_remedy(ctx: Context, kind: str, error: Unavailable) -> str:
+    if kind != "sqlite":
+        return f"{kind} is unavailable: {error.message} Check the server and LUTHIER_DATABASE_URL"
+    file = Path(ctx.database.url.database or "").absolute()
+    if isinstance(error, DatabaseDamaged):
+        return f"{file} is damaged: stop everything and restore it from a backup, as docs/operating/recover.md says"
+    if is_full(file.parent):
+        return f"{file} cannot be opened, because its disk is full: free space there"
+    if not os.access(file.parent, os.W_OK) or not os.access(file, os.W_OK):
+        return f"{file} cannot be opened: {_unwritable(file.parent, 'LUTHIER_DATA_DIR')}"
+    return f"{file} cannot be opened: look at its disk, and at what else has it open"
+
+
+def _unwritable(folder: Path, setting: str) -> str:
+    """Why the folder cannot be written, and what to do."""
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return f"{folder} cannot be written: it is mounted read-only; mount it for writing, or set {setting}"
+    return f"{folder} cannot be written: correct its owner, or set {setting}"
 
 
 async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
@@ -138,7 +163,7 @@ async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
         return
     folder = Path(where.removeprefix("file://"))
     if where.startswith("file:") and not _writable(folder):
-        yield "problem", f"{folder} cannot be written: correct its owner, or set LUTHIER_STORAGE_URL"
+        yield "problem", _unwritable(_nearest(folder), "LUTHIER_STORAGE_URL")
         return
     yield "ok", f"{where} can be read; `luthierd doctor --probe` also writes an object and removes it"
     for warning in _local_storage(ctx):
@@ -147,9 +172,15 @@ async def _storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 def _writable(folder: Path) -> bool:
     """Whether the folder can be written, or made in the nearest one above it that exists."""
+    nearest = _nearest(folder)
+    return nearest.is_dir() and os.access(nearest, os.W_OK)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or what exists of the folders above it."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK)
+    return folder
 
 
 def _local_storage(ctx: Context) -> list[str]:
@@ -180,7 +211,8 @@ async def _probed_storage(ctx: Context) -> AsyncIterator[tuple[State, str]]:
 
 async def _bell(ctx: Context) -> AsyncIterator[tuple[State, str]]:
     if ctx.queue.server is None:
-        yield "ok", "embedded: workers poll the database every LUTHIER_POLL_SECONDS"
+        embedded = not ctx.settings.database_url
+        yield "ok", "embedded: named pipes" if embedded else "embedded: workers look every LUTHIER_POLL_SECONDS"
         return
     try:
         await ctx.queue.check()

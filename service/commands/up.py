@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -45,7 +46,7 @@ def run(settings: Settings) -> int:
 async def prepare(settings: Settings) -> None:
     """Migrates; at the first start creates the default project and a key, which is stored in the data folder."""
     async with opened(settings) as ctx:
-        await _prepare(ctx)
+        await ctx.reserve.backed_start(partial(_prepare, ctx))
 
 
 async def _prepare(ctx: Context) -> None:
@@ -109,8 +110,8 @@ def _check_bases(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> int:
     async with opened(settings) as ctx:
-        await ctx.storage.check()  # reported once here, instead of by every child
-        await _prepare(ctx)
+        await ctx.reserve.backed_start(ctx.storage.check)  # reported once here, instead of by every child
+        await ctx.reserve.backed_start(partial(_prepare, ctx))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from service.db import postgres, sqlite
 from service.db.postgres import PoolLimits
-from service.domain.errors import InvalidRequest, Unavailable
+from service.domain.errors import DatabaseDamaged, InvalidRequest, Unavailable
 
 __all__ = ["Database", "PoolLimits", "Transaction"]
 
@@ -122,6 +122,9 @@ class Database:
         if context.is_pre_ping:
             context.is_disconnect = unavailable  # the pool makes a new connection instead
             return None
+        if self._embedded and sqlite.is_damaged(error):
+            log.error("database.damaged", path=self.url.database)
+            return DatabaseDamaged()
         if unavailable:
             return _unavailable(error)
         if postgres.sqlstate(error) in NOT_TEXT:

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 BUSY_TIMEOUT_SECONDS = 30
 SWITCH_SECONDS = 5
 WRITE = "PRAGMA user_version = 0"  # writes a page, with the number that is there already
+DAMAGED = ("file is not a database", "database disk image is malformed", "malformed database schema")
 SIGNS = ("database is locked", "disk is full", "disk i/o", "unable to open database")
 
 
@@ -95,6 +96,11 @@ def options(*, writes: bool) -> dict[str, Any]:
 def is_unavailable(error: BaseException) -> bool:
     """True for a busy, full or unreachable database, as opposed to a bug of ours."""
     return any(sign in str(error).lower() for sign in SIGNS)
+
+
+def is_damaged(error: BaseException) -> bool:
+    """True where the file is no database of SQLite, or only parts of one."""
+    return any(sign in str(error).lower() for sign in DAMAGED)
 
 
 def _prepare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:

@@ -11,6 +11,7 @@ LuthierError (status, type, code, param, message)
 +-- RateLimited           429  requests | tokens       rate_limit_exceeded, Retry-After
 +-- QuotaExceeded         429  insufficient_quota      more than a project may have; waiting alone does not help
 +-- Unavailable           503  server_error            a part of the service is unavailable; retrying is right
+|   +-- DatabaseDamaged   503                          the embedded database's file cannot be read as one
 JobError                  not an HTTP error: why a job failed, stored in `job.error`
 LeaseLost                 not an HTTP error: a worker's claim is no longer its own
 """
@@ -112,6 +113,13 @@ class QuotaExceeded(LuthierError):
 class Unavailable(LuthierError):
     status = 503
     type = "server_error"
+
+
+class DatabaseDamaged(Unavailable):
+    """The file of the embedded database is no database any more; no retry helps."""
+
+    def __init__(self) -> None:
+        super().__init__("The database is damaged: the operator of this service has to restore it from a backup.")
 
 
 class JobError(Exception):

@@ -50,7 +50,11 @@ def create_context(settings: Settings, *, prepare: bool = True) -> Context:
         gateway=Gateway(engines, settings.engine_timeout_seconds, lambda: bearer(engine_key(settings))),
         names=UntilCommit(database.last_commit),
         limits=create_limits(PerMinute(settings.requests_per_minute, settings.tokens_per_minute), redis),
-        reserve=DiskReserve(settings.data_dir, settings.reserve_bytes if not settings.database_url else 0),
+        reserve=DiskReserve(
+            settings.data_dir,
+            settings.reserve_bytes if not settings.database_url else 0,
+            embedded=not settings.database_url,
+        ),
         webhooks=WebhookSender(
             min(settings.webhook_seconds, LEASE_SHARE * settings.lease_seconds), private=settings.webhook_private
         ),

@@ -19,14 +19,20 @@ def keep_private() -> None:
 def make_private(folder: Path) -> None:
     """Makes the folder, or removes the rights that others have to it, as far as it is ours.
 
-    Raises ValueError for a name that is not UTF-8: it could not be passed to other processes, nor be written down.
+    Raises ValueError for a folder that cannot be made, and for a name that is not UTF-8: it could not be passed to
+    other processes, nor be written down.
     """
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
         shown = ascii(str(folder.absolute()))
         raise ValueError(f"LUTHIER_DATA_DIR: {shown} is not UTF-8; set it to a folder with another name") from None
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ValueError(
+            f"LUTHIER_DATA_DIR: {folder.absolute()} cannot be made ({error.strerror}); set it to a folder that can"
+        ) from error
     if folder.stat().st_mode & 0o077:
         try:
             folder.chmod(0o700)

@@ -63,6 +63,14 @@ async def ensure_installation(ctx: Context) -> str | None:
         return (await _add_key(tx, project_id, "project", "created at the first start"))[1]
 
 
+async def check_organization(ctx: Context) -> None:
+    """Raises InstallationError when the settings name another organisation than that of this installation, if any."""
+    async with ctx.database.reading() as tx:
+        installation = await keys.find_installation(tx)
+    if installation is not None:
+        _check_organization(ctx, installation)
+
+
 async def create_project(ctx: Context, name: str) -> str:
     """The id of the project of that name, which is created if it is new."""
     async with ctx.database.transaction() as tx:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from service.settings.settings import Settings
 
 PREFIX = "LUTHIER_"
+CLIENTS = frozenset({"LUTHIER_URL", "LUTHIER_API_KEY"})  # what clients read, in the same shell perhaps
 log = structlog.get_logger()
 
 
@@ -39,7 +40,7 @@ def warn_of_unknown(environment: Mapping[str, str] = os.environ) -> None:
     """Logs each LUTHIER_ variable that is no setting: a misspelt one would be ignored silently."""
     known = [_variable((name,)) for name in Settings.model_fields]
     for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and name not in CLIENTS:
             nearest = difflib.get_close_matches(name, known, n=1)
             log.warning("setting.unknown", name=name, nearest=nearest[0] if nearest else None)
 

@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from service.api.web.bodies import GENERATION, PLAIN, read_within
-from service.domain.errors import Unauthenticated, Unavailable
+from service.domain.errors import Unauthenticated
 from service.domain.shared_reads import SharedReads
 from service.installation.context import Context
 from service.operations import keys
@@ -88,13 +88,8 @@ class GenerationRoute(ApiRoute):
 
 async def _delete(request: Request, handle: Handler) -> Response:
     """Tried twice where it failed on a full disk, of which some is kept for it."""
-    try:
-        return await handle(request)
-    except Unavailable:
-        context: Context = request.app.state.context
-        if not await context.reserve.release():
-            raise
-    return await handle(request)
+    context: Context = request.app.state.context
+    return await context.reserve.backed(lambda: handle(request))
 
 
 def sent_key(request: Request) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.settings.environment import SettingsError, read_settings, warn_of_unknown
+from service.settings.environment import CLIENTS, SettingsError, read_settings, warn_of_unknown
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,7 +25,9 @@ def test_a_bad_value_is_told_with_its_variable_and_without_the_value(monkeypatch
 
 def test_a_variable_that_is_no_setting_is_told_with_the_nearest_one() -> None:
     with capture_logs() as logs:
-        warn_of_unknown({"LUTHIER_PROT": "1", "LUTHIER_PORT": "1", "LUTHIER_XYZZY_QUUX": "1", "PATH": "/bin"})
+        warn_of_unknown(
+            dict.fromkeys(["LUTHIER_PROT", "LUTHIER_PORT", "LUTHIER_XYZZY_QUUX", "PATH", *CLIENTS], "1"),
+        )
     assert [(line["name"], line["nearest"]) for line in logs] == [
         ("LUTHIER_PROT", "LUTHIER_PORT"),
         ("LUTHIER_XYZZY_QUUX", None),

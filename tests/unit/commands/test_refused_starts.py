@@ -1,0 +1,101 @@
+"""What keeps a command from starting is one sentence with what to do, and a full disk does not keep it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.commands.doctor import examine
+from service.operations import chores, keys
+from service.settings.settings import Settings
+from tests.given.installation import installed
+from tests.given.running_service import ROOT
+from tests.given.small_disk import fill, small_disk
+
+MIB = 1024 * 1024
+RUN = """
+import sys
+from service.commands import cli
+for command in sys.argv[1:]:
+    sys.argv = ["luthierd", *command.split()]
+    try:
+        cli.main()
+    except SystemExit as end:
+        print(end.code)
+"""
+
+
+def said(*commands: str, **settings: object) -> list[str]:
+    """What `luthierd` printed and how it ended, a line each; fails at a traceback."""
+    told = {f"LUTHIER_{name.upper()}": str(value) for name, value in settings.items()}
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, *commands],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | told,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran.stdout.splitlines()
+
+
+async def made(folder: Path) -> None:
+    """An installation in the folder, with its reserve."""
+    async with installed(Settings(data_dir=folder)) as ctx:
+        await keys.ensure_installation(ctx)
+        await chores.sweep(ctx)
+
+
+async def database_findings(folder: Path) -> str:
+    found = await examine(Settings(data_dir=folder, engine_urls=""))
+    return " ".join(finding.message for finding in found if finding.part == "database")
+
+
+async def test_a_full_disk_does_not_keep_an_installation_from_starting(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", 12 * MIB) as folder:
+        await made(folder)
+        assert (folder / "reserve").exists()
+        fill(folder)
+        assert "its disk is full" in await database_findings(folder)
+        [key, code] = said("keys list", data_dir=folder)
+        assert key.startswith("key_") and code == "0"
+        assert not (folder / "reserve").exists()
+
+
+async def test_a_disk_that_is_full_without_a_reserve_is_said(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", 12 * MIB) as folder:
+        await made(folder)
+        (folder / "reserve").unlink()
+        fill(folder)
+        for end in said("keys list", "serve", "migrate", data_dir=folder):
+            assert end == f"luthierd: the disk of {folder} is full: free space there, and start again"
+
+
+async def test_a_damaged_database_is_said(tmp_path: Path) -> None:
+    await made(tmp_path)
+    with (tmp_path / "luthier.db").open("r+b") as stream:
+        stream.write(b"x" * 1400)
+    for end in said("keys list", "serve", "migrate", data_dir=tmp_path):
+        assert end.startswith("luthierd: The database is damaged")
+    assert "restore it from a backup" in await database_findings(tmp_path)
+
+
+async def test_another_organization_is_refused(tmp_path: Path) -> None:
+    await made(tmp_path)
+    [end] = said("serve", data_dir=tmp_path, organization="other")
+    assert end.startswith("luthierd: LUTHIER_ORGANIZATION is 'other', but this installation is 'luthier'")
+
+
+@pytest.mark.parametrize("folder", ["/etc/passwd", "/etc/passwd/below", "/proc/x"])
+def test_a_data_folder_that_cannot_be_made_is_named(folder: str) -> None:
+    for end in said("serve", "keys list", data_dir=folder):
+        assert end.startswith(f"luthierd: LUTHIER_DATA_DIR: {folder} cannot be made (")
+
+
+def test_an_extension_that_is_missing_is_named(tmp_path: Path) -> None:
+    end, finding, code = said("serve", "doctor", data_dir=tmp_path, extensions="nope")
+    assert end.startswith("luthierd: LUTHIER_EXTENSIONS names 'nope'")
+    assert "LUTHIER_EXTENSIONS names 'nope'" in finding
+    assert code == "True"
