@@ -14,6 +14,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from service.api.web.bodies import GENERATION, PLAIN, read_within
+from service.api.web.queries import check_query
 from service.domain.errors import Unauthenticated
 from service.domain.shared_reads import SharedReads
 from service.installation.context import Context
@@ -63,7 +64,7 @@ class KnownKeys:
 
 
 class ApiRoute(APIRoute):
-    """A route that authenticates its caller first, and then reads a JSON body within `body_limits`."""
+    """A route that authenticates its caller first, then checks its query and reads a JSON body within `body_limits`."""
 
     body_limits = PLAIN
 
@@ -73,6 +74,7 @@ class ApiRoute(APIRoute):
 
         async def handle_authenticated(request: Request) -> Response:
             request.state.caller = await request.app.state.known_keys.caller(request)
+            check_query(request)
             if request.method == "DELETE":
                 return await _delete(request, handle)
             return await handle(await read_within(request, self.body_limits) if reads_json else request)

@@ -200,3 +200,20 @@ async def names(client: httpx.AsyncClient, path: str, **query: Any) -> list[str]
     response = await client.get(path, params=query)
     assert response.status_code == 200, response.text
     return [name_of(row) for row in response.json()["data"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [("limit=1&limit=2", "limit"), ("metadata[a]=1&metadata%5Ba%5D=1", "metadata[a]"), ("x=&x=", "x")],
+)
+async def test_a_query_with_two_values_for_one_name_is_refused(
+    client: httpx.AsyncClient, query: str, name: str
+) -> None:
+    response = await client.get(f"{JOBS}?{query}")
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["message"], error["param"]) == (
+        f"'{name}' is in the query of your request twice. Send it once.",
+        name,
+    )
+    assert (await client.get(f"{JOBS}?limit=1&metadata[a]=1&metadata[b]=1&include[]=x&include[]=y")).status_code == 200
