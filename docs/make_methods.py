@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from service.recipes.base import EngineKind
 from service.recipes.format import FORMATS, Format
 from service.recipes.objective import AUTO, OBJECTIVES, Hyperparameters, ObjectiveSettings
+from service.recipes.recipe import goes_with
 from service.recipes.safeguards import EarlyStopping
 from service.recipes.tasks import TASKS, BaseKind
 from service.recipes.tuning import TUNINGS, BaseSize, LoraForm, TuningSettings
@@ -157,7 +158,7 @@ def _compatibility() -> str:
 
 def _rows(engines: tuple[EngineKind, ...]) -> Iterator[str]:
     for tuning in TUNINGS:
-        for objective in OBJECTIVES:
+        for objective in (one for one in OBJECTIVES if goes_with(one, tuning)):
             for kind in sorted(tuning.kinds & objective.kinds):
                 served = " | ".join(_served(engine, tuning, objective, kind) for engine in engines)
                 yield f"| `{tuning.name}` | `{objective.name}` | {kind} | {served} |\n"

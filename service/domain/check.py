@@ -57,10 +57,10 @@ class LengthBucket:
 
 @dataclass(frozen=True)
 class Counts:
-    """Exact counts of a valid file. A row has several sequences where it is a pair, or where the base's template shows
-    an earlier turn differently once others follow. `examples` is what a step counts. `context_tokens` is how many a row
-    may have: the base's context without the positions that the tuning takes. Nothing is ever truncated: a row that is
-    too long is invalid.
+    """Exact counts of a valid file. A row has several sequences where it is a pair, where the base's template shows an
+    earlier turn differently once others follow, or where the tuning edits prompts (`loreft`). `examples` is what a step
+    counts. `context_tokens` is how many a row may have: the base's context without the positions that the tuning takes.
+    Nothing is ever truncated: a row that is too long is invalid.
     """
 
     rows: int

@@ -27,6 +27,7 @@ from service.operations.keys import Caller
 from service.operations.paging import Page, cut
 from service.recipes.base import Base
 from service.recipes.objective import OBJECTIVES, Hyperparameters, check_trainable, find_objective
+from service.recipes.recipe import check_goes_with
 from service.recipes.safeguards import Safeguards, check_safeguards
 from service.recipes.served_form import AskedForm, ServedForm, resolved_form
 from service.recipes.tuning import TUNINGS, TuningSettings, check_servable, continued_tuning
@@ -151,6 +152,7 @@ async def resolve(ctx: Context, tx: Transaction, caller: Caller, new: NewJob) ->
     origin = await _find_origin(ctx, tx, caller, new.model)
     tuning = origin.tuning(new.tuning)
     check_trainable(origin.base, find_objective(new.objective), new.hyperparameters.model_dump())
+    check_goes_with(find_objective(new.objective), tuning)
     form = resolved_form(origin.base, tuning, new.served_form, origin.parent_form)
     if form is None:
         check_servable(origin.base, tuning)

@@ -76,6 +76,7 @@ class ObjectiveSettings(MethodFields):
     unpaired: ClassVar[bool] = (
         False  # one answer with a label is an example (`workers.data.examples` adds its second row)
     )
+    has_prompts: ClassVar[bool] = True  # whether engines, too, read a row up to where its trained tokens begin
     task: ClassVar[TaskName] = "generate"  # what its models are for
     kinds: ClassVar[frozenset[BaseKind]] = frozenset({"causal"})  # of the bases that it trains
     unpacked_because: ClassVar[str] = ""  # why a step's rows are padded and not packed (docs/methods.md); empty: packed

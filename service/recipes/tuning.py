@@ -52,6 +52,9 @@ class TuningSettings(MethodFields):
     # most of it, or none. The tensor side then is a `workers.tunings.weight_changes.WeightChanging`.
     lora_form: ClassVar[LoraForm] = "none"
     no_lora_form: ClassVar[str] = "it has no conversion"  # why not
+    # Whether what it computes depends on where the prompt ends: each trained turn of a conversation is then a row of
+    # its own, after the prompt that an engine gets, and an objective whose rows have no prompt does not go with it.
+    edits_prompts: ClassVar[bool] = False
     merges: ClassVar[bool] = False  # whether it is a difference of the base's weights: see `MergeableTuning` there
 
     @classmethod

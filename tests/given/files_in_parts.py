@@ -91,12 +91,12 @@ def about(objective: str, folder: Path, seen: Seen) -> dict[str, Any]:
     }
 
 
-def in_one_pass(path: Path, objective: str, text: BaseText, prefix_tokens: int = 0) -> Outcome:
+def in_one_pass(path: Path, objective: str, text: BaseText, **of_tuning: Any) -> Outcome:
     def run(seen: Seen) -> TokenizedDataset:
         lines = split_lines([path.read_bytes()], LIMIT)
         day = date(2026, 1, 2)
-        known = about(objective, path.parent, seen)
-        return check_file(lines, text, row_limit_bytes=LIMIT, day=day, prefix_tokens=prefix_tokens, **known)
+        known = about(objective, path.parent, seen) | of_tuning
+        return check_file(lines, text, row_limit_bytes=LIMIT, day=day, **known)
 
     return outcome(run, path.parent)
 

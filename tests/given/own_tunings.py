@@ -44,6 +44,7 @@ class PrefixSettings(_OwnSettings):
 class LastOfPromptSettings(_OwnSettings):
     name: ClassVar[str] = "last_of_prompt"
     peft_type: ClassVar[str] = "TEST_LAST_OF_PROMPT"
+    edits_prompts: ClassVar[bool] = True
 
 
 class _Own:

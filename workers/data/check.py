@@ -71,9 +71,10 @@ def check_file(
     labels: LabelSet | None = None,
     folder: Path | None = None,
     prefix_tokens: int = 0,
+    turns_apart: bool = False,
 ) -> TokenizedDataset:
-    """The file's rows, tokenised for the base. `day` is the current date that chat templates get; all else is as
-    `FileCheck` says, and so is what is raised.
+    """The file's rows, tokenised for the base. `day` is the current date that chat templates get, `turns_apart` as
+    `Renderer`; all else is as `FileCheck` says, and so is what is raised.
     """
     rest = iter(lines)
     head = list(islice(rest, HEAD_LINES))
@@ -97,6 +98,7 @@ def check_file(
         day=day,
         look=None if observer is None else glance,
         prefix_tokens=prefix_tokens,
+        turns_apart=turns_apart,
     )
     for group in reader.read_beside(enumerate(chain(head, rest), start=1)):
         check.read(group)

@@ -55,12 +55,13 @@ def content_key(
     examples_minimum: int,
     template_day: date | None = None,
     labels: LabelSet | None = None,
+    turns_apart: bool = False,
 ) -> str:
     """The key for the base whose `text_digest` is `text`, and a file whose segments have these sha256, in order.
 
     A row has at most `row_tokens`: the base's context without what the tuning takes. `template_day` is the date that
     the chat template is given as today's; None where it prints none, so that jobs of different days share their tokens.
-    `labels` are those of the training file, for a validation file that has them.
+    `labels` are those of the training file, for a validation file that has them. `turns_apart` as `Renderer`.
     """
     return _sha256(
         {
@@ -77,6 +78,7 @@ def content_key(
             "examples_minimum": examples_minimum,
             "template_day": None if template_day is None else template_day.isoformat(),
             **({"labels": asdict(labels)} if labels else {}),
+            **({"turns_apart": True} if turns_apart else {}),
         }
     )
 

@@ -108,8 +108,8 @@ _Begun: TypeAlias = BlankLine | InvalidLine | OtherFormatLine | ForeignLine | _R
 class LineReader:
     """Reads the lines of one file, or of parts of one, for one base and objective.
 
-    `context_tokens` and `prefix_tokens` as `Renderer`. `day` is the current date that chat templates get. With `look`,
-    rows have what it sees, signatures included while `signs` is true.
+    `context_tokens`, `prefix_tokens` and `turns_apart` as `Renderer`. `day` is the current date that chat templates
+    get. With `look`, rows have what it sees, signatures included while `signs` is true.
     """
 
     def __init__(
@@ -122,11 +122,12 @@ class LineReader:
         day: date | None = None,
         look: Look | None = None,
         prefix_tokens: int = 0,
+        turns_apart: bool = False,
     ) -> None:
         self.signs = True
         self._look = look
         self._encodes_beside = text.encodes_beside
-        self._renderer = Renderer(text, context_tokens, day, prefix_tokens)
+        self._renderer = Renderer(text, context_tokens, day, prefix_tokens, turns_apart)
         self._row_limit_bytes = row_limit_bytes
         self._objective = objective
 

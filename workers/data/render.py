@@ -124,12 +124,19 @@ class Renderer:
     """Renders rows for one base, of at most `context_tokens` each with the `prefix_tokens` that a tuning puts before
     them.
 
-    `day` is the current date that the template gets; None is the real one.
+    `day` is the current date that the template gets; None is the real one. With `turns_apart` each trained turn of a
+    conversation is a sequence of its own (`TuningSettings.edits_prompts`).
     """
 
     def __init__(
-        self, text: BaseText, context_tokens: int = sys.maxsize, day: date | None = None, prefix_tokens: int = 0
+        self,
+        text: BaseText,
+        context_tokens: int = sys.maxsize,
+        day: date | None = None,
+        prefix_tokens: int = 0,
+        turns_apart: bool = False,
     ) -> None:
+        self._turns_apart = turns_apart
         self._text = text
         self._prefix_tokens = prefix_tokens
         self._row_tokens = context_tokens - prefix_tokens
@@ -317,7 +324,11 @@ class Renderer:
                 turn = self._turn(encoder, prompt, answer)
                 if len(turn.ids) > self._row_tokens:
                     raise self._too_long(self._turn(encoder, *trained_turn(self._template, messages, tools)))
-                _add(sequences, _weighted(turn, row.token_weight(index)))
+                weighted = _weighted(turn, row.token_weight(index))
+                if self._turns_apart:
+                    sequences.append(weighted)
+                else:
+                    _add(sequences, weighted)
         except UnknownToken as unknown:
             raise _beyond(unknown, messages, tools) from unknown
         if conversation.error is not None:

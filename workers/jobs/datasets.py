@@ -27,7 +27,7 @@ from service.recipes.base import Base
 from service.recipes.formats.labelled import Labelled
 from service.recipes.json_lines import split_lines
 from service.recipes.objective import find_objective
-from service.recipes.tuning import row_tokens, tuning_of
+from service.recipes.tuning import TuningSettings, row_tokens, tuning_of
 from service.storage import ObjectMissing
 from service.storage.base import CHUNK_BYTES
 from workers.data.check import HEAD_LINES, FileCheck, Observer, check_file
@@ -93,11 +93,11 @@ class FileDatasets:
     @property
     def row_tokens(self) -> int:
         """How many tokens a row may have. Raises JobError for a tuning that is missing."""
-        return row_tokens(self._base, tuning_of(self.subject.tuning))
+        return row_tokens(self._base, self._tuning)
 
     @property
-    def _prefix_tokens(self) -> int:
-        return tuning_of(self.subject.tuning).prefix_tokens
+    def _tuning(self) -> TuningSettings:
+        return tuning_of(self.subject.tuning)
 
     def prints_the_date(self) -> bool:
         """Whether the base's chat template shows today's date. Blocks while the tokenizer loads."""
@@ -219,6 +219,7 @@ class FileDatasets:
             examples_minimum=minimum,
             template_day=self.subject.day if self.prints_the_date() else None,
             labels=labels,
+            turns_apart=self._tuning.edits_prompts,
         )
 
     def _read(self, about: "_About") -> TokenizedDataset:
@@ -236,7 +237,8 @@ class FileDatasets:
             observer=about.observer,
             labels=about.labels,
             folder=about.path.parent,
-            prefix_tokens=self._prefix_tokens,
+            prefix_tokens=self._tuning.prefix_tokens,
+            turns_apart=self._tuning.edits_prompts,
         )
 
     async def _read_in_processes(self, about: "_About", file_bytes: int, count: int) -> TokenizedDataset:
@@ -250,7 +252,8 @@ class FileDatasets:
             row_limit_bytes=self._ctx.settings.row_limit_bytes,
             day=self.subject.day,
             glances=about.observer is not None,
-            prefix_tokens=self._prefix_tokens,
+            prefix_tokens=self._tuning.prefix_tokens,
+            turns_apart=self._tuning.edits_prompts,
         )
         digest = await asyncio.to_thread(self._tokenizers.digest, self._base)
         await read_in_processes(check, order, count, digest)
@@ -267,7 +270,7 @@ class FileDatasets:
             observer=about.observer,
             labels=about.labels,
             folder=about.path.parent,
-            prefix_tokens=self._prefix_tokens,
+            prefix_tokens=self._tuning.prefix_tokens,
         )
 
 

@@ -49,6 +49,7 @@ class PartOrder(BaseModel):
     day: date
     glances: bool
     prefix_tokens: int = 0  # of the base's context, that are the tuning's own
+    turns_apart: bool = False  # as `Renderer`
     part_bytes: int = PART_BYTES
     process: int = 0
     processes: int = 1
@@ -115,6 +116,7 @@ def read_parts(order: PartOrder, text: BaseText, enough: Event) -> Iterator[Line
         day=order.day,
         look=_look() if order.glances else None,
         prefix_tokens=order.prefix_tokens,
+        turns_apart=order.turns_apart,
     )
     with Path(order.path).open("rb") as file:
         for part in range(order.process, num_parts(order.file_bytes, order.part_bytes), order.processes):

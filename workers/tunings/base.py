@@ -34,7 +34,8 @@ class Chunk:
 
     input_ids_BT: Tensor
     attention_mask_BT: Tensor | None  # None: no padding
-    prompt_lengths_B: Tensor  # int64: the position of the first token to be trained or generated
+    prompt_lengths_B: Tensor  # int64: the position of the first token to be trained or generated; what depends on it
+    #   says so in `TuningSettings.edits_prompts`
     offset: int = 0  # tokens of each row that are already in the cache
     begins_B: Tensor | None = None  # int64: where each row begins among all tokens, if the base gets them as one row
 

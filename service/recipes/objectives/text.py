@@ -30,3 +30,4 @@ class TextSettings(ObjectiveSettings):
     }
     metrics: ClassVar[tuple[str, ...]] = ("mean_token_accuracy",)
     packed: ClassVar[bool] = True
+    has_prompts: ClassVar[bool] = False

@@ -18,12 +18,14 @@ class LoreftSettings(TuningSettings):
     h + R^T (W h + b - R h), where R has orthonormal rows. Only the first and the last positions of the prompt are
     edited, with the same R, W and b; generated tokens are left alone and feel the edit through the cache, so generating
     costs what the base costs. W begins as R and b at zero, so the first step starts from the base's own answers. Few
-    parameters; for prompts that all ask for the same kind of answer.
+    parameters; for prompts that all ask for the same kind of answer. A conversation with several trained turns becomes
+    a row for each, whose prompt is all before the turn, as an engine gets it; plain text has no prompt, and is refused.
     """
 
     name: ClassVar[str] = "loreft"
     peft_type: ClassVar[str] = "LUTHIER_LOREFT"
     engines: ClassVar[frozenset[EngineKind]] = frozenset({"embedded"})
+    edits_prompts: ClassVar[bool] = True
     no_lora_form: ClassVar[str] = "it edits states at some positions of the prompt, and changes no weights"
 
     r: Annotated[Integer, Whole] = Field(8, ge=1, le=512, description="dimensions of the edited subspace")

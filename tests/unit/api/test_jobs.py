@@ -59,6 +59,14 @@ async def test_what_a_user_asks_for_is_what_the_job_says(client: httpx.AsyncClie
     assert job["tuning"]["type"] == "prefix" and job["tuning"]["prefix"]["num_virtual_tokens"] == 8
 
 
+async def test_a_tuning_that_edits_prompts_is_refused_for_plain_text(client: httpx.AsyncClient) -> None:
+    body = {"model": "luthier-tiny", "training_file": (await upload(client))["id"], "tuning": {"type": "loreft"}}
+    refused = await client.post(JOBS, json={**body, "method": {"type": "text"}})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (400, "method_not_available", "tuning.type")
+    assert "have none; use one of: bottleneck, " in error["message"]
+
+
 async def test_a_number_is_an_integer_when_json_says_so(client: httpx.AsyncClient) -> None:
     assert (await create(client, seed=7.0, hyperparameters={"n_epochs": 2.0}))["seed"] == 7
 

@@ -31,6 +31,7 @@ OTHER: dict[str, Any] = {
     "row_limit_bytes": 999,
     "examples_minimum": 1,
     "template_day": date(2026, 1, 2),
+    "turns_apart": True,
 }
 
 

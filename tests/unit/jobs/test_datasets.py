@@ -18,6 +18,8 @@ from service.operations.keys import Caller
 from service.operations.orphans import OrphanSweep
 from service.operations.progress import HeldJob
 from service.recipes.base import Base
+from service.recipes.tunings.lora import LoraSettings
+from service.recipes.tunings.loreft import LoreftSettings
 from service.recipes.tunings.prompt import PromptSettings
 from service.settings.settings import Settings
 from service.storage.base import one_chunk
@@ -44,7 +46,9 @@ ROWS = 12
 async def ctx(settings: Settings, database_url: str, tmp_path: Path) -> AsyncIterator[Context]:
     """Bases that differ in what their names say, and an orphan sweep that takes everything for old."""
     tiny = make_tiny_base(tmp_path / "tiny")
-    weights = make_tiny_base(tmp_path / "weights", seed=1).model_copy(update={"id": "weights"})
+    weights = make_tiny_base(tmp_path / "weights", seed=1, tunings=("lora", "loreft")).model_copy(
+        update={"id": "weights"}
+    )
     context = tiny.model_copy(update={"id": "context", "context_tokens": tiny.context_tokens - 1})
     template = await with_template(tmp_path, "template", "{# another #}")
     dated = await with_template(tmp_path, "dated", "{{- strftime_now('%Y-%m-%d') -}}")
@@ -162,6 +166,17 @@ async def test_a_row_has_the_context_that_the_tuning_leaves_it(
     reason = f"({longest} tokens, at most {longest - 1} beside the {taken + 1} of the tuning); shorten it"
     assert reason in job.error["message"]
     assert len(rendered) == 3 * ROWS
+
+
+async def test_a_tuning_that_edits_prompts_has_a_row_for_each_trained_turn(ctx: Context, caller: Caller) -> None:
+    turns = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}] * 2
+    file = await upload(ctx, caller, b"\n".join([json.dumps({"messages": turns}).encode()] * ROWS))
+    numbers = []
+    for tuning in (LoraSettings(), LoreftSettings()):
+        job = await validated(ctx, caller, file, "weights", tuning=tuning)
+        found = TokenizedDataset.load(ctx.settings.data_dir / "objects" / str(job.training_data))
+        numbers.append((job.status, len(found), int(found.trained.sum())))
+    assert numbers == [("queued", ROWS, numbers[0][2]), ("queued", 2 * ROWS, numbers[0][2])]
 
 
 @pytest.mark.parametrize(("base", "times"), [("tiny", 1), ("dated", 2)])

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import msgspec
 import pytest
@@ -49,12 +50,12 @@ def text() -> BaseText:
     return load_text(BASE)
 
 
-def in_parts(path: Path, objective: str, text: BaseText, part_bytes: int, prefix_tokens: int = 0) -> Outcome:
+def in_parts(path: Path, objective: str, text: BaseText, part_bytes: int, **of_tuning: Any) -> Outcome:
     """As processes read it, without the processes: what they find goes through bytes."""
 
     def run(seen: Seen) -> TokenizedDataset:
         check, enough = begun(path, objective, seen), Event()
-        order = order_for(path, objective, part_bytes=part_bytes, processes=PROCESSES, prefix_tokens=prefix_tokens)
+        order = order_for(path, objective, part_bytes=part_bytes, processes=PROCESSES, **of_tuning)
         readers: list[Iterator[Lines | PartEnd]] = [
             read_parts(order.model_copy(update={"process": process}), text, enough) for process in range(PROCESSES)
         ]
@@ -113,6 +114,13 @@ def test_parts_leave_rows_the_context_that_the_tuning_leaves_them(text: BaseText
     found = in_parts(path, "supervised", text, 300, prefix_tokens=taken)
     assert f"at most 16 beside the {taken} of the tuning" in str(found[1])
     assert found == in_one_pass(path, "supervised", text, prefix_tokens=taken)
+
+
+def test_parts_keep_turns_apart_where_the_tuning_needs_it(text: BaseText, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(good_rows("supervised", 20, random.Random(1))))
+    apart, joined = (in_parts(path, "supervised", text, 300, turns_apart=turns_apart) for turns_apart in (True, False))
+    assert apart == in_one_pass(path, "supervised", text, turns_apart=True) != joined
 
 
 def test_the_first_rows_alone_are_compared_for_likeness_in_parts_too(

@@ -6,9 +6,14 @@ from pydantic import ValidationError
 from service.domain.errors import InvalidRequest
 from service.recipes.base import Base, Serving
 from service.recipes.catalogue import served_by
+from service.recipes.objective import OBJECTIVES
+from service.recipes.objectives.supervised import SupervisedSettings
+from service.recipes.objectives.text import TextSettings
+from service.recipes.recipe import check_goes_with, goes_with
 from service.recipes.tuning import check_servable
 from service.recipes.tunings.ia3 import Ia3Settings
 from service.recipes.tunings.lora import LoraSettings
+from service.recipes.tunings.loreft import LoreftSettings
 from service.recipes.tunings.prompt import PromptSettings
 
 
@@ -48,6 +53,16 @@ def test_a_tuning_leaves_rows_as_much_as_the_smallest_base_has() -> None:
     with pytest.raises(InvalidRequest, match="takes 49 of the 64 tokens of context of 'b'") as refused:
         check_servable(served, PromptSettings(num_virtual_tokens=49))
     assert refused.value.param == "tuning.prompt"
+
+
+def test_a_tuning_that_edits_prompts_needs_rows_that_have_one() -> None:
+    for objective in OBJECTIVES:
+        assert goes_with(objective, LoraSettings)
+        assert goes_with(objective, LoreftSettings) is (objective.name != "text")
+    with pytest.raises(InvalidRequest, match="the rows of the method 'text' have none") as refused:
+        check_goes_with(TextSettings, LoreftSettings())
+    assert refused.value.param == "tuning.type" and "loreft," not in refused.value.message
+    check_goes_with(SupervisedSettings, LoreftSettings())
 
 
 def test_settings_that_contradict_each_other_or_name_no_layer_are_refused() -> None:

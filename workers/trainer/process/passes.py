@@ -26,7 +26,7 @@ from workers.model.output_layer import losses_and_right
 from workers.model.segments import Segments, arguments, attending
 from workers.model.states import hidden_states
 from workers.objectives import Objective, TokenLosses, logprobs
-from workers.objectives.base import losses_of_columns
+from workers.objectives.base import HeadObjective, losses_of_columns
 from workers.trainer.process import plan
 from workers.tunings import Tuning
 from workers.tunings.base import Chunk, Inputs, plain_inputs
@@ -231,6 +231,8 @@ class Passes:
         """The micro-batches, with their rows' numbers."""
         for rows in self._groups(dataset, examples):
             batch = collate(dataset, rows, self._base.pad_id)
+            if isinstance(self._objective, HeadObjective):  # engines read a whole row before the head
+                batch = replace(batch, prompt_lengths_B=batch.attention_mask_BT.sum(dim=1))
             yield rows, batch if reference_N is None else replace(batch, reference_B=reference_N[rows])
 
     def _groups(self, dataset: TokenizedDataset, examples: Sequence[int]) -> list[list[int]]:

@@ -467,10 +467,10 @@ class CompletionUsage(Record):
 
 @dataclass(frozen=True)
 class Counts(Record):
-    """Exact counts of a valid file. A row has several sequences where it is a pair, or where the base's template
-    shows an earlier turn differently once others follow. `examples` is what a step counts. `context_tokens`
-    is how many a row may have: the base's context without the positions that the tuning takes. Nothing is
-    ever truncated: a row that is too long is invalid.
+    """Exact counts of a valid file. A row has several sequences where it is a pair, where the base's template
+    shows an earlier turn differently once others follow, or where the tuning edits prompts (`loreft`).
+    `examples` is what a step counts. `context_tokens` is how many a row may have: the base's context without
+    the positions that the tuning takes. Nothing is ever truncated: a row that is too long is invalid.
     """
 
     rows: int
@@ -1663,7 +1663,8 @@ class LoreftSettingsParam(TypedDict, total=False):
     Only the first and the last positions of the prompt are edited, with the same R, W and b; generated tokens
     are left alone and feel the edit through the cache, so generating costs what the base costs. W begins as R
     and b at zero, so the first step starts from the base's own answers. Few parameters; for prompts that all
-    ask for the same kind of answer.
+    ask for the same kind of answer. A conversation with several trained turns becomes a row for each, whose
+    prompt is all before the turn, as an engine gets it; plain text has no prompt, and is refused.
     """
 
     r: int
