@@ -85,7 +85,10 @@ async def retrieve(ctx: Context, caller: Caller, name: str) -> ModelView:
 
 
 async def delete(ctx: Context, caller: Caller, name: str) -> None:
-    """Deletes one of the project's own tuned models permanently. Raises ModelNotFound, or Forbidden for a base."""
+    """Deletes one of the project's own tuned models permanently.
+
+    Raises ModelNotFound, and Forbidden for a base, an alias and what another project has only granted.
+    """
     async with ctx.database.transaction() as tx:
         if await aliases.find_base(ctx, tx, name) is not None:
             raise Forbidden(
@@ -107,6 +110,8 @@ async def delete(ctx: Context, caller: Caller, name: str) -> None:
                 param="model",
                 code="model_in_use",
             )
+        if model is None and await models.find_callable(tx, caller.project_id, name) is not None:
+            raise Forbidden(f"'{name}' is another project's: your project may call it, not delete it.", param="model")
         if model is None or not await models.mark_deleted(tx, name):
             raise await _not_found(ctx, tx, caller, name)
 

@@ -75,7 +75,9 @@ async def test_to_call_is_not_to_own(
     client: httpx.AsyncClient, stranger: httpx.AsyncClient, other: Caller, checkpoint: str
 ) -> None:
     (permission,) = await granted(client, other.project_id)
-    assert (await stranger.delete(f"/models/{checkpoint}")).status_code == 404
+    refused = await stranger.delete(f"/models/{checkpoint}")
+    assert refused.status_code == 403
+    assert refused.json()["error"]["message"].endswith("your project may call it, not delete it.")
     assert (await stranger.get(PERMISSIONS)).json()["data"] == []
     assert (await stranger.delete(f"{PERMISSIONS}/{permission['id']}")).status_code == 404
     assert (await stranger.post(PERMISSIONS, json={"project_ids": [other.project_id]})).status_code == 404
