@@ -29,7 +29,6 @@ from service.api.web import errors
 from service.api.web.auth import GenerationRoute, KnownKeys
 from service.api.web.bodies import ReadRequest, read_within
 from service.domain.errors import InvalidRequest, LuthierError
-from service.domain.json import DoubledKey
 from service.installation.context import Context
 
 
@@ -92,10 +91,8 @@ async def _value(request: ReadRequest) -> object:
         raise InvalidRequest(errors.NO_OBJECT)
     try:
         return await request.json()
-    except DoubledKey as error:
-        raise errors.doubled(error) from error
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, nested too deeply
-        raise InvalidRequest(errors.NO_OBJECT if not await request.body() else errors.NOT_JSON) from error
+        raise (errors.unread(error) if await request.body() else InvalidRequest(errors.NO_OBJECT)) from error
 
 
 def _is_json(content_type: str) -> bool:

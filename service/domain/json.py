@@ -21,12 +21,20 @@ class DoubledKey(ValueError):
         self.key = key
 
 
+class NoNumber(ValueError):
+    """`NaN` or an infinity where a value belongs: Python's parser knows them, JSON does not."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+
 class _Pairs(list[tuple[str, Any]]):
     """An object with all its keys, in order."""
 
 
 def read_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises DoubledKey, JSONDecodeError, RecursionError, UnicodeDecodeError."""
+    """The value of a JSON text. Raises DoubledKey, NoNumber, JSONDecodeError, RecursionError, UnicodeDecodeError."""
     doubled = False
 
     def as_object(pairs: list[tuple[str, Any]]) -> JsonObject:
@@ -35,10 +43,14 @@ def read_json(text: str | bytes) -> Any:
         doubled = doubled or len(found) < len(pairs)
         return found
 
-    value = json.loads(text, object_pairs_hook=as_object)
+    value = json.loads(text, object_pairs_hook=as_object, parse_constant=_refuse)
     if doubled:
         raise _doubled(text)
     return value
+
+
+def _refuse(word: str) -> None:
+    raise NoNumber(word)
 
 
 def check_keys(text: str) -> None:

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from service.domain.errors import JobError
 from service.domain.json import DoubledKey, JsonObject, check_keys, shortened
+from service.recipes.fields import said
 from service.recipes.foreign_rows import Fit, ForeignShape, foreign_shape, foreign_values
 from service.recipes.format import FORMATS, Format, Row, has_all_keys, lacks_one_key, recognise
 from service.recipes.json_lines import read_object
@@ -126,6 +127,13 @@ def _expected(objective: type[ObjectiveSettings]) -> str:
     return rows[0] if len(rows) == 1 else f"either {' or '.join(rows)}"
 
 
+def explained(invalid: ValidationError, *place: str | int) -> str:
+    """The first of what is wrong with a part of a row at `place`, in the words of invalid lines: field and reason."""
+    first = invalid.errors(include_url=False, include_input=False)[0]
+    found = _problem({**first, "loc": (*place, *first["loc"])}, 0)
+    return f"{found.field} {found.reason}"
+
+
 def _problem(error: ErrorDetails, number: int) -> Problem:
     location = list(error["loc"])
     index = location.index("messages") + 1 if "messages" in location[:2] else len(location)
@@ -170,7 +178,7 @@ def _reason(error: ErrorDetails, location: list[str | int]) -> str:
             return 'is no list of names; the labels of several annotators are written as "votes": {annotator: label}'
         case "bool_type":
             return "must be true or false"
-    return "must be a number from 0 to 1" if key == "weight" else error["msg"]
+    return "must be a number from 0 to 1" if key == "weight" else said(error)
 
 
 def _path(location: list[str | int]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import ErrorDetails
 
 T = TypeVar("T", int, float)
 
@@ -42,3 +43,9 @@ def resolved(value: Auto | T) -> T:
     if value == "auto":
         raise ValueError('"auto" is resolved when the files are validated')
     return value
+
+
+def said(finding: ErrorDetails) -> str:
+    """What is wrong, in the words of the check that found it: pydantic sets "Value error, " before a ValueError's."""
+    error = finding.get("ctx", {}).get("error")
+    return str(error) if isinstance(error, Exception) else finding["msg"]

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.domain.json import JsonObject
+from service.recipes.dataset import explained
 from service.recipes.formats.chat import Answer, AssistantMessage, ChatRow, Message, SystemMessage, UserMessage
 from service.recipes.formats.completion import PromptRow
 from service.recipes.formats.contrastive import ContrastiveRow
@@ -243,14 +244,20 @@ class Renderer:
 
         Raises RenderError, for what is no conversation with an answer too.
         """
+        reason = "must be a conversation whose last message is the assistant's answer"
+        if messages[-1]["role"] != "assistant":
+            raise RenderError("messages", reason)
+        if len(messages) == 1:
+            raise RenderError("messages", f"{reason}, and nothing stands before it")
         try:
             asked = PreferenceInput.model_validate({"messages": list(messages[:-1])})
+        except ValidationError as invalid:
+            raise RenderError("messages", f"{reason} ({explained(invalid)})") from invalid
+        try:
             answer = Answer.model_validate(messages[-1])
         except ValidationError as invalid:
-            first = invalid.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or f"messages[{len(messages) - 1}]"
-            reason = "must be a conversation whose last message is the assistant's answer"
-            raise RenderError("messages", f"{reason} ({field}: {first['msg']})") from invalid
+            place = explained(invalid, "messages", len(messages) - 1, "assistant")
+            raise RenderError("messages", f"{reason} ({place})") from invalid
         (sequence,) = self.render(asked.answered(answer))
         return sequence.ids
 

@@ -39,15 +39,21 @@ def _unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise PydanticCustomError("invalid_unicode", "the text holds half a surrogate pair") from None
+        raise _half_a_pair() from None
     return text
+
+
+def _half_a_pair() -> PydanticCustomError:
+    return PydanticCustomError("invalid_unicode", "the text holds half a surrogate pair")
 
 
 def _prompt(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """One message for every prompt that has none of the four forms."""
     try:
         return validate(value)
-    except ValidationError:
+    except ValidationError as error:
+        if any(found["type"] == "invalid_unicode" for found in error.errors(include_input=False, include_url=False)):
+            raise _half_a_pair() from None
         raise PydanticCustomError(
             "prompt",
             "expected a string, an array of strings, an array of tokens or an array of token arrays, no array of "

@@ -19,8 +19,9 @@ from starlette.exceptions import HTTPException
 
 from service.api.web.addresses import where
 from service.domain.errors import InvalidRequest, LuthierError, NotFound, QuotaExceeded, RateLimited, TooLarge
-from service.domain.json import DoubledKey
+from service.domain.json import DoubledKey, NoNumber
 from service.recipes.dialects import spelling_here
+from service.recipes.fields import said
 
 log = structlog.get_logger()
 FRAMES = 8
@@ -156,15 +157,22 @@ def _translated(request: Request, error: HTTPException) -> LuthierError:
             return MethodNotAllowed(f"Not allowed to {method} on {path} {hint}")
         case 413:
             return TooLarge(error.detail)
-        case 400 if isinstance(error.__cause__, DoubledKey):
-            return doubled(error.__cause__)
+        case 400 if isinstance(error.__cause__, ValueError):
+            return unread(error.__cause__)
         case _:
             return InvalidRequest(NOT_JSON)
 
 
-def doubled(error: DoubledKey) -> InvalidRequest:
-    """The error for a body with a key twice in one object."""
-    return InvalidRequest(f"'{error.path}' is in the body of your request twice. Send it once.", param=error.path)
+def unread(error: Exception) -> InvalidRequest:
+    """The error for a body that the reader of JSON has refused."""
+    match error:
+        case DoubledKey():
+            return InvalidRequest(
+                f"'{error.path}' is in the body of your request twice. Send it once.", param=error.path
+            )
+        case NoNumber():
+            return InvalidRequest(f"The body of your request has the value {error.word}, which JSON does not have.")
+    return InvalidRequest(NOT_JSON)
 
 
 def finding(findings: Sequence[Finding], body: object) -> InvalidRequest:
@@ -194,7 +202,7 @@ def _about_all(finding: Finding, body: Any) -> InvalidRequest:
         return InvalidRequest(NO_OBJECT)
     if finding["type"] == "string_unicode":
         return InvalidRequest("The body of your request has a key that holds half a surrogate pair, which is no text.")
-    return InvalidRequest(f"Invalid request: {finding['msg']}.")
+    return InvalidRequest(f"Invalid request: {said(finding)}.")
 
 
 def _param(finding: Finding, body: Any) -> str | None:
@@ -238,6 +246,12 @@ def _single(param: str, finding: Finding) -> InvalidRequest:
             return _error(param, "missing_required_parameter", f"Missing required parameter: '{param}'.")
         case "extra_forbidden":
             return _error(param, "unknown_parameter", f"Unknown parameter: '{param}'.{spelling_here(param)}")
+        case "union_tag_not_found":
+            return _single(f"{param}.{_tag_name(context)}", {**finding, "type": "missing"})
+        case "union_tag_invalid":
+            given = _shown(context["tag"])
+            message = f"Invalid value: {given}. Supported values are: {context['expected_tags']}."
+            return _error(f"{param}.{_tag_name(context)}", "invalid_value", message)
         case "literal_error":
             supported = context["expected"].replace(" or ", " and ")
             return _error(param, "invalid_value", f"Invalid value: {_shown(value)}. Supported values are: {supported}.")
@@ -245,13 +259,22 @@ def _single(param: str, finding: Finding) -> InvalidRequest:
             return _out_of_range(param, kind, value, context)
         case "string_too_short" | "string_too_long" | "too_short" | "too_long":
             return _wrong_length(param, value, context)
+        case "finite_number":
+            return _error(param, "invalid_value", f"Invalid '{param}': expected a finite number.")
+        case "string_unicode":
+            return _error(param, "invalid_value", f"Invalid '{param}': the text holds half a surrogate pair.")
         case "string_pattern_mismatch":
             wanted = f"Expected a string that matches the pattern '{context['pattern']}'."
             return _error(param, "invalid_value", f"Invalid '{param}': string does not match pattern. {wanted}")
     expected = _expected(finding)
     if expected is not None:
         return _wrong_type(param, expected, value)
-    return _error(param, "invalid_value", f"Invalid '{param}': {finding['msg']}.")
+    return _error(param, "invalid_value", f"Invalid '{param}': {said(finding)}.")
+
+
+def _tag_name(context: Mapping[str, Any]) -> str:
+    """The field by which an object says of which kind it is; pydantic has it in quotes."""
+    return str(context["discriminator"]).strip("'")
 
 
 def _wrong_type(param: str, expected: str, value: Any) -> InvalidRequest:

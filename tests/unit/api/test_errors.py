@@ -70,7 +70,13 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
         ({"tuning": {"lora": {"r": 65}}}, "tuning.lora.r", None, "LoRA up to rank 64"),
         ({"model": "gpt-9"}, None, "model_not_available", "Model gpt-9 is not available for fine-tuning"),
         ({"model": "ft:luthier-tiny:o::x"}, None, "model_not_available", "o::x is not available for fine-tuning"),
-        ({"model": "\ud800"}, "model", "invalid_value", "unicode"),
+        ({"model": "\ud800"}, "model", "invalid_value", "Invalid 'model': the text holds half a surrogate pair."),
+        (
+            {"tuning": {"type": "loreft", "loreft": {"first": 0, "last": 0}}},
+            "tuning.loreft",
+            "invalid_value",
+            "Invalid 'tuning.loreft': 'first' and 'last' are both 0, so nothing would be edited.",
+        ),
         ({"model": "a\0"}, "model", "invalid_value", "pattern"),
         ({"\ud800": 1}, None, None, "a key that holds half a surrogate pair"),
         ({"": 1}, "", "unknown_parameter", "Unknown parameter: ''."),
@@ -104,6 +110,47 @@ async def test_an_object_that_is_wrong_as_a_whole_is_told_what_is_wrong(
     error = error_of(await client.post("/classifications", json={"model": "luthier-tiny", **given}))
     assert error["message"] == "Invalid request: give either 'input' or 'messages'."
     assert (error["type"], error["param"]) == ("invalid_request_error", None)
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "message"),
+    [
+        ({"type": "x"}, "invalid_value", "Invalid value: 'x'. Supported values are: 'text', 'image_url', "),
+        ({"text": "a"}, "missing_required_parameter", "Missing required parameter: 'messages[0].content[0].type'."),
+    ],
+)
+async def test_a_part_of_no_known_kind_is_named_by_its_type(
+    client: httpx.AsyncClient, part: dict[str, str], code: str, message: str
+) -> None:
+    body = {"model": "luthier-tiny", "messages": [{"role": "user", "content": [part]}]}
+    error = error_of(await client.post("/chat/completions", json=body))
+    assert (error["param"], error["code"]) == ("messages[0].content[0].type", code)
+    assert error["message"].startswith(message)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("path", [CREATE, "/completions"])
+async def test_what_is_no_number_in_json_is_named(client: httpx.AsyncClient, path: str, word: str) -> None:
+    body = f'{{"model": "luthier-tiny", "prompt": "a", "temperature": {word}}}'
+    error = error_of(await client.post(path, content=body, headers={"Content-Type": "application/json"}))
+    assert error["message"] == f"The body of your request has the value {word}, which JSON does not have."
+
+
+async def test_a_number_beyond_all_floats_is_named_with_its_field(client: httpx.AsyncClient) -> None:
+    body = '{"model": "a", "training_file": "b", "hyperparameters": {"learning_rate_multiplier": 1e999}}'
+    error = error_of(await client.post(CREATE, content=body, headers={"Content-Type": "application/json"}))
+    assert error["message"] == "Invalid 'hyperparameters.learning_rate_multiplier': expected a finite number."
+
+
+@pytest.mark.parametrize("path, field", [("/embeddings", "input"), ("/completions", "prompt")])
+@pytest.mark.parametrize("text", ["\ud800", ["a", "\ud800"]])
+async def test_half_a_surrogate_pair_is_named_wherever_a_text_may_stand(
+    client: httpx.AsyncClient, path: str, field: str, text: Any
+) -> None:
+    body = json.dumps({"model": "luthier-tiny", field: text})
+    error = error_of(await client.post(path, content=body, headers={"Content-Type": "application/json"}))
+    assert error["message"] == f"Invalid '{field}': the text holds half a surrogate pair."
+    assert (error["param"], error["code"]) == (field, "invalid_value")
 
 
 @pytest.mark.parametrize("body", [[], "a", 1, None])

@@ -98,3 +98,24 @@ def test_what_is_scored_ends_with_an_answer(base: LoadedBase) -> None:
     assert base.tokenizer.decode(ids).endswith("<|assistant|>Ho<|end|>")
     with pytest.raises(RenderError, match="last message is the assistant's answer"):
         renderer.answered([asked])
+
+
+@pytest.mark.parametrize(
+    ("before", "answer", "said"),
+    [
+        ([{"role": "user", "content": "Hi"}], {"role": "user", "content": "Ho"}, "the assistant's answer"),
+        ([], {"role": "assistant", "content": "Ho"}, "the assistant's answer, and nothing stands before it"),
+        (
+            [{"role": "wizard", "content": "Hi"}],
+            {"role": "assistant", "content": "Ho"},
+            "(messages[0].role has the unk",
+        ),
+        ([{"role": "user", "content": "Hi"}], {"role": "assistant"}, "(messages[1].content is empty)"),
+    ],
+)
+def test_what_is_no_answer_is_said_in_the_words_of_invalid_lines(
+    base: LoadedBase, before: list[dict[str, str]], answer: dict[str, str], said: str
+) -> None:
+    with pytest.raises(RenderError) as refused:
+        Renderer(base.text).answered([*before, answer])
+    assert said in str(refused.value) and "Input" not in str(refused.value) and "List" not in str(refused.value)
