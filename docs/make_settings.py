@@ -103,7 +103,9 @@ def _default(value: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, Path) and value.is_absolute():
         return str(value.relative_to(ROOT))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else f"{value:g}"
+    return str(value)
 
 
 if __name__ == "__main__":

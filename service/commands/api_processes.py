@@ -5,6 +5,7 @@ and the others serve meanwhile. What a process keeps in memory is its own: see d
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -35,8 +36,7 @@ def listening(settings: Settings, *, shared: bool) -> socket.socket:
 
     Raises ValueError where another process listens already.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(address_family(settings.host), socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -44,12 +44,28 @@ def listening(settings: Settings, *, shared: bool) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise ValueError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); stop what runs there or set "
-            "LUTHIER_PORT to a free port"
-        ) from error
+        raise cannot_listen("LUTHIER_", settings.host, settings.port, error) from error
     listener.listen(BACKLOG)
     return listener
+
+
+def cannot_listen(prefix: str, host: str, port: int, error: OSError) -> ValueError:
+    """What to raise where a socket could not be bound, with what to do; `prefix` is that of HOST and PORT."""
+    remedy = f"stop what runs there or set {prefix}PORT to a free port"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        remedy = f"set {prefix}HOST to an address of this machine"
+    elif error.errno == errno.EACCES:
+        remedy = f"set {prefix}PORT to one above 1023, or run as a user who may listen there"
+    return ValueError(f"cannot listen on {host}:{port} ({error.strerror}); {remedy}")
+
+
+def address_family(host: str) -> socket.AddressFamily:
+    """IPv6 for what has only addresses of that."""
+    try:
+        found = {family for family, *_ in socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM)}
+    except OSError:  # said when it is bound
+        return socket.AF_INET
+    return socket.AF_INET6 if found == {socket.AF_INET6} else socket.AF_INET
 
 
 def api_children(settings: Settings, environment: dict[str, str], start: Start | None = None) -> list[KeptChild]:

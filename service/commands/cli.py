@@ -11,7 +11,7 @@ import structlog
 import typer
 
 from service.commands import up
-from service.commands.api_processes import check_processes, keep_processes
+from service.commands.api_processes import check_processes, keep_processes, listening
 from service.commands.bases import bases_app
 from service.commands.doctor import examine
 from service.db import schema
@@ -76,6 +76,8 @@ def serve(
     if settings.api_processes > 1 and number is None:
         asyncio.run(keep_processes(settings))
         return
+    if number is None:
+        listening(settings, shared=False).close()  # else uvicorn says less
     from service.commands.serve import serve_api  # noqa: PLC0415  FastAPI is loaded only where it is needed
 
     serve_api(settings, number)

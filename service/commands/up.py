@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import structlog
 
-from service.commands.api_processes import api_children
+from service.commands.api_processes import address_family, api_children, cannot_listen
 from service.db import schema
 from service.installation.context import Context
 from service.installation.create import opened
@@ -61,17 +61,14 @@ async def _prepare(ctx: Context) -> None:
 
 def _check_ports(settings: Settings) -> None:
     """Raises ValueError, with what to do, where another process already listens."""
-    engines = [("ENGINE_PORT", settings.engine_host, port) for port in _engines(settings)]
-    for name, host, port in [("PORT", settings.host, settings.port), *engines]:
-        with socket.socket() as probe:
+    engines = [("LUTHIER_ENGINE_", settings.engine_host, port) for port in _engines(settings)]
+    for prefix, host, port in [("LUTHIER_", settings.host, settings.port), *engines]:
+        with socket.socket(address_family(host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError as error:
-                raise ValueError(
-                    f"cannot listen on {host}:{port} ({error.strerror}); "
-                    f"stop what runs there or set LUTHIER_{name} to a free port"
-                ) from error
+                raise cannot_listen(prefix, host, port, error) from error
 
 
 def _engines(settings: Settings) -> dict[int, str]:

@@ -14,7 +14,7 @@ from service.installation.private import make_private
 from service.installation.reserve import DiskReserve
 from service.installation.storage import open_storage
 from service.queue import RedisConnection, create_queue, create_turns
-from service.recipes.catalogue import Catalogue, read_catalogue
+from service.recipes.catalogue import Catalogue, CatalogueError, read_catalogue
 from service.recipes.engines import engines_by_base
 from service.settings.settings import Settings
 from service.webhooks.sender import WebhookSender
@@ -29,6 +29,7 @@ def create_context(settings: Settings, *, prepare: bool = True) -> Context:
     """
     redis = RedisConnection(settings.redis_url) if settings.redis_url else None
     catalogue = read_catalogue(settings.catalogue)
+    _check_names(settings, catalogue)
     engines = engines_by_base(catalogue, settings.engines)
     if prepare:
         make_private(settings.data_dir)
@@ -70,6 +71,15 @@ async def opened(settings: Settings) -> AsyncIterator[Context]:
         yield ctx
     finally:
         await ctx.close()
+
+
+def _check_names(settings: Settings, catalogue: Catalogue) -> None:
+    """Raises CatalogueError where a setting names a base that is not in the catalogue."""
+    for setting, names in (("ENGINE_BASE", [settings.engine_base]), ("BASES", settings.held_bases)):
+        try:
+            catalogue.named([name for name in names if name])
+        except CatalogueError as error:
+            raise CatalogueError(f"LUTHIER_{setting}: {error}") from error
 
 
 def _capacity(settings: Settings, catalogue: Catalogue, engines: Mapping[str, Sequence[str]]) -> Capacity:

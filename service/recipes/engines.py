@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from service.recipes.base import Base
 from service.recipes.catalogue import Catalogue, CatalogueError
 
+LAST_PORT = 65535
+
 
 def without_engines(catalogue: Catalogue) -> list[Base]:
     """The bases that name no engines of their own, in the catalogue's order."""
@@ -31,4 +33,8 @@ def _above(url: str, ports: int, base: Base) -> str:
     parts = urlsplit(url)
     if parts.port is None:
         raise CatalogueError(f"The engines of '{base.id}' are not known: give it serving.engines in the catalogue.")
+    if parts.port + ports > LAST_PORT:
+        raise CatalogueError(
+            f"The engines of '{base.id}' would have ports beyond {LAST_PORT}: set LUTHIER_ENGINE_URLS."
+        )
     return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{parts.port + ports}").geturl()

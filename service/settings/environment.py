@@ -26,7 +26,10 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = [f"{_variable(found['loc'])}: {found['msg']}" for found in error.errors(include_input=False)]
+        wrong = [
+            f"{_variable(found['loc'])}: {found['msg'].removeprefix('Value error, ')}"
+            for found in error.errors(include_input=False)
+        ]
         raise SettingsError("; ".join(wrong)) from None
 
 

@@ -5,12 +5,26 @@ Does not depend on how a setting is used.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.settings.urls import http_url, http_urls, origins, redis_url
+
 MIB = 1024 * 1024
+
+# Every number has an upper bound, of what the parts that get it can hold: 64 or 32 bits, PostgreSQL's milliseconds.
+Seconds = Annotated[float, Field(le=1e9, allow_inf_nan=False)]
+DatabaseSeconds = Annotated[float, Field(le=2e6, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, Field(le=10**9)]
+Bytes = Annotated[int, Field(le=2**60)]
+Count = Annotated[int, Field(le=10**9)]
+Threads = Annotated[int, Field(le=1024)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
+HttpUrls = Annotated[str, AfterValidator(http_urls)]
+Origins = Annotated[str, AfterValidator(origins)]
+RedisUrl = Annotated[str, AfterValidator(redis_url)]
 
 
 def own_catalogue(data_dir: Path) -> Path:
@@ -32,9 +46,7 @@ class Settings(BaseSettings):
         description="`file:///folder` or `s3://bucket/prefix` of the objects, of this installation alone; "
         "empty means `objects` in the data folder.",
     )
-    storage_endpoint_url: str = Field(
-        "", pattern=r"^(https?://.+)?$", description="URL of an S3-compatible server; empty means AWS."
-    )
+    storage_endpoint_url: HttpUrl = Field("", description="URL of an S3-compatible server; empty means AWS.")
     storage_region: str = Field(
         "", description="Region of the bucket; empty means boto3's own, or us-east-1 with an endpoint URL."
     )
@@ -45,14 +57,14 @@ class Settings(BaseSettings):
     storage_addressing_style: Literal["auto", "path", "virtual"] = Field(
         "auto", description="Where a request has the bucket's name; `auto` is `path` with an endpoint URL."
     )
-    storage_connect_timeout_seconds: float = Field(
+    storage_connect_timeout_seconds: Seconds = Field(
         5.0, gt=0, description="Longest wait for a connection to the S3 server."
     )
-    storage_read_timeout_seconds: float = Field(
+    storage_read_timeout_seconds: Seconds = Field(
         20.0, gt=0, description="Longest silence of the S3 server within a request."
     )
-    storage_attempts: int = Field(4, ge=1, description="How often a request to the S3 server is tried.")
-    storage_part_bytes: int = Field(
+    storage_attempts: Count = Field(4, ge=1, description="How often a request to the S3 server is tried.")
+    storage_part_bytes: Bytes = Field(
         8 * MIB, ge=5 * MIB,
         description="Bytes of one part of an object in S3, which has at most 10000; four of an upload are in memory.",
     )  # fmt: skip
@@ -73,18 +85,20 @@ class Settings(BaseSettings):
         description="Slug of the organisation in model names; frozen at the first start.",
     )  # fmt: skip
 
-    redis_url: str = Field(
+    redis_url: RedisUrl = Field(
         "",
         description="`redis://`, `rediss://` or `unix://` URL of the bell and of shared limits; empty means neither.",
     )
-    database_connections: int = Field(10, ge=1, description="Connections to PostgreSQL that one process holds at most.")
-    database_connect_seconds: float = Field(
+    database_connections: Count = Field(
+        10, ge=1, description="Connections to PostgreSQL that one process holds at most."
+    )
+    database_connect_seconds: DatabaseSeconds = Field(
         5.0, gt=0, description="How long to wait for a connection to PostgreSQL, new or free, before answering 503."
     )
-    database_command_seconds: float = Field(
+    database_command_seconds: DatabaseSeconds = Field(
         20.0, gt=0, description="How long one SQL command may run in PostgreSQL before it is ended with a 503."
     )
-    database_lock_seconds: float = Field(
+    database_lock_seconds: DatabaseSeconds = Field(
         10.0, gt=0, description="How long one SQL command may wait in PostgreSQL for a row that another holds."
     )
     strict_organization: bool = Field(
@@ -92,7 +106,7 @@ class Settings(BaseSettings):
         description="Whether an `OpenAI-Organization` or `OpenAI-Project` of elsewhere is refused; else it is ignored.",
     )
 
-    write_seconds: float = Field(
+    write_seconds: Seconds = Field(
         60.0, gt=0, description="How long a client may read nothing of its response before its connection is ended."
     )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
@@ -100,17 +114,17 @@ class Settings(BaseSettings):
     api_processes: int = Field(
         1, ge=1, le=64, description="API processes of `luthierd up` and `luthierd serve`, all at that address and port."
     )
-    cors_origins: str = Field(
+    cors_origins: Origins = Field(
         "",
         description="Comma-separated origins of web pages that may call the API, such as `https://app.example.com`; "
         "`*` is every page, empty means none.",
     )
-    session_seconds: int = Field(
+    session_seconds: WholeSeconds = Field(
         12 * 3600,
         ge=60,
         description="How long a sign-in to the dashboard lasts; revoking its key ends it earlier.",
     )
-    engine_urls: str = Field(
+    engine_urls: HttpUrls = Field(
         "http://127.0.0.1:8001",
         description="Comma-separated URLs of the first base's engines; the next base's are one port above, and so on.",
     )
@@ -122,36 +136,36 @@ class Settings(BaseSettings):
         description="Secret that engines expect of API and workers, the same on every machine; empty: one is made and "
         "kept in the data folder; `off`: they check none.",
     )
-    engine_cache_bytes: int = Field(
+    engine_cache_bytes: Bytes = Field(
         512 * MIB, ge=MIB, description="Bytes of adapters that an engine keeps on its local disk."
     )
-    engine_resident_adapters: int = Field(32, ge=1, description="Adapters that an engine keeps in memory.")
-    engine_adapter_bytes: int = Field(
+    engine_resident_adapters: Count = Field(32, ge=1, description="Adapters that an engine keeps in memory.")
+    engine_adapter_bytes: Bytes = Field(
         4096 * MIB, ge=MIB, description="Bytes of memory for the adapters that the embedded engine keeps."
     )
-    engine_batch_rows: int = Field(16, ge=1, description="Sequences that the embedded engine generates at once.")
-    engine_timeout_seconds: float = Field(
+    engine_batch_rows: Count = Field(16, ge=1, description="Sequences that the embedded engine generates at once.")
+    engine_timeout_seconds: Seconds = Field(
         600.0, gt=0, description="Longest silence of an engine before the gateway gives a request up."
     )
 
     vllm_python: Path = Field(
         Path(".cache/vllm/bin/python"), description="Python of vLLM's own environment, with Luthier's plugin in it."
     )
-    vllm_sequences: int = Field(
+    vllm_sequences: Count = Field(
         128, ge=1, description="Sequences that the API sends to one vLLM at a time; more wait, and projects take turns."
     )
-    vllm_max_loras: int = Field(8, ge=1, description="Adapters that one batch of vLLM may mix.")
-    vllm_kv_cache_gib: int = Field(4, ge=1, description="GiB of vLLM's key-value cache on a machine without a GPU.")
-    vllm_drain_seconds: float = Field(
+    vllm_max_loras: Count = Field(8, ge=1, description="Adapters that one batch of vLLM may mix.")
+    vllm_kv_cache_gib: Count = Field(4, ge=1, description="GiB of vLLM's key-value cache on a machine without a GPU.")
+    vllm_drain_seconds: Seconds = Field(
         120.0, gt=0, description="How long running requests may take to finish before vLLM is restarted or stopped."
     )
     vllm_arguments: str = Field("", description="More flags for `vllm serve`, as on a command line.")
 
-    reserve_bytes: int = Field(
+    reserve_bytes: Bytes = Field(
         2 * MIB, ge=0, description="Bytes of disk that are kept for deleting, with the embedded database; 0: none."
     )
-    file_limit_bytes: int = Field(512 * MIB, ge=1, description="Largest file that POST /v1/files accepts.")
-    import_limit_bytes: int = Field(
+    file_limit_bytes: Bytes = Field(512 * MIB, ge=1, description="Largest file that POST /v1/files accepts.")
+    import_limit_bytes: Bytes = Field(
         1024 * MIB, ge=1, description="Largest adapter that POST /v1/models imports, unpacked; a larger one than "
         "LUTHIER_FILE_LIMIT_BYTES is uploaded in parts first.",
     )  # fmt: skip
@@ -160,33 +174,33 @@ class Settings(BaseSettings):
         description="How a job's result file is downloaded: in base64 as from OpenAI, whose scripts decode it, or as "
         "it is; `Accept: text/csv` gets it as it is from either.",
     )
-    row_limit_bytes: int = Field(8 * MIB, ge=1, description="Longest line of a training file.")
-    examples_minimum: int = Field(10, ge=1, description="Fewest examples that a training file may hold.")
+    row_limit_bytes: Bytes = Field(8 * MIB, ge=1, description="Longest line of a training file.")
+    examples_minimum: Count = Field(10, ge=1, description="Fewest examples that a training file may hold.")
 
-    requests_per_minute: int = Field(
+    requests_per_minute: Count = Field(
         0, ge=0, description="Completions that one API key may ask for per minute; 0 is no limit."
     )
-    tokens_per_minute: int = Field(
+    tokens_per_minute: Count = Field(
         0, ge=0, description="Tokens of prompts and answers that one API key may use per minute; 0 is no limit."
     )
 
-    project_files: int = Field(
+    project_files: Count = Field(
         10_000, ge=1, description="Files that one project may have, with those that open uploads will be."
     )
-    project_bytes: int = Field(
+    project_bytes: Bytes = Field(
         100 * 1024 * MIB, ge=1, description="Bytes that the files and open uploads of one project may have together."
     )
-    project_uploads: int = Field(100, ge=1, description="Uploads that one project may have open at a time.")
-    project_jobs: int = Field(200, ge=1, description="Jobs that one project may have that have not started.")
-    project_aliases: int = Field(100, ge=1, description="Model aliases that one project may have.")
-    check_life_seconds: int = Field(
+    project_uploads: Count = Field(100, ge=1, description="Uploads that one project may have open at a time.")
+    project_jobs: Count = Field(200, ge=1, description="Jobs that one project may have that have not started.")
+    project_aliases: Count = Field(100, ge=1, description="Model aliases that one project may have.")
+    check_life_seconds: WholeSeconds = Field(
         7 * 24 * 3600, ge=60, description="How long a check of a job, and what it says of its files, is kept."
     )
-    merged_life_seconds: int = Field(
+    merged_life_seconds: WholeSeconds = Field(
         24 * 3600, ge=60, description="How long a model that was merged into its base for a download is kept."
     )
-    project_webhook_endpoints: int = Field(20, ge=1, description="Webhook endpoints that one project may have.")
-    project_requests: int = Field(
+    project_webhook_endpoints: Count = Field(20, ge=1, description="Webhook endpoints that one project may have.")
+    project_requests: Count = Field(
         256,
         ge=1,
         description="Completions that one project may have in progress, waiting ones too; of all API "
@@ -196,7 +210,7 @@ class Settings(BaseSettings):
     webhook_private: bool = Field(
         False, description="Whether webhooks may go to private addresses and over http; else public ones over https."
     )
-    webhook_seconds: float = Field(
+    webhook_seconds: Seconds = Field(
         10.0, gt=0, description="How long a webhook's receiver may take to respond; at most 70 % of a lease counts."
     )
 
@@ -210,51 +224,53 @@ class Settings(BaseSettings):
         "",
         description="Comma-separated `entity` that jobs may name on the account of the key; `*`: any; empty: none.",
     )
-    wandb_base_url: str = Field(
+    wandb_base_url: HttpUrl = Field(
         "", description="URL of a Weights & Biases server of your own; empty means its public service."
     )
 
-    slots: int = Field(4, ge=1, description="Jobs that a worker trains at a time, in turns or in several trainers.")
-    validations: int = Field(2, ge=1, description="Files that one worker checks at a time.")
-    check_processes: int = Field(
+    slots: Count = Field(4, ge=1, description="Jobs that a worker trains at a time, in turns or in several trainers.")
+    validations: Count = Field(2, ge=1, description="Files that one worker checks at a time.")
+    check_processes: Count = Field(
         0, ge=0, description="Processes in which one worker reads large files that it checks, of all checks together; "
         "0: as many as the CPUs carry, 4 at most; 1: files are read in the worker's own.",
     )  # fmt: skip
-    lease_seconds: float = Field(15.0, gt=0, description="How long a worker may stay silent before its job passes on.")
-    poll_seconds: float = Field(
+    lease_seconds: Seconds = Field(
+        15.0, gt=0, description="How long a worker may stay silent before its job passes on."
+    )
+    poll_seconds: Seconds = Field(
         0.1, gt=0, description="How often a worker looks for a ring in Redis, or without Redis for a commit in a "
         "database outside the data folder."
     )  # fmt: skip
-    sweep_seconds: float = Field(
+    sweep_seconds: Seconds = Field(
         5.0, gt=0, description="How often chores are done, and how often a worker looks at the jobs without a ring."
     )
-    orphan_sweep_seconds: float = Field(
+    orphan_sweep_seconds: Seconds = Field(
         3600.0, gt=0, description="How often the chores look for stored bytes that no row of the database names."
     )
-    orphan_age_seconds: float = Field(
+    orphan_age_seconds: Seconds = Field(
         86400.0, ge=0, description="How old such bytes must be to be removed; longer than any upload or publication."
     )
-    snapshot_steps: int = Field(50, ge=1, description="Optimizer steps between two snapshots of a job.")
-    turn_tokens: int = Field(4096, ge=1, description="Tokens that a job trains before the next slot has its turn.")
-    slot_steps: int = Field(
+    snapshot_steps: Count = Field(50, ge=1, description="Optimizer steps between two snapshots of a job.")
+    turn_tokens: Count = Field(4096, ge=1, description="Tokens that a job trains before the next slot has its turn.")
+    slot_steps: Count = Field(
         50, ge=1, description="Optimizer steps that a job does in its slot before it may have to give the slot to a "
         "project that holds fewer; it continues later.",
     )  # fmt: skip
-    crash_limit: int = Field(
+    crash_limit: Count = Field(
         3, ge=1, description="Crashes (of its worker, or of the trainer in the job's turn) without progress in between "
         "before a job fails.",
     )  # fmt: skip
-    checkpoints_kept: int = Field(3, ge=1, description="Newest checkpoints of a job that stay callable.")
-    trainer_threads: int = Field(
+    checkpoints_kept: Count = Field(3, ge=1, description="Newest checkpoints of a job that stay callable.")
+    trainer_threads: Threads = Field(
         0, ge=0, description="CPU threads of a trainer; 0: 1 for a base below 20 million parameters, else one for each "
         "CPU, 8 at most. Part of the bit-exact fingerprint; a job that continues keeps those that it began with.",
     )  # fmt: skip
-    trainers: int = Field(
+    trainers: Count = Field(
         0, ge=0, description="Trainer processes of one base in a worker, over which its jobs are spread; 0: on a GPU "
         "or one CPU 1; else as many as keep the CPUs busy, 2 to 4, as far as half of the memory that is free beside "
         "the first has room for the others.",
     )  # fmt: skip
-    engine_threads: int = Field(2, ge=1, description="CPU threads of the embedded engine.")
+    engine_threads: Threads = Field(2, ge=1, description="CPU threads of the embedded engine.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where trainer and embedded engine compute.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
 

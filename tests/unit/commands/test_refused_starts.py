@@ -94,6 +94,19 @@ def test_a_data_folder_that_cannot_be_made_is_named(folder: str) -> None:
         assert end.startswith(f"luthierd: LUTHIER_DATA_DIR: {folder} cannot be made (")
 
 
+async def test_what_cannot_be_listened_on_names_the_setting(tmp_path: Path) -> None:
+    await made(tmp_path)
+    for end in said("serve", "up", data_dir=tmp_path, host="foo.invalid", port=28_431, engine_port=28_432):
+        assert end.startswith("luthierd: cannot listen on foo.invalid:28431 (")
+        assert end.endswith("set LUTHIER_HOST to an address of this machine")
+
+
+@pytest.mark.parametrize("setting", ["engine_base", "bases"])
+def test_a_base_that_the_catalogue_has_not_is_refused_by_the_settings_name(setting: str, tmp_path: Path) -> None:
+    for end in said("serve", "keys list", data_dir=tmp_path, **{setting: "nope"}):
+        assert end.startswith(f"luthierd: LUTHIER_{setting.upper()}: The catalogue has no base 'nope'")
+
+
 def test_an_extension_that_is_missing_is_named(tmp_path: Path) -> None:
     end, finding, code = said("serve", "doctor", data_dir=tmp_path, extensions="nope")
     assert end.startswith("luthierd: LUTHIER_EXTENSIONS names 'nope'")
