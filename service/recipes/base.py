@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.recipes.tasks import BaseKind
+from service.settings.urls import http_url
 
 EngineKind = Literal["embedded", "vllm"]
 Quantization = Literal["nf4"]
@@ -26,8 +27,10 @@ class Serving(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: EngineKind = Field("embedded", description='"embedded" or "vllm"')
-    engines: tuple[str, ...] = Field(  # empty: by the rule of `service.recipes.engines`
-        (), description='the URLs of its engines, as in ["http://a:8000"]'
+    engines: tuple[Annotated[str, Field(min_length=1), AfterValidator(http_url)], ...] = (
+        Field(  # empty: by the rule of `service.recipes.engines`
+            (), description='the URLs of its engines, as in ["http://a:8000"]'
+        )
     )
     tunings: frozenset[str] = Field(description="the tunings that its engines serve, in a list")
     max_rank: int = Field(64, ge=1, le=512, description="the highest rank of an adapter, from 1 to 512")

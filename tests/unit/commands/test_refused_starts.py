@@ -82,6 +82,23 @@ async def test_a_damaged_database_is_said(tmp_path: Path) -> None:
     assert "restore it from a backup" in await database_findings(tmp_path)
 
 
+async def test_a_disk_that_is_mounted_read_only_is_said_and_no_owner_is_blamed(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", 12 * MIB) as folder:
+        await made(folder)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True, timeout=30)
+        found = await examine(Settings(data_dir=folder, engine_urls=""))
+    for part in ("disk", "database"):
+        [message] = [finding.message for finding in found if finding.part == part and finding.state == "problem"]
+        assert "mounted read-only" in message and "owner" not in message and "server" not in message
+
+
+@pytest.mark.parametrize(("url", "word"), [("", "pipes"), ("sqlite+aiosqlite:///{}/else.db", "LUTHIER_POLL_SECONDS")])
+async def test_doctor_says_how_workers_hear_of_work(url: str, word: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, engine_urls="", database_url=url.format(tmp_path))
+    [message] = [finding.message for finding in await examine(settings) if finding.part == "bell"]
+    assert word in message
+
+
 async def test_another_organization_is_refused(tmp_path: Path) -> None:
     await made(tmp_path)
     [end] = said("serve", data_dir=tmp_path, organization="other")

@@ -36,6 +36,13 @@ def test_a_learning_rate_need_not_be_given(tmp_path: Path) -> None:
     [
         ('"lora"', '"lroa"', "The base 'a' names 'lroa' in serving.tunings, which is no tuning; write one of 'lora', "),
         ('["lora"]', "[]", "The base 'a' names no tuning in serving.tunings; write one of 'lora', "),
+        (
+            '["lora"]',
+            '["lora"], engines = ["foo"]',
+            "has \"foo\" as 'serving.engines.0'; write the URLs of its engines",
+        ),
+        ('["lora"]', '["lora"], engines = ["http://a:99999"]', "has \"http://a:99999\" as 'serving.engines.0'; write "),
+        ('["lora"]', '["lora"], engines = [""]', "has \"\" as 'serving.engines.0'; write the URLs of its engines"),
         ('["lora"]', '["lora"], max_rank = 513', "has 513 as 'serving.max_rank'; write the highest rank of an adapter"),
         ('["lora"]', '["lora"], max_ranks = 8', "'serving.max_ranks', which is no setting; write one of 'max_rank'."),
         ('["lora"]', '["prompt"], engine = "vllm"', "names the tuning 'prompt', which the engine 'vllm' does not "),
