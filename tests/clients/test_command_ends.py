@@ -174,10 +174,10 @@ async def test_output_that_the_encoding_cannot_hold_is_escaped(
     held = await claimed(ctx, caller)
     await held.record_steps(steps(1, 2), 1.0)
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
-    table = await called("compare", held.job.id, held.job.id)
+    table = await by_shell(f"{LUTHIER} compare {held.job.id} {held.job.id}")
     assert table.code == 0 and "\\u2581" in table.stdout, table
     await tell(ctx, held.job.id, 1)
-    found = await called("logs", held.job.id, "-o", "json")
+    found = await by_shell(f"{LUTHIER} logs {held.job.id} -o json")
     assert json.loads(found.stdout)[-1]["message"] == "1"
 
 
@@ -254,10 +254,35 @@ async def test_ctrl_c_before_a_job_is_130_and_deletes_what_was_uploaded(
             await terminal.shows("Every row is checked")
             await do_check(ctx)
         await terminal.shows(at)
+        await asyncio.sleep(0.5)  # it reads: a signal just before that would be seen at the next key
         terminal.process.send_signal(signal.SIGINT)
         assert await terminal.ends() == 130, terminal.shown
     assert "Aborted" not in terminal.shown and "Traceback" not in terminal.shown
     assert ("what was uploaded is deleted" in terminal.shown) == (at != "Base")
+    assert await kept(sdk) == 0
+
+
+async def test_ctrl_c_in_a_check_deletes_what_was_uploaded(sdk: AsyncLuthier, rows: Path) -> None:
+    async with in_terminal("check", str(rows), "--base", "luthier-tiny", COLUMNS="120") as terminal:
+        async with asyncio.timeout(30):
+            while not (await sdk.fine_tuning.checks.list()).data:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)  # its answer is read
+        terminal.process.send_signal(signal.SIGINT)
+        assert await terminal.ends() == 130, terminal.shown
+    assert "what was uploaded is deleted" in terminal.shown and await kept(sdk) == 0
+
+
+@pytest.mark.parametrize("place", ["client", "async_client"])
+async def test_a_large_adapter_that_is_refused_is_not_kept(
+    place: str, sdk: AsyncLuthier, sync_sdk: Luthier, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"luthier.{place}.LARGE_BYTES", 1)
+    with pytest.raises(luthier.APIStatusError):
+        if place == "client":
+            await asyncio.to_thread(sync_sdk.push, rows, "no-such-base")
+        else:
+            await sdk.push(rows, "no-such-base")
     assert await kept(sdk) == 0
 
 

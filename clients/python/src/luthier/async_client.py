@@ -170,17 +170,22 @@ class AsyncLuthier(AsyncApi):
         """Import a LoRA that PEFT saved: a folder, or a zip archive of its two files. `base` is what it was trained on.
 
         With `wait`, returns the import when it has ended: look at its `status`, `model` and `error`. A large adapter
-        is uploaded in parts, as a file of the project, which is deleted with `wait` only.
+        is uploaded in parts, as a file of the project, which is deleted with `wait`, and where the import is refused.
         """
         with archive_of(path) as archive:
             large = archive.stat().st_size >= LARGE_BYTES
             uploaded = await self.upload(archive, purpose="user_data", on_progress=on_progress) if large else None
-            made = await self.models.create(
-                base=base,
-                suffix=OMIT if suffix is None else suffix,
-                file=archive if uploaded is None else OMIT,
-                file_id=OMIT if uploaded is None else uploaded.id,
-            )
+            try:
+                made = await self.models.create(
+                    base=base,
+                    suffix=OMIT if suffix is None else suffix,
+                    file=archive if uploaded is None else OMIT,
+                    file_id=OMIT if uploaded is None else uploaded.id,
+                )
+            except APIStatusError:
+                if uploaded is not None:
+                    await self.files.delete(uploaded.id)
+                raise
         while wait and made.status in ("queued", "running"):
             await asyncio.sleep(POLL_SECONDS)
             made = await self.model_imports.retrieve(made.id)

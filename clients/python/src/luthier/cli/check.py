@@ -43,9 +43,10 @@ def check(
     served = served_form(serve_as, serve_rank, tuning)
     body = method_and_tuning(method, hyperparameters, tuning, of_tuning, served)
     if rows and output is not Format.table:
-        raise typer.BadParameter("Rows are shown in a terminal's form only: leave out -o.", param_hint="--rows")
+        raise typer.BadParameter("Rows are shown beside the tables only: leave out -o.", param_hint="--rows")
+    files = {"training_file": file} | ({} if validation is None else {"validation_file": validation})
     with client() as luthier:
-        found = findings.done(luthier, _create(luthier, file, base, validation, body), timeout)
+        found = _checked(luthier, base, files, body, timeout)
         masks = _masks(luthier, found, rows)
     if output is not Format.table:
         print_record(found, output)
@@ -61,23 +62,24 @@ def check(
     raise typer.Exit(0 if found.result.valid else EXIT_FAILED)
 
 
-def _create(
-    luthier: "Luthier", file: Path, base: str, validation: Optional[Path], body: dict[str, Any]
+def _checked(
+    luthier: "Luthier", base: str, files: dict[str, Path], body: dict[str, Any], timeout: float
 ) -> "CheckObject":
+    """The check once it has ended; where it was not waited for, what was uploaded for it is deleted."""
     from luthier.requests import OMIT
 
     check_base(luthier, base)
     uploads = Uploads(luthier)
     with uploads.deleted_without_job():
-        uploads.send(
-            {"training_file": file} if validation is None else {"training_file": file, "validation_file": validation}
-        )
-        return luthier.fine_tuning.checks.create(
+        uploads.send(files)
+        made = luthier.fine_tuning.checks.create(
             model=base,
             training_file=uploads.files["training_file"],
             validation_file=uploads.files.get("validation_file", OMIT),
             extra_body=body,
         )
+        uploads.check = made.id
+        return findings.done(luthier, made, timeout)
 
 
 def _masks(luthier: "Luthier", found: "CheckObject", rows: int) -> "list[RowMask]":

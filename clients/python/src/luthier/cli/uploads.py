@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
+import typer
+
 from luthier.cli.output import messages, note
+from luthier.cli.session import EXIT_TIMEOUT
 from luthier.errors import APIStatusError, InvalidArgumentError, LuthierError
 
 if TYPE_CHECKING:
@@ -31,9 +34,16 @@ class Uploads:
 
     @contextmanager
     def deleted_without_job(self) -> Iterator[None]:
-        """Deletes everything where the block ends with an exception, as after Ctrl-C and after a question."""
+        """Deletes everything where the block ends with an exception, as after Ctrl-C and after a question.
+
+        A check that takes longer than its reader waits continues, and needs its files.
+        """
         try:
             yield
+        except typer.Exit as ended:
+            if ended.exit_code != EXIT_TIMEOUT:
+                self._delete()
+            raise
         except BaseException:
             self._delete()
             raise
