@@ -91,6 +91,10 @@ REAL_FIELDS = {
     "prompt": "Hello",
     "messages": [{"role": "user", "content": "Hello"}],
 }
+OF_INPUT = {  # whose drawn input is nothing that an operation gets
+    "POST /v1/embeddings",  # any text or tokens
+    "POST /v1/responses",  # items that do not fit each other: reasoning without its message
+}
 COUNTED: tuple[tuple[ModuleType | type, tuple[str, ...]], ...] = (
     (checks, ("create", "retrieve", "page", "delete", "rows")),
     (files, ("retrieve", "page", "delete", "content")),
@@ -221,7 +225,7 @@ def _make_real(case: Case) -> None:
         if case.operation.label == "POST /v1/classifications":  # one of two, which the schema cannot say
             case.body.pop("messages", None)
             case.body["input"] = "Hello"
-        if case.operation.label == "POST /v1/embeddings" and "input" in case.body:  # of any text or tokens
+        if case.operation.label in OF_INPUT and "input" in case.body:
             case.body["input"] = "Hello"
 
 
