@@ -118,7 +118,7 @@ class ForkServer:
         except (OSError, ValueError):
             connection.close()
             return None
-        pid = os.fork()
+        pid = _fork_with_session()
         if pid == 0:
             self._forget(connection)
             return request, streams
@@ -146,6 +146,19 @@ class ForkServer:
             one.close()
 
 
+def _fork_with_session() -> int:
+    """As `os.fork`; returns once the fork has a session of its own: who learns its id may kill its group."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+    os.close(writing)
+    if pid:
+        os.read(reading, 1)  # the end of what the fork never writes
+    os.close(reading)
+    return pid
+
+
 def _let_signals_be() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -157,7 +170,6 @@ def become(request: Request, streams: Sequence[int]) -> NoReturn:
     It ends without taking every object apart, as children of `multiprocessing` do: of what the server has imported that
     takes 0.25 CPU seconds. Threads are waited for, what was registered with `atexit` runs, and its output is flushed.
     """
-    os.setsid()
     setproctitle(" ".join([sys.executable, "-m", request.module, *request.arguments]))  # before environ moves
     for number, stream in enumerate(streams):
         os.dup2(stream, number)

@@ -126,8 +126,6 @@ class Fork:
         if not line:  # the server was killed, so nobody learns how the fork ends: make it end
             log.error("fork_server.ended", orphan=self.pid)
             kill_group(self)
-            with suppress(ProcessLookupError):  # so early it may have no group of its own yet
-                os.kill(self.pid, signal.SIGKILL)
         self.returncode = int(line) if line else -signal.SIGKILL
         server.close()
         stdin.close()

@@ -180,4 +180,4 @@ def test_a_module_that_cannot_be_imported_is_named() -> None:
         timeout=60,
     )
     assert started.returncode == 1
-    assert "LUTHIER_EXTENSIONS names 'tests.given.extension.nothing', which cannot be imported" in started.stderr
+    assert "LUTHIER_EXTENSIONS names 'tests.given.extension.nothing', which cannot be imported" in started.stdout

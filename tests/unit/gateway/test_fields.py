@@ -316,7 +316,7 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
     ({"role": "user", "content": [{"type": "file", "file": {}}]}, "messages[1].content[0]"),
     ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No"}]}, "messages[1].content[0]"),
     ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
-    ({"role": "user", "content": [{"type": "poem", "poem": "x"}]}, "messages[1].content[0]"),
+    ({"role": "user", "content": [{"type": "poem", "poem": "x"}]}, "messages[1].content[0].type"),
     ({"role": "user", "content": []}, "messages[1].content"),
     ({"role": "user", "content": None}, "messages[1].content"),
     ({"role": "user", "content": "\ud800"}, "messages[1].content"),

@@ -176,7 +176,8 @@ async def test_a_start_that_is_cancelled_leaves_neither_a_fork_nor_a_connection(
 ) -> None:
     assert await ended(await start_fork(command("exit", "0"), os.environ)) == 0, "the server has imported"
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    starting = [asyncio.create_task(start_fork(command("stay"), os.environ, stdout=PIPE)) for _ in range(3)]
+    reads_stdin = command("report")
+    starting = [asyncio.create_task(start_fork(reads_stdin, os.environ, stdout=PIPE)) for _ in range(3)]
     await asyncio.sleep(seconds)
     for start in starting:
         start.cancel()
