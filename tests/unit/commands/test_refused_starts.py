@@ -2,43 +2,36 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
 from service.commands.doctor import examine
 from service.operations import chores, keys
 from service.settings.settings import Settings
+from tests.given.forked_process import start_process
 from tests.given.installation import installed
-from tests.given.running_service import ROOT
 from tests.given.small_disk import fill, small_disk
 
 MIB = 1024 * 1024
-RUN = """
-import sys
-from service.commands import cli
-for command in sys.argv[1:]:
-    sys.argv = ["luthierd", *command.split()]
-    try:
-        cli.main()
-    except SystemExit as end:
-        print(end.code)
-"""
+SECONDS = 120.0
 
 
 def said(*commands: str, **settings: object) -> list[str]:
     """What `luthierd` printed and how it ended, a line each; fails at a traceback."""
     told = {f"LUTHIER_{name.upper()}": str(value) for name, value in settings.items()}
-    ran = subprocess.run(
-        [sys.executable, "-c", RUN, *commands],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | told,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "Traceback" not in ran.stderr, ran.stderr
-    return ran.stdout.splitlines()
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        words = ["-m", "tests.given.luthierd_commands", *commands]
+        ran = start_process(words, {**os.environ, **told}, stdout, stderr=stderr)
+        try:
+            assert ran.wait(SECONDS) == 0
+        finally:
+            ran.kill()
+        stdout.seek(0)
+        stderr.seek(0)
+        assert "Traceback" not in (errors := stderr.read().decode()), errors
+        return stdout.read().decode().splitlines()
 
 
 async def made(folder: Path) -> None:
