@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 
-def tell() -> None:
-    """How this process was started, as a line of JSON, and then what stands on stdin."""
+def report() -> None:
+    """How this process was started, as a line of JSON, and then what is on stdin."""
     sys.stdout.write(
         json.dumps(
             {
@@ -80,7 +80,7 @@ def end() -> None:
 def main() -> None:
     word = sys.argv[1]
     if word == "report":
-        tell()
+        report()
     elif word == "tune":
         tune()
     elif word == "exit":
