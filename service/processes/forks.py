@@ -45,8 +45,10 @@ def forks_are_safe() -> bool:
 
 
 @contextmanager
-def fork_server(modules: Sequence[str] = MODULES) -> Iterator[None]:
+def fork_server(modules: Sequence[str] = MODULES, folder: Path | None = None) -> Iterator[None]:
     """While the block lasts, `start_fork` forks, here and in every process below.
+
+    Modules that are not installed are found in `folder`; without it, in the current one.
 
     Does nothing where an ancestor has a server already, or where `forks_are_safe` says no. The server begins to import
     at once; nothing waits for it but the first fork.
@@ -54,8 +56,8 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[None]:
     if ADDRESS in os.environ or not forks_are_safe():
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="luthier-") as folder:  # readable by this user only
-        address = str(Path(folder) / "forks")
+    with tempfile.TemporaryDirectory(prefix="luthier-") as private:  # readable by this user only
+        address = str(Path(private) / "forks")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
             listener.listen(64)  # requests wait here while the server imports
@@ -63,6 +65,7 @@ def fork_server(modules: Sequence[str] = MODULES) -> Iterator[None]:
             server = subprocess.Popen(
                 [sys.executable, "-m", "service.processes.fork_server", address, str(number), *modules],
                 stdin=subprocess.PIPE,
+                cwd=folder,
                 env=LIBRARY_ENVIRONMENT | os.environ,
                 pass_fds=[number],
                 start_new_session=True,  # Ctrl-C is for us, also before the server ignores it

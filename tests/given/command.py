@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from tests.given.forked_process import start_process
+from tests.given.forked_process import Started, start_process
 
 COMMAND = (sys.executable, "-m", "luthier")
 CALL_SECONDS = 60.0
@@ -72,7 +72,7 @@ def _forked(arguments: Sequence[str], stdin: bytes) -> Called:
 class Terminal:
     """A process whose stdin, stdout and stderr are one terminal."""
 
-    def __init__(self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, ours: int) -> None:
+    def __init__(self, process: Started, reader: asyncio.StreamReader, ours: int) -> None:
         self.process = process
         self.shown = ""
         self._reader, self._ours = reader, ours
@@ -94,7 +94,7 @@ class Terminal:
         async with asyncio.timeout(30):
             while chunk := await self._read():
                 self.shown += chunk
-            return await self.process.wait()
+            return await asyncio.to_thread(self.process.wait, CALL_SECONDS)
 
     async def _read(self) -> str:
         try:
@@ -107,15 +107,10 @@ class Terminal:
 async def in_terminal(*arguments: str, **environment: str) -> AsyncIterator[Terminal]:
     """The command as a process of its own, killed at the end if it still runs."""
     ours, its = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "luthier", *arguments),
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        env={**os.environ, "TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        start_new_session=True,
-    )
-    os.close(its)
+    changed = {**os.environ, "TERM": "xterm", **environment}
+    with os.fdopen(its, "wb", buffering=0) as stream:
+        words = [*COMMAND[1:], *arguments]
+        process = await asyncio.to_thread(start_process, words, changed, stream, its, folder=Path.cwd())
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(ours), "rb", buffering=0)
@@ -123,8 +118,7 @@ async def in_terminal(*arguments: str, **environment: str) -> AsyncIterator[Term
     try:
         yield Terminal(process, reader, ours)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        process.kill()
+        await asyncio.to_thread(process.wait, CALL_SECONDS)
         transport.close()
         os.close(ours)

@@ -39,6 +39,7 @@ CLIENT = (
     "rich.progress",
     "rich.table",
 )  # what it imports late too
+_STARTING = threading.Lock()
 WITH_FORKS = {("service", "up"), ("workers", "train")}  # what starts a fork server of its own
 
 
@@ -59,11 +60,19 @@ class Started(Protocol):
     def kill(self) -> None: ...
 
 
-@cache
 def fork_address(modules: Sequence[str] = MODULES) -> str:
-    """Where the tests' fork server of these modules listens; empty where forks are not safe. Ends with them."""
+    """Where the tests' fork server of these modules listens; empty where forks are not safe. Ends with them.
+
+    Threads may ask, and from any folder: the server finds this module at all times.
+    """
+    with _STARTING:
+        return _started_server(modules)
+
+
+@cache
+def _started_server(modules: Sequence[str]) -> str:
     stack = ExitStack()
-    stack.enter_context(fork_server(modules))
+    stack.enter_context(fork_server(modules, ROOT))
     atexit.register(stack.close)
     return os.environ.pop(ADDRESS, "")
 

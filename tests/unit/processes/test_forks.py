@@ -16,6 +16,7 @@ import pytest
 
 from service.processes.child import ChildProcess, KeptChild, kill_group, start_child
 from service.processes.forks import ADDRESS, fork_server, start_fork
+from tests.given.forked_process import ROOT
 from tests.given.running_service import alive, wait_for
 
 SECONDS = 60.0
@@ -149,6 +150,14 @@ async def test_no_signal_ends_a_server_that_still_imports(tmp_path: Path, monkey
         await asyncio.to_thread(wait_for, lambda: ignores_sigterm(server.pid), SECONDS, "it has begun")
         server.send_signal(signal.SIGTERM)
         assert await ended(await start_fork(command("exit", "3"), os.environ)) == 3
+
+
+async def test_a_server_finds_its_modules_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.delenv(ADDRESS)
+    monkeypatch.chdir(tmp_path)
+    with fork_server(["this"], ROOT):
+        assert await ended(await start_fork(command("exit", "7"), os.environ)) == 7
 
 
 async def test_what_is_no_request_is_no_end_of_the_server(server: psutil.Process) -> None:
