@@ -1,6 +1,7 @@
 """Fixtures that every suite shares: an installation in a folder of its own, and HTTP clients of its API."""
 
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,18 @@ def pytest_collection_finish() -> None:
     gc.enable()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_setting_is_left_behind() -> Iterator[None]:
+    """A setting, or the address of a fork server, that a test leaves in the environment would change those after it."""
+    before = _settings_of_the_environment()
+    yield
+    assert _settings_of_the_environment() == before
+
+
+def _settings_of_the_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if "LUTHIER" in name}
 
 
 @pytest.fixture

@@ -71,10 +71,14 @@ def fork_address(modules: Sequence[str] = MODULES) -> str:
 
 @cache
 def _started_server(modules: Sequence[str]) -> str:
+    others = os.environ.pop(ADDRESS, None)  # a test may have one of its own, which ends before this one
     stack = ExitStack()
     stack.enter_context(fork_server(modules, ROOT))
     atexit.register(stack.close)
-    return os.environ.pop(ADDRESS, "")
+    address = os.environ.pop(ADDRESS, "")
+    if others is not None:
+        os.environ[ADDRESS] = others
+    return address
 
 
 def forking_environment() -> dict[str, str]:

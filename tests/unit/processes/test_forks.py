@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
     with fork_server(["this"]):
         [server] = set(psutil.Process().children()) - before
         yield server
+
+
+@contextmanager
+def another_server(patch: pytest.MonkeyPatch, modules: Sequence[str], folder: Path | None = None) -> Iterator[None]:
+    """In place of the test's own; `patch` is undone before that one ends, so that its address does not outlive it."""
+    patch.delenv(ADDRESS)
+    with fork_server(modules, folder):
+        yield
 
 
 def command(*words: str) -> list[str]:
@@ -143,9 +152,8 @@ def ignores_sigterm(pid: int) -> bool:
 async def test_no_signal_ends_a_server_that_still_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_to_import.py").write_text("import time\nprint(end='')\ntime.sleep(2)\n", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.delenv(ADDRESS)
     before = set(psutil.Process().children())
-    with fork_server(["slow_to_import"]):
+    with monkeypatch.context() as patch, another_server(patch, ["slow_to_import"]):
         [server] = set(psutil.Process().children()) - before
         await asyncio.to_thread(wait_for, lambda: ignores_sigterm(server.pid), SECONDS, "it has begun")
         server.send_signal(signal.SIGTERM)
@@ -154,9 +162,8 @@ async def test_no_signal_ends_a_server_that_still_imports(tmp_path: Path, monkey
 
 async def test_a_server_finds_its_modules_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    monkeypatch.delenv(ADDRESS)
     monkeypatch.chdir(tmp_path)
-    with fork_server(["this"], ROOT):
+    with monkeypatch.context() as patch, another_server(patch, ["this"], ROOT):
         assert await ended(await start_fork(command("exit", "7"), os.environ)) == 7
 
 
