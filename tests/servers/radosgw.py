@@ -213,7 +213,7 @@ class Radosgw:
             dead = [name for name, process in self._processes.items() if process.poll() is not None]
             if dead or time.monotonic() > deadline:
                 raise RuntimeError(f"radosgw: {what} did not come up (ended: {dead}); see {self._folder}/log")
-            time.sleep(0.1)
+            time.sleep(0.5)  # to ask the monitor takes 0.15 CPU seconds
 
 
 @pytest.fixture(scope="session")
