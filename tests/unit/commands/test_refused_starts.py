@@ -14,6 +14,8 @@ from tests.given.forked_process import start_process
 from tests.given.installation import installed
 from tests.given.small_disk import fill, small_disk
 
+pytestmark = pytest.mark.slow  # each starts a process
+
 MIB = 1024 * 1024
 SECONDS = 120.0
 
