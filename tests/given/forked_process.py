@@ -39,8 +39,8 @@ CLIENT = (
     "rich.progress",
     "rich.table",
 )  # what it imports late too
-_STARTING = threading.Lock()
 WITH_FORKS = {("service", "up"), ("workers", "train")}  # what starts a fork server of its own
+_STARTING = threading.Lock()
 
 
 class Started(Protocol):

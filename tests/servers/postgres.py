@@ -15,13 +15,12 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -210,16 +209,13 @@ class _Emptying:
         self._connections: dict[str, asyncpg.Connection] = {}
 
     def empty(self, url: str) -> None:
-        self._apart.submit(self._run, self._empty(url)).result(WAIT_SECONDS)
+        self._apart.submit(self._runner.run, self._empty(url)).result(WAIT_SECONDS)
 
     def close(self) -> None:
         """Also once the server is dead."""
-        self._apart.submit(self._run, self._close()).result(WAIT_SECONDS)
+        self._apart.submit(self._runner.run, self._close()).result(WAIT_SECONDS)
         self._apart.submit(self._runner.close).result(WAIT_SECONDS)
         self._apart.shutdown()
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._runner.run(work)
 
     async def _empty(self, url: str) -> None:
         if connection := self._connections.get(url):

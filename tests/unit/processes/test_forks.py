@@ -34,11 +34,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
 
 
 @contextmanager
-def another_server(patch: pytest.MonkeyPatch, modules: Sequence[str], folder: Path | None = None) -> Iterator[None]:
-    """In place of the test's own; `patch` is undone before that one ends, so that its address does not outlive it."""
-    patch.delenv(ADDRESS)
-    with fork_server(modules, folder):
-        yield
+def another_server(modules: Sequence[str], folder: Path | None = None) -> Iterator[None]:
+    """In place of the test's own, whose address is back before that one ends, so that it does not outlive it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(ADDRESS)
+        with fork_server(modules, folder):
+            yield
 
 
 def command(*words: str) -> list[str]:
@@ -153,7 +154,7 @@ async def test_no_signal_ends_a_server_that_still_imports(tmp_path: Path, monkey
     (tmp_path / "slow_to_import.py").write_text("import time\nprint(end='')\ntime.sleep(2)\n", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     before = set(psutil.Process().children())
-    with monkeypatch.context() as patch, another_server(patch, ["slow_to_import"]):
+    with another_server(["slow_to_import"]):
         [server] = set(psutil.Process().children()) - before
         await asyncio.to_thread(wait_for, lambda: ignores_sigterm(server.pid), SECONDS, "it has begun")
         server.send_signal(signal.SIGTERM)
@@ -163,7 +164,7 @@ async def test_no_signal_ends_a_server_that_still_imports(tmp_path: Path, monkey
 async def test_a_server_finds_its_modules_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch, another_server(patch, ["this"], ROOT):
+    with another_server(["this"], ROOT):
         assert await ended(await start_fork(command("exit", "7"), os.environ)) == 7
 
 
