@@ -34,7 +34,7 @@ from tests.given.stored_files import named_objects
 from tests.servers.postgres import Postgres
 from tests.servers.radosgw import Radosgw, check_radosgw
 from tests.servers.valkey import Valkey
-from tests.servers.vllm import vllm_python
+from tests.servers.vllm import ONE_PROCESS, vllm_python
 
 START_SECONDS = 180.0
 LEASE_SECONDS = 4.0
@@ -173,7 +173,8 @@ def _arrange(
         return Process(name, ["-m", *arguments], environment | own, folder / f"{name}.log")
 
     if base.serving.engine == "vllm":
-        engine = process("engine", "workers", "vllm", "--", "--max-num-seqs", "16", **_vllm_environment())
+        options = ["--max-num-seqs", "16", *ONE_PROCESS.split()]
+        engine = process("engine", "workers", "vllm", "--", *options, **_vllm_environment())
     else:
         engine = process("engine", "workers", "engine")
 

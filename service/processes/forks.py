@@ -25,8 +25,14 @@ from service.processes.fork_server import Request
 
 log = structlog.get_logger()
 ADDRESS = "_LUTHIER_FORK_SERVER"  # where the server of an ancestor listens; no setting, so it begins unlike one
-# What trainers, engines and workers spend their start with.
-MODULES = ("torch", "transformers", "peft", "fastapi", "sqlalchemy.ext.asyncio", "boto3")
+# What API, workers, engines and trainers spend their start with.
+MODULES = (
+    "torch", "torch.nn.attention.varlen", "transformers", "transformers.models.llama.modeling_llama", "peft",
+    "fastapi", "uvicorn", "aiohttp", "typer", "pydantic_settings", "msgspec", "tenacity", "jinja2",
+    "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.postgresql.asyncpg", "sqlalchemy.dialects.sqlite.aiosqlite",
+    "asyncpg", "alembic.command", "arq", "redis.asyncio", "boto3",
+    "detect_secrets", "phonenumbers", "stdnum", "rensa",
+)  # fmt: skip
 # Read when torch's libraries load, so they must be the same in the server and its forks.
 LIBRARY_ENVIRONMENT = {
     # Threads of OpenMP that wait by spinning take CPU time from others and from each other: on a busy machine with

@@ -4,7 +4,6 @@ What they start are processes of their own, whose imports are most of what they 
 environment the first test starts one as a benchmark does, the others fork theirs.
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import on_gpu, train_many, train_one
-from tests.given.forked_process import start_process
+from tests.given.forked_process import output_of
 from tests.given.running_service import RunningService
 from tests.servers import missing
 from tests.servers.trl import PYTHON, REMEDY
@@ -29,14 +28,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contenders' processes are forks of one that has imported."""
 
     def run_process(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> None:
         assert command[0] == sys.executable
-        with (tmp_path / "peer.log").open("wb") as log:
-            code = start_process(command[1:], {**os.environ, **environment}, log).wait(seconds)
-        assert code == 0, (tmp_path / "peer.log").read_text(errors="replace")
+        output_of(command[1:], environment, seconds)
 
     for module in (train_many, on_gpu):
         monkeypatch.setattr(module, "run_process", run_process)

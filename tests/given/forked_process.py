@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 from setproctitle import setproctitle
@@ -114,6 +115,21 @@ def start_process(
         stderr=subprocess.STDOUT if stderr is None else stderr,
         start_new_session=True,
     )
+
+
+def output_of(
+    arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({}), seconds: float = 300
+) -> str:
+    """What `python` with these arguments writes, in this process's environment and what `environment` adds to it.
+
+    Raises AssertionError, which says what was written, where it fails, and `subprocess.TimeoutExpired`.
+    """
+    with tempfile.TemporaryFile() as log:
+        code = start_process(arguments, {**os.environ, **environment}, log).wait(seconds)
+        log.seek(0)
+        written = log.read().decode(errors="replace")
+    assert code == 0, written
+    return written
 
 
 class _Forked:

@@ -21,7 +21,7 @@ STOP_SECONDS = 60.0
 HEAD_DIM = 32  # vLLM has no smaller attention on a CPU
 INSTALLED = Path(".cache/vllm/bin/python")
 # The engine's own process computes, as vLLM does it on one GPU. On CPUs it would start one more process, whose imports
-# take 9 CPU seconds, as vLLM of tests.production does, and which waits for steps by spinning.
+# take 9 CPU seconds, and which waits for steps by spinning.
 ONE_PROCESS = "--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 

@@ -1,7 +1,5 @@
 """Every tuning on every family of bases keeps every promise, or is refused with the reason that the page gives."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +18,7 @@ from tests.given.compatibility import encoder_refusal, family, refusal
 from tests.given.encoder_decoders import ENCODER_DECODERS, shifted, two_sided
 from tests.given.encoders import ENCODERS
 from tests.given.families import FAMILIES, FAMILY_VOCABULARY, ROWS
+from tests.given.forked_process import output_of
 from tests.given.opened import LOGITS
 from tests.given.recipes import recipe
 from tests.given.tiny_models import rows_of
@@ -167,11 +166,7 @@ def test_what_is_saved_gives_the_same_bits_in_a_new_process(root: Path) -> None:
     cells = [(name, kind) for name in WRITERS for kind in KINDS if not refusal(name, kind)]
     for name, kind in cells:
         cell(name, kind, root)
-    opened = subprocess.run(
-        [sys.executable, "-m", "tests.given.opened", str(root)], capture_output=True, text=True, timeout=300
-    )
-    assert opened.returncode == 0, opened.stderr
-    assert opened.stdout == f"opened: {len(cells)}\n"
+    assert output_of(["-m", "tests.given.opened", str(root)]) == f"opened: {len(cells)}\n"
 
 
 def test_the_page_says_what_is() -> None:

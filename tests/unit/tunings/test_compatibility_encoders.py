@@ -1,7 +1,5 @@
 """Every tuning on encoders, with a classifier's head, keeps its promises, or is refused as the page says."""
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,7 @@ from service.recipes.recipe import Recipe
 from service.recipes.tuning import tuning_of
 from tests.given.compatibility import encoder, encoder_refusal
 from tests.given.encoders import ENCODERS, labelled_rows
+from tests.given.forked_process import output_of
 from tests.given.opened import LOGITS
 from tests.given.tuned import classified
 from tests.given.tunings import ELSEWHERE, KINDS, NEAR
@@ -120,11 +119,7 @@ def test_a_tuning_keeps_its_promises_on_an_encoder(name: str, kind: str, root: P
 def test_what_is_saved_gives_the_same_bits_in_a_new_process(root: Path) -> None:
     for name, kind in CELLS:
         cell(name, kind, root)
-    opened = subprocess.run(
-        [sys.executable, "-m", "tests.given.opened", str(root)], capture_output=True, text=True, timeout=300
-    )
-    assert opened.returncode == 0, opened.stderr
-    assert opened.stdout == f"opened: {len(CELLS)}\n"
+    assert output_of(["-m", "tests.given.opened", str(root)]) == f"opened: {len(CELLS)}\n"
 
 
 def test_most_tunings_go_with_encoders() -> None:
