@@ -26,6 +26,7 @@ pytest_plugins = [
     "tests.servers.radosgw",
     "tests.servers.valkey",
     "tests.servers.shared_vllm",
+    "tests.compiled_statements",
     "tests.side_by_side",
     "tests.transaction_rules",
 ]
