@@ -28,6 +28,11 @@ def undescribed(*models: type[object]) -> list[str]:
     ]
 
 
+def unnamed(text: str, names: Iterable[str]) -> list[str]:
+    """Methods that the text does not name."""
+    return [name for name in names if f"`{name}`" not in text]
+
+
 def test_the_page_is_what_the_registries_say():
     page = PAGE.read_text(encoding="utf-8")
     assert render(page) == page, "run `python -m docs.make_methods`"
@@ -38,6 +43,11 @@ def test_every_method_has_a_section_and_every_setting_a_sentence():
     methods = [*TUNINGS, *OBJECTIVES]
     assert [method.name for method in methods if f"\n### `{method.name}`\n" not in page] == []
     assert undescribed(*methods) == []
+
+
+def test_the_readme_names_every_method_before_it_is_tried():
+    introduction = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    assert unnamed(introduction, [*TUNINGS.names, *OBJECTIVES.names]) == []
 
 
 def test_every_tuning_has_a_row_in_the_table_of_bases():
@@ -69,6 +79,7 @@ def test_every_method_has_its_file_on_both_sides():
 def test_these_rules_can_be_broken(tmp_path: Path):
     (tmp_path / "lora.py").touch()
     assert missing_files(tmp_path, ["lora", "ia3"]) == ["ia3"]
+    assert unnamed("`lora` beside `dpo`", ["lora", "ia3"]) == ["ia3"]
     changed = PAGE.read_text(encoding="utf-8").replace("| `r` | `16` |", "| `r` | `8` |")
     assert render(changed) != changed
     assert undescribed(type("Silent", (TUNINGS.default,), {"__annotations__": {"x": int}, "x": 1})) == ["Silent.x"]
