@@ -25,7 +25,7 @@ from service.processes.fork_server import Request
 
 log = structlog.get_logger()
 ADDRESS = "_LUTHIER_FORK_SERVER"  # where the server of an ancestor listens; no setting, so it begins unlike one
-# What API, workers, engines and trainers spend their start with.
+# What API, workers, engines and trainers spend their start with: libraries, and none of our code (ADR 0019).
 MODULES = (
     "torch", "torch.nn.attention.varlen", "transformers", "transformers.models.llama.modeling_llama", "peft",
     "fastapi", "uvicorn", "aiohttp", "typer", "pydantic_settings", "msgspec", "tenacity", "jinja2",

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 from setproctitle import setproctitle
@@ -117,19 +116,23 @@ def start_process(
     )
 
 
-def output_of(
-    arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({}), seconds: float = 300
-) -> str:
-    """What `python` with these arguments writes, in this process's environment and what `environment` adds to it.
+def output_of(arguments: Sequence[str], environment: Mapping[str, str] | None = None, seconds: float = 300) -> str:
+    """What `python` with these arguments writes to stdout, in this process's environment and what is added to it.
 
-    Raises AssertionError, which says what was written, where it fails, and `subprocess.TimeoutExpired`.
+    Raises AssertionError with both outputs where it fails, and `subprocess.TimeoutExpired`; then it has been killed.
     """
-    with tempfile.TemporaryFile() as log:
-        code = start_process(arguments, {**os.environ, **environment}, log).wait(seconds)
-        log.seek(0)
-        written = log.read().decode(errors="replace")
-    assert code == 0, written
-    return written
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start_process(arguments, {**os.environ, **(environment or {})}, output, stderr=errors)
+        try:
+            code = process.wait(seconds)
+        finally:
+            process.kill()
+        written = []
+        for file in (output, errors):
+            file.seek(0)
+            written.append(file.read().decode(errors="replace"))
+    assert code == 0, "".join(written)
+    return written[0]
 
 
 class _Forked:
